@@ -1,0 +1,174 @@
+//! Runs components and modules: the only room, with `engine`, that names wasmtime.
+//!
+//! A container is a process (`wasi:cli/run` components, preview 1 modules) or an HTTP handler
+//! (`wasi:http` components, served on the pod's IP). The runtime knows nothing of Pods' specs or
+//! of the API: it is given a [`ContainerSpec`] and it *pushes* what happens as [`RuntimeEvent`]s.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+/// What a container is identified by while it runs; unique over restarts.
+pub type ContainerId = String;
+
+/// What an artifact's exports say about how it is run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ArtifactKind {
+    /// A preview 1 core module with `_start`: a process, every exit code survives.
+    Preview1Command,
+    /// A component that exports `wasi:cli/run` (0.2 or 0.3): a process.
+    Command,
+    /// A component that exports `wasi:http/incoming-handler` (0.2) or `wasi:http/handler` (0.3).
+    Http,
+}
+
+/// Compiled code, ready to be started any number of times.
+pub trait Prepared: Send + Sync + 'static {
+    fn kind(&self) -> ArtifactKind;
+    /// For the implementation's own downcast.
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// A directory of the host that the guest sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    pub host_path: PathBuf,
+    pub guest_path: String,
+    pub read_only: bool,
+}
+
+/// Where a container's output goes; one call is one chunk of one stream, in order.
+pub trait LogSink: Send + Sync + 'static {
+    /// Never blocks for long: the sink bounds its own buffer and drops with a marker beyond it.
+    fn write(&self, stream: LogStream, bytes: &[u8]);
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogStream {
+    Stdout,
+    Stderr,
+}
+
+/// Answers a guest's name look-ups (services, pods); `None`: no such name.
+pub trait Names: Send + Sync + 'static {
+    fn resolve(&self, namespace: &str, name: &str) -> Option<Vec<IpAddr>>;
+}
+
+/// Everything that is needed to start one container once.
+#[derive(Clone)]
+pub struct ContainerSpec {
+    pub id: ContainerId,
+    pub namespace: String,
+    pub pod_name: String,
+    pub pod_uid: String,
+    pub container_name: String,
+    pub artifact: Arc<dyn Prepared>,
+    /// The program's arguments; the first is its name.
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub mounts: Vec<Mount>,
+    /// Sockets are bound to this address; wildcard binds are rewritten to it.
+    pub pod_ip: IpAddr,
+    /// The port an HTTP handler is served on.
+    pub http_port: u16,
+    /// Bound of linear memories and host-held buffers together, in bytes.
+    pub memory_limit_bytes: u64,
+    /// CPU budget in thousandths of a core; `None`: as much as is free, fairly shared.
+    pub cpu_limit_millicores: Option<u64>,
+    pub logs: Arc<dyn LogSink>,
+    pub names: Arc<dyn Names>,
+    /// Hosts outside the cluster that the guest may call; `*` allows all.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// Why an artifact cannot be run; the message is for the user.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// Not Wasm, not valid, or it imports what nothing provides.
+    #[error("{0}")]
+    InvalidModule(String),
+    /// Compiling needed more time or memory than the limit.
+    #[error("{0}")]
+    CompileLimit(String),
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// Why a container did not start; the message is for the user.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The pod's own fault (a port in use, a missing mount).
+    #[error("{0}")]
+    Container(String),
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// 0–255; 137 when killed, 134 after a trap.
+    pub code: i32,
+    pub reason: ExitReason,
+    /// A trap's message and the like.
+    pub message: String,
+    pub started_at: Timestamp,
+    pub finished_at: Timestamp,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExitReason {
+    /// Returned 0.
+    Completed,
+    /// Returned another code, trapped or was killed.
+    Error,
+    /// Asked for more memory than its limit.
+    OomKilled,
+}
+
+/// What the runtime tells of a container, pushed. After `Exited` nothing more comes for this id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuntimeEvent {
+    Started { id: ContainerId, at: Timestamp },
+    Exited { id: ContainerId, exit: Exit },
+}
+
+/// A running container. Dropping it kills the guest.
+#[async_trait::async_trait]
+pub trait Container: Send + Sync + 'static {
+    /// Asks the guest to end: an HTTP handler stops accepting and finishes what it has; a process
+    /// (WASI has no signals) is killed. After `grace` everything is killed (code 137).
+    /// `Exited` is pushed when it has ended.
+    fn stop(&self, grace: std::time::Duration);
+    /// CPU time used in microseconds and bytes of linear memory held now.
+    fn usage(&self) -> Usage;
+}
+
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Usage {
+    pub cpu_micros: u64,
+    pub memory_bytes: u64,
+}
+
+/// Runs containers. One per process, shared by the nodes in it.
+#[async_trait::async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// Makes code ready to run: from the memory or disk cache by `digest` (`sha256:…`), or by
+    /// compiling `wasm`. Concurrent calls for one digest compile once; compiles are bounded.
+    async fn prepare(&self, digest: &str, wasm: Bytes) -> Result<Arc<dyn Prepared>, PrepareError>;
+
+    /// The code of a digest that is in the memory or disk cache already, without its bytes.
+    async fn prepared(&self, digest: &str) -> Option<Arc<dyn Prepared>>;
+
+    /// Starts a container and pushes its events to `events`. HTTP handlers are listening when this
+    /// returns.
+    async fn start(
+        &self,
+        spec: ContainerSpec,
+        events: tokio::sync::mpsc::Sender<RuntimeEvent>,
+    ) -> Result<Box<dyn Container>, StartError>;
+}

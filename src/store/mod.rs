@@ -1,0 +1,263 @@
+//! Ordered bytes with revisions: where the cluster's state lives.
+//!
+//! The store knows keys and bytes, never kinds. One `u64` counter, the revision, counts commits
+//! for the whole store; the API shows it as `resourceVersion`. A commit is acknowledged only after
+//! it is durable (for durable backends), and every commit is seen by every watcher in order.
+//!
+//! A stored value carries its own revision in its text (`"resourceVersion":"17"`), yet the revision
+//! is known only to the single writer. So a [`Value`] may have a splice point: the writer inserts
+//! the decimal revision there, and the stored bytes are the very bytes that readers are sent.
+
+pub mod conformance;
+pub mod hub;
+pub mod memory;
+pub mod redb;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// The counter of commits. 0 is the empty store; the first commit has revision 1.
+pub type Revision = u64;
+
+/// A key: opaque ordered bytes. Use [`Key::new`], whose parts cannot run into each other.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Key(pub Bytes);
+
+/// The value of a put. `splice_at` is the byte offset at which the writer inserts the decimal
+/// revision of this commit; `None` stores the bytes as they are.
+#[derive(Clone, Debug)]
+pub struct Value {
+    pub bytes: Bytes,
+    pub splice_at: Option<usize>,
+}
+
+/// What a write requires of the key's present state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expect {
+    /// The key must not exist.
+    Absent,
+    /// The key's last change must have this revision.
+    Revision(Revision),
+    /// The key may have any state.
+    Any,
+}
+
+/// One change of one key; a commit is one or more of them, all or none.
+#[derive(Clone, Debug)]
+pub enum Op {
+    Put { key: Key, value: Value, expect: Expect },
+    /// Deleting a key that does not exist is a [`CommitError::Conflict`].
+    /// `last` is the value that watchers see with the deletion (its splice point takes the
+    /// revision of the deletion); `None` sends the stored value.
+    Delete { key: Key, expect: Expect, last: Option<Value> },
+    /// Requires a state of the key and changes nothing.
+    Check { key: Key, expect: Expect },
+}
+
+/// A stored value with the revision of its last change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub key: Key,
+    pub value: Bytes,
+    pub revision: Revision,
+}
+
+/// What happened to a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Put; `previous` is the value that it replaced, if any.
+    Put { value: Bytes, previous: Option<Bytes> },
+    /// Deleted; `last` is the final value that watchers are shown, `previous` the stored one.
+    Delete { last: Bytes, previous: Bytes },
+}
+
+/// One event of a watch. Events of one commit share its revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub revision: Revision,
+    pub key: Key,
+    pub change: Change,
+}
+
+/// What a successful commit made.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    pub revision: Revision,
+    /// The stored bytes of each `Put` (spliced), or the final bytes of each `Delete`, in the order
+    /// of the operations (`Check` gives none).
+    pub values: Vec<Bytes>,
+}
+
+/// Part of a key range, read at one revision.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The revision that was read.
+    pub revision: Revision,
+    pub entries: Vec<Entry>,
+    /// Whether more entries follow the last one.
+    pub more: bool,
+    /// How many entries follow the last one, where the backend knows it.
+    pub remaining: Option<u64>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// An expectation did not hold for the operation with this index. `current` is the key's
+    /// present entry, if it has one. Nothing was written.
+    #[error("operation {op} expected another state of the key")]
+    Conflict { op: usize, current: Option<Entry> },
+    /// The disk has no room left; reads, deletes and watches go on.
+    #[error("no space left in the store: {0}")]
+    NoSpace(String),
+    /// The queue of waiting commits is full; try again later.
+    #[error("too many writes are waiting")]
+    Overloaded,
+    /// The store failed and takes no more writes (after a failed fsync, for instance).
+    #[error("the store takes no more writes: {0}")]
+    Failed(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The revision asked for is older than the oldest one kept.
+    #[error("revision {asked} was compacted; the oldest kept is {oldest}")]
+    Compacted { asked: Revision, oldest: Revision },
+    /// The revision asked for has not been reached.
+    #[error("revision {asked} is in the future; the newest is {current}")]
+    Future { asked: Revision, current: Revision },
+    #[error("the store cannot be read: {0}")]
+    Failed(String),
+}
+
+/// A stream of events, in order, without gaps.
+pub struct Watch {
+    pub(crate) receiver: hub::Receiver,
+}
+
+/// Why a watch ended.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum WatchEnd {
+    /// The watcher fell too far behind; begin again from the last revision seen.
+    #[error("the watcher was too slow")]
+    TooSlow,
+    #[error("the store was closed")]
+    Closed,
+}
+
+/// Ordered bytes with revisions. Every backend passes [`conformance`].
+#[async_trait::async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The newest committed (and for durable backends, durable) revision.
+    fn revision(&self) -> Revision;
+
+    /// The newest entry of a key. Always sees every acknowledged commit. Does not block on disk.
+    fn get(&self, key: &Key) -> Result<Option<Entry>, ReadError>;
+
+    /// The entries whose keys start with `prefix` and are greater than `after`, in key order,
+    /// at most `limit` (0: all), at revision `at` (`None`: the newest).
+    fn list(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<Page, ReadError>;
+
+    /// Commits all operations or none, and returns when the commit is durable and visible.
+    async fn commit(&self, ops: Vec<Op>) -> Result<Committed, CommitError>;
+
+    /// Every event with a revision greater than `from` on keys that start with `prefix`, exactly
+    /// once and in order. `from` = [`Store::revision`] gives only what comes.
+    fn watch(&self, prefix: &Key, from: Revision) -> Result<Watch, ReadError>;
+
+    /// Forgets history before `revision`: reads and watches from earlier revisions fail with
+    /// [`ReadError::Compacted`]. The present state stays.
+    async fn compact(&self, revision: Revision) -> Result<(), CommitError>;
+
+    /// Waits for everything that was accepted and closes the store.
+    async fn close(&self);
+}
+
+/// A store that anyone in the process may hold.
+pub type SharedStore = Arc<dyn Store>;
+
+impl Key {
+    /// A key of parts, each followed by a terminator that no part can contain: every part's bytes
+    /// are escaped (0x00 → 0x00 0xFF) and closed with 0x00 0x00, so that the order of keys is the
+    /// order of their parts and no name can escape its namespace or resource.
+    pub fn new(parts: &[&str]) -> Key {
+        let mut bytes = Vec::with_capacity(parts.iter().map(|p| p.len() + 2).sum());
+        for part in parts {
+            for byte in part.as_bytes() {
+                bytes.push(*byte);
+                if *byte == 0 {
+                    bytes.push(0xFF);
+                }
+            }
+            bytes.extend_from_slice(&[0, 0]);
+        }
+        Key(Bytes::from(bytes))
+    }
+
+    /// The key that is the prefix of every key.
+    pub fn everything() -> Key {
+        Key(Bytes::new())
+    }
+
+    /// The parts that [`Key::new`] was given; `None` for bytes that it did not make.
+    pub fn parts(&self) -> Option<Vec<String>> {
+        let mut parts = Vec::new();
+        let mut part = Vec::new();
+        let mut bytes = self.0.iter().copied();
+        while let Some(byte) = bytes.next() {
+            match byte {
+                0 => match bytes.next()? {
+                    0 => parts.push(String::from_utf8(std::mem::take(&mut part)).ok()?),
+                    0xFF => part.push(0),
+                    _ => return None,
+                },
+                byte => part.push(byte),
+            }
+        }
+        part.is_empty().then_some(parts)
+    }
+
+    pub fn starts_with(&self, prefix: &Key) -> bool {
+        self.0.starts_with(&prefix.0)
+    }
+}
+
+impl Value {
+    /// Bytes to be stored as they are.
+    pub fn plain(bytes: impl Into<Bytes>) -> Value {
+        Value { bytes: bytes.into(), splice_at: None }
+    }
+
+    /// The bytes to store at `revision`.
+    pub fn at(&self, revision: Revision) -> Bytes {
+        let Some(offset) = self.splice_at else { return self.bytes.clone() };
+        let mut out = Vec::with_capacity(self.bytes.len() + 20);
+        out.extend_from_slice(&self.bytes[..offset]);
+        out.extend_from_slice(revision.to_string().as_bytes());
+        out.extend_from_slice(&self.bytes[offset..]);
+        Bytes::from(out)
+    }
+}
+
+impl Event {
+    /// The bytes after the event: the new value, or the last one of a deleted key.
+    pub fn value(&self) -> &Bytes {
+        match &self.change {
+            Change::Put { value, .. } => value,
+            Change::Delete { last, .. } => last,
+        }
+    }
+}
+
+impl Watch {
+    /// The next batch of events (never empty). Cancel-safe.
+    pub async fn next(&mut self) -> Result<Vec<Event>, WatchEnd> {
+        self.receiver.next().await
+    }
+}

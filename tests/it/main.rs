@@ -1,0 +1,1 @@
+//! The one test program; each module is a layer or a room.
