@@ -1,1 +1,17 @@
-//! Room `api`.
+//! The vocabulary: objects, kinds, errors, and the pure rules of the Kubernetes API.
+//!
+//! No tokio, no I/O, no clock in here. Wire types come from `k8s-openapi`.
+
+pub mod duration;
+pub mod error;
+pub mod field;
+pub mod kinds;
+pub mod object;
+pub mod registry;
+pub mod resource;
+pub mod strict;
+pub mod table;
+
+pub use error::ApiError;
+pub use object::{Object, ObjectKey, Raw};
+pub use resource::{Gvr, Kind, KindInfo};

@@ -1,1 +1,11 @@
-//! Room `base`.
+//! What std could have had: time that can be virtual, back-off, a coalescing key queue, tasks with
+//! one way to shut down, and ids that can be seeded. Knows nothing of Kubernetes.
+
+pub mod backoff;
+pub mod clock;
+pub mod dirty_set;
+pub mod ids;
+pub mod tasks;
+
+pub use clock::{Clock, SharedClock};
+pub use tasks::Tasks;

@@ -1,0 +1,381 @@
+//! What a kind is: one trait for the typed rules ([`Kind`]), one table row without the type
+//! ([`KindInfo`]). The pipeline works on rows; only a kind's own file knows its fields.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::error::ApiError;
+use super::field::{Errors, FieldError};
+use super::object::Object;
+use super::table::{Column, NAME_AND_AGE};
+
+/// Group, version and plural resource, and whether objects live in namespaces: all that is needed
+/// to build a URL.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Gvr {
+    /// Empty for the core group.
+    pub group: Cow<'static, str>,
+    pub version: Cow<'static, str>,
+    /// The plural name, as in the URL.
+    pub resource: Cow<'static, str>,
+    pub namespaced: bool,
+}
+
+/// What is the same for all objects of a kind. All text in here is what upstream uses.
+pub struct KindMeta {
+    pub singular: &'static str,
+    pub short_names: &'static [&'static str],
+    /// `all`, for instance.
+    pub categories: &'static [&'static str],
+    /// Has a `/status` subresource: `status` is written only there, the rest only on the main one.
+    pub status: bool,
+    /// Has a `/scale` subresource at `spec.replicas`, `status.replicas` and `spec.selector`.
+    pub scale: bool,
+    /// Subresources with a meaning of their own (`pods/log`), beside status and scale.
+    pub subresources: &'static [Subresource],
+    /// `metadata.generation` is kept: 1 at first, +1 when `spec` changes.
+    pub generation: bool,
+    /// A finished deletion answers with the object instead of a Status.
+    pub delete_returns_object: bool,
+    /// May be deleted as a collection (all but namespaces).
+    pub delete_collection: bool,
+    /// The rule that names obey.
+    pub name_rule: NameRule,
+    /// Field selectors beside `metadata.name` and `metadata.namespace`.
+    pub selectable: &'static [&'static str],
+}
+
+/// A subresource as discovery shows it, e.g. `eviction`, policy/v1 `Eviction`, create.
+#[derive(Clone, Copy, Debug)]
+pub struct Subresource {
+    pub name: &'static str,
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub verbs: &'static [&'static str],
+}
+
+/// Which names are valid (k8s.io/apimachinery/pkg/api/validation/name.go).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameRule {
+    /// RFC 1123 subdomain, at most 253 characters.
+    Subdomain,
+    /// RFC 1123 label, at most 63 characters.
+    Label,
+    /// RFC 1035 label (Services): begins with a letter.
+    Label1035,
+    /// Only safe as a path segment (RBAC roles).
+    PathSegment,
+}
+
+/// The usual row; a kind's file changes what differs.
+pub const DEFAULT_META: KindMeta = KindMeta {
+    singular: "",
+    short_names: &[],
+    categories: &[],
+    status: false,
+    scale: false,
+    subresources: &[],
+    generation: false,
+    delete_returns_object: false,
+    delete_collection: true,
+    name_rule: NameRule::Subdomain,
+    selectable: &[],
+};
+
+/// A kind's typed rules over k8s-openapi's type. Everything has a default but the names.
+pub trait Kind:
+    k8s_openapi::Resource<Scope: Scoped>
+    + k8s_openapi::ListableResource
+    + k8s_openapi::Metadata<Ty = ObjectMeta>
+    + Serialize
+    + DeserializeOwned
+    + JsonSchema
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+    const META: KindMeta;
+
+    /// Sets what the user left out. Runs on every write, before and after mutating admission, so
+    /// it is idempotent; `old` is the stored object on updates.
+    fn set_defaults(&mut self, _old: Option<&Self>) {}
+
+    /// Clears or sets what only the system decides (a new Pod's phase, say). The pipeline itself
+    /// clears `status` on create and keeps it on update where [`KindMeta::status`] is set.
+    fn prepare_create(&mut self) {}
+
+    fn prepare_update(&mut self, _old: &Self) {}
+
+    /// The kind's own validation; metadata is validated by the pipeline.
+    fn validate(&self, _errors: &mut Errors) {}
+
+    /// Rules about change (immutable fields), after [`Kind::validate`].
+    fn validate_update(&self, _old: &Self, _errors: &mut Errors) {}
+
+    /// Rules about a change of `/status`.
+    fn validate_status_update(&self, _old: &Self, _errors: &mut Errors) {}
+
+    /// Fields that are accepted and stored but that Wasm pods cannot honour: each text goes to the
+    /// user as a `Warning:` header.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn columns() -> &'static [Column] {
+        NAME_AND_AGE
+    }
+
+    /// One cell a column.
+    fn row(&self, now: Timestamp) -> Vec<Value> {
+        vec![super::table::name(self.metadata()), super::table::age(self.metadata(), now)]
+    }
+
+    /// The value of a field of [`KindMeta::selectable`]; "" where it is not set.
+    fn field(&self, _field: &str) -> String {
+        String::new()
+    }
+
+    /// A secondary index of caches: Pods give their node's name here; `None` is not indexed.
+    fn index(&self) -> Option<String> {
+        None
+    }
+}
+
+/// A kind without its type; rows of [`super::registry::Registry`].
+pub struct KindInfo {
+    pub gvr: Gvr,
+    pub kind: Cow<'static, str>,
+    pub list_kind: Cow<'static, str>,
+    pub meta: KindMeta,
+    /// Adds the kind's schema and answers with a reference to it (for OpenAPI).
+    pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
+    /// The typed rules.
+    pub rules: Box<dyn Rules>,
+}
+
+/// What a write does; hooks differ a little by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    UpdateStatus,
+}
+
+/// [`Kind`]'s functions on erased objects. `old` is the stored object (none on create).
+pub trait Rules: Send + Sync + 'static {
+    /// Parses, sets defaults, runs `prepare_*`, and renders again: fields that the type does not
+    /// know are gone and listed in the second part (as paths).
+    fn decode(
+        &self,
+        value: Value,
+        old: Option<&Object>,
+        operation: Operation,
+    ) -> Result<(Object, Vec<String>), ApiError>;
+
+    /// The defaults again, after mutating admission.
+    fn redefault(&self, object: Object, old: Option<&Object>) -> Result<Object, ApiError>;
+
+    /// All of the kind's errors, and its warnings.
+    fn validate(
+        &self,
+        object: &Object,
+        old: Option<&Object>,
+        operation: Operation,
+    ) -> Result<(Vec<FieldError>, Vec<String>), ApiError>;
+
+    fn columns(&self) -> &'static [Column];
+
+    /// The row of a stored object's bytes, with its metadata's JSON left to the caller.
+    fn row(&self, raw: &[u8], now: Timestamp) -> Result<Vec<Value>, ApiError>;
+
+    /// The values of the asked selectable fields of stored bytes, in order.
+    fn fields(&self, raw: &[u8], fields: &[&str]) -> Result<Vec<String>, ApiError>;
+}
+
+impl Gvr {
+    pub const fn new(
+        group: &'static str,
+        version: &'static str,
+        resource: &'static str,
+        namespaced: bool,
+    ) -> Gvr {
+        Gvr {
+            group: Cow::Borrowed(group),
+            version: Cow::Borrowed(version),
+            resource: Cow::Borrowed(resource),
+            namespaced,
+        }
+    }
+
+    /// The resource of a type.
+    pub const fn of<T: Kind>() -> Gvr {
+        Gvr::new(T::GROUP, T::VERSION, T::URL_PATH_SEGMENT, <T::Scope as Scoped>::NAMESPACED)
+    }
+
+    /// `deployments.apps`, or `pods`: as error messages name it.
+    pub fn qualified(&self) -> String {
+        if self.group.is_empty() {
+            self.resource.to_string()
+        } else {
+            format!("{}.{}", self.resource, self.group)
+        }
+    }
+
+    /// `v1` or `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_string()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// `/api/v1/namespaces/n/pods/x/status` and its like.
+    pub fn path(
+        &self,
+        namespace: Option<&str>,
+        name: Option<&str>,
+        subresource: Option<&str>,
+    ) -> String {
+        let mut path = if self.group.is_empty() {
+            format!("/api/{}", self.version)
+        } else {
+            format!("/apis/{}/{}", self.group, self.version)
+        };
+        if let Some(namespace) = namespace.filter(|_| self.namespaced) {
+            path.push_str("/namespaces/");
+            path.push_str(namespace);
+        }
+        for part in [Some(&*self.resource), name, subresource].into_iter().flatten() {
+            path.push('/');
+            path.push_str(part);
+        }
+        path
+    }
+}
+
+impl fmt::Display for Gvr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.qualified())
+    }
+}
+
+/// Tells a type's scope to generic code.
+pub trait Scoped {
+    const NAMESPACED: bool;
+}
+
+impl Scoped for k8s_openapi::ClusterResourceScope {
+    const NAMESPACED: bool = false;
+}
+
+impl Scoped for k8s_openapi::NamespaceResourceScope {
+    const NAMESPACED: bool = true;
+}
+
+impl KindInfo {
+    /// The row of a type.
+    pub fn of<T: Kind>() -> KindInfo {
+        KindInfo {
+            gvr: Gvr::of::<T>(),
+            kind: T::KIND.into(),
+            list_kind: T::LIST_KIND.into(),
+            meta: T::META,
+            schema: |generator| generator.subschema_for::<T>(),
+            rules: Box::new(Typed::<T>(PhantomData)),
+        }
+    }
+
+    /// The verbs that discovery lists.
+    pub fn verbs(&self) -> Vec<&'static str> {
+        let mut verbs = vec!["create", "delete", "get", "list", "patch", "update", "watch"];
+        if self.meta.delete_collection {
+            verbs.insert(2, "deletecollection");
+        }
+        verbs
+    }
+}
+
+/// [`Rules`] of a type.
+struct Typed<T>(PhantomData<fn() -> T>);
+
+impl<T: Kind> Rules for Typed<T> {
+    fn decode(
+        &self,
+        value: Value,
+        old: Option<&Object>,
+        operation: Operation,
+    ) -> Result<(Object, Vec<String>), ApiError> {
+        let (mut object, unknown) = super::strict::decode_typed::<T>(value)?;
+        let old = old.map(Object::typed::<T>).transpose()?;
+        match (&old, operation) {
+            (None, _) => object.prepare_create(),
+            (Some(old), Operation::Update) => object.prepare_update(old),
+            (Some(_), _) => {}
+        }
+        object.set_defaults(old.as_ref());
+        Ok((Object::from_typed(&object), unknown))
+    }
+
+    fn redefault(&self, object: Object, old: Option<&Object>) -> Result<Object, ApiError> {
+        let old = old.map(Object::typed::<T>).transpose()?;
+        let mut object = object.typed::<T>()?;
+        object.set_defaults(old.as_ref());
+        Ok(Object::from_typed(&object))
+    }
+
+    fn validate(
+        &self,
+        object: &Object,
+        old: Option<&Object>,
+        operation: Operation,
+    ) -> Result<(Vec<FieldError>, Vec<String>), ApiError> {
+        let object = object.typed::<T>()?;
+        let old = old.map(Object::typed::<T>).transpose()?;
+        let mut errors = Errors::default();
+        match (&old, operation) {
+            (Some(old), Operation::UpdateStatus) => object.validate_status_update(old, &mut errors),
+            (old, _) => {
+                object.validate(&mut errors);
+                if let Some(old) = old {
+                    object.validate_update(old, &mut errors);
+                }
+            }
+        }
+        Ok((errors.into_vec(), object.warnings()))
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        T::columns()
+    }
+
+    fn row(&self, raw: &[u8], now: Timestamp) -> Result<Vec<Value>, ApiError> {
+        Ok(decode_stored::<T>(raw)?.row(now))
+    }
+
+    fn fields(&self, raw: &[u8], fields: &[&str]) -> Result<Vec<String>, ApiError> {
+        let object = decode_stored::<T>(raw)?;
+        let meta = object.metadata();
+        let value = |field: &&str| match *field {
+            "metadata.name" => meta.name.clone().unwrap_or_default(),
+            "metadata.namespace" => meta.namespace.clone().unwrap_or_default(),
+            other => object.field(other),
+        };
+        Ok(fields.iter().map(value).collect())
+    }
+}
+
+fn decode_stored<T: DeserializeOwned>(raw: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(raw)
+        .map_err(|e| ApiError::internal(format!("a stored object cannot be read: {e}")))
+}
