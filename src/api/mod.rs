@@ -6,11 +6,18 @@ pub mod duration;
 pub mod error;
 pub mod field;
 pub mod kinds;
+pub mod names;
 pub mod object;
+pub mod patch;
+pub mod proto;
+pub mod quantity;
 pub mod registry;
 pub mod resource;
+pub mod schema;
+pub mod selector;
 pub mod strict;
 pub mod table;
+pub mod typegraph;
 
 pub use error::ApiError;
 pub use object::{Object, ObjectKey, Raw};
