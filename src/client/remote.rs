@@ -65,7 +65,12 @@ impl Remote {
 
     /// Sends a request and answers with the body as it comes; HTTP errors are errors.
     pub async fn stream(&self, path: &str) -> Result<Body, ApiError> {
-        let headers = [("accept", "application/json, */*")];
+        self.stream_as(path, "application/json, */*").await
+    }
+
+    /// [`Remote::stream`] with an Accept header.
+    pub async fn stream_as(&self, path: &str, accept: &str) -> Result<Body, ApiError> {
+        let headers = [("accept", accept)];
         let response = self.open(Method::GET, path, &headers, Bytes::new()).await?;
         if response.status().is_success() {
             return Ok(response.into_body());

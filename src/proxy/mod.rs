@@ -98,7 +98,8 @@ impl Proxy {
                 self.served.lock().remove(key);
                 return;
             };
-            let slices = view.indexed::<EndpointSlice>(&routes::slice_index(key));
+            let index = routes::slice_index(key);
+            let slices = view.indexed::<EndpointSlice>(&index);
             let routes = routes::of_service(&service, slices.map(|slice| &**slice), &nodes);
             (service, routes)
         };
