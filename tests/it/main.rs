@@ -1,4 +1,5 @@
 //! The one test program; each module is a layer or a room.
 
+mod api;
 mod kinds;
 mod tidy;
