@@ -1,5 +1,6 @@
 //! The one test program; each module is a layer or a room.
 
 mod api;
+mod edge;
 mod kinds;
 mod tidy;
