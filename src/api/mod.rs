@@ -7,10 +7,16 @@ pub mod error;
 pub mod field;
 pub mod kinds;
 pub mod object;
+pub mod patch;
+pub mod proto;
+pub mod quantity;
 pub mod registry;
 pub mod resource;
+pub mod schema;
+pub mod selector;
 pub mod strict;
 pub mod table;
+pub mod typegraph;
 
 pub use error::ApiError;
 pub use object::{Object, ObjectKey, Raw};
