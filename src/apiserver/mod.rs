@@ -11,6 +11,7 @@ pub mod listener;
 pub mod nodes;
 pub mod openapi;
 pub mod pki;
+mod reply;
 pub mod service;
 pub mod user;
 
