@@ -136,8 +136,9 @@ impl PodWorker {
             self.take(message, now);
         }
         let step = self.state.step(now);
+        let delete = step.actions.contains(&Action::DeleteObject);
         for action in step.actions {
-            self.perform(action, now);
+            self.perform(action);
         }
         if step.done {
             return None;
@@ -147,8 +148,9 @@ impl PodWorker {
             self.entry.set_statuses(&status);
             self.status.submit(status);
         }
-        if self.state.delete_asked {
-            self.status.delete_once();
+        if delete {
+            // After the last status.
+            self.status.delete();
         }
         Some(step.wake_at)
     }
@@ -181,8 +183,9 @@ impl PodWorker {
 
     fn forget_live(&mut self, id: &str) {
         let name = self.live.iter().find(|(_, live)| live.id == id).map(|(name, _)| name.clone());
-        if let Some(live) = name.and_then(|name| self.live.remove(&name)) {
+        if let Some((name, live)) = name.and_then(|name| self.live.remove_entry(&name)) {
             live.log.close();
+            self.entry.close_log(&name, &live.log);
         }
     }
 
@@ -243,6 +246,7 @@ impl PodWorker {
             (Some(spec), Some(ip)) => probes::spawn(&self.node, spec, &id, ip, &self.inbox),
             _ => None,
         };
+        self.entry.open_log(&name, &log);
         self.live.insert(name, Live { id, container, log, _probes: probes });
     }
 
@@ -261,7 +265,7 @@ impl PodWorker {
         self.state.apply(event, now);
     }
 
-    fn perform(&mut self, action: Action, now: Timestamp) {
+    fn perform(&mut self, action: Action) {
         match action {
             Action::SetUp => self.set_up(),
             Action::Start { container, attempt } => self.start(container, attempt),
@@ -276,8 +280,8 @@ impl PodWorker {
             }
             Action::Cancel { container: None } => self.setting_up = None,
             Action::TearDown => self.tear_down(),
-            // Done after the last status, at the end of the turn.
-            Action::DeleteObject => tracing::debug!(uid = self.state.uid(), %now, "deleting"),
+            // Asked for after the last status, at the end of the turn.
+            Action::DeleteObject => {}
         }
     }
 

@@ -326,7 +326,9 @@ async fn prepare(
         let (reason, retry) = error.reason();
         StartFailure::new(reason, error, retry)
     })?;
-    node.images_seen.add(request.image, &image);
+    if node.images_seen.add(request.image, &image) {
+        node.node_changed.notify_one();
+    }
     let artifact = match node.runtime.prepared(&image.wasm_digest).await {
         Some(artifact) => artifact,
         None => {
