@@ -3,4 +3,5 @@
 mod api;
 mod edge;
 mod kinds;
+mod node;
 mod tidy;
