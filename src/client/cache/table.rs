@@ -121,11 +121,17 @@ impl<T: Kind> Table<T> {
         self.objects.values().map(|kept| &kept.object)
     }
 
-    pub(super) fn owned<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Arc<T>> {
+    pub(super) fn owned<'a>(
+        &'a self,
+        uid: &str,
+    ) -> impl Iterator<Item = &'a Arc<T>> + use<'a, T> {
         self.pick(self.owned.get(uid))
     }
 
-    pub(super) fn indexed<'a>(&'a self, value: &str) -> impl Iterator<Item = &'a Arc<T>> {
+    pub(super) fn indexed<'a>(
+        &'a self,
+        value: &str,
+    ) -> impl Iterator<Item = &'a Arc<T>> + use<'a, T> {
         self.pick(self.indexed.get(value))
     }
 

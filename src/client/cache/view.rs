@@ -61,8 +61,11 @@ impl<'a> View<'a> {
     }
 
     /// The objects with an owner reference to `uid`.
-    pub fn owned_by<'v, T: Kind>(&'v self, uid: &str) -> impl Iterator<Item = &'v Arc<T>> {
-        self.table::<T>().into_iter().flat_map(move |table| table.owned(uid))
+    pub fn owned_by<'v, T: Kind>(
+        &'v self,
+        uid: &str,
+    ) -> impl Iterator<Item = &'v Arc<T>> + use<'v, 'a, T> {
+        self.table::<T>().map(|table| table.owned(uid)).into_iter().flatten()
     }
 
     /// The objects of a namespace that no owner controls.
@@ -71,8 +74,11 @@ impl<'a> View<'a> {
     }
 
     /// The objects whose [`Kind::index`] is `value`.
-    pub fn indexed<'v, T: Kind>(&'v self, value: &str) -> impl Iterator<Item = &'v Arc<T>> {
-        self.table::<T>().into_iter().flat_map(move |table| table.indexed(value))
+    pub fn indexed<'v, T: Kind>(
+        &'v self,
+        value: &str,
+    ) -> impl Iterator<Item = &'v Arc<T>> + use<'v, 'a, T> {
+        self.table::<T>().map(|table| table.indexed(value)).into_iter().flatten()
     }
 
     /// How many objects of a type there are.
