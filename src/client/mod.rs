@@ -5,6 +5,7 @@
 pub mod cache;
 pub mod event;
 pub mod recorder;
+pub mod remote;
 
 use std::sync::Arc;
 use std::time::Duration;

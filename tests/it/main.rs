@@ -1,1 +1,4 @@
 //! The one test program; each module is a layer or a room.
+
+mod kinds;
+mod tidy;
