@@ -4,6 +4,7 @@
 
 pub mod cache;
 pub mod event;
+pub mod recorder;
 pub mod remote;
 
 use std::sync::Arc;
