@@ -209,8 +209,7 @@ impl Hub {
             for length in inner.lengths.range(..=key.len()).map(|(length, _)| *length) {
                 let Some(slots) = inner.by_prefix.get(&key[..length]) else { continue };
                 for slot in slots.values().filter(|slot| slot.from < event.revision) {
-                    let part =
-                        parts.entry(slot.id).or_insert_with(|| (slot.clone(), Vec::new()));
+                    let part = parts.entry(slot.id).or_insert_with(|| (slot.clone(), Vec::new()));
                     part.1.push(event.clone());
                 }
             }

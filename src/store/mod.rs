@@ -54,13 +54,24 @@ pub enum Expect {
 /// and returns the present one.
 #[derive(Clone, Debug)]
 pub enum Op {
-    Put { key: Key, value: Value, expect: Expect },
+    Put {
+        key: Key,
+        value: Value,
+        expect: Expect,
+    },
     /// Deleting a key that does not exist is a [`CommitError::Conflict`].
     /// `last` is the value that watchers see with the deletion (its splice point takes the
     /// revision of the deletion); `None` sends the stored value.
-    Delete { key: Key, expect: Expect, last: Option<Value> },
+    Delete {
+        key: Key,
+        expect: Expect,
+        last: Option<Value>,
+    },
     /// Requires a state of the key and changes nothing.
-    Check { key: Key, expect: Expect },
+    Check {
+        key: Key,
+        expect: Expect,
+    },
 }
 
 /// A stored value with the revision of its last change.

@@ -1,1 +1,3 @@
 //! The one test program; each module is a layer or a room.
+
+mod store;
