@@ -56,10 +56,11 @@ pub(super) async fn watches_resume_while_commits_go_on(store: &SharedStore) {
         while from < CLIENTS * COMMITS {
             let mut watch = store.watch(&Key::everything(), from).unwrap();
             for _ in 0..batches {
-                if from < CLIENTS * COMMITS {
-                    events.extend(watch.next().await.unwrap());
-                    from = events.last().map_or(0, |event| event.revision);
+                if from == CLIENTS * COMMITS {
+                    break;
                 }
+                events.extend(watch.next().await.unwrap());
+                from = events.last().map_or(0, |event| event.revision);
             }
         }
         events

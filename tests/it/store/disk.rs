@@ -163,7 +163,7 @@ async fn what_is_no_store_is_refused() {
 /// Flips single bits all over the file. The store must notice, or hold exactly what it held.
 #[tokio::test]
 async fn flipped_bits_are_noticed() {
-    const SITES: usize = 150;
+    const SITES: usize = 100;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("db");
     let mut random = StdRng::seed_from_u64(5);
