@@ -4,4 +4,5 @@ mod api;
 mod edge;
 mod kinds;
 mod node;
+mod store;
 mod tidy;
