@@ -4,5 +4,6 @@ mod api;
 mod edge;
 mod kinds;
 mod node;
+mod runtime;
 mod store;
 mod tidy;
