@@ -120,12 +120,11 @@ impl Decoder {
         }
         let (group, version) =
             envelope.api_version.split_once('/').unwrap_or(("", envelope.api_version));
-        let id = graph().kind(group, version, envelope.kind).ok_or_else(|| {
-            ProtoError::UnknownKind {
+        let id =
+            graph().kind(group, version, envelope.kind).ok_or_else(|| ProtoError::UnknownKind {
                 api_version: envelope.api_version.to_owned(),
                 kind: envelope.kind.to_owned(),
-            }
-        })?;
+            })?;
         let mut object = self.message(id, envelope.raw, depth + 1)?;
         object.insert("apiVersion".to_owned(), envelope.api_version.into());
         object.insert("kind".to_owned(), envelope.kind.into());

@@ -262,7 +262,12 @@ impl<'a> Parts<'a> {
     }
 
     /// The amount without its sign.
-    fn nanos(&self, multiplier: i128, exponent: i32, format: Format) -> Result<i128, QuantityError> {
+    fn nanos(
+        &self,
+        multiplier: i128,
+        exponent: i32,
+        format: Format,
+    ) -> Result<i128, QuantityError> {
         let digits = || self.whole.bytes().chain(self.fraction.bytes());
         if digits().all(|digit| digit == b'0') {
             return Ok(0);
@@ -359,9 +364,11 @@ mod tests {
         }
         assert_eq!(Quantity::parse("1e40").unwrap_err(), QuantityError::Numeric);
         assert_eq!(Quantity::parse(&"1".repeat(200)).unwrap_err(), QuantityError::Format);
-        assert!(QuantityError::Format.to_string().ends_with(
-            "'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-        ));
+        assert!(
+            QuantityError::Format
+                .to_string()
+                .ends_with("'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
+        );
     }
 
     #[test]

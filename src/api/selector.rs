@@ -23,7 +23,9 @@ pub enum SelectorError {
     Syntax { found: String, expected: &'static str },
     #[error("unable to parse requirement: key: Invalid value: \"{key}\": {why}")]
     Key { key: String, why: &'static str },
-    #[error("unable to parse requirement: values[{index}][{key}]: Invalid value: \"{value}\": {why}")]
+    #[error(
+        "unable to parse requirement: values[{index}][{key}]: Invalid value: \"{value}\": {why}"
+    )]
     Value { key: String, index: usize, value: String, why: &'static str },
     #[error("unable to parse requirement: key \"{key}\": {why}")]
     Values { key: String, why: &'static str },

@@ -281,10 +281,7 @@ mod tests {
         let graph = graph();
         let name = |group, version, kind| graph.kind(group, version, kind).map(|id| graph.name(id));
         assert_eq!(name("", "v1", "Pod"), Some("core.v1.Pod"));
-        assert_eq!(
-            name("rbac.authorization.k8s.io", "v1", "Role"),
-            Some("rbac.v1.Role")
-        );
+        assert_eq!(name("rbac.authorization.k8s.io", "v1", "Role"), Some("rbac.v1.Role"));
         assert_eq!(name("apps", "v1", "DeleteOptions"), Some("meta.v1.DeleteOptions"));
         assert_eq!(name("apps.example.com", "v1", "Deployment"), None);
         assert_eq!(name("apps", "v9", "Deployment"), None);

@@ -86,13 +86,11 @@ fn zeros_are_absent_unless_a_pointer_or_required() {
     // Deployment{spec{replicas: 0 (pointer), minReadySeconds: 0 (plain), paused: false}}
     let spec = [varint_field(1, 0), varint_field(5, 0), varint_field(7, 0)].concat();
     let decoded = decode(&body("apps/v1", "Deployment", &bytes_field(2, &spec))).unwrap();
-    let expected =
-        json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 0}});
+    let expected = json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 0}});
     assert_eq!(decoded, expected);
 
     // ConfigMap{metadata{name: "a", generateName: "", creationTimestamp: {}}}
-    let metadata =
-        [bytes_field(1, b"a"), bytes_field(2, b""), bytes_field(8, b"")].concat();
+    let metadata = [bytes_field(1, b"a"), bytes_field(2, b""), bytes_field(8, b"")].concat();
     let decoded = decode(&body("v1", "ConfigMap", &bytes_field(1, &metadata))).unwrap();
     let expected = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
     assert_eq!(decoded, expected);

@@ -29,8 +29,7 @@ impl FieldSelector {
             if terms.len() >= MAX_TERMS {
                 return Err(SelectorError::TooManyTerms);
             }
-            let bad =
-                || SelectorError::Field { selector: text.to_owned(), term: part.to_owned() };
+            let bad = || SelectorError::Field { selector: text.to_owned(), term: part.to_owned() };
             let (field, raw, equal) = split_term(part).ok_or_else(bad)?;
             let value = unescape(raw).ok_or_else(bad)?;
             terms.push(Term { field: field.to_owned(), value, equal });

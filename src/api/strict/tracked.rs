@@ -6,9 +6,7 @@
 use std::cell::RefCell;
 
 use serde::de::value::StrDeserializer;
-use serde::de::{
-    DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Error, Value};
 
 type Trail = RefCell<Vec<String>>;
@@ -62,7 +60,9 @@ impl<'v> Deserializer<'v> for Tracked<'v, '_> {
 
     fn deserialize_any<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.value {
-            Value::Array(list) => visitor.visit_seq(Items { list: list.iter(), index: 0, at: self }),
+            Value::Array(list) => {
+                visitor.visit_seq(Items { list: list.iter(), index: 0, at: self })
+            }
             Value::Object(map) => {
                 visitor.visit_map(Entries { entries: map.iter(), value: None, at: self })
             }
@@ -166,7 +166,10 @@ struct Entries<'v, 't> {
 impl<'v> MapAccess<'v> for Entries<'v, '_> {
     type Error = Error;
 
-    fn next_key_seed<S: DeserializeSeed<'v>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+    fn next_key_seed<S: DeserializeSeed<'v>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Error> {
         self.value = self.entries.next();
         let Some((key, _)) = self.value else { return Ok(None) };
         let key: StrDeserializer<'_, Error> = key.as_str().into_deserializer();

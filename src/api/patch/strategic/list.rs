@@ -49,11 +49,7 @@ pub(super) fn merge_ordered(
 }
 
 /// The patch's own elements must come in the order that the directive gives.
-pub(super) fn check_order(
-    patch: &[Value],
-    order: &[Value],
-    key: &str,
-) -> Result<(), PatchError> {
+pub(super) fn check_order(patch: &[Value], order: &[Value], key: &str) -> Result<(), PatchError> {
     if patch.is_empty() || order.is_empty() {
         return Ok(());
     }

@@ -226,10 +226,18 @@ fn misfits_are_errors_or_replaced() {
         let error = strategic_merge(POD, &original, &patch).unwrap_err();
         assert_eq!(error.code(), 422, "{patch}: {error}");
     }
-    check_spec(POD, json!({"containers": [{"name": "a"}]}), json!({"containers": {"a": 1}}),
-        json!({"containers": {"a": 1}}));
-    check_spec(POD, json!({"unknown": [1], "map": {"a": 1}}),
-        json!({"unknown": [2], "map": {"b": 2}}), json!({"unknown": [2], "map": {"a": 1, "b": 2}}));
+    check_spec(
+        POD,
+        json!({"containers": [{"name": "a"}]}),
+        json!({"containers": {"a": 1}}),
+        json!({"containers": {"a": 1}}),
+    );
+    check_spec(
+        POD,
+        json!({"unknown": [1], "map": {"a": 1}}),
+        json!({"unknown": [2], "map": {"b": 2}}),
+        json!({"unknown": [2], "map": {"a": 1, "b": 2}}),
+    );
     let custom = ("example.com", "v1", "Thing");
     assert_eq!(strategic_merge(custom, &json!({}), &json!({})).unwrap_err().code(), 400);
 }
