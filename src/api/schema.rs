@@ -1,9 +1,9 @@
 //! OpenAPI v3 documents, one for each group version, as kubectl, Helm and generators read them.
 //!
-//! Owns the form of the documents: schemas from the types with upstream's extensions (`components`),
-//! operations for every verb (`operations`). Knows no kinds: the caller passes rows, caches what comes
-//! out, and hashes it. A document of the core group is large (about a megabyte of JSON), so build one
-//! only when it is asked for.
+//! Owns the form of the documents: schemas from the types with upstream's extensions
+//! (`components`), operations for every verb (`operations`). Knows no kinds: the caller passes
+//! rows, caches what comes out, and hashes it. A document of the core group is large (about a
+//! megabyte of JSON), so build one only when it is asked for.
 
 use std::borrow::Cow;
 
@@ -17,8 +17,8 @@ mod components;
 mod operations;
 mod parameters;
 
-/// The whole of `/openapi/v2` in its protobuf form: `swagger: "2.0"`, an info block, no paths and no
-/// definitions. That is all kubectl looks at when v3 is there.
+/// The whole of `/openapi/v2` in its protobuf form: `swagger: "2.0"`, an info block, no paths and
+/// no definitions. That is all kubectl looks at when v3 is there.
 pub const V2_PROTOBUF: &[u8; 17] = b"\x0a\x032.0\x12\x06\x0a\x01k\x12\x011\x42\x00\x4a\x00";
 
 /// Registers a type and its dependencies, and answers with a reference to it.
@@ -89,8 +89,8 @@ impl From<&KindInfo> for OpenApiKind {
     }
 }
 
-/// A subresource of another kind. Kinds that exist only as subresources have no row of their own, so
-/// their types are named here.
+/// A subresource of another kind. Kinds that exist only as subresources have no row of their own,
+/// so their types are named here.
 fn of_kind(
     name: &'static str,
     group: &'static str,
@@ -131,8 +131,8 @@ pub fn index<'a>(hashes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Value 
     json!({ "paths": paths })
 }
 
-/// The document of one group version. `kinds` are those of this group version, `server_version` is the
-/// version that `/version` tells.
+/// The document of one group version. `kinds` are those of this group version, `server_version` is
+/// the version that `/version` tells.
 pub fn document(group: &str, version: &str, kinds: &[OpenApiKind], server_version: &str) -> Value {
     let mut generator = SchemaSettings::openapi3().into_generator();
     let mut schemas = components::Components::new(&mut generator);

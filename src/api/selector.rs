@@ -1,7 +1,7 @@
 //! Label selectors and field selectors: which objects a client asks for.
 //!
-//! Owns their text syntax (k8s.io/apimachinery/pkg/labels and pkg/fields) and the matching. Knows no
-//! kinds: which fields an object offers to a field selector is the kind's business.
+//! Owns their text syntax (k8s.io/apimachinery/pkg/labels and pkg/fields) and the matching. Knows
+//! no kinds: which fields an object offers to a field selector is the kind's business.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! The shape of every built-in type: its fields, their types, and how lists and maps merge.
 //!
-//! Owns the two tables in `data/` and their lookup; the protobuf decoder, strategic merge patch and
-//! the OpenAPI documents read it. Knows nothing of what a field means. The tables are parsed once, at
-//! the first use, and then stay (about 200 KB).
+//! Owns the two tables in `data/` and their lookup; the protobuf decoder, strategic merge patch
+//! and the OpenAPI documents read it. Knows nothing of what a field means. The tables are parsed
+//! once, at the first use, and then stay (about 200 KB).
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -99,7 +99,8 @@ pub struct Field {
     pub inlined: bool,
 }
 
-/// How a list or map field merges, for strategic merge patch and for OpenAPI. Absent texts are empty.
+/// How a list or map field merges, for strategic merge patch and for OpenAPI. Absent texts are
+/// empty.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MergeRule {
     /// `merge`, `retainKeys`, `replace` or `merge,retainKeys`.
@@ -197,7 +198,8 @@ impl TypeGraph {
     }
 }
 
-/// Reads one line of the table. The table is part of the program, so a bad line is a broken invariant.
+/// Reads one line of the table. The table is part of the program, so a bad line is a broken
+/// invariant.
 fn parse_field(line: &'static str, names: &HashMap<&'static str, TypeId>) -> Field {
     let mut columns = line.split('\t');
     let mut column = || columns.next().unwrap_or_default();
