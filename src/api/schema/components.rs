@@ -97,6 +97,7 @@ impl<'g> Components<'g> {
         let mut schemas: Map<String, Value> = self.generator.take_definitions(false);
         for (name, schema) in &mut schemas {
             add_merge_rules(name, schema);
+            relax_required(schema);
             wrap_references(schema);
             replace_special(name, schema);
         }
@@ -141,6 +142,9 @@ fn table_name(schema: &str) -> &str {
 
 /// Writes how each field merges, which the types do not know.
 fn add_merge_rules(name: &str, schema: &mut Value) {
+    if let Some(rule) = graph().merge_rule(table_name(name), "") {
+        schema["x-kubernetes-map-type"] = rule.map_type.into();
+    }
     let Some(Value::Object(properties)) = schema.get_mut("properties") else { return };
     for (field, property) in properties {
         let Some(rule) = graph().merge_rule(table_name(name), field) else { continue };
@@ -159,6 +163,23 @@ fn add_merge_rules(name: &str, schema: &mut Value) {
             let keys: Vec<&str> = rule.list_map_keys.split(',').collect();
             property.insert("x-kubernetes-list-map-keys".to_owned(), keys.into());
         }
+    }
+}
+
+/// k8s-openapi calls required what its types always have. Upstream does not require `metadata`, nor
+/// names of references that once could be empty; clients would refuse objects that the server takes.
+fn relax_required(schema: &mut Value) {
+    let optional_name = schema["properties"]["name"]["description"]
+        .as_str()
+        .is_some_and(|text| text.contains("effectively required"));
+    let Some(Value::Array(required)) = schema.get_mut("required") else { return };
+    required.retain(|field| match field.as_str() {
+        Some("metadata") => false,
+        Some("name") => !optional_name,
+        _ => true,
+    });
+    if let (true, Value::Object(schema)) = (required.is_empty(), schema) {
+        schema.remove("required");
     }
 }
 

@@ -124,8 +124,19 @@ fn kinds_carry_their_names_and_lists_their_merge_keys() {
     );
     let ports = &schema(&document, "io.k8s.api.core.v1.Container")["properties"]["ports"];
     assert_eq!(ports["x-kubernetes-list-map-keys"], json!(["containerPort", "protocol"]));
+    let selector = schema(&document, "io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector");
+    assert_eq!(selector["x-kubernetes-map-type"], "atomic");
     let meta = schema(&document, "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
     assert_eq!(meta["properties"]["finalizers"]["x-kubernetes-list-type"], "set");
+}
+
+#[test]
+fn only_what_upstream_requires_is_required() {
+    let document = core_document();
+    assert_eq!(schema(&document, "io.k8s.api.core.v1.Pod").get("required"), None);
+    let selector = schema(&document, "io.k8s.api.core.v1.SecretKeySelector");
+    assert_eq!(selector["required"], json!(["key"]));
+    assert_eq!(schema(&document, "io.k8s.api.core.v1.PodSpec")["required"], json!(["containers"]));
 }
 
 #[test]
