@@ -4,6 +4,7 @@
 
 pub mod cache;
 pub mod event;
+pub mod remote;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,1 +1,2 @@
 //! The one test program; each module is a layer or a room.
+mod tidy;
