@@ -1,2 +1,3 @@
 //! The one test program; each module is a layer or a room.
+mod apipure;
 mod tidy;
