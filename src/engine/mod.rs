@@ -119,12 +119,8 @@ mod tests {
 
     #[test]
     fn the_settings_make_an_engine() {
-        let engine = new_engine().expect("an engine");
-        let got = engine.config().get_wasm_features();
-        for (name, feature) in features().iter_names() {
-            assert!(got.contains(feature), "{name} is validated but not compiled");
-        }
-        assert!(!got.intersects(SWITCHED_OFF.difference(features())), "a proposal is on: {got:?}");
+        new_engine().expect("an engine");
+        assert!(!features().intersects(SWITCHED_OFF), "a proposal is on and off");
     }
 
     #[test]

@@ -123,7 +123,7 @@ fn cut(mut text: String) -> String {
     if text.len() > MAX_MESSAGE_BYTES {
         let end = (0..=MAX_MESSAGE_BYTES).rev().find(|at| text.is_char_boundary(*at));
         text.truncate(end.unwrap_or(0));
-        text.push_str("…");
+        text.push('…');
     }
     text
 }

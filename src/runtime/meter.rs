@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -207,22 +207,15 @@ impl<T> Metered<T> {
     }
 
     /// Pending until the container's budget allows to run.
-    fn poll_rest(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
-        while let Some(until) = self.meter.wait_until(now) {
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Another guest of the container may have used up the new period already: look again.
+        while let Some(until) = self.meter.wait_until(Instant::now()) {
             let until = until.into();
             let rest = self.rest.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
             if rest.deadline() != until {
                 rest.as_mut().reset(until);
             }
-            if rest.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            // The timer may fire a little before the period ends by our clock.
-            if Instant::now() < until.into_std() {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            return Poll::Ready(());
+            ready!(rest.as_mut().poll(cx));
         }
         Poll::Ready(())
     }
@@ -232,18 +225,16 @@ impl<T> Future for Metered<T> {
     type Output = Result<T, Interrupted>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let started = Instant::now();
         let this = &mut *self;
         if this.meter.is_killed() {
             this.guest = None;
             return Poll::Ready(Err(Interrupted::Killed));
         }
-        if this.poll_rest(cx, started).is_pending() {
-            return Poll::Pending;
-        }
+        ready!(this.poll_rest(cx));
         let Some(guest) = this.guest.as_mut() else {
             return Poll::Ready(Err(Interrupted::Killed));
         };
+        let started = Instant::now();
         this.meter.ticker.enter();
         let polled = catch_unwind(AssertUnwindSafe(|| guest.as_mut().poll(cx)));
         this.meter.ticker.leave();

@@ -158,7 +158,7 @@ impl Inner {
             return Ok(Some(code));
         }
         let (inner, its_digest) = (self.clone(), digest.to_owned());
-        let kept = blocking(move || inner.from_disk(&its_digest)).await?;
+        let kept = blocking(move || inner.kept_code(&its_digest)).await?;
         let code = match (kept, wasm) {
             (Some(code), _) => code,
             (None, None) => return Ok(None),
@@ -178,7 +178,7 @@ impl Inner {
         Ok(Some(code))
     }
 
-    fn from_disk(&self, digest: &str) -> Option<PreparedCode> {
+    fn kept_code(&self, digest: &str) -> Option<PreparedCode> {
         let native = self.disk.as_ref()?.get(digest)?;
         // SAFETY: the cache returns only what it was given by `compile`, checked by its hash.
         let loaded = unsafe { PreparedCode::load(&self.engine, &self.linkers, &native) };

@@ -4,17 +4,55 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::Value;
 
+use super::checks;
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
+/// Most bytes of all values of a ConfigMap or Secret together.
+pub const DATA_MAX_BYTES: usize = 1024 * 1024;
+
+const FROZEN: &str = "field is immutable when `immutable` is set";
+
 impl Kind for ConfigMap {
     const META: KindMeta = KindMeta { singular: "configmap", short_names: &["cm"], ..DEFAULT_META };
 
+    fn validate(&self, errors: &mut Errors) {
+        let (data_path, binary_path) = (Path::new("data"), Path::new("binaryData"));
+        let mut bytes = 0;
+        for (key, value) in self.data.iter().flatten() {
+            let path = data_path.key(key);
+            checks::config_map_key(errors, &path, key);
+            if self.binary_data.as_ref().is_some_and(|b| b.contains_key(key)) {
+                errors.invalid(&path, key, "duplicate of key present in binaryData");
+            }
+            bytes += value.len();
+        }
+        for (key, value) in self.binary_data.iter().flatten() {
+            checks::config_map_key(errors, &binary_path.key(key), key);
+            bytes += value.0.len();
+        }
+        if bytes > DATA_MAX_BYTES {
+            errors.too_long(&Path::ROOT, DATA_MAX_BYTES);
+        }
+    }
+
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
-        if old.immutable == Some(true) && self.immutable != Some(true) {
-            let detail = "field is immutable when `immutable` is set";
-            errors.forbidden(&Path::new("immutable"), detail);
+        if old.immutable != Some(true) {
+            return;
+        }
+        if self.immutable != Some(true) {
+            errors.forbidden(&Path::new("immutable"), FROZEN);
+        }
+        if self.data.as_ref().filter(|d| !d.is_empty())
+            != old.data.as_ref().filter(|d| !d.is_empty())
+        {
+            errors.forbidden(&Path::new("data"), FROZEN);
+        }
+        if self.binary_data.as_ref().filter(|d| !d.is_empty())
+            != old.binary_data.as_ref().filter(|d| !d.is_empty())
+        {
+            errors.forbidden(&Path::new("binaryData"), FROZEN);
         }
     }
 

@@ -1,0 +1,114 @@
+//! Checks of single values that several kinds share, with upstream's words
+//! (k8s.io/kubernetes/pkg/apis/core/validation).
+//!
+//! Knows no kind. The syntax of names is in [`crate::api::names`].
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::api::field::{Errors, Path};
+use crate::api::names;
+
+pub const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
+
+pub fn nonnegative(errors: &mut Errors, path: &Path, value: impl Into<i64>) {
+    let value = value.into();
+    if value < 0 {
+        errors.invalid(path, value, "must be greater than or equal to 0");
+    }
+}
+
+pub fn nonnegative_if_set(errors: &mut Errors, path: &Path, value: Option<impl Into<i64>>) {
+    if let Some(value) = value {
+        nonnegative(errors, path, value);
+    }
+}
+
+/// Required, and one of a closed list.
+pub fn one_of(errors: &mut Errors, path: &Path, value: &str, supported: &[&str]) {
+    if value.is_empty() {
+        errors.required(path, "");
+    } else if !supported.contains(&value) {
+        errors.not_supported(path, value, supported);
+    }
+}
+
+pub fn immutable<T: PartialEq + serde::Serialize>(
+    errors: &mut Errors,
+    path: &Path,
+    new: &T,
+    old: &T,
+) {
+    if new != old {
+        errors.invalid(path, new, "field is immutable");
+    }
+}
+
+pub fn dns_label(errors: &mut Errors, path: &Path, value: &str) {
+    names::report(errors, path, value, names::is_dns1123_label(value));
+}
+
+pub fn dns_subdomain(errors: &mut Errors, path: &Path, value: &str) {
+    names::report(errors, path, value, names::is_dns1123_subdomain(value));
+}
+
+pub fn qualified_name(errors: &mut Errors, path: &Path, value: &str) {
+    names::report(errors, path, value, names::is_qualified_name(value));
+}
+
+pub fn config_map_key(errors: &mut Errors, path: &Path, value: &str) {
+    names::report(errors, path, value, names::is_config_map_key(value));
+}
+
+pub fn port_number(errors: &mut Errors, path: &Path, port: i32) {
+    for message in names::is_port_number(port) {
+        errors.invalid(path, port, &message);
+    }
+}
+
+pub fn port_number_or_name(errors: &mut Errors, path: &Path, port: &IntOrString) {
+    match port {
+        IntOrString::Int(number) => port_number(errors, path, *number),
+        IntOrString::String(name) => names::report(errors, path, name, names::is_port_name(name)),
+    }
+}
+
+pub fn ip(errors: &mut Errors, path: &Path, value: &str) {
+    if value.parse::<IpAddr>().is_err() {
+        let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+        errors.invalid(path, value, detail);
+    }
+}
+
+pub fn ipv4(errors: &mut Errors, path: &Path, value: &str) {
+    if value.parse::<Ipv4Addr>().is_err() {
+        errors.invalid(path, value, "must be a valid IPv4 address");
+    }
+}
+
+pub fn ipv6(errors: &mut Errors, path: &Path, value: &str) {
+    if value.parse::<Ipv6Addr>().is_err() {
+        errors.invalid(path, value, "must be a valid IPv6 address");
+    }
+}
+
+pub fn cidr(errors: &mut Errors, path: &Path, value: &str) {
+    let good = value.split_once('/').is_some_and(|(address, bits)| {
+        let max_bits = match address.parse::<IpAddr>() {
+            Ok(IpAddr::V4(_)) => 32,
+            Ok(IpAddr::V6(_)) => 128,
+            Err(_) => return false,
+        };
+        bits.parse::<u8>().is_ok_and(|n| n <= max_bits)
+    });
+    if !good {
+        let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+        errors.invalid(path, value, detail);
+    }
+}
+
+/// The cell of a value that may be missing.
+pub fn or_none(value: Option<&str>) -> &str {
+    value.filter(|v| !v.is_empty()).unwrap_or("<none>")
+}

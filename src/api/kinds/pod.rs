@@ -1,0 +1,195 @@
+//! Pod (core/v1): metadata, the rules of change, and what selectors see. The spec's defaults,
+//! policy, validation and the table's row have files of their own.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
+use serde_json::Value;
+
+use super::{checks, pod_columns, pod_defaults, pod_fields, pod_update, pod_validation, resources};
+use crate::api::field::{Errors, Path};
+use crate::api::resource::{DEFAULT_META, Kind, KindMeta, Subresource};
+use crate::api::table::Column;
+
+const fn core_subresource(
+    name: &'static str,
+    kind: &'static str,
+    verbs: &'static [&'static str],
+) -> Subresource {
+    Subresource { name, group: "", version: "v1", kind, verbs }
+}
+
+impl Kind for Pod {
+    const META: KindMeta = KindMeta {
+        singular: "pod",
+        short_names: &["po"],
+        categories: &["all"],
+        status: true,
+        subresources: &[
+            core_subresource("binding", "Binding", &["create"]),
+            Subresource {
+                name: "eviction",
+                group: "policy",
+                version: "v1",
+                kind: "Eviction",
+                verbs: &["create"],
+            },
+            core_subresource("log", "Pod", &["get"]),
+        ],
+        generation: true,
+        delete_returns_object: true,
+        selectable: &[
+            "spec.nodeName",
+            "spec.host",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
+        ],
+        ..DEFAULT_META
+    };
+
+    fn set_defaults(&mut self, old: Option<&Self>) {
+        let spec = self.spec.get_or_insert_default();
+        pod_defaults::set_spec(spec);
+        pod_defaults::set_pod(spec);
+        // The class is given once; writers of the status need not repeat it.
+        if let Some(old) = old.and_then(|o| o.status.as_ref()) {
+            let status = self.status.get_or_insert_default();
+            if status.qos_class.is_none() {
+                status.qos_class.clone_from(&old.qos_class);
+            }
+        }
+    }
+
+    fn prepare_create(&mut self) {
+        let mut spec = self.spec.clone().unwrap_or_default();
+        pod_defaults::set_pod(&mut spec);
+        self.status = Some(PodStatus {
+            phase: Some("Pending".into()),
+            qos_class: Some(resources::qos_class(&spec).into()),
+            ..PodStatus::default()
+        });
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        let path = Path::new("spec");
+        let Some(spec) = &self.spec else { return errors.required(&path, "") };
+        pod_validation::validate(errors, &path, spec);
+        pod_fields::check(spec, &path, errors, &mut Vec::new());
+        // Templates may hold such images, as they always could.
+        let containers = path.child("containers");
+        for (i, container) in spec.containers.iter().enumerate() {
+            let image = container.image.as_deref().unwrap_or_default();
+            if image != image.trim() {
+                let detail = "must not have leading or trailing whitespace";
+                errors.invalid(&containers.index(i).child("image"), image, detail);
+            }
+        }
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        if let (Some(new), Some(old)) = (&self.spec, &old.spec) {
+            pod_update::validate(errors, &Path::new("spec"), new, old);
+        }
+    }
+
+    fn validate_status_update(&self, old: &Self, errors: &mut Errors) {
+        let path = Path::new("status");
+        let new = self.status.clone().unwrap_or_default();
+        let old_status = old.status.clone().unwrap_or_default();
+        if old_status.qos_class.is_some() {
+            let path = path.child("qosClass");
+            checks::immutable(errors, &path, &new.qos_class, &old_status.qos_class);
+        }
+        for (i, ip) in new.pod_ips.iter().flatten().enumerate() {
+            checks::ip(errors, &path.child("podIPs").index(i).child("ip"), &ip.ip);
+        }
+        if let Some(node) = new.nominated_node_name.filter(|n| !n.is_empty()) {
+            checks::dns_subdomain(errors, &path.child("nominatedNodeName"), &node);
+        }
+        let spec = old.spec.clone().unwrap_or_default();
+        let lists = [
+            ("containerStatuses", new.container_statuses, old_status.container_statuses),
+            (
+                "initContainerStatuses",
+                new.init_container_statuses,
+                old_status.init_container_statuses,
+            ),
+        ];
+        for (name, new, old) in lists {
+            let (new, old) = (new.unwrap_or_default(), old.unwrap_or_default());
+            validate_transitions(errors, &path.child(name), &spec, &new, &old);
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(spec) = &self.spec {
+            pod_fields::check(spec, &Path::new("spec"), &mut Errors::default(), &mut warnings);
+        }
+        warnings
+    }
+
+    fn columns() -> &'static [Column] {
+        pod_columns::COLUMNS
+    }
+
+    fn row(&self, now: Timestamp) -> Vec<Value> {
+        pod_columns::row(self, now)
+    }
+
+    fn field(&self, field: &str) -> String {
+        let (spec, status) = (self.spec.as_ref(), self.status.as_ref());
+        let value = match field {
+            "spec.nodeName" | "spec.host" => spec.and_then(|s| s.node_name.clone()),
+            "spec.restartPolicy" => spec.and_then(|s| s.restart_policy.clone()),
+            "spec.schedulerName" => spec.and_then(|s| s.scheduler_name.clone()),
+            "spec.serviceAccountName" => spec.and_then(|s| s.service_account_name.clone()),
+            "spec.hostNetwork" => {
+                Some(spec.and_then(|s| s.host_network).unwrap_or_default().to_string())
+            }
+            "status.phase" => status.and_then(|s| s.phase.clone()),
+            "status.podIP" => status.and_then(|s| s.pod_ip.clone()),
+            "status.podIPs" => {
+                let ips = status.and_then(|s| s.pod_ips.as_deref()).unwrap_or_default();
+                Some(ips.iter().map(|ip| ip.ip.as_str()).collect::<Vec<_>>().join(","))
+            }
+            "status.nominatedNodeName" => status.and_then(|s| s.nominated_node_name.clone()),
+            _ => None,
+        };
+        value.unwrap_or_default()
+    }
+
+    fn index(&self) -> Option<String> {
+        self.spec.as_ref()?.node_name.clone().filter(|n| !n.is_empty())
+    }
+}
+
+/// A container that ended for good stays ended.
+fn validate_transitions(
+    errors: &mut Errors,
+    path: &Path,
+    spec: &PodSpec,
+    new: &[ContainerStatus],
+    old: &[ContainerStatus],
+) {
+    let policy = spec.restart_policy.as_deref().unwrap_or("Always");
+    if policy == "Always" {
+        return;
+    }
+    let ended = |c: &ContainerStatus| c.state.as_ref().and_then(|s| s.terminated.clone());
+    for (i, old) in old.iter().enumerate() {
+        let Some(terminated) = ended(old) else { continue };
+        if terminated.exit_code != 0 && policy == "OnFailure" {
+            continue;
+        }
+        if new.iter().any(|n| n.name == old.name && ended(n).is_none()) {
+            let detail = "may not be transitioned to non-terminated state";
+            errors.forbidden(&path.index(i).child("state"), detail);
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! The rows of [`super::pod_fields`], one list a type, in alphabetical order as upstream's schema.
+//! To honour a field: make the node agent or the scheduler do it, then change its row here.
+
+use super::pod_fields::{Row, harmless, honoured, keys, refused, warned, within};
+
+const NO_USERS: &str = "a Wasm sandbox has no users; this has no effect";
+const NO_KERNEL: &str = "a Wasm sandbox makes no system calls; this has no effect";
+const NO_HOST: &str = "Wasm pods have no access to the host";
+const NO_CLAIMS: &str = "resource claims are not supported";
+const NAMES_NOT_SERVED: &str = "host names of pods are not served yet";
+const NO_VOLUME: &str = "this kind of volume is not supported; supported are configMap, \
+                         downwardAPI, emptyDir, projected and secret";
+const SAME_WARNING: &str = "the warning of topologyKey says it";
+
+/// core/v1 PodSpec.
+pub const POD_SPEC: &[Row] = &[
+    honoured("activeDeadlineSeconds"),
+    within("affinity", AFFINITY),
+    harmless("automountServiceAccountToken", "no token is mounted, and `true` is the default"),
+    within("containers", CONTAINER),
+    warned("dnsConfig", "names are resolved by the cluster, with its own configuration"),
+    warned("dnsPolicy", "names are resolved by the cluster, as with ClusterFirst")
+        .unless(&["ClusterFirst"]),
+    harmless("enableServiceLinks", "`true` is the default; services are found by name"),
+    refused("ephemeralContainers", "ephemeral containers are not supported yet"),
+    warned("hostAliases", "added names are not resolved yet"),
+    refused("hostIPC", NO_HOST).unless(&["false"]),
+    refused("hostNetwork", NO_HOST).unless(&["false"]),
+    refused("hostPID", NO_HOST).unless(&["false"]),
+    warned("hostUsers", NO_USERS).unless(&["true"]),
+    warned("hostname", NAMES_NOT_SERVED),
+    warned("hostnameOverride", NAMES_NOT_SERVED),
+    warned("imagePullSecrets", "not used yet, artifacts are pulled anonymously"),
+    within("initContainers", CONTAINER),
+    honoured("nodeName"),
+    honoured("nodeSelector"),
+    warned("os", "Wasm runs on nodes of every operating system; this has no effect"),
+    refused("overhead", "may only be set by a RuntimeClass, which is not supported"),
+    harmless("preemptionPolicy", "accepted with the priority"),
+    harmless("priority", "accepted; set from the priority class"),
+    harmless("priorityClassName", "accepted with the priority"),
+    warned("readinessGates", "conditions of others are not waited for yet"),
+    refused("resourceClaims", NO_CLAIMS),
+    refused("resources", "resources of a whole pod are not supported; set those of containers")
+        .unless(&["{}"]),
+    honoured("restartPolicy"),
+    warned("runtimeClassName", "every pod runs in the node's Wasm runtime"),
+    honoured("schedulerName"),
+    refused("schedulingGates", "scheduling gates are not supported yet"),
+    within("securityContext", POD_SECURITY_CONTEXT),
+    honoured("serviceAccount"),
+    honoured("serviceAccountName"),
+    warned("setHostnameAsFQDN", NAMES_NOT_SERVED).unless(&["false"]),
+    refused("shareProcessNamespace", "containers of a Wasm pod share no processes")
+        .unless(&["false"]),
+    warned("subdomain", NAMES_NOT_SERVED),
+    honoured("terminationGracePeriodSeconds"),
+    honoured("tolerations"),
+    within("topologySpreadConstraints", SPREAD_CONSTRAINT),
+    within("volumes", VOLUME),
+    refused("workloadRef", "gang scheduling is not supported"),
+];
+
+/// core/v1 Container, for containers and init containers.
+pub const CONTAINER: &[Row] = &[
+    honoured("args"),
+    honoured("command"),
+    within("env", ENV_VAR),
+    honoured("envFrom"),
+    honoured("image"),
+    honoured("imagePullPolicy"),
+    within("lifecycle", LIFECYCLE),
+    within("livenessProbe", PROBE),
+    honoured("name"),
+    within("ports", CONTAINER_PORT),
+    within("readinessProbe", PROBE),
+    warned("resizePolicy", "resources of running pods cannot be changed yet"),
+    within("resources", RESOURCES),
+    refused("restartPolicy", "restart policies of single containers are not supported yet"),
+    refused("restartPolicyRules", "restart policies of single containers are not supported yet"),
+    within("securityContext", SECURITY_CONTEXT),
+    within("startupProbe", PROBE),
+    warned("stdin", "standard input is empty: attaching is not supported yet").unless(&["false"]),
+    warned("stdinOnce", "standard input is empty: attaching is not supported yet")
+        .unless(&["false"]),
+    warned("terminationMessagePath", "termination messages are not read yet")
+        .unless(&["/dev/termination-log"]),
+    warned("terminationMessagePolicy", "termination messages are not read yet").unless(&["File"]),
+    warned("tty", "Wasm containers have no terminal").unless(&["false"]),
+    refused("volumeDevices", "block devices are not supported"),
+    within("volumeMounts", VOLUME_MOUNT),
+    warned("workingDir", "Wasm containers start in the root of their file system"),
+];
+
+const AFFINITY: &[Row] = &[
+    honoured("nodeAffinity"),
+    within("podAffinity", POD_AFFINITY),
+    within("podAntiAffinity", POD_AFFINITY),
+];
+
+const POD_AFFINITY: &[Row] = &[
+    warned(
+        "preferredDuringSchedulingIgnoredDuringExecution",
+        "the scheduler does not look at other pods yet",
+    ),
+    refused(
+        "requiredDuringSchedulingIgnoredDuringExecution",
+        "the scheduler does not look at other pods yet",
+    ),
+];
+
+const SPREAD_CONSTRAINT: &[Row] = &[
+    harmless("labelSelector", SAME_WARNING),
+    harmless("matchLabelKeys", SAME_WARNING),
+    harmless("maxSkew", SAME_WARNING),
+    harmless("minDomains", SAME_WARNING),
+    harmless("nodeAffinityPolicy", SAME_WARNING),
+    harmless("nodeTaintsPolicy", SAME_WARNING),
+    warned("topologyKey", "the scheduler does not spread pods yet"),
+    refused("whenUnsatisfiable", "the scheduler does not spread pods yet")
+        .unless(&["ScheduleAnyway"]),
+];
+
+const POD_SECURITY_CONTEXT: &[Row] = &[
+    warned("appArmorProfile", NO_KERNEL),
+    warned("fsGroup", NO_USERS),
+    warned("fsGroupChangePolicy", NO_USERS),
+    warned("runAsGroup", NO_USERS),
+    harmless("runAsNonRoot", "a Wasm sandbox runs as no user, so not as root"),
+    warned("runAsUser", NO_USERS),
+    warned("seLinuxChangePolicy", NO_KERNEL),
+    warned("seLinuxOptions", NO_KERNEL),
+    within("seccompProfile", SECCOMP_PROFILE),
+    warned("supplementalGroups", NO_USERS),
+    warned("supplementalGroupsPolicy", NO_USERS),
+    refused("sysctls", "Wasm pods have no kernel to configure"),
+    warned("windowsOptions", NO_KERNEL),
+];
+
+const SECURITY_CONTEXT: &[Row] = &[
+    warned("allowPrivilegeEscalation", "there are no privileges to gain in a Wasm sandbox")
+        .unless(&["false"]),
+    warned("appArmorProfile", NO_KERNEL),
+    within("capabilities", CAPABILITIES),
+    refused("privileged", "Wasm containers cannot be privileged").unless(&["false"]),
+    refused("procMount", "Wasm containers have no /proc").unless(&["Default"]),
+    harmless("readOnlyRootFilesystem", "there is no root file system, only volumes"),
+    warned("runAsGroup", NO_USERS),
+    harmless("runAsNonRoot", "a Wasm sandbox runs as no user, so not as root"),
+    warned("runAsUser", NO_USERS),
+    warned("seLinuxOptions", NO_KERNEL),
+    within("seccompProfile", SECCOMP_PROFILE),
+    warned("windowsOptions", NO_KERNEL),
+];
+
+const CAPABILITIES: &[Row] = &[
+    warned("add", "a Wasm sandbox has no capabilities of the kernel"),
+    harmless("drop", "a Wasm sandbox has no capabilities of the kernel"),
+];
+
+const SECCOMP_PROFILE: &[Row] = &[
+    warned("localhostProfile", NO_KERNEL),
+    warned("type", NO_KERNEL).unless(&["RuntimeDefault", "Unconfined"]),
+];
+
+const ENV_VAR: &[Row] = &[honoured("name"), honoured("value"), within("valueFrom", ENV_VAR_SOURCE)];
+
+const ENV_VAR_SOURCE: &[Row] = &[
+    honoured("configMapKeyRef"),
+    honoured("fieldRef"),
+    refused("fileKeyRef", "variables from files are not supported"),
+    honoured("resourceFieldRef"),
+    honoured("secretKeyRef"),
+];
+
+const LIFECYCLE: &[Row] = &[
+    refused("postStart", "lifecycle hooks are not supported"),
+    refused("preStop", "lifecycle hooks are not supported"),
+    warned("stopSignal", "Wasm containers receive no signals"),
+];
+
+const PROBE: &[Row] = &[
+    refused(
+        "exec",
+        "there is no other program to run in a Wasm container; use httpGet or tcpSocket",
+    ),
+    honoured("failureThreshold"),
+    refused("grpc", "gRPC probes are not supported; use httpGet or tcpSocket"),
+    within("httpGet", HTTP_GET),
+    honoured("initialDelaySeconds"),
+    honoured("periodSeconds"),
+    honoured("successThreshold"),
+    within("tcpSocket", TCP_SOCKET),
+    warned("terminationGracePeriodSeconds", "the pod's own grace period is used"),
+    honoured("timeoutSeconds"),
+];
+
+const HTTP_GET: &[Row] = &[
+    refused("host", "probes go to the pod's own address"),
+    honoured("httpHeaders"),
+    honoured("path"),
+    honoured("port"),
+    refused("scheme", "probes over TLS are not supported yet").unless(&["HTTP"]),
+];
+
+const TCP_SOCKET: &[Row] =
+    &[refused("host", "probes go to the pod's own address"), honoured("port")];
+
+const CONTAINER_PORT: &[Row] = &[
+    honoured("containerPort"),
+    refused("hostIP", "ports of the host are not supported yet"),
+    refused("hostPort", "ports of the host are not supported yet").unless(&["0"]),
+    honoured("name"),
+    refused("protocol", "SCTP is not supported").unless(&["TCP", "UDP"]),
+];
+
+const RESOURCES: &[Row] =
+    &[refused("claims", NO_CLAIMS), keys("limits", LIMITS), keys("requests", REQUESTS)];
+
+const LIMITS: &[Row] = &[
+    honoured("cpu"),
+    honoured("memory"),
+    warned("ephemeral-storage", "the storage that a pod writes is not limited yet"),
+    warned("*", "this resource is not limited"),
+];
+
+const REQUESTS: &[Row] =
+    &[honoured("cpu"), honoured("memory"), warned("*", "nodes set nothing aside of this resource")];
+
+const VOLUME_MOUNT: &[Row] = &[
+    honoured("mountPath"),
+    refused("mountPropagation", "Wasm containers mount nothing themselves").unless(&["None"]),
+    honoured("name"),
+    honoured("readOnly"),
+    harmless("recursiveReadOnly", "volumes contain no other mounts"),
+    honoured("subPath"),
+    refused("subPathExpr", "is not supported yet; use subPath"),
+];
+
+const VOLUME: &[Row] = &[
+    refused("awsElasticBlockStore", NO_VOLUME),
+    refused("azureDisk", NO_VOLUME),
+    refused("azureFile", NO_VOLUME),
+    refused("cephfs", NO_VOLUME),
+    refused("cinder", NO_VOLUME),
+    honoured("configMap"),
+    refused("csi", NO_VOLUME),
+    honoured("downwardAPI"),
+    within("emptyDir", EMPTY_DIR),
+    refused("ephemeral", NO_VOLUME),
+    refused("fc", NO_VOLUME),
+    refused("flexVolume", NO_VOLUME),
+    refused("flocker", NO_VOLUME),
+    refused("gcePersistentDisk", NO_VOLUME),
+    refused("gitRepo", NO_VOLUME),
+    refused("glusterfs", NO_VOLUME),
+    refused("hostPath", NO_VOLUME),
+    refused("image", NO_VOLUME),
+    refused("iscsi", NO_VOLUME),
+    honoured("name"),
+    refused("nfs", NO_VOLUME),
+    refused("persistentVolumeClaim", NO_VOLUME),
+    refused("photonPersistentDisk", NO_VOLUME),
+    refused("portworxVolume", NO_VOLUME),
+    within("projected", PROJECTED),
+    refused("quobyte", NO_VOLUME),
+    refused("rbd", NO_VOLUME),
+    refused("scaleIO", NO_VOLUME),
+    honoured("secret"),
+    refused("storageos", NO_VOLUME),
+    refused("vsphereVolume", NO_VOLUME),
+];
+
+const EMPTY_DIR: &[Row] = &[
+    warned("medium", "the volume is a directory on the node's disk"),
+    warned("sizeLimit", "the size of volumes is not limited yet"),
+];
+
+const PROJECTED: &[Row] = &[honoured("defaultMode"), within("sources", PROJECTION)];
+
+const PROJECTION: &[Row] = &[
+    refused("clusterTrustBundle", "trust bundles are not supported"),
+    honoured("configMap"),
+    honoured("downwardAPI"),
+    refused("podCertificate", "pod certificates are not supported"),
+    honoured("secret"),
+    refused("serviceAccountToken", "tokens of service accounts are not mounted yet"),
+];

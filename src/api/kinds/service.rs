@@ -1,0 +1,265 @@
+//! Service (core/v1): metadata, defaults and printing. What a spec may hold is in
+//! [`super::service_validation`].
+//!
+//! Cluster IPs and node ports are given out by the API server, which alone knows what is taken;
+//! here they are only kept across updates and dropped when the type no longer has them.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ClientIPConfig, Service, ServicePort, ServiceSpec, SessionAffinityConfig,
+};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
+use super::{checks, labels, service_validation};
+use crate::api::field::{Errors, Path};
+use crate::api::resource::{DEFAULT_META, Kind, KindMeta, NameRule};
+use crate::api::table::{self, Column};
+
+/// How long a client sticks to an endpoint with session affinity ClientIP, in seconds.
+const DEFAULT_AFFINITY_SECONDS: i32 = 10_800;
+
+impl Kind for Service {
+    const META: KindMeta = KindMeta {
+        singular: "service",
+        short_names: &["svc"],
+        categories: &["all"],
+        status: true,
+        delete_returns_object: true,
+        name_rule: NameRule::Label1035,
+        selectable: &["spec.clusterIP", "spec.type"],
+        ..DEFAULT_META
+    };
+
+    fn set_defaults(&mut self, old: Option<&Self>) {
+        let spec = self.spec.get_or_insert_default();
+        set(&mut spec.type_, "ClusterIP");
+        set(&mut spec.session_affinity, "None");
+        let old = old.and_then(|o| o.spec.as_ref());
+        if let Some(old) = old {
+            drop_what_the_type_lost(spec, old);
+            keep_what_was_given(spec, old);
+        }
+        default_affinity(spec);
+        for port in spec.ports.iter_mut().flatten() {
+            set(&mut port.protocol, "TCP");
+            let unset = match &port.target_port {
+                None => true,
+                Some(IntOrString::Int(number)) => *number == 0,
+                Some(IntOrString::String(name)) => name.is_empty(),
+            };
+            if unset {
+                port.target_port = Some(IntOrString::Int(port.port));
+            }
+        }
+        default_policies(spec);
+        default_addresses(spec);
+        self.status.get_or_insert_default().load_balancer.get_or_insert_default();
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        match &self.spec {
+            Some(spec) => service_validation::validate(errors, &Path::new("spec"), spec),
+            None => errors.required(&Path::new("spec"), ""),
+        }
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        if let (Some(new), Some(old)) = (&self.spec, &old.spec) {
+            service_validation::validate_update(errors, new, old);
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.spec.as_ref().map(service_validation::warnings).unwrap_or_default()
+    }
+
+    fn columns() -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            table::NAME,
+            Column::new("Type", "string", "How the Service is exposed."),
+            Column::new("Cluster-IP", "string", "The address of the Service in the cluster."),
+            Column::new("External-IP", "string", "The addresses outside the cluster."),
+            Column::new("Port(s)", "string", "The ports that the Service exposes."),
+            table::AGE,
+            Column::wide("Selector", "string", "The labels of the pods that serve."),
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, now: Timestamp) -> Vec<Value> {
+        let spec = self.spec.clone().unwrap_or_default();
+        let ports: Vec<String> = spec.ports.iter().flatten().map(port_cell).collect();
+        let address = spec.cluster_ips.as_ref().and_then(|ips| ips.first());
+        vec![
+            table::name(&self.metadata),
+            spec.type_.clone().unwrap_or_default().into(),
+            checks::or_none(address.map(String::as_str)).into(),
+            external_cell(self, &spec).into(),
+            checks::or_none(Some(&ports.join(","))).into(),
+            table::age(&self.metadata, now),
+            labels::format_labels(spec.selector.as_ref()).into(),
+        ]
+    }
+
+    fn field(&self, field: &str) -> String {
+        let spec = self.spec.as_ref();
+        let value = match field {
+            "spec.clusterIP" => spec.and_then(|s| s.cluster_ip.clone()),
+            "spec.type" => spec.and_then(|s| s.type_.clone()),
+            _ => None,
+        };
+        value.unwrap_or_default()
+    }
+}
+
+/// True if the Service asks for no cluster IP.
+pub fn is_headless(spec: &ServiceSpec) -> bool {
+    spec.cluster_ip.as_deref() == Some("None")
+        || spec.cluster_ips.as_ref().and_then(|ips| ips.first()).is_some_and(|ip| ip == "None")
+}
+
+/// NodePort and LoadBalancer Services have ports on each node.
+pub fn has_node_ports(spec: &ServiceSpec) -> bool {
+    matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"))
+}
+
+fn set(field: &mut Option<String>, value: &str) {
+    if field.as_deref().unwrap_or_default().is_empty() {
+        *field = Some(value.into());
+    }
+}
+
+fn default_affinity(spec: &mut ServiceSpec) {
+    if spec.session_affinity.as_deref() == Some("ClientIP") {
+        let config = spec.session_affinity_config.get_or_insert_default();
+        let client = config.client_ip.get_or_insert_default();
+        client.timeout_seconds.get_or_insert(DEFAULT_AFFINITY_SECONDS);
+    } else if spec.session_affinity_config
+        == Some(SessionAffinityConfig {
+            client_ip: Some(ClientIPConfig { timeout_seconds: Some(DEFAULT_AFFINITY_SECONDS) }),
+        })
+    {
+        // The default of an affinity that was switched off.
+        spec.session_affinity_config = None;
+    }
+}
+
+fn default_policies(spec: &mut ServiceSpec) {
+    if spec.type_.as_deref() != Some("ExternalName") {
+        set(&mut spec.internal_traffic_policy, "Cluster");
+    }
+    if has_node_ports(spec) {
+        set(&mut spec.external_traffic_policy, "Cluster");
+    }
+    if spec.type_.as_deref() == Some("LoadBalancer") {
+        spec.allocate_load_balancer_node_ports.get_or_insert(true);
+    }
+}
+
+/// Brings `clusterIP` and `clusterIPs` together and names the one IP family of the cluster.
+fn default_addresses(spec: &mut ServiceSpec) {
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return;
+    }
+    let single = spec.cluster_ip.clone().unwrap_or_default();
+    match spec.cluster_ips.as_deref() {
+        None | Some([]) if !single.is_empty() => spec.cluster_ips = Some(vec![single]),
+        Some([first, ..]) if single.is_empty() => spec.cluster_ip = Some(first.clone()),
+        _ => {}
+    }
+    set(&mut spec.ip_family_policy, "SingleStack");
+    if spec.ip_families.as_ref().is_none_or(Vec::is_empty) {
+        spec.ip_families = Some(vec!["IPv4".into()]);
+    }
+}
+
+/// On a change of type, clears fields that the user left as they were and that the new type cannot
+/// have (core/service/strategy.go, dropTypeDependentFields).
+fn drop_what_the_type_lost(new: &mut ServiceSpec, old: &ServiceSpec) {
+    let external_name = |s: &ServiceSpec| s.type_.as_deref() == Some("ExternalName");
+    if external_name(new) && !external_name(old) {
+        if new.cluster_ip == old.cluster_ip && new.cluster_ips == old.cluster_ips {
+            (new.cluster_ip, new.cluster_ips) = (None, None);
+        }
+        if new.ip_families == old.ip_families && new.ip_family_policy == old.ip_family_policy {
+            (new.ip_families, new.ip_family_policy) = (None, None);
+        }
+        if new.internal_traffic_policy == old.internal_traffic_policy {
+            new.internal_traffic_policy = None;
+        }
+    }
+    if has_node_ports(old) && !has_node_ports(new) {
+        let old_ports: Vec<Option<i32>> = old.ports.iter().flatten().map(|p| p.node_port).collect();
+        let ports = new.ports.iter_mut().flatten();
+        for port in ports.filter(|p| old_ports.contains(&p.node_port)) {
+            port.node_port = None;
+        }
+        if new.external_traffic_policy == old.external_traffic_policy {
+            new.external_traffic_policy = None;
+        }
+    }
+    let balancer = |s: &ServiceSpec| s.type_.as_deref() == Some("LoadBalancer");
+    if balancer(old) && !balancer(new) {
+        if new.allocate_load_balancer_node_ports == old.allocate_load_balancer_node_ports {
+            new.allocate_load_balancer_node_ports = None;
+        }
+        if new.load_balancer_class == old.load_balancer_class {
+            new.load_balancer_class = None;
+        }
+        if new.health_check_node_port == old.health_check_node_port {
+            new.health_check_node_port = None;
+        }
+    }
+}
+
+/// An update that does not mention addresses and node ports keeps those it had.
+fn keep_what_was_given(new: &mut ServiceSpec, old: &ServiceSpec) {
+    let external_name = |s: &ServiceSpec| s.type_.as_deref() == Some("ExternalName");
+    if !external_name(new) && !external_name(old) {
+        let empty = new.cluster_ip.as_deref().unwrap_or_default().is_empty();
+        if empty && new.cluster_ips.as_ref().is_none_or(Vec::is_empty) {
+            new.cluster_ip.clone_from(&old.cluster_ip);
+            new.cluster_ips.clone_from(&old.cluster_ips);
+        }
+    }
+    if has_node_ports(new) && has_node_ports(old) {
+        let old_ports = old.ports.as_deref().unwrap_or_default();
+        for port in new.ports.iter_mut().flatten().filter(|p| p.node_port.unwrap_or(0) == 0) {
+            let same = |o: &&ServicePort| {
+                o.port == port.port
+                    && o.protocol.as_deref().unwrap_or("TCP")
+                        == port.protocol.as_deref().unwrap_or("TCP")
+            };
+            port.node_port = old_ports.iter().find(same).and_then(|o| o.node_port);
+        }
+    }
+}
+
+/// `80/TCP` or `80:30080/TCP`.
+fn port_cell(port: &ServicePort) -> String {
+    let protocol = port.protocol.as_deref().unwrap_or_default();
+    match port.node_port.filter(|n| *n > 0) {
+        None => format!("{}/{protocol}", port.port),
+        Some(node_port) => format!("{}:{node_port}/{protocol}", port.port),
+    }
+}
+
+fn external_cell(service: &Service, spec: &ServiceSpec) -> String {
+    let external = spec.external_ips.clone().unwrap_or_default();
+    match spec.type_.as_deref() {
+        Some("ExternalName") => spec.external_name.clone().unwrap_or_default(),
+        Some("ClusterIP" | "NodePort") => checks::or_none(Some(&external.join(","))).into(),
+        Some("LoadBalancer") => {
+            let balancer = service.status.as_ref().and_then(|s| s.load_balancer.as_ref());
+            let ingress = balancer.and_then(|b| b.ingress.as_deref()).unwrap_or_default();
+            let mut addresses: Vec<String> =
+                ingress.iter().filter_map(|i| i.ip.clone().or(i.hostname.clone())).collect();
+            addresses.sort();
+            addresses.dedup();
+            addresses.extend(external);
+            if addresses.is_empty() { "<pending>".into() } else { addresses.join(",") }
+        }
+        _ => "<unknown>".into(),
+    }
+}

@@ -1,0 +1,40 @@
+//! ServiceAccount (core/v1).
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use serde_json::Value;
+
+use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
+use crate::api::table::{self, Column};
+
+impl Kind for ServiceAccount {
+    const META: KindMeta = KindMeta {
+        singular: "serviceaccount",
+        short_names: &["sa"],
+        delete_returns_object: true,
+        ..DEFAULT_META
+    };
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.image_pull_secrets.as_ref().is_some_and(|s| !s.is_empty()) {
+            warnings
+                .push("imagePullSecrets: not used yet, artifacts are pulled anonymously".into());
+        }
+        warnings
+    }
+
+    fn columns() -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            table::NAME,
+            Column::new("Secrets", "string", "The number of secrets that pods may use."),
+            table::AGE,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, now: Timestamp) -> Vec<Value> {
+        let secrets = self.secrets.as_ref().map_or(0, Vec::len);
+        vec![table::name(&self.metadata), secrets.into(), table::age(&self.metadata, now)]
+    }
+}

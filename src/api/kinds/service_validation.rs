@@ -1,0 +1,296 @@
+//! What a Service's spec may hold and how it may change, with upstream's words, and the warnings
+//! about what the proxy does not serve.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::service::{has_node_ports, is_headless};
+use super::{checks, labels};
+use crate::api::field::{Errors, Path};
+
+const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+/// Longest stickiness of session affinity ClientIP, in seconds (one day).
+const MAX_AFFINITY_SECONDS: i32 = 86_400;
+
+pub fn validate(errors: &mut Errors, path: &Path, spec: &ServiceSpec) {
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    let kind = spec.type_.as_deref().unwrap_or_default();
+    if ports.is_empty() && !is_headless(spec) && kind != "ExternalName" {
+        errors.required(&path.child("ports"), "");
+    }
+    match kind {
+        "LoadBalancer" | "NodePort" if is_headless(spec) => {
+            let detail = format!("may not be set to 'None' for {kind} services");
+            errors.invalid(&path.child("clusterIPs").index(0), "None", &detail);
+        }
+        "ExternalName" => validate_external_name(errors, path, spec),
+        _ => {}
+    }
+    validate_ports(errors, &path.child("ports"), ports, kind);
+    labels::validate_labels(errors, &path.child("selector"), spec.selector.as_ref());
+    validate_affinity(errors, path, spec);
+    validate_addresses(errors, path, spec);
+    checks::one_of(errors, &path.child("type"), kind, TYPES);
+    validate_balancer(errors, path, spec, kind);
+    validate_policies(errors, path, spec);
+}
+
+/// Cluster IPs stay unless the type changes from or to ExternalName.
+pub fn validate_update(errors: &mut Errors, new: &ServiceSpec, old: &ServiceSpec) {
+    let external_name = |s: &ServiceSpec| s.type_.as_deref() == Some("ExternalName");
+    if external_name(new) || external_name(old) {
+        return;
+    }
+    let spec = Path::new("spec");
+    let (new_ips, old_ips) = (
+        new.cluster_ips.as_deref().unwrap_or_default(),
+        old.cluster_ips.as_deref().unwrap_or_default(),
+    );
+    let path = spec.child("clusterIPs");
+    match (old_ips.first(), new_ips.first()) {
+        (Some(_), None) => {
+            errors.invalid(&path.index(0), new_ips, "primary clusterIP can not be unset");
+        }
+        (Some(old), Some(new)) if old != new => {
+            errors.invalid(&path.index(0), new_ips, "may not change once set");
+        }
+        _ => {}
+    }
+    if new.type_.as_deref() == Some("LoadBalancer") && old.type_.as_deref() == Some("LoadBalancer")
+    {
+        let path = spec.child("loadBalancerClass");
+        if new.load_balancer_class != old.load_balancer_class {
+            errors.invalid(&path, &new.load_balancer_class, "may not change once set");
+        }
+    }
+}
+
+/// What is stored but that the proxy does not serve.
+pub fn warnings(spec: &ServiceSpec) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut warn = |when: bool, text: &str| {
+        if when {
+            warnings.push(text.to_string());
+        }
+    };
+    let is = |field: &Option<String>, value: &str| field.as_deref() == Some(value);
+    let given = |field: &Option<String>| field.as_ref().is_some_and(|f| !f.is_empty());
+    let some = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|l| !l.is_empty());
+    warn(has_node_ports(spec), "spec.type: node ports are not served yet; the cluster IP is");
+    warn(is(&spec.type_, "LoadBalancer"), "spec.type: no load balancer will be provided");
+    warn(is(&spec.type_, "ExternalName"), "spec.externalName: aliases are not resolved yet");
+    warn(some(&spec.external_ips), "spec.externalIPs: external addresses are not served");
+    warn(given(&spec.load_balancer_ip), "spec.loadBalancerIP: no load balancer will be provided");
+    warn(
+        some(&spec.load_balancer_source_ranges),
+        "spec.loadBalancerSourceRanges: no load balancer will be provided",
+    );
+    warn(
+        is(&spec.session_affinity, "ClientIP"),
+        "spec.sessionAffinity: requests of a client may still go to different endpoints",
+    );
+    warn(
+        is(&spec.internal_traffic_policy, "Local"),
+        "spec.internalTrafficPolicy: endpoints on other nodes are used too",
+    );
+    warn(
+        is(&spec.external_traffic_policy, "Local"),
+        "spec.externalTrafficPolicy: node ports are not served yet",
+    );
+    warn(
+        given(&spec.traffic_distribution),
+        "spec.trafficDistribution: traffic goes to all endpoints alike",
+    );
+    for (i, port) in spec.ports.iter().flatten().enumerate() {
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        let text = format!("spec.ports[{i}].protocol: {protocol} is not served yet, only TCP");
+        warn(protocol != "TCP", &text);
+    }
+    warnings
+}
+
+fn validate_external_name(errors: &mut Errors, path: &Path, spec: &ServiceSpec) {
+    let detail = "may not be set for ExternalName services";
+    if spec.cluster_ips.as_ref().is_some_and(|ips| !ips.is_empty())
+        || spec.cluster_ip.as_ref().is_some_and(|ip| !ip.is_empty())
+    {
+        errors.forbidden(&path.child("clusterIPs"), detail);
+    }
+    if spec.ip_families.as_ref().is_some_and(|f| !f.is_empty()) {
+        errors.forbidden(&path.child("ipFamilies"), detail);
+    }
+    if spec.ip_family_policy.is_some() {
+        errors.forbidden(&path.child("ipFamilyPolicy"), detail);
+    }
+    let name = spec.external_name.as_deref().unwrap_or_default();
+    let path = path.child("externalName");
+    match name.strip_suffix('.').unwrap_or(name) {
+        "" => errors.required(&path, ""),
+        name => checks::dns_subdomain(errors, &path, name),
+    }
+}
+
+fn validate_ports(errors: &mut Errors, path: &Path, ports: &[ServicePort], kind: &str) {
+    let (mut seen_names, mut seen_ports) = (BTreeSet::new(), BTreeSet::new());
+    let mut seen_node_ports = BTreeSet::new();
+    for (i, port) in ports.iter().enumerate() {
+        let path = path.index(i);
+        let name = port.name.as_deref().unwrap_or_default();
+        if name.is_empty() && ports.len() > 1 {
+            errors.required(&path.child("name"), "");
+        } else if !name.is_empty() {
+            checks::dns_label(errors, &path.child("name"), name);
+            if !seen_names.insert(name) {
+                errors.duplicate(&path.child("name"), name);
+            }
+        }
+        checks::port_number(errors, &path.child("port"), port.port);
+        let protocol = port.protocol.as_deref().unwrap_or_default();
+        checks::one_of(errors, &path.child("protocol"), protocol, checks::PROTOCOLS);
+        let target = port.target_port.clone().unwrap_or(IntOrString::Int(port.port));
+        checks::port_number_or_name(errors, &path.child("targetPort"), &target);
+        if let Some(app) = &port.app_protocol {
+            checks::qualified_name(errors, &path.child("appProtocol"), app);
+        }
+        let node_port = port.node_port.unwrap_or(0);
+        if node_port != 0 {
+            if kind == "ClusterIP" {
+                let detail = "may not be used when `type` is 'ClusterIP'";
+                errors.forbidden(&path.child("nodePort"), detail);
+            }
+            checks::port_number(errors, &path.child("nodePort"), node_port);
+            if !seen_node_ports.insert((protocol, node_port)) {
+                errors.duplicate(&path.child("nodePort"), node_port);
+            }
+        }
+        if !seen_ports.insert((protocol, port.port)) {
+            errors.duplicate(&path, serde_json::json!({"protocol": protocol, "port": port.port}));
+        }
+    }
+}
+
+fn validate_affinity(errors: &mut Errors, path: &Path, spec: &ServiceSpec) {
+    let affinity = spec.session_affinity.as_deref().unwrap_or_default();
+    checks::one_of(errors, &path.child("sessionAffinity"), affinity, &["ClientIP", "None"]);
+    let config_path = path.child("sessionAffinityConfig");
+    match (affinity, &spec.session_affinity_config) {
+        ("ClientIP", config) => {
+            let client = config.as_ref().and_then(|c| c.client_ip.as_ref());
+            let client_path = config_path.child("clientIP");
+            match client.and_then(|c| c.timeout_seconds) {
+                None => errors.required(
+                    &client_path.child("timeoutSeconds"),
+                    "when session affinity type is ClientIP",
+                ),
+                Some(seconds) if seconds <= 0 || seconds > MAX_AFFINITY_SECONDS => {
+                    let detail =
+                        format!("must be greater than 0 and less than {MAX_AFFINITY_SECONDS}");
+                    errors.invalid(&client_path.child("timeoutSeconds"), seconds, &detail);
+                }
+                Some(_) => {}
+            }
+        }
+        ("None", Some(_)) => {
+            errors.forbidden(&config_path, "must not be set when session affinity is None");
+        }
+        _ => {}
+    }
+}
+
+fn validate_addresses(errors: &mut Errors, path: &Path, spec: &ServiceSpec) {
+    let ips = spec.cluster_ips.as_deref().unwrap_or_default();
+    let single = spec.cluster_ip.as_deref().unwrap_or_default();
+    let ips_path = path.child("clusterIPs");
+    if let Some(first) = ips.first() {
+        if first != single && spec.type_.as_deref() != Some("ExternalName") {
+            errors.invalid(&ips_path, ips, "first value must match `clusterIP`");
+        }
+        if ips.len() > 1 && ips.iter().any(|ip| ip == "None") {
+            errors.invalid(&ips_path.index(0), first, "'None' must be the first and only value");
+        }
+    }
+    if ips.len() > 2 {
+        errors.invalid(&ips_path, ips, "may only hold up to 2 values");
+    }
+    for (i, ip) in ips.iter().enumerate().filter(|(_, ip)| *ip != "None" && !ip.is_empty()) {
+        checks::ip(errors, &ips_path.index(i), ip);
+    }
+    let families = path.child("ipFamilies");
+    for (i, family) in spec.ip_families.iter().flatten().enumerate() {
+        match family.as_str() {
+            "IPv4" => {}
+            "IPv6" => {
+                errors.invalid(&families.index(i), family, "not configured on this cluster");
+            }
+            _ => errors.not_supported(&families.index(i), family, &["IPv4", "IPv6"]),
+        }
+    }
+    let policy_path = path.child("ipFamilyPolicy");
+    match spec.ip_family_policy.as_deref() {
+        None | Some("SingleStack" | "PreferDualStack") => {}
+        Some("RequireDualStack") => {
+            let detail = "this cluster is not configured for dual-stack services";
+            errors.invalid(&policy_path, "RequireDualStack", detail);
+        }
+        Some(other) => {
+            let supported = ["PreferDualStack", "RequireDualStack", "SingleStack"];
+            errors.not_supported(&policy_path, other, &supported);
+        }
+    }
+    let external = path.child("externalIPs");
+    for (i, ip) in spec.external_ips.iter().flatten().enumerate() {
+        checks::ip(errors, &external.index(i), ip);
+    }
+}
+
+fn validate_balancer(errors: &mut Errors, path: &Path, spec: &ServiceSpec, kind: &str) {
+    let detail = "may only be used when `type` is 'LoadBalancer'";
+    let ranges = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
+    // Upstream writes this field's name with a capital.
+    let ranges_path = path.child("LoadBalancerSourceRanges");
+    if kind != "LoadBalancer" {
+        if !ranges.is_empty() {
+            errors.forbidden(&ranges_path, detail);
+        }
+        if spec.allocate_load_balancer_node_ports.is_some() {
+            errors.forbidden(&path.child("allocateLoadBalancerNodePorts"), detail);
+        }
+        if spec.load_balancer_class.is_some() {
+            errors.forbidden(&path.child("loadBalancerClass"), detail);
+        }
+    }
+    for (i, range) in ranges.iter().enumerate() {
+        checks::cidr(errors, &ranges_path.index(i), range.trim());
+    }
+}
+
+fn validate_policies(errors: &mut Errors, path: &Path, spec: &ServiceSpec) {
+    const POLICIES: &[&str] = &["Cluster", "Local"];
+    let external = spec.external_traffic_policy.as_deref().unwrap_or_default();
+    let external_path = path.child("externalTrafficPolicy");
+    if has_node_ports(spec) || spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty()) {
+        if has_node_ports(spec) || !external.is_empty() {
+            checks::one_of(errors, &external_path, external, POLICIES);
+        }
+    } else if !external.is_empty() {
+        let detail = "may only be set for externally-accessible services";
+        errors.invalid(&external_path, external, detail);
+    }
+    if spec.health_check_node_port.unwrap_or(0) != 0
+        && !(spec.type_.as_deref() == Some("LoadBalancer") && external == "Local")
+    {
+        let detail = "may only be set when `type` is 'LoadBalancer' and \
+                      `externalTrafficPolicy` is 'Local'";
+        let path = path.child("healthCheckNodePort");
+        errors.invalid(&path, spec.health_check_node_port, detail);
+    }
+    if let Some(internal) = spec.internal_traffic_policy.as_deref() {
+        checks::one_of(errors, &path.child("internalTrafficPolicy"), internal, POLICIES);
+    }
+    if let Some(distribution) = spec.traffic_distribution.as_deref() {
+        let supported = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+        checks::one_of(errors, &path.child("trafficDistribution"), distribution, &supported);
+    }
+}

@@ -1,0 +1,187 @@
+//! Validation of a pod's volumes, of the kinds that Wasm pods can have.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{
+    DownwardAPIVolumeFile, KeyToPath, ProjectedVolumeSource, Volume, VolumeProjection,
+};
+use serde_json::Value;
+
+use super::{checks, container_validation, resources};
+use crate::api::field::{Errors, Path};
+
+const FILE_FIELDS: &[&str] = &[
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+];
+
+pub fn validate(errors: &mut Errors, path: &Path, volumes: &[Volume]) {
+    let mut seen = BTreeSet::new();
+    for (i, volume) in volumes.iter().enumerate() {
+        let path = path.index(i);
+        if volume.name.is_empty() {
+            errors.required(&path.child("name"), "");
+        } else {
+            checks::dns_label(errors, &path.child("name"), &volume.name);
+        }
+        if !seen.insert(volume.name.as_str()) {
+            errors.duplicate(&path.child("name"), &volume.name);
+        }
+        validate_volume(errors, &path, volume);
+    }
+}
+
+/// A path inside a volume: relative, without `..`.
+pub fn local_path(errors: &mut Errors, path: &Path, value: &str) {
+    if value.starts_with('/') {
+        errors.invalid(path, value, "must be a relative path");
+    }
+    if value.split('/').any(|part| part == "..") {
+        errors.invalid(path, value, "must not contain '..'");
+    }
+}
+
+/// As [`local_path`], and not of a form that the node keeps for itself.
+fn file_path(errors: &mut Errors, path: &Path, value: &str) {
+    if value.is_empty() {
+        return errors.required(path, "");
+    }
+    local_path(errors, path, value);
+    if value.starts_with("..") && !value.split('/').any(|part| part == "..") {
+        errors.invalid(path, value, "must not start with '..'");
+    }
+}
+
+fn validate_volume(errors: &mut Errors, path: &Path, volume: &Volume) {
+    if let Ok(Value::Object(fields)) = serde_json::to_value(volume) {
+        let sources = fields.keys().filter(|name| *name != "name");
+        for name in sources.skip(1) {
+            errors.forbidden(&path.child(name), "may not specify more than 1 volume type");
+        }
+    }
+    if let Some(source) = &volume.config_map {
+        let path = path.child("configMap");
+        if source.name.is_empty() {
+            errors.required(&path.child("name"), "");
+        }
+        validate_mode(errors, &path.child("defaultMode"), source.default_mode);
+        validate_items(errors, &path.child("items"), source.items.as_deref());
+    }
+    if let Some(source) = &volume.secret {
+        let path = path.child("secret");
+        if source.secret_name.as_deref().unwrap_or_default().is_empty() {
+            errors.required(&path.child("secretName"), "");
+        }
+        validate_mode(errors, &path.child("defaultMode"), source.default_mode);
+        validate_items(errors, &path.child("items"), source.items.as_deref());
+    }
+    if let Some(source) = &volume.downward_api {
+        let path = path.child("downwardAPI");
+        validate_mode(errors, &path.child("defaultMode"), source.default_mode);
+        validate_files(errors, &path.child("items"), source.items.as_deref());
+    }
+    if let Some(limit) = volume.empty_dir.as_ref().and_then(|e| e.size_limit.as_ref()) {
+        let path = path.child("emptyDir");
+        resources::validate_amount(errors, &path.child("sizeLimit"), "memory", limit);
+    }
+    if let Some(source) = &volume.projected {
+        validate_projected(errors, &path.child("projected"), source);
+    }
+}
+
+fn validate_projected(errors: &mut Errors, path: &Path, volume: &ProjectedVolumeSource) {
+    validate_mode(errors, &path.child("defaultMode"), volume.default_mode);
+    let mut seen = BTreeSet::new();
+    let sources = path.child("sources");
+    for (i, source) in volume.sources.iter().flatten().enumerate() {
+        let path = sources.index(i);
+        if let Ok(Value::Object(fields)) = serde_json::to_value(source) {
+            for name in fields.keys().skip(1) {
+                errors.forbidden(&path.child(name), "may not specify more than 1 volume type");
+            }
+        }
+        validate_projection(errors, &path, source);
+        for file in projected_paths(source) {
+            if !seen.insert(file) {
+                errors.invalid(&path.child("path"), file, "conflicting duplicate paths");
+            }
+        }
+    }
+}
+
+fn validate_projection(errors: &mut Errors, path: &Path, source: &VolumeProjection) {
+    let maps = [
+        ("configMap", source.config_map.as_ref().map(|s| (&s.name, &s.items))),
+        ("secret", source.secret.as_ref().map(|s| (&s.name, &s.items))),
+    ];
+    for (field, map) in maps {
+        let Some((name, items)) = map else { continue };
+        let path = path.child(field);
+        if name.is_empty() {
+            errors.required(&path.child("name"), "");
+        }
+        validate_items(errors, &path.child("items"), items.as_deref());
+    }
+    if let Some(downward) = &source.downward_api {
+        let path = path.child("downwardAPI");
+        validate_files(errors, &path.child("items"), downward.items.as_deref());
+    }
+}
+
+/// The files that a source names; those of a whole ConfigMap or Secret are not known here.
+fn projected_paths(source: &VolumeProjection) -> Vec<&str> {
+    let config_map = source.config_map.as_ref().and_then(|s| s.items.as_deref());
+    let secret = source.secret.as_ref().and_then(|s| s.items.as_deref());
+    let downward = source.downward_api.as_ref().and_then(|s| s.items.as_deref());
+    let items = config_map.into_iter().chain(secret).flatten().map(|item| item.path.as_str());
+    items.chain(downward.into_iter().flatten().map(|file| file.path.as_str())).collect()
+}
+
+fn validate_items(errors: &mut Errors, path: &Path, items: Option<&[KeyToPath]>) {
+    for (i, item) in items.into_iter().flatten().enumerate() {
+        let path = path.index(i);
+        if item.key.is_empty() {
+            errors.required(&path.child("key"), "");
+        }
+        file_path(errors, &path.child("path"), &item.path);
+        validate_mode(errors, &path.child("mode"), item.mode);
+    }
+}
+
+fn validate_files(errors: &mut Errors, path: &Path, files: Option<&[DownwardAPIVolumeFile]>) {
+    for (i, file) in files.into_iter().flatten().enumerate() {
+        let path = path.index(i);
+        file_path(errors, &path.child("path"), &file.path);
+        validate_mode(errors, &path.child("mode"), file.mode);
+        match (&file.field_ref, &file.resource_field_ref) {
+            (Some(field), None) => {
+                let path = path.child("fieldRef");
+                container_validation::validate_field_ref(errors, &path, field, FILE_FIELDS);
+            }
+            (None, Some(field)) => {
+                let path = path.child("resourceFieldRef");
+                if field.container_name.as_deref().unwrap_or_default().is_empty() {
+                    errors.required(&path.child("containerName"), "");
+                }
+                container_validation::validate_resource_ref(errors, &path, field);
+            }
+            (Some(_), Some(_)) => {
+                let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
+                errors.invalid(&path, "resource", detail);
+            }
+            (None, None) => {
+                errors.required(&path, "one of fieldRef and resourceFieldRef is required");
+            }
+        }
+    }
+}
+
+fn validate_mode(errors: &mut Errors, path: &Path, mode: Option<i32>) {
+    if let Some(mode) = mode.filter(|m| !(0..=0o777).contains(m)) {
+        let detail = "must be a number between 0 and 0777 (octal), both inclusive";
+        errors.invalid(path, mode, detail);
+    }
+}
