@@ -7,8 +7,8 @@ use anyhow::Context;
 
 use crate::client::SharedApi;
 use crate::images::cache::Cache;
-use crate::images::pull::{self, Puller};
-use crate::images::reference::Reference;
+use crate::images::reference::BadReference;
+use crate::images::{self, Puller, Reference};
 use crate::node::images::{Images, PullError, PullPolicy, PullRequest, PulledImage};
 use crate::runtime::Names;
 
@@ -30,29 +30,30 @@ impl NodeImages {
 #[async_trait::async_trait]
 impl Images for NodeImages {
     async fn pull(&self, request: &PullRequest<'_>) -> Result<PulledImage, PullError> {
-        let reference: Reference =
-            request.image.parse().map_err(|e: crate::images::reference::BadReference| {
-                PullError::InvalidName(e.to_string())
-            })?;
+        let image: Reference = request
+            .image
+            .parse()
+            .map_err(|e: BadReference| PullError::InvalidName(e.to_string()))?;
         let policy = match request.policy {
-            PullPolicy::Always => pull::Policy::Always,
-            PullPolicy::IfNotPresent => pull::Policy::IfNotPresent,
-            PullPolicy::Never => pull::Policy::Never,
+            PullPolicy::Always => images::PullPolicy::Always,
+            PullPolicy::IfNotPresent => images::PullPolicy::IfNotPresent,
+            PullPolicy::Never => images::PullPolicy::Never,
         };
-        let pulled = self.puller.pull(&reference, policy).await.map_err(failure)?;
+        let pulled = self.puller.pull_with(&image, policy, request.docker_configs).await;
+        let pulled = pulled.map_err(failure)?;
         Ok(PulledImage {
-            image_id: reference.image_id(&pulled.digest),
+            image_id: image.image_id(&pulled.digest),
             wasm_digest: pulled.wasm_digest,
             wasm: pulled.wasm,
         })
     }
 }
 
-fn failure(error: pull::PullError) -> PullError {
+fn failure(error: images::PullError) -> PullError {
     let text = error.to_string();
     match error {
-        pull::PullError::NotPresent { .. } => PullError::NotPresent(text),
-        pull::PullError::Invalid { .. } => PullError::NotWasm(text),
+        images::PullError::NotPresent(_) => PullError::NotPresent(text),
+        images::PullError::Invalid { .. } => PullError::NotWasm(text),
         _ => PullError::Failed(text),
     }
 }

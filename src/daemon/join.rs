@@ -2,7 +2,6 @@
 //! token's fingerprint, and gets a certificate for a key that never leaves it.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use rcgen::{CertificateParams, KeyPair};
@@ -12,8 +11,8 @@ use tokio::net::TcpStream;
 
 use super::data_dir::write_private;
 use crate::apiserver::join::{JOIN_PATH, JoinRequest, JoinResponse};
-use crate::apiserver::pki::{JoinToken, pinned_client_config};
 use crate::apiserver::pki::kubeconfig;
+use crate::apiserver::pki::{JoinToken, pinned_client_config};
 use crate::client::remote::Remote;
 
 /// The kubeconfig of the node itself: with it no token is needed any more.
