@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WARNING};
-use http::{HeaderMap, Method, Request, Response, StatusCode, request};
+use http::{HeaderMap, Method, Request, Response, request};
 use http_body::Frame;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::negotiate::{Form, Shape, negotiate};
+use super::negotiate::{self, Form, Shape, negotiate};
 use super::patch::Patch;
 use super::request::{self as parse, Query, ResourcePath, Verb};
 use super::service::{Answer, ApiServer, Call};
 use super::stream::StreamBody;
 use super::subresource::method_not_allowed;
 use super::write::WriteParams;
-use super::{Body, User, authz, body, discovery, full, health, join, nodes, options, respond};
+use super::{Body, User, authz, body, discovery, health, join, nodes, options, reply, respond};
 use crate::api::ApiError;
 use crate::api::error::Reason;
 
@@ -43,7 +43,8 @@ where
 {
     let audit_id = server.ids.uid();
     let (parts, body) = request.into_parts();
-    let pretty = parts.uri.query().is_some_and(|query| query.contains("pretty=true"));
+    let query = parts.uri.query().map(Query::parse).and_then(Result::ok).unwrap_or_default();
+    let pretty = negotiate::is_pretty(&parts.headers, &query);
     let work = route(server, user, parts, body);
     let result = match tokio::time::timeout(REQUEST_TIMEOUT, work).await {
         Ok(result) => result,
@@ -58,15 +59,6 @@ where
         headers.insert(AUDIT_ID, value);
     }
     headers.entry(CACHE_CONTROL).or_insert(PRIVATE);
-    response
-}
-
-/// The 404 of paths that are nothing: plain text, as upstream's.
-pub fn not_found() -> Response<Body> {
-    let mut response = Response::new(full("404 page not found\n"));
-    *response.status_mut() = StatusCode::NOT_FOUND;
-    let text = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, text);
     response
 }
 
@@ -92,12 +84,12 @@ where
     if path == join::JOIN_PATH {
         return Ok(match &server.pki {
             Some(pki) => join::respond(pki, Request::from_parts(parts, body)).await,
-            None => not_found(),
+            None => reply::no_such_path(),
         });
     }
     let user = Arc::new(user.ok_or_else(ApiError::unauthorized)?);
     if matches!(path, "/" | "") {
-        return Ok(not_found());
+        return Ok(reply::no_such_path());
     }
     let segments = parse::segments(path)?;
     let first = segments.first().map(String::as_str).unwrap_or_default();
@@ -118,10 +110,10 @@ where
             let request = Request::from_parts(parts, body);
             return nodes::accept_tunnel(&server.nodes, &user, request);
         }
-        _ => return Ok(not_found()),
+        _ => return Ok(reply::no_such_path()),
     }
     let Some(path) = parse::resource(&server.registry, &segments) else {
-        return Ok(not_found());
+        return Ok(reply::no_such_path());
     };
     let verb = parse::verb(&parts.method, &path, &query)?;
     let exchange = Exchange { server: &server, user, path, query, headers: &parts.headers };
@@ -182,6 +174,8 @@ impl Exchange<'_> {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        // Before anything is read; the pipeline asks again for itself.
+        self.server.authorize(&self.call(), verb.name())?;
         if verb == Verb::Get && self.path.subresource == "log" {
             return self.server.log(&self.call(), &self.query).await;
         }

@@ -70,7 +70,8 @@ pub fn rolling<'a>(deployment: &Deployment, sets: &Sets<'a>) -> Vec<Scale<'a>> {
 }
 
 fn shrink_old<'a>(bounds: &Bounds, new: &ReplicaSet, sets: &Sets<'a>) -> Vec<Scale<'a>> {
-    let mut old: Vec<Scale<'a>> = sets.old.iter().map(|set| Scale { set, to: wanted(set) }).collect();
+    let mut old: Vec<Scale<'a>> =
+        sets.old.iter().map(|set| Scale { set, to: wanted(set) }).collect();
     let total: i32 = sets.all().map(wanted).sum();
     let missing_new = wanted(new) - available(new);
     let most = total - bounds.min_available() - missing_new;
@@ -128,14 +129,13 @@ pub fn resize<'a>(deployment: &Deployment, sets: &Sets<'a>) -> Vec<Scale<'a>> {
     spread(deployment, &active_sets)
 }
 
-fn active<'a, 's>(sets: &'s [&'a ReplicaSet]) -> impl Iterator<Item = &'a ReplicaSet> + use<'a, 's> {
+fn active<'a, 's>(
+    sets: &'s [&'a ReplicaSet],
+) -> impl Iterator<Item = &'a ReplicaSet> + use<'a, 's> {
     sets.iter().copied().filter(|set| wanted(set) > 0)
 }
 
-fn only_active_or_latest<'a>(
-    sets: &Sets<'a>,
-    active: &[&'a ReplicaSet],
-) -> Option<&'a ReplicaSet> {
+fn only_active_or_latest<'a>(sets: &Sets<'a>, active: &[&'a ReplicaSet]) -> Option<&'a ReplicaSet> {
     match active {
         [] => sets.new.or_else(|| sets.old.last().copied()),
         [only] => Some(only),

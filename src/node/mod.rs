@@ -159,7 +159,11 @@ enum Event {
     Pod(ObjectKey),
     Runtime(RuntimeEvent),
     /// A worker is done, or it panicked.
-    Ended { uid: String, key: ObjectKey, panicked: bool },
+    Ended {
+        uid: String,
+        key: ObjectKey,
+        panicked: bool,
+    },
     /// The slow look at everything.
     Refresh,
 }

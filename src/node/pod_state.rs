@@ -184,15 +184,41 @@ pub enum Event {
     Desired(Arc<Pod>),
     /// The object is gone.
     Gone,
-    SandboxReady { ip: IpAddr },
-    SandboxFailed { reason: String, message: String },
+    SandboxReady {
+        ip: IpAddr,
+    },
+    SandboxFailed {
+        reason: String,
+        message: String,
+    },
     /// The node ends the pod: `Evicted`.
-    Evicted { reason: String, message: String },
+    Evicted {
+        reason: String,
+        message: String,
+    },
     TornDown,
-    Started { container: String, attempt: i32, image_id: String, serves: bool },
-    StartFailed { container: String, attempt: i32, reason: String, message: String, retry: bool },
-    Exited { id: String, exit: ContainerStateTerminated },
-    Probe { id: String, kind: ProbeKind, passed: bool },
+    Started {
+        container: String,
+        attempt: i32,
+        image_id: String,
+        serves: bool,
+    },
+    StartFailed {
+        container: String,
+        attempt: i32,
+        reason: String,
+        message: String,
+        retry: bool,
+    },
+    Exited {
+        id: String,
+        exit: ContainerStateTerminated,
+    },
+    Probe {
+        id: String,
+        kind: ProbeKind,
+        passed: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -206,11 +232,19 @@ pub enum ProbeKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     SetUp,
-    Start { container: String, attempt: i32 },
+    Start {
+        container: String,
+        attempt: i32,
+    },
     /// Asks a running container to end within `grace`.
-    Stop { container: String, grace: Duration },
+    Stop {
+        container: String,
+        grace: Duration,
+    },
     /// Gives up a set-up or start that is under way.
-    Cancel { container: Option<String> },
+    Cancel {
+        container: Option<String>,
+    },
     TearDown,
     /// Deletes the object for good.
     DeleteObject,

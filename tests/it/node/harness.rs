@@ -162,14 +162,8 @@ impl Rig {
         self.tasks = Tasks::default();
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let options = Options::new("n1", self.dir.path(), ip);
-        self.node = node(
-            options,
-            &self.api,
-            &self.runtime,
-            &self.images,
-            &self.clock,
-            &self.notices,
-        );
+        self.node =
+            node(options, &self.api, &self.runtime, &self.images, &self.clock, &self.notices);
         self.node.run(&self.tasks);
     }
 
