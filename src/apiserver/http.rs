@@ -45,13 +45,16 @@ where
     let (parts, body) = request.into_parts();
     let query = parts.uri.query().map(Query::parse).and_then(Result::ok).unwrap_or_default();
     let pretty = negotiate::is_pretty(&parts.headers, &query);
-    let work = route(server, user, parts, body);
-    let result = match tokio::time::timeout(REQUEST_TIMEOUT, work).await {
-        Ok(result) => result,
-        Err(_) => {
+    let path = parts.uri.path();
+    let result = if path == "/v2" || path.starts_with("/v2/") {
+        // Programs are large: the registry bounds their silence and not their time.
+        registry(&server, user, Request::from_parts(parts, body)).await
+    } else {
+        let work = route(server, user, parts, body);
+        tokio::time::timeout(REQUEST_TIMEOUT, work).await.unwrap_or_else(|_| {
             let message = "the request did not end within a minute";
             Err(ApiError::new(504, Reason::Timeout, message))
-        }
+        })
     };
     let mut response = result.unwrap_or_else(|error| respond::failure(&error, pretty));
     let headers = response.headers_mut();
@@ -118,6 +121,23 @@ where
     let verb = parse::verb(&parts.method, &path, &query)?;
     let exchange = Exchange { server: &server, user, path, query, headers: &parts.headers };
     exchange.answer(verb, body).await
+}
+
+/// The registry of artifacts, if there is one.
+async fn registry<B>(
+    server: &ApiServer,
+    user: Option<User>,
+    request: Request<B>,
+) -> Result<Response<Body>, ApiError>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let user = user.ok_or_else(ApiError::unauthorized)?;
+    match &server.artifacts {
+        Some(artifacts) => Ok(artifacts.respond(&user, request).await),
+        None => Ok(reply::no_such_path()),
+    }
 }
 
 /// What needs no user: health and version.
