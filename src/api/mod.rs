@@ -6,6 +6,7 @@ pub mod duration;
 pub mod error;
 pub mod field;
 pub mod kinds;
+pub mod meta;
 pub mod names;
 pub mod object;
 pub mod patch;

@@ -1,1 +1,182 @@
-//! API server: authz.
+//! Who may do what, by URL and verb, before any object is read.
+//!
+//! `system:masters` may do everything; a node agent may do what the table below lists (the Node
+//! authorizer's part that a URL shows; rules that need the object are the functions at the end,
+//! for admission); everyone who is authenticated may read discovery, schemas, version and health.
+//! Nothing else is allowed.
+
+use super::User;
+use super::user::{AUTHENTICATED, SYSTEM_MASTERS, SYSTEM_NODES};
+use crate::api::error::Reason;
+use crate::api::{ApiError, Gvr};
+
+/// What a request wants to do. `resource` is `None` for paths outside the resources, whose verb is
+/// the method in lower case.
+#[derive(Clone, Copy, Debug)]
+pub struct Attributes<'a> {
+    /// get, list, watch, create, update, patch, delete, deletecollection.
+    pub verb: &'a str,
+    pub resource: Option<&'a Gvr>,
+    pub subresource: &'a str,
+    /// Empty for cluster-scoped kinds and requests over all namespaces.
+    pub namespace: &'a str,
+    /// Empty for collections.
+    pub name: &'a str,
+    pub path: &'a str,
+}
+
+/// The namespace of the nodes' heartbeats.
+pub const NODE_LEASES: &str = "kube-node-lease";
+
+/// Which objects of a resource a row of the table is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Any,
+    /// Named like the node. Creation has no name in its URL: see [`node_may_create`].
+    OwnName,
+    /// Named like the node, in [`NODE_LEASES`].
+    OwnLease,
+}
+
+struct Row {
+    group: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    verbs: &'static [&'static str],
+    scope: Scope,
+}
+
+const READ: &[&str] = &["get", "list", "watch"];
+const WRITE_STATUS: &[&str] = &["get", "update", "patch"];
+const WRITE_OWN: &[&str] = &["get", "create", "update", "patch"];
+const WRITE_EVENTS: &[&str] = &["create", "patch", "update"];
+
+const fn row(
+    group: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    verbs: &'static [&'static str],
+    scope: Scope,
+) -> Row {
+    Row { group, resource, subresource, verbs, scope }
+}
+
+/// What a node agent may do.
+const NODE_TABLE: &[Row] = &[
+    row("", "nodes", "", READ, Scope::Any),
+    row("", "nodes", "", WRITE_OWN, Scope::OwnName),
+    row("", "nodes", "status", WRITE_STATUS, Scope::OwnName),
+    row("coordination.k8s.io", "leases", "", WRITE_OWN, Scope::OwnLease),
+    row("", "pods", "", READ, Scope::Any),
+    row("", "pods", "", &["delete"], Scope::Any),
+    row("", "pods", "status", WRITE_STATUS, Scope::Any),
+    row("", "services", "", READ, Scope::Any),
+    row("discovery.k8s.io", "endpointslices", "", READ, Scope::Any),
+    row("", "configmaps", "", READ, Scope::Any),
+    row("", "secrets", "", READ, Scope::Any),
+    row("", "namespaces", "", READ, Scope::Any),
+    row("", "events", "", WRITE_EVENTS, Scope::Any),
+    row("events.k8s.io", "events", "", WRITE_EVENTS, Scope::Any),
+];
+
+/// Paths that every authenticated user may read (`system:discovery`).
+const DISCOVERY: &[&str] = &["/api", "/apis", "/openapi", "/version"];
+/// Paths that everyone may read (`system:public-info-viewer`).
+const PUBLIC: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
+
+/// Allows or refuses.
+///
+/// # Errors
+/// 403 with upstream's text.
+pub fn authorize(user: &User, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+    let allowed = user.is_in(SYSTEM_MASTERS)
+        || match attributes.resource {
+            None => path_allowed(user, attributes),
+            Some(resource) => {
+                node_name(user).is_some_and(|node| node_allowed(node, resource, attributes))
+            }
+        };
+    if allowed { Ok(()) } else { Err(forbidden(user, attributes)) }
+}
+
+/// The node whose agent the user is: in the group `system:nodes`, named `system:node:<name>`.
+pub fn node_name(user: &User) -> Option<&str> {
+    let name = user.name.strip_prefix("system:node:").filter(|name| !name.is_empty())?;
+    user.is_in(SYSTEM_NODES).then_some(name)
+}
+
+/// Whether a user may write the status of, or delete, a pod that is bound to this node ("" while
+/// it is not bound): everyone who passed [`authorize`] but another node's agent.
+pub fn node_may_write_pod(user: &User, pod_node_name: &str) -> bool {
+    node_name(user).is_none_or(|node| node == pod_node_name)
+}
+
+/// Whether a user may create an object of this name where names are only seen in the body: a
+/// node's agent creates no Node and no Lease but its own.
+pub fn node_may_create(user: &User, resource: &Gvr, name: &str) -> bool {
+    let Some(node) = node_name(user) else { return true };
+    match (&*resource.group, &*resource.resource) {
+        ("", "nodes") | ("coordination.k8s.io", "leases") => node == name,
+        _ => true,
+    }
+}
+
+fn path_allowed(user: &User, attributes: &Attributes<'_>) -> bool {
+    let under = |prefixes: &[&str]| prefixes.iter().any(|p| is_under(attributes.path, p));
+    if !matches!(attributes.verb, "get" | "head") {
+        return false;
+    }
+    if under(PUBLIC) || (user.is_in(AUTHENTICATED) && under(DISCOVERY)) {
+        return true;
+    }
+    let Some(node) = node_name(user) else { return false };
+    let tunnel = super::nodes::tunnel_path(node);
+    is_under(attributes.path, "/v2") || attributes.path == tunnel
+}
+
+/// `/api` covers `/api` and `/api/…`, and not `/apix`.
+fn is_under(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn node_allowed(node: &str, resource: &Gvr, attributes: &Attributes<'_>) -> bool {
+    let (verb, name) = (attributes.verb, attributes.name);
+    let own = name == node || (verb == "create" && name.is_empty());
+    NODE_TABLE.iter().any(|row| {
+        row.group == resource.group
+            && row.resource == resource.resource
+            && row.subresource == attributes.subresource
+            && row.verbs.contains(&verb)
+            && match row.scope {
+                Scope::Any => true,
+                Scope::OwnName => own,
+                Scope::OwnLease => own && attributes.namespace == NODE_LEASES,
+            }
+    })
+}
+
+/// Upstream's words (k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go).
+fn forbidden(user: &User, attributes: &Attributes<'_>) -> ApiError {
+    let Attributes { verb, subresource, namespace, name, path, .. } = attributes;
+    let user = &user.name;
+    let Some(resource) = attributes.resource else {
+        let message = format!("forbidden: User {user:?} cannot {verb} path {path:?}");
+        return ApiError::new(403, Reason::Forbidden, message);
+    };
+    let mut what = resource.resource.to_string();
+    if !subresource.is_empty() {
+        what = format!("{what}/{subresource}");
+    }
+    let place = match namespace {
+        &"" => "at the cluster scope".to_string(),
+        namespace => format!("in the namespace {namespace:?}"),
+    };
+    let group = &*resource.group;
+    let why =
+        format!("User {user:?} cannot {verb} resource {what:?} in API group {group:?} {place}");
+    if !name.is_empty() {
+        return ApiError::forbidden(resource, name, why);
+    }
+    let message = format!("{} is forbidden: {why}", resource.qualified());
+    ApiError::new(403, Reason::Forbidden, message).about(resource, "")
+}

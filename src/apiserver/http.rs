@@ -1,1 +1,375 @@
-//! API server: http.
+//! The pipeline over HTTP: routes, limits, bodies in, forms out. Generic over the body, so that
+//! tests need no connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WARNING};
+use http::{HeaderMap, Method, Request, Response, StatusCode, request};
+use http_body::Frame;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::negotiate::{Form, Shape, negotiate};
+use super::patch::Patch;
+use super::request::{self as parse, Query, ResourcePath, Verb};
+use super::service::{Answer, ApiServer, Call};
+use super::stream::StreamBody;
+use super::subresource::method_not_allowed;
+use super::write::WriteParams;
+use super::{Body, User, authz, body, discovery, full, health, join, nodes, options, respond};
+use crate::api::ApiError;
+use crate::api::error::Reason;
+
+/// How long a request may take, streams apart.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const PRIVATE: HeaderValue = HeaderValue::from_static("no-cache, private");
+
+/// The longest text of one `Warning:` header and how many there are at most (upstream's bounds).
+const MAX_WARNING_CHARACTERS: usize = 256;
+const MAX_WARNINGS: usize = 50;
+
+/// Answers one request. `user` is `None` for callers who did not authenticate.
+pub async fn handle<B>(
+    server: Arc<ApiServer>,
+    user: Option<User>,
+    request: Request<B>,
+) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let audit_id = server.ids.uid();
+    let (parts, body) = request.into_parts();
+    let pretty = parts.uri.query().is_some_and(|query| query.contains("pretty=true"));
+    let work = route(server, user, parts, body);
+    let result = match tokio::time::timeout(REQUEST_TIMEOUT, work).await {
+        Ok(result) => result,
+        Err(_) => {
+            let message = "the request did not end within a minute";
+            Err(ApiError::new(504, Reason::Timeout, message))
+        }
+    };
+    let mut response = result.unwrap_or_else(|error| respond::failure(&error, pretty));
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&audit_id) {
+        headers.insert(AUDIT_ID, value);
+    }
+    headers.entry(CACHE_CONTROL).or_insert(PRIVATE);
+    response
+}
+
+/// The 404 of paths that are nothing: plain text, as upstream's.
+pub fn not_found() -> Response<Body> {
+    let mut response = Response::new(full("404 page not found\n"));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, text);
+    response
+}
+
+async fn route<B>(
+    server: Arc<ApiServer>,
+    user: Option<User>,
+    parts: request::Parts,
+    body: B,
+) -> Result<Response<Body>, ApiError>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let path = parts.uri.path();
+    let length = path.len() + parts.uri.query().map_or(0, str::len);
+    if length > parse::MAX_URI_BYTES {
+        return Err(ApiError::bad_request("the URL is too long"));
+    }
+    let query = Query::parse(parts.uri.query().unwrap_or_default())?;
+    if let Some(response) = open_path(&server, &parts, &query)? {
+        return Ok(response);
+    }
+    if path == join::JOIN_PATH {
+        return Ok(match &server.pki {
+            Some(pki) => join::respond(pki, Request::from_parts(parts, body)).await,
+            None => not_found(),
+        });
+    }
+    let user = Arc::new(user.ok_or_else(ApiError::unauthorized)?);
+    if matches!(path, "/" | "") {
+        return Ok(not_found());
+    }
+    let segments = parse::segments(path)?;
+    let first = segments.first().map(String::as_str).unwrap_or_default();
+    match first {
+        "api" if segments.len() > 2 => {}
+        "apis" if segments.len() > 3 => {}
+        "api" | "apis" => {
+            authorize_path(&user, &parts)?;
+            return Ok(discovery::respond(&server.registry, &bare(&parts)));
+        }
+        "openapi" => {
+            authorize_path(&user, &parts)?;
+            let (request, now) = (bare(&parts), server.clock.now());
+            return Ok(server.openapi.respond(&server.registry, &request, now).await);
+        }
+        "wasmfleet" => {
+            authorize_path(&user, &parts)?;
+            let request = Request::from_parts(parts, body);
+            return nodes::accept_tunnel(&server.nodes, &user, request);
+        }
+        _ => return Ok(not_found()),
+    }
+    let Some(path) = parse::resource(&server.registry, &segments) else {
+        return Ok(not_found());
+    };
+    let verb = parse::verb(&parts.method, &path, &query)?;
+    let exchange = Exchange { server: &server, user, path, query, headers: &parts.headers };
+    exchange.answer(verb, body).await
+}
+
+/// What needs no user: health and version.
+fn open_path(
+    server: &ApiServer,
+    parts: &request::Parts,
+    query: &Query,
+) -> Result<Option<Response<Body>>, ApiError> {
+    let path = parts.uri.path();
+    let is_version = path == "/version" || path == "/version/";
+    if !is_version && !health::is_health(path) {
+        return Ok(None);
+    }
+    if !matches!(parts.method, Method::GET | Method::HEAD) {
+        return Err(method_not_allowed());
+    }
+    if is_version {
+        let form = negotiate(&parts.headers, query, false)?;
+        return Ok(Some(respond::response(200, form, health::version().into())));
+    }
+    Ok(Some(health::respond(server, path, query)))
+}
+
+fn authorize_path(user: &User, parts: &request::Parts) -> Result<(), ApiError> {
+    let verb = parts.method.as_str().to_ascii_lowercase();
+    let path = parts.uri.path();
+    let attributes = authz::Attributes {
+        verb: &verb,
+        resource: None,
+        subresource: "",
+        namespace: "",
+        name: "",
+        path,
+    };
+    authz::authorize(user, &attributes)
+}
+
+fn bare(parts: &request::Parts) -> Request<()> {
+    Request::from_parts(parts.clone(), ())
+}
+
+/// One request about a resource.
+struct Exchange<'a> {
+    server: &'a Arc<ApiServer>,
+    user: Arc<User>,
+    path: ResourcePath,
+    query: Query,
+    headers: &'a HeaderMap,
+}
+
+impl Exchange<'_> {
+    async fn answer<B>(self, verb: Verb, body: B) -> Result<Response<Body>, ApiError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if verb == Verb::Get && self.path.subresource == "log" {
+            return self.server.log(&self.call(), &self.query).await;
+        }
+        if verb == Verb::Watch {
+            return self.watch();
+        }
+        let _permit = self.permit(verb)?;
+        let call = self.call();
+        let now = self.server.clock.now();
+        match verb {
+            Verb::Get => {
+                let answer = self.server.get_part(&call, self.query.get("resourceVersion"))?;
+                self.respond(answer)
+            }
+            Verb::List => {
+                let form = negotiate(self.headers, &self.query, true)?;
+                let listed = self.server.list(&call, &self.query.list_options()?).await?;
+                let json = respond::list(&call.info, form, &listed, now)?;
+                Ok(respond::response(200, form, json))
+            }
+            _ => self.write(verb, &call, body).await,
+        }
+    }
+
+    async fn write<B>(&self, verb: Verb, call: &Call, body: B) -> Result<Response<Body>, ApiError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        // Refused before the write, and not after it.
+        negotiate(self.headers, &self.query, self.is_resource(verb))?;
+        self.query.field_manager()?;
+        let bytes = body::read(body).await?;
+        let media = body::media_type(self.headers);
+        let mut params = WriteParams {
+            dry_run: self.query.dry_run()?,
+            field_validation: self.query.field_validation()?,
+            duplicates: Vec::new(),
+        };
+        let server = self.server;
+        let answer = match verb {
+            Verb::Create | Verb::Update => {
+                let decoded = body::decode(media, &bytes)?;
+                params.duplicates = decoded.duplicates;
+                match verb {
+                    Verb::Create => server.post(call, decoded.value, &params).await?,
+                    _ => server.put(call, decoded.value, &params).await?,
+                }
+            }
+            Verb::Patch => {
+                let (patch, duplicates) = read_patch(media, &bytes)?;
+                params.duplicates = duplicates;
+                if self.query.flag("force") {
+                    let message = "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may \
+                                   not be specified for non-apply patch";
+                    return Err(ApiError::new(422, Reason::Invalid, message));
+                }
+                server.patch(call, &patch, &params).await?
+            }
+            _ => {
+                let value = body::decode(media, &bytes)?.value;
+                let options = options::delete_options(&value)?;
+                let options = self.query.delete_options(options)?;
+                match verb {
+                    Verb::Delete => server.delete(call, &options).await?,
+                    _ => {
+                        let list = self.query.list_options()?;
+                        server.delete_collection(call, &list, &options).await?
+                    }
+                }
+            }
+        };
+        self.respond(answer)
+    }
+
+    /// Whether the answer may be asked for as a table.
+    fn is_resource(&self, verb: Verb) -> bool {
+        let main = matches!(self.path.subresource.as_str(), "" | "status" | "finalize");
+        main && verb != Verb::DeleteCollection
+    }
+
+    fn respond(&self, answer: Answer) -> Result<Response<Body>, ApiError> {
+        // A deletion that was asked for as a table answers its Status plainly.
+        let form = match negotiate(self.headers, &self.query, answer.is_resource) {
+            Ok(form) => form,
+            Err(_) if !answer.is_resource && self.is_resource(Verb::Get) => {
+                Form { shape: Shape::Plain, yaml: false, pretty: false }
+            }
+            Err(error) => return Err(error),
+        };
+        let json = if answer.is_resource {
+            respond::object(&self.path.info, form, &answer.raw, self.server.clock.now())?
+        } else {
+            answer.raw
+        };
+        let mut response = respond::response(answer.code, form, json);
+        for text in answer.warnings.iter().take(MAX_WARNINGS) {
+            if let Ok(value) = HeaderValue::from_str(&warning(text)) {
+                response.headers_mut().append(WARNING, value);
+            }
+        }
+        Ok(response)
+    }
+
+    fn watch(&self) -> Result<Response<Body>, ApiError> {
+        let form = negotiate(self.headers, &self.query, true)?;
+        if form.yaml {
+            let message = "only the following media types are accepted: application/json";
+            return Err(ApiError::new(406, Reason::NotAcceptable, message));
+        }
+        let call = self.call();
+        let (options, initial) = self.query.watch_options()?;
+        let stream = match self.server.watch(&call, &options, &initial) {
+            Ok(stream) => stream,
+            Err(error) if error.is_expired() => {
+                use futures::StreamExt;
+                futures::stream::once(async move { Err(error) }).boxed()
+            }
+            Err(error) => return Err(error),
+        };
+        let (info, clock) = (call.info.clone(), self.server.clock.clone());
+        let frames = futures::StreamExt::map(stream, move |batch| {
+            let mut out = Vec::new();
+            let lines = batch.and_then(|batch| {
+                let now = clock.now();
+                batch.iter().try_for_each(|sent| respond::event(&mut out, &info, form, sent, now))
+            });
+            if let Err(error) = lines {
+                respond::error_event(&mut out, &error);
+            }
+            Ok(Frame::data(Bytes::from(out)))
+        });
+        let mut response = Response::new(StreamBody::body(frames));
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, json);
+        Ok(response)
+    }
+
+    fn call(&self) -> Call {
+        let path = &self.path;
+        Call {
+            user: self.user.clone(),
+            info: path.info.clone(),
+            namespace: path.namespace.clone(),
+            name: path.name.clone(),
+            subresource: path.subresource.clone(),
+        }
+    }
+
+    /// A place among the requests in flight.
+    fn permit(&self, verb: Verb) -> Result<SemaphorePermit<'_>, ApiError> {
+        let pool: &Semaphore = if verb.writes() { &self.server.writes } else { &self.server.reads };
+        pool.try_acquire().map_err(|_| {
+            let message = "Too many requests, please try again later.";
+            ApiError::too_many_requests(message, 1)
+        })
+    }
+}
+
+/// A patch by its content type, and the keys that its body has twice.
+fn read_patch(media: &str, bytes: &[u8]) -> Result<(Patch, Vec<String>), ApiError> {
+    const SUPPORTED: &[&str] = &[
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+    ];
+    if !SUPPORTED.contains(&media) {
+        return Err(body::unsupported(media, SUPPORTED));
+    }
+    let decoded = body::json(bytes)?;
+    let patch = match media {
+        "application/json-patch+json" => Patch::Json(decoded.value),
+        "application/merge-patch+json" => Patch::Merge(decoded.value),
+        _ => Patch::Strategic(decoded.value),
+    };
+    Ok((patch, decoded.duplicates))
+}
+
+/// `299 - "text"` (RFC 7234, 5.5).
+fn warning(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 8);
+    for c in text.chars().take(MAX_WARNING_CHARACTERS) {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted.push(' '),
+            c if c.is_ascii() => quoted.push(c),
+            _ => quoted.push('?'),
+        }
+    }
+    format!("299 - \"{quoted}\"")
+}

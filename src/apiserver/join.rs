@@ -1,1 +1,105 @@
-//! API server: join.
+//! `POST /wasmfleet/v1/join`: a machine shows the secret of a join token and a certificate request,
+//! and is given the client certificate of its node.
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use serde::{Deserialize, Serialize};
+
+use super::pki::{MAX_CSR_BYTES, Pki, PkiError};
+use super::{Body, User, authn, reply};
+use crate::api::ApiError;
+use crate::api::error::{Cause, Reason};
+
+/// Where machines join.
+pub const JOIN_PATH: &str = "/wasmfleet/v1/join";
+/// Largest request, in bytes.
+const MAX_REQUEST_BYTES: usize = 2 * MAX_CSR_BYTES;
+/// Longest node name, in characters: it becomes a label's value (`kubernetes.io/hostname`).
+const MAX_NODE_NAME: usize = 63;
+
+/// What a machine sends.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// The name of the Node.
+    pub node: String,
+    /// A PKCS #10 request, PEM; only its public key is used.
+    pub csr: String,
+}
+
+/// What it is given: PEM texts.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct JoinResponse {
+    /// The client certificate for the user `system:node:<name>`.
+    pub certificate: String,
+    pub ca: String,
+}
+
+/// Answers a request to [`JOIN_PATH`].
+pub async fn respond<B>(pki: &Pki, request: Request<B>) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match join(pki, request).await {
+        Ok(answer) => reply::json(StatusCode::CREATED, &answer),
+        Err(error) => reply::status(&error),
+    }
+}
+
+async fn join<B>(pki: &Pki, request: Request<B>) -> Result<JoinResponse, ApiError>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if request.method() != Method::POST {
+        let message = "machines join with POST";
+        return Err(ApiError::new(405, Reason::MethodNotAllowed, message));
+    }
+    // The secret comes first: who has none makes us read no body.
+    let secret = authn::bearer_token(request.headers()).unwrap_or_default();
+    if !pki.accepts_join_secret(secret) {
+        return Err(ApiError::unauthorized());
+    }
+    let body = Limited::new(request.into_body(), MAX_REQUEST_BYTES).collect().await;
+    let body = body
+        .map_err(|e| ApiError::bad_request(format!("the request cannot be read: {e}")))?
+        .to_bytes();
+    let request: JoinRequest =
+        serde_json::from_slice(&body).map_err(|e| ApiError::bad_request(e.to_string()))?;
+    check_node_name(&request.node)?;
+    let user = User::node(&request.node);
+    let certificate = pki.sign_csr(&request.csr, &user).map_err(|error| match error {
+        PkiError::BadRequest(_) => invalid("csr", &error.to_string()),
+        other => ApiError::internal(other),
+    })?;
+    tracing::info!(node = request.node, "a machine joined");
+    Ok(JoinResponse { certificate, ca: pki.ca_pem().to_string() })
+}
+
+/// An RFC 1123 subdomain (as every Node's name) that fits a label's value.
+fn check_node_name(name: &str) -> Result<(), ApiError> {
+    let label = |part: &str| {
+        let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let bytes = part.as_bytes();
+        bytes.first().is_some_and(|b| alphanumeric(*b))
+            && bytes.last().is_some_and(|b| alphanumeric(*b))
+            && bytes.iter().all(|b| alphanumeric(*b) || *b == b'-')
+    };
+    if name.len() <= MAX_NODE_NAME && name.split('.').all(label) {
+        return Ok(());
+    }
+    let detail = format!(
+        "a node's name has at most {MAX_NODE_NAME} lower case letters, digits, '-' or '.', and \
+         every part begins and ends with a letter or digit"
+    );
+    Err(invalid("node", &format!("Invalid value: {name:?}: {detail}")))
+}
+
+fn invalid(field: &str, detail: &str) -> ApiError {
+    let cause =
+        Cause { reason: "FieldValueInvalid".into(), message: detail.into(), field: field.into() };
+    let message = format!("the join request is invalid: {field}: {detail}");
+    ApiError::new(422, Reason::Invalid, message).cause(cause)
+}

@@ -1,19 +1,41 @@
 //! The API server: one pipeline for every kind (authorize, decode, default, admit, validate,
 //! commit), offered over HTTPS and, in the same process, as a [`crate::client::Api`].
 
+pub mod admission;
 pub mod artifacts;
 pub mod authn;
 pub mod authz;
+mod body;
+mod bootstrap;
+mod delete;
 pub mod discovery;
+mod filter;
+pub mod health;
+pub mod housekeep;
 pub mod http;
 pub mod join;
+mod keys;
 pub mod listener;
+mod local;
+mod negotiate;
 pub mod nodes;
 pub mod openapi;
+mod options;
+mod patch;
 pub mod pki;
+pub mod read;
+mod reply;
+mod request;
+mod respond;
 pub mod service;
+mod stream;
+mod subresource;
+mod tables;
 pub mod user;
+pub mod watch;
+pub mod write;
 
+pub use service::{ApiServer, Options, Parts};
 pub use user::User;
 
 /// The body of every response.

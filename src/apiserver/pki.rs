@@ -1,1 +1,290 @@
-//! API server: pki.
+//! The cluster's own certificate authority, and everything that is signed by it.
+//!
+//! Owns: the CA's key and certificate, the secret of join tokens (both in the data directory, made
+//! at first start, files readable by their owner only), and how certificates stand for users
+//! (common name = user, organizations = groups, as in Kubernetes). It does not decide who may have
+//! a certificate: [`super::join`] and the daemon do.
+
+mod files;
+mod kubeconfig;
+mod pinned;
+mod serving;
+mod token;
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use sha2::{Digest, Sha256};
+
+use super::User;
+use super::user::AUTHENTICATED;
+
+pub use kubeconfig::kubeconfig;
+pub use pinned::pinned_client_config;
+pub use token::JoinToken;
+
+/// Validity of the CA's certificate, in days.
+const CA_DAYS: u32 = 3650;
+/// Validity of a server certificate, in days; renewed in memory after two thirds of it.
+const SERVER_DAYS: u32 = 90;
+/// Validity of certificates signed for nodes, in days.
+pub const NODE_DAYS: u32 = 365;
+/// Longest validity of a client certificate, in days.
+pub const MAX_CLIENT_DAYS: u32 = CA_DAYS;
+/// How far certificates are valid into the past, for peers whose clocks are late.
+const BACKDATED: Duration = Duration::from_secs(5 * 60);
+/// Largest certificate signing request, in bytes.
+pub const MAX_CSR_BYTES: usize = 16 << 10;
+/// The two keys under which `rcgen` can write an organization: it keeps one value a key.
+const ORGANIZATION_OID: &[u64] = &[2, 5, 4, 10];
+/// Groups that a certificate can carry, beside `system:authenticated`, which every one implies.
+const MAX_GROUPS: usize = 2;
+
+/// Why the authority cannot be opened or cannot sign.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    #[error("{path}: {source}")]
+    Io { path: std::path::PathBuf, source: std::io::Error },
+    #[error("{0} exists but {1} does not: restore it, or remove both to make a new cluster CA")]
+    HalfLost(&'static str, &'static str),
+    #[error("{what} cannot be read: {why}")]
+    Unreadable { what: String, why: String },
+    #[error("the certificate request is not valid: {0}")]
+    BadRequest(String),
+    #[error("a certificate cannot carry more than {MAX_GROUPS} groups")]
+    TooManyGroups,
+    #[error("a certificate could not be made: {0}")]
+    Signing(#[from] rcgen::Error),
+    #[error("TLS could not be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// The certificate authority of a cluster; cheap to clone.
+#[derive(Clone)]
+pub struct Pki(Arc<Authority>);
+
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    ca_pem: String,
+    ca_der: CertificateDer<'static>,
+    join_secret: String,
+}
+
+impl Pki {
+    /// Opens the authority in `dir`, or makes it at first start. Key files have mode 0600, the
+    /// directory 0700.
+    ///
+    /// # Errors
+    /// When files cannot be read or written, when one of key and certificate is lost (a new CA
+    /// would silently cut off every node and client), or when they do not belong together.
+    pub fn open(dir: &Path) -> Result<Pki, PkiError> {
+        files::make_private_dir(dir)?;
+        let (ca_pem, key_pem) = match (files::read(dir, "ca.crt")?, files::read(dir, "ca.key")?) {
+            (Some(ca_pem), Some(key_pem)) => (ca_pem, key_pem),
+            (Some(_), None) => return Err(PkiError::HalfLost("ca.crt", "ca.key")),
+            // The key is written first, so a key alone is a first start that was cut short.
+            (None, _) => make_ca(dir)?,
+        };
+        let join_secret = match files::read(dir, "join.secret")? {
+            Some(secret) => secret.trim().to_string(),
+            None => {
+                let secret = token::new_secret();
+                files::write_private(dir, "join.secret", &secret)?;
+                secret
+            }
+        };
+        if join_secret.len() < token::MIN_SECRET_CHARS {
+            let why = "it is too short".to_string();
+            return Err(PkiError::Unreadable { what: "join.secret".into(), why });
+        }
+        let unreadable = |why: String| PkiError::Unreadable { what: "ca.crt".into(), why };
+        let ca_der = CertificateDer::from_pem_slice(ca_pem.as_bytes())
+            .map_err(|e| unreadable(e.to_string()))?;
+        let key = KeyPair::from_pem(&key_pem)
+            .map_err(|e| PkiError::Unreadable { what: "ca.key".into(), why: e.to_string() })?;
+        let (_, certificate) =
+            x509_parser::parse_x509_certificate(&ca_der).map_err(|e| unreadable(e.to_string()))?;
+        if certificate.public_key().subject_public_key.data.as_ref() != key.der_bytes() {
+            return Err(unreadable("it does not belong to ca.key".into()));
+        }
+        let issuer = Issuer::from_ca_cert_der(&ca_der, key)?;
+        Ok(Pki(Arc::new(Authority { issuer, ca_pem, ca_der, join_secret })))
+    }
+
+    /// TLS for the API server: a certificate for `names` and `ips` that renews itself, HTTP/2 and
+    /// HTTP/1.1 by ALPN, client certificates optional and, where given, signed by our CA.
+    ///
+    /// # Errors
+    /// When a name is not a valid DNS name.
+    pub fn server_config(
+        &self,
+        names: &[String],
+        ips: &[IpAddr],
+    ) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(
+            Arc::new(self.root_store()?),
+            provider.clone(),
+        )
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| rustls::Error::General(e.to_string()))?;
+        let resolver = serving::RenewingCertificate::new(self.clone(), names, ips)?;
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(resolver));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    /// A key and a client certificate for a user: `(certificate, key)`, both PEM.
+    ///
+    /// # Errors
+    /// When the user has more groups than a certificate can carry.
+    pub fn client_certificate(&self, user: &User, days: u32) -> Result<(String, String), PkiError> {
+        let key = KeyPair::generate()?;
+        let certificate = self.sign_client(user, days, &key)?;
+        Ok((certificate, key.serialize_pem()))
+    }
+
+    /// Signs the public key of a certificate request for a user, for [`NODE_DAYS`] days. The
+    /// request's subject, names and extensions are not taken: only `user` says who it is.
+    ///
+    /// # Errors
+    /// When the request is not valid PEM or its signature does not prove possession of the key.
+    pub fn sign_csr(&self, csr_pem: &str, user: &User) -> Result<String, PkiError> {
+        if csr_pem.len() > MAX_CSR_BYTES {
+            return Err(PkiError::BadRequest(format!("it has more than {MAX_CSR_BYTES} bytes")));
+        }
+        let csr = CertificateSigningRequestParams::from_pem(csr_pem)
+            .map_err(|e| PkiError::BadRequest(e.to_string()))?;
+        self.sign_client(user, NODE_DAYS, &csr.public_key)
+    }
+
+    /// The CA's certificate.
+    pub fn ca_pem(&self) -> &str {
+        &self.0.ca_pem
+    }
+
+    /// SHA-256 of the CA certificate's DER in hexadecimal.
+    pub fn ca_fingerprint(&self) -> String {
+        fingerprint(&self.0.ca_der)
+    }
+
+    /// What a machine needs to join the cluster.
+    pub fn join_token(&self) -> JoinToken {
+        JoinToken { ca_fingerprint: self.ca_fingerprint(), secret: self.0.join_secret.clone() }
+    }
+
+    /// Whether a presented secret is the join token's; takes the same time for every answer.
+    pub fn accepts_join_secret(&self, secret: &str) -> bool {
+        token::same_secret(secret, &self.0.join_secret)
+    }
+
+    fn root_store(&self) -> Result<rustls::RootCertStore, PkiError> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.0.ca_der.clone())?;
+        Ok(roots)
+    }
+
+    fn sign_client(
+        &self,
+        user: &User,
+        days: u32,
+        key: &impl PublicKeyData,
+    ) -> Result<String, PkiError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = subject(user)?;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        set_validity(&mut params, days.min(MAX_CLIENT_DAYS));
+        Ok(params.signed_by(key, &self.0.issuer)?.pem())
+    }
+
+    /// A fresh key and certificate chain for the server (leaf, then the CA, so that a joining
+    /// machine can compare the CA with its token).
+    fn server_certificate(
+        &self,
+        names: &[String],
+        ips: &[IpAddr],
+    ) -> Result<rustls::sign::CertifiedKey, PkiError> {
+        let key = KeyPair::generate()?;
+        let all: Vec<String> =
+            names.iter().cloned().chain(ips.iter().map(ToString::to_string)).collect();
+        let mut params = CertificateParams::new(all)?;
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "wasmfleet-apiserver");
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        set_validity(&mut params, SERVER_DAYS);
+        let leaf = params.signed_by(&key, &self.0.issuer)?;
+        let private = PrivateKeyDer::try_from(key.serialize_der())
+            .map_err(|e| rustls::Error::General(e.to_string()))?;
+        let signer = rustls::crypto::ring::sign::any_supported_type(&private)?;
+        let chain = vec![leaf.der().clone(), self.0.ca_der.clone()];
+        Ok(rustls::sign::CertifiedKey::new(chain, signer))
+    }
+}
+
+/// SHA-256 in hexadecimal.
+fn fingerprint(der: &[u8]) -> String {
+    hex::encode(Sha256::digest(der))
+}
+
+/// Makes the CA and writes its key, then its certificate: `(certificate, key)`, both PEM.
+fn make_ca(dir: &Path) -> Result<(String, String), PkiError> {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    // Two clusters' CAs need different names: TLS libraries pick issuers by name.
+    let id = &fingerprint(key.der_bytes())[..16];
+    params.distinguished_name.push(DnType::CommonName, format!("wasmfleet-ca-{id}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+    set_validity(&mut params, CA_DAYS);
+    let certificate = params.self_signed(&key)?.pem();
+    let key = key.serialize_pem();
+    files::write_private(dir, "ca.key", &key)?;
+    files::write_private(dir, "ca.crt", &certificate)?;
+    Ok((certificate, key))
+}
+
+/// From a moment ago for `days`. This is the machine's clock and not a virtual one, because the
+/// peers' TLS libraries compare it with theirs.
+fn set_validity(params: &mut CertificateParams, days: u32) {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + since_epoch.saturating_sub(BACKDATED);
+    params.not_after = epoch + since_epoch + Duration::from_secs(u64::from(days) * 24 * 60 * 60);
+}
+
+/// Common name = user, organizations = groups.
+fn subject(user: &User) -> Result<DistinguishedName, PkiError> {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, user.name.as_str());
+    let groups: Vec<&String> = user.groups.iter().filter(|g| *g != AUTHENTICATED).collect();
+    if groups.len() > MAX_GROUPS {
+        return Err(PkiError::TooManyGroups);
+    }
+    let keys = [DnType::OrganizationName, DnType::CustomDnType(ORGANIZATION_OID.to_vec())];
+    for (key, group) in keys.into_iter().zip(groups) {
+        name.push(key, group.as_str());
+    }
+    Ok(name)
+}

@@ -1,1 +1,253 @@
-//! API server: service.
+//! The API server itself: what every request shares, and the small steps that all of them take.
+//!
+//! Owns the parts (store, registry, clock) and the translation of the store's errors. The pipeline's
+//! stages are in files of their own: [`super::read`], [`super::watch`], [`super::write`],
+//! [`super::delete`] and [`super::subresource`]. Knows nothing of HTTP.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use super::admission::cluster_ip::Cidr;
+use super::artifacts::Artifacts;
+use super::filter::FieldMemo;
+use super::housekeep::History;
+use super::nodes::Tunnels;
+use super::openapi::OpenApi;
+use super::pki::Pki;
+use super::{User, authz, keys, local};
+use crate::api::error::{Cause, Reason};
+use crate::api::registry::Registry;
+use crate::api::resource::KindInfo;
+use crate::api::{ApiError, Object, Raw};
+use crate::base::clock::SharedClock;
+use crate::base::ids::Ids;
+use crate::client::SharedApi;
+use crate::store::{CommitError, Committed, Entry, Op, ReadError, SharedStore};
+
+/// Requests that only read, at the same time, over HTTP (upstream's default).
+pub const MAX_READS_IN_FLIGHT: usize = 400;
+/// Requests that write, at the same time, over HTTP (upstream's default).
+pub const MAX_WRITES_IN_FLIGHT: usize = 200;
+
+/// What an [`ApiServer`] is made of.
+pub struct Parts {
+    pub store: SharedStore,
+    pub registry: Arc<Registry>,
+    pub clock: SharedClock,
+    pub ids: Arc<Ids>,
+    /// The cluster's own registry; without it `/v2` is unknown and images are not checked.
+    pub artifacts: Option<Arc<Artifacts>>,
+    pub nodes: Arc<Tunnels>,
+    /// Signs the certificates of machines that join; without it nobody joins.
+    pub pki: Option<Arc<Pki>>,
+    pub options: Options,
+}
+
+/// Settings of the API server.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where Services get their cluster IPs from.
+    pub service_cidr: Cidr,
+    pub max_reads_in_flight: usize,
+    pub max_writes_in_flight: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            service_cidr: Cidr::DEFAULT_SERVICES,
+            max_reads_in_flight: MAX_READS_IN_FLIGHT,
+            max_writes_in_flight: MAX_WRITES_IN_FLIGHT,
+        }
+    }
+}
+
+/// See the module's documentation.
+pub struct ApiServer {
+    pub(super) store: SharedStore,
+    pub(super) registry: Arc<Registry>,
+    pub(super) clock: SharedClock,
+    pub(super) ids: Arc<Ids>,
+    pub(super) artifacts: Option<Arc<Artifacts>>,
+    pub(super) nodes: Arc<Tunnels>,
+    pub(super) pki: Option<Arc<Pki>>,
+    pub(super) openapi: Arc<OpenApi>,
+    pub(super) options: Options,
+    pub(super) reads: Semaphore,
+    pub(super) writes: Semaphore,
+    pub(super) history: Mutex<History>,
+    pub(super) memo: FieldMemo,
+}
+
+/// Who asks for what: one request about a resource.
+#[derive(Clone)]
+pub struct Call {
+    pub user: Arc<User>,
+    pub info: Arc<KindInfo>,
+    /// Empty for cluster-scoped kinds and for collections over all namespaces.
+    pub namespace: String,
+    /// Empty for collections.
+    pub name: String,
+    /// Empty for the resource itself.
+    pub subresource: String,
+}
+
+/// What a write answers.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: u16,
+    /// One object in JSON.
+    pub raw: Bytes,
+    /// For `Warning:` headers.
+    pub warnings: Vec<String>,
+    /// Whether `raw` is of the call's kind (and not a Status or a Scale, say).
+    pub is_resource: bool,
+}
+
+/// An object as stored, and read.
+pub struct Stored {
+    pub entry: Entry,
+    pub object: Object,
+}
+
+impl ApiServer {
+    pub fn new(parts: Parts) -> Arc<ApiServer> {
+        Arc::new(ApiServer {
+            reads: Semaphore::new(parts.options.max_reads_in_flight),
+            writes: Semaphore::new(parts.options.max_writes_in_flight),
+            store: parts.store,
+            registry: parts.registry,
+            clock: parts.clock,
+            ids: parts.ids,
+            artifacts: parts.artifacts,
+            nodes: parts.nodes,
+            pki: parts.pki,
+            openapi: Arc::default(),
+            options: parts.options,
+            history: Mutex::new(History::default()),
+            memo: FieldMemo::default(),
+        })
+    }
+
+    /// The API as a user in the same process sees it: the whole pipeline without HTTP.
+    pub fn api(self: &Arc<Self>, user: User) -> SharedApi {
+        Arc::new(local::Local::new(self.clone(), user))
+    }
+
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    pub(super) fn authorize(&self, call: &Call, verb: &str) -> Result<(), ApiError> {
+        let attributes = authz::Attributes {
+            verb,
+            resource: Some(&call.info.gvr),
+            subresource: &call.subresource,
+            namespace: &call.namespace,
+            name: &call.name,
+            path: "",
+        };
+        authz::authorize(&call.user, &attributes)
+    }
+
+    /// The stored object that a call names.
+    pub(super) fn entry(&self, call: &Call) -> Result<Entry, ApiError> {
+        let key = keys::object(&call.info, &call.namespace, &call.name);
+        let entry = self.store.get(&key).map_err(read_error)?;
+        entry.ok_or_else(|| ApiError::not_found(&call.info.gvr, &call.name))
+    }
+
+    pub(super) fn stored(&self, call: &Call) -> Result<Stored, ApiError> {
+        let entry = self.entry(call)?;
+        let object = Raw(entry.value.clone()).object()?;
+        Ok(Stored { entry, object })
+    }
+
+    /// Commits; `Ok(Err(_))` is a conflict, which the caller knows what to do about.
+    pub(super) async fn commit(
+        &self,
+        ops: Vec<Op>,
+    ) -> Result<Result<Committed, Conflict>, ApiError> {
+        match self.store.commit(ops).await {
+            Ok(committed) => Ok(Ok(committed)),
+            Err(CommitError::Conflict { op, current }) => Ok(Err(Conflict { op, current })),
+            Err(error) => Err(commit_error(error)),
+        }
+    }
+}
+
+/// An expectation that did not hold.
+pub struct Conflict {
+    /// The index of the operation.
+    pub op: usize,
+    pub current: Option<Entry>,
+}
+
+impl Answer {
+    /// The stored object.
+    pub fn object(code: u16, raw: Bytes) -> Answer {
+        Answer { code, raw, warnings: Vec::new(), is_resource: true }
+    }
+
+    /// Something else than the call's kind.
+    pub fn other(code: u16, raw: impl Into<Bytes>) -> Answer {
+        Answer { code, raw: raw.into(), warnings: Vec::new(), is_resource: false }
+    }
+
+    pub fn warn(mut self, warnings: Vec<String>) -> Answer {
+        self.warnings = warnings;
+        self
+    }
+}
+
+/// A time as metadata has it: RFC 3339 with whole seconds.
+pub fn timestamp(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+pub(super) fn read_error(error: ReadError) -> ApiError {
+    match error {
+        ReadError::Compacted { asked, oldest } => {
+            ApiError::expired(format!("too old resource version: {asked} ({oldest})"))
+        }
+        ReadError::Future { asked, current } => too_large_version(asked, current),
+        ReadError::Failed(why) => ApiError::internal(why),
+    }
+}
+
+/// The version asked for is not reached yet (k8s.io/apiserver's storage/errors.go).
+pub(super) fn too_large_version(asked: u64, current: u64) -> ApiError {
+    let message = format!("Too large resource version: {asked}, current: {current}");
+    let cause = Cause {
+        reason: "ResourceVersionTooLarge".into(),
+        message: "Too large resource version".into(),
+        field: String::new(),
+    };
+    ApiError::new(504, Reason::Timeout, message).cause(cause).retry_after(1)
+}
+
+pub(super) fn commit_error(error: CommitError) -> ApiError {
+    match error {
+        CommitError::Conflict { .. } => ApiError::internal("a commit that expects nothing failed"),
+        CommitError::Overloaded => {
+            ApiError::too_many_requests("too many writes are waiting, please try again later", 1)
+        }
+        CommitError::NoSpace(why) => {
+            let message = format!("the store has no space left: {why}");
+            ApiError::new(507, Reason::InternalError, message)
+        }
+        CommitError::Failed(why) => {
+            ApiError::unavailable(format!("the store takes no more writes: {why}"))
+        }
+    }
+}
+
+impl ApiServer {
+    pub(super) async fn bytes(&self, _user: &User, path: &str) -> Result<Bytes, ApiError> {
+        Err(ApiError::unavailable(path))
+    }
+}

@@ -12,6 +12,8 @@ pub struct User {
 pub const SYSTEM_MASTERS: &str = "system:masters";
 /// Node agents.
 pub const SYSTEM_NODES: &str = "system:nodes";
+/// Everyone who proved who they are.
+pub const AUTHENTICATED: &str = "system:authenticated";
 
 impl User {
     pub fn new(name: impl Into<String>, groups: &[&str]) -> User {
@@ -25,7 +27,7 @@ impl User {
 
     /// The node agent of a node (authenticated, limited to its node).
     pub fn node(node: &str) -> User {
-        User::new(format!("system:node:{node}"), &[SYSTEM_NODES, "system:authenticated"])
+        User::new(format!("system:node:{node}"), &[SYSTEM_NODES, AUTHENTICATED])
     }
 
     pub fn is_in(&self, group: &str) -> bool {

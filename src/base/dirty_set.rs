@@ -1,7 +1,7 @@
 //! A queue of keys that coalesces: a key waits at most once, is worked on by one worker at a time,
 //! and a key that is marked while it is worked on comes again. What client-go calls a workqueue.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,8 @@ struct State<K> {
     again: HashSet<K>,
     /// Keys to be marked later, by time; the counter keeps equal times apart.
     later: BTreeMap<(Instant, u64), K>,
+    /// The one time at which a key is to be marked.
+    times: HashMap<K, (Instant, u64)>,
     counter: u64,
 }
 
@@ -44,6 +46,7 @@ impl<K: Hash + Eq + Clone> Default for DirtySet<K> {
             working: HashSet::new(),
             again: HashSet::new(),
             later: BTreeMap::new(),
+            times: HashMap::new(),
             counter: 0,
         };
         DirtySet { inner: Arc::new(Inner { state: Mutex::new(state), wake: Notify::new() }) }
@@ -59,11 +62,20 @@ impl<K: Hash + Eq + Clone> DirtySet<K> {
         self.inner.wake.notify_one();
     }
 
-    /// Marks a key after a wait on tokio's timer.
+    /// Marks a key after a wait on tokio's timer. A key has one such time: the earliest asked for
+    /// since it was last reached.
     pub fn mark_after(&self, key: K, wait: Duration) {
+        let at = Instant::now() + wait;
         let mut state = self.inner.state.lock();
+        if let Some(planned) = state.times.get(&key).copied() {
+            if planned.0 <= at {
+                return;
+            }
+            state.later.remove(&planned);
+        }
         state.counter += 1;
-        let at = (Instant::now() + wait, state.counter);
+        let at = (at, state.counter);
+        state.times.insert(key.clone(), at);
         state.later.insert(at, key);
         drop(state);
         self.inner.wake.notify_one();
@@ -144,6 +156,7 @@ impl<K: Hash + Eq + Clone> State<K> {
                 break;
             }
             let key = entry.remove();
+            self.times.remove(&key);
             self.mark(key);
         }
     }
@@ -171,8 +184,11 @@ mod tests {
     async fn later_keys_come_in_time_order() {
         let set = DirtySet::default();
         set.mark_after("late", Duration::from_secs(60));
+        set.mark_after("soon", Duration::from_secs(5));
         set.mark_after("soon", Duration::from_secs(1));
+        set.mark_after("soon", Duration::from_secs(90));
         assert_eq!(set.take().await, "soon");
+        set.done(&"soon");
         assert_eq!(set.take().await, "late");
     }
 }

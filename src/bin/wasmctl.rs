@@ -1,1 +1,5 @@
-fn main() {}
+//! `wasmctl`: the command line of a cluster.
+
+fn main() -> std::process::ExitCode {
+    wasmfleet::cli::main()
+}

@@ -1,1 +1,5 @@
-fn main() {}
+//! `wasmfleet`: a cluster, a control plane, or a node agent.
+
+fn main() -> std::process::ExitCode {
+    wasmfleet::daemon::main()
+}

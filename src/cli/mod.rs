@@ -1,1 +1,81 @@
-//! Room `cli`.
+//! `wasmctl`: the command line. Knowledge of kinds comes from the server's discovery, so the
+//! generic verbs work for every kind that it serves. Prints only through `printer`.
+
+mod apply;
+mod args;
+mod create;
+mod delete;
+mod describe;
+mod discovery;
+mod get;
+mod jsonpath;
+mod logs;
+mod manifest;
+mod printer;
+mod push;
+mod rollout;
+mod run;
+mod scale;
+mod selection;
+mod session;
+mod set_image;
+mod three_way;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Verb};
+use session::Session;
+
+/// The program: parses, runs one verb, and turns its error into one line and an exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run_verb(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !is_broken_pipe(&error) {
+                eprintln!("error: {}", printer::error_text(&error));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `wasmctl get pods | head` ends early, and that is fine.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+async fn run_verb(cli: Cli) -> anyhow::Result<()> {
+    if let Verb::Completion { shell } = cli.verb {
+        clap_complete::generate(shell, &mut Cli::command(), "wasmctl", &mut std::io::stdout());
+        return Ok(());
+    }
+    let session = Session::connect(&cli.connection).await?;
+    match cli.verb {
+        Verb::Apply(args) => apply::run(&session, &args).await,
+        Verb::Create(args) => create::run(&session, &args).await,
+        Verb::Get(args) => get::run(&session, &args).await,
+        Verb::Describe(args) => describe::run(&session, &args).await,
+        Verb::Delete(args) => delete::run(&session, &args).await,
+        Verb::Logs(args) => logs::run(&session, &args).await,
+        Verb::Scale(args) => scale::run(&session, &args).await,
+        Verb::Rollout(args) => rollout::run(&session, &args).await,
+        Verb::Run(args) => run::run(&session, &args).await,
+        Verb::Set(args) => set_image::run(&session, &args).await,
+        Verb::Push(args) => push::run(&session, &args).await,
+        Verb::Images => push::images(&session).await,
+        Verb::ApiResources => discovery::print(&session).await,
+        Verb::Version => session.print_version().await,
+        Verb::Completion { .. } => Ok(()),
+    }
+}

@@ -4,6 +4,8 @@
 
 pub mod cache;
 pub mod event;
+pub mod recorder;
+pub mod remote;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,18 +1,50 @@
 //! Control loops: what should happen. Each controller is a pure function from a view, a key and
-//! the time to a [`Plan`]; `driver` owns waking, writing, back-off and the read-your-writes barrier.
+//! the time to a [`Plan`]; [`driver`] owns waking, writing, back-off and the read-your-writes
+//! barrier.
 //!
 //! A controller takes only a key, never the event; the same state gives the same plan; it never
-//! retries. To add one: write its file, add its line to the list.
+//! retries. To add one: write its file, add its line to [`all`].
 
+pub mod driver;
+
+mod barrier;
+mod deployment;
+mod deployment_status;
+mod endpoint_slice;
+mod executor;
+mod garbage_collector;
+mod namespace;
+mod node_ipam;
+mod node_lifecycle;
+mod ownership;
+mod plan;
+mod pod_gc;
+mod pods;
+mod proportion;
+mod replica_set;
+mod revision;
+mod rollout;
+mod root_ca;
+mod service_account;
+mod slices;
+mod taint_eviction;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination};
+use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 
+use crate::api::ObjectKey;
+use crate::api::registry::Registry;
 use crate::api::resource::Gvr;
-use crate::api::{Object, ObjectKey};
-use crate::client::cache::{Changed, View};
-use crate::client::event::Notice;
-use crate::client::{DeleteOptions, Patch, Target};
+use crate::base::Tasks;
+use crate::client::SharedApi;
+use crate::client::cache::{Cache, Changed, View};
+
+pub use driver::Driver;
+pub use plan::{Action, Outcome, Plan, Write, target_of};
 
 /// One control loop.
 pub trait Controller: Send + Sync + 'static {
@@ -23,44 +55,145 @@ pub trait Controller: Send + Sync + 'static {
     /// for kinds that the controller does not care about. The view already shows the change.
     fn keys(&self, change: &Changed, view: &View) -> Vec<ObjectKey>;
 
-    /// The resources that it reads; used for the first pass and for documentation.
+    /// The resources that it reads. The first pass and the slow periodic one call
+    /// [`Controller::keys`] for each of their objects.
     fn reads(&self) -> Vec<Gvr>;
 
     /// What should be done about a key. Pure: no I/O, no clock, no randomness (names that must be
     /// unique are derived from content or left to `generateName`).
     fn reconcile(&self, view: &View, key: &ObjectKey, now: Timestamp) -> Plan;
+
+    /// What should be told after a plan was performed: conditions about failed writes, events that
+    /// name what was created. Its own writes are not settled again.
+    fn settle(
+        &self,
+        _view: &View,
+        _key: &ObjectKey,
+        _outcomes: &[Outcome],
+        _now: Timestamp,
+    ) -> Plan {
+        Plan::default()
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
 }
 
-/// What a controller wants done. Writes are performed in order of their groups; within a group
-/// side by side. The first failed group ends the plan, and the key comes again after a back-off.
-#[derive(Default, Debug)]
-pub struct Plan {
-    pub writes: Vec<Write>,
-    pub notices: Vec<Notice>,
-    /// Look again after this time even if nothing changes.
-    pub again_after: Option<Duration>,
+/// How much one controller may do at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Keys worked on side by side.
+    pub workers: usize,
+    /// Deletions within a minute; further ones wait.
+    pub deletions_per_minute: Option<u32>,
 }
 
-/// One write. Writes with a stale precondition fail with a conflict and are planned anew.
-#[derive(Debug)]
-pub enum Write {
-    Create {
-        target: Target,
-        object: Object,
-    },
-    /// A whole object with the resource version that it was read at.
-    Update {
-        target: Target,
-        object: Object,
-    },
-    Patch {
-        target: Target,
-        patch: Patch,
-    },
-    Delete {
-        target: Target,
-        options: DeleteOptions,
-    },
-    /// Waits for the writes before it.
-    Then,
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { workers: 8, deletions_per_minute: None }
+    }
+}
+
+/// What the controllers are told by their daemon.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The cluster's CA certificates (PEM), published in each namespace.
+    pub ca_certificates: String,
+    /// The addresses of pods, as a CIDR; each node gets a block of it.
+    pub cluster_cidr: String,
+    /// The prefix length of a node's block.
+    pub node_cidr_mask: u8,
+    /// A node whose lease was not renewed for so long is taken for unreachable.
+    pub node_grace: Duration,
+    /// The same for a node that never renewed a lease.
+    pub node_startup_grace: Duration,
+    /// Finished pods beyond this number are deleted, oldest first.
+    pub terminated_pods_kept: usize,
+    /// The garbage collector deletes no more than this many objects of a kind within a minute.
+    pub collections_per_minute: u32,
+    /// Every resource that lives in namespaces: what the deletion of a namespace deletes.
+    pub namespaced: Vec<Gvr>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        let registry = Registry::builtin();
+        let resources = registry.rows().iter().map(|row| row.gvr.clone());
+        Options {
+            ca_certificates: String::new(),
+            cluster_cidr: "127.64.0.0/10".into(),
+            node_cidr_mask: 20,
+            node_grace: Duration::from_secs(40),
+            node_startup_grace: Duration::from_secs(60),
+            terminated_pods_kept: 12_500,
+            collections_per_minute: 20_000,
+            namespaced: resources.filter(|resource| resource.namespaced).collect(),
+        }
+    }
+}
+
+/// Every controller.
+pub fn all(options: &Options) -> Vec<Arc<dyn Controller>> {
+    let mut all: Vec<Arc<dyn Controller>> = vec![
+        Arc::new(deployment::DeploymentController),
+        Arc::new(replica_set::ReplicaSetController),
+        Arc::new(endpoint_slice::EndpointSliceController),
+        Arc::new(namespace::NamespaceController::new(options)),
+        Arc::new(service_account::ServiceAccountController),
+        Arc::new(root_ca::RootCaController::new(options)),
+        Arc::new(node_lifecycle::NodeLifecycleController::new(options)),
+        Arc::new(taint_eviction::TaintEvictionController::new(options)),
+        Arc::new(node_ipam::NodeIpamController::new(options)),
+        Arc::new(pod_gc::LostPodController),
+        Arc::new(pod_gc::TerminatedPodController::new(options)),
+    ];
+    for resource in kept() {
+        all.push(Arc::new(garbage_collector::GarbageCollector::new(resource, options)));
+    }
+    all
+}
+
+/// Calls a macro's body once with each kind that the controllers keep.
+macro_rules! kept_kinds {
+    ($with:ident) => {
+        $with!(
+            core::Namespace,
+            core::Node,
+            core::Pod,
+            core::Service,
+            core::ConfigMap,
+            core::Secret,
+            core::ServiceAccount,
+            coordination::Lease,
+            apps::Deployment,
+            apps::ReplicaSet,
+            discovery::EndpointSlice
+        )
+    };
+}
+
+/// The resources that [`keep`] keeps.
+pub fn kept() -> Vec<Gvr> {
+    macro_rules! resources {
+        ($($kind:ty),*) => { vec![$(Gvr::of::<$kind>()),*] };
+    }
+    kept_kinds!(resources)
+}
+
+/// Keeps every kind that the controllers read. Events are not kept: there are many, and only the
+/// deletion of a namespace wants them, by a live list.
+pub fn keep(cache: &Arc<Cache>, api: &SharedApi, tasks: &Tasks) {
+    macro_rules! keep_each {
+        ($($kind:ty),*) => { $(cache.keep::<$kind>(api.clone(), "", tasks);)* };
+    }
+    kept_kinds!(keep_each);
+}
+
+/// Adds every kind that the controllers read to a cache that is fed by hand.
+pub fn keep_by_hand(cache: &Cache) {
+    macro_rules! add_each {
+        ($($kind:ty),*) => { $(cache.add::<$kind>();)* };
+    }
+    kept_kinds!(add_each);
 }

@@ -1,10 +1,458 @@
 //! Recent events of the store, handed to watchers.
-use super::{Event, WatchEnd};
+//!
+//! Owns the ring of recent events (bounded by count and by bytes) and the watchers with their
+//! backlogs. It does not know where events come from, what the present state is, or what a key or
+//! a value means. Watchers are indexed by the prefix they watch, so that a commit costs what its
+//! interested watchers cost: an event's key is looked up once for each distinct prefix *length* in
+//! use, however many watchers there are. A watcher that does not keep up is ended with
+//! [`WatchEnd::TooSlow`]; it never loses an event in silence and never holds up the writer.
 
-pub struct Receiver;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{Change, Event, Key, ReadError, Revision, Watch, WatchEnd};
+
+/// How many events the ring keeps.
+pub const RING_EVENTS: usize = 100_000;
+/// How many bytes the ring keeps alive beyond the present state.
+pub const RING_BYTES: usize = 64 * 1024 * 1024;
+/// How many events may wait for one watcher.
+pub const BACKLOG_EVENTS: usize = 10_000;
+/// How many bytes of events may wait for one watcher.
+pub const BACKLOG_BYTES: usize = 32 * 1024 * 1024;
+/// What an event costs besides its values: the event, its links and its share of the indexes.
+const EVENT_OVERHEAD_BYTES: usize = 256;
+
+/// The bounds of the ring and of every watcher's backlog.
+#[derive(Clone, Debug)]
+pub struct HubOptions {
+    pub ring_events: usize,
+    pub ring_bytes: usize,
+    pub backlog_events: usize,
+    pub backlog_bytes: usize,
+}
+
+impl Default for HubOptions {
+    fn default() -> HubOptions {
+        HubOptions {
+            ring_events: RING_EVENTS,
+            ring_bytes: RING_BYTES,
+            backlog_events: BACKLOG_EVENTS,
+            backlog_bytes: BACKLOG_BYTES,
+        }
+    }
+}
+
+/// The newest events, oldest first. Holds every event with a revision above `floor`.
+pub(super) struct Ring {
+    events: VecDeque<Arc<Event>>,
+    bytes: usize,
+    floor: Revision,
+    max_events: usize,
+    max_bytes: usize,
+}
+
+impl Ring {
+    pub(super) fn new(options: &HubOptions, floor: Revision) -> Ring {
+        Ring {
+            events: VecDeque::new(),
+            bytes: 0,
+            floor,
+            max_events: options.ring_events,
+            max_bytes: options.ring_bytes,
+        }
+    }
+
+    /// The revision above which every event is held: the oldest one a watch may begin from.
+    pub(super) fn floor(&self) -> Revision {
+        self.floor
+    }
+
+    pub(super) fn push(&mut self, event: Arc<Event>) {
+        self.bytes += kept_alive(&event);
+        self.events.push_back(event);
+    }
+
+    pub(super) fn is_over_bounds(&self) -> bool {
+        self.events.len() > self.max_events || self.bytes > self.max_bytes
+    }
+
+    /// Takes out the oldest event if it belongs to a revision up to `revision`, and raises the
+    /// floor to it. The caller takes all events of a commit or none.
+    pub(super) fn pop_through(&mut self, revision: Revision) -> Option<Arc<Event>> {
+        if self.events.front()?.revision > revision {
+            return None;
+        }
+        let event = self.events.pop_front()?;
+        self.bytes -= kept_alive(&event);
+        self.floor = self.floor.max(event.revision);
+        Some(event)
+    }
+
+    pub(super) fn oldest(&self) -> Option<Revision> {
+        self.events.front().map(|event| event.revision)
+    }
+
+    /// Declares that nothing up to `revision` can be read any more; the events must be gone.
+    pub(super) fn raise_floor(&mut self, revision: Revision) {
+        self.floor = self.floor.max(revision);
+    }
+
+    /// The events on `prefix` with `from < revision ≤ through`, in order.
+    pub(super) fn between(
+        &self,
+        prefix: &Key,
+        from: Revision,
+        through: Revision,
+    ) -> Vec<Arc<Event>> {
+        let first = self.events.partition_point(|event| event.revision <= from);
+        let rest = self.events.range(first..).take_while(|event| event.revision <= through);
+        rest.filter(|event| event.key.starts_with(prefix)).cloned().collect()
+    }
+}
+
+/// The bytes that live only because the event does: a put value is alive in the present state until
+/// the event that replaces it, which is then charged for it as its `previous`.
+fn kept_alive(event: &Event) -> usize {
+    let values = match &event.change {
+        Change::Put { previous, .. } => previous.as_ref().map_or(0, Bytes::len),
+        Change::Delete { last, previous } => last.len() + previous.len(),
+    };
+    EVENT_OVERHEAD_BYTES + event.key.0.len() + values
+}
+
+/// What fault injection does to one delivery to one watcher.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    Deliver,
+    /// The watcher is handed nothing until it was polled this often.
+    Late(u32),
+    /// The watch ends as if it had been too slow.
+    End,
+}
+
+type FateOf = Box<dyn FnMut() -> Fate + Send>;
+
+/// All watchers of one store.
+pub(super) struct Hub {
+    inner: Arc<Mutex<Inner>>,
+}
+
+struct Inner {
+    backlog_events: usize,
+    backlog_bytes: usize,
+    /// Every event up to here was handed to the watchers.
+    published: Revision,
+    next_id: u64,
+    by_prefix: HashMap<Bytes, BTreeMap<u64, Arc<Slot>>>,
+    /// The lengths of the prefixes in `by_prefix`, with the number of prefixes of each.
+    lengths: BTreeMap<usize, usize>,
+    closed: bool,
+    fate: Option<FateOf>,
+}
+
+/// The shared part of one watcher.
+struct Slot {
+    id: u64,
+    prefix: Bytes,
+    /// Live events up to this revision are not for this watcher.
+    from: Revision,
+    queue: Mutex<Queue>,
+    notify: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    events: Vec<Arc<Event>>,
+    bytes: usize,
+    late_polls: u32,
+    end: Option<WatchEnd>,
+}
+
+impl Hub {
+    pub(super) fn new(options: &HubOptions, published: Revision) -> Hub {
+        let inner = Inner {
+            backlog_events: options.backlog_events,
+            backlog_bytes: options.backlog_bytes,
+            published,
+            next_id: 0,
+            by_prefix: HashMap::new(),
+            lengths: BTreeMap::new(),
+            closed: false,
+            fate: None,
+        };
+        Hub { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// Sets what decides over each delivery, in the order of the watchers' birth.
+    pub(super) fn set_fate(&self, fate: Option<FateOf>) {
+        self.inner.lock().fate = fate;
+    }
+
+    /// Hands the events of whole commits, up to `revision`, to the watchers concerned. Readers
+    /// must be able to see the commits already.
+    pub(super) fn publish(&self, events: &[Arc<Event>], revision: Revision) {
+        let mut inner = self.inner.lock();
+        inner.published = revision;
+        if inner.by_prefix.is_empty() {
+            return;
+        }
+        // A watcher gets its part of the batch in one piece: a commit is never torn in two, and a
+        // batch wakes a watcher once.
+        let mut parts: BTreeMap<u64, (Arc<Slot>, Vec<Arc<Event>>)> = BTreeMap::new();
+        for event in events {
+            let key = &event.key.0;
+            for length in inner.lengths.range(..=key.len()).map(|(length, _)| *length) {
+                let Some(slots) = inner.by_prefix.get(&key[..length]) else { continue };
+                for slot in slots.values().filter(|slot| slot.from < event.revision) {
+                    let part = parts.entry(slot.id).or_insert_with(|| (slot.clone(), Vec::new()));
+                    part.1.push(event.clone());
+                }
+            }
+        }
+        for (slot, part) in parts.into_values() {
+            let fate = inner.fate.as_mut().map_or(Fate::Deliver, |fate| fate());
+            if !inner.deliver(&slot, part, fate) {
+                inner.remove(&slot);
+            }
+        }
+    }
+
+    /// Begins a watch. `replay` is asked for the events in (`from`, published], while nothing can
+    /// be published; everything later comes from [`Hub::publish`].
+    pub(super) fn subscribe(
+        &self,
+        prefix: &Key,
+        from: Revision,
+        replay: impl FnOnce(Revision) -> Result<Vec<Arc<Event>>, ReadError>,
+    ) -> Result<Watch, ReadError> {
+        let mut inner = self.inner.lock();
+        let replay = replay(inner.published)?;
+        let id = inner.next_id;
+        inner.next_id += 1;
+        let slot = Arc::new(Slot {
+            id,
+            prefix: Bytes::copy_from_slice(&prefix.0),
+            from: from.max(inner.published),
+            queue: Mutex::default(),
+            notify: Notify::new(),
+        });
+        if inner.closed {
+            slot.end(WatchEnd::Closed);
+        } else {
+            inner.add(slot.clone());
+        }
+        Ok(Watch { receiver: Receiver { hub: self.inner.clone(), slot, replay } })
+    }
+
+    /// Ends every watch; with [`WatchEnd::Closed`] for good.
+    pub(super) fn end_all(&self, end: WatchEnd) {
+        let mut inner = self.inner.lock();
+        inner.closed |= end == WatchEnd::Closed;
+        inner.lengths.clear();
+        for slot in std::mem::take(&mut inner.by_prefix).values().flat_map(BTreeMap::values) {
+            slot.end(end.clone());
+        }
+    }
+
+    #[cfg(test)]
+    fn watchers(&self) -> usize {
+        self.inner.lock().by_prefix.values().map(BTreeMap::len).sum()
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.end_all(WatchEnd::Closed);
+    }
+}
+
+impl Inner {
+    fn add(&mut self, slot: Arc<Slot>) {
+        let length = slot.prefix.len();
+        let slots = self.by_prefix.entry(slot.prefix.clone()).or_default();
+        if slots.is_empty() {
+            *self.lengths.entry(length).or_default() += 1;
+        }
+        slots.insert(slot.id, slot);
+    }
+
+    fn remove(&mut self, slot: &Slot) {
+        let Some(slots) = self.by_prefix.get_mut(&slot.prefix) else { return };
+        if slots.remove(&slot.id).is_none() || !slots.is_empty() {
+            return;
+        }
+        self.by_prefix.remove(&slot.prefix);
+        let length = slot.prefix.len();
+        if let Some(prefixes) = self.lengths.get_mut(&length) {
+            *prefixes -= 1;
+            if *prefixes == 0 {
+                self.lengths.remove(&length);
+            }
+        }
+    }
+
+    /// Appends to the watcher's backlog; `false` if that ended the watch.
+    fn deliver(&self, slot: &Slot, part: Vec<Arc<Event>>, fate: Fate) -> bool {
+        let bytes: usize = part.iter().map(|event| backlog_bytes(event)).sum();
+        let mut queue = slot.queue.lock();
+        // One batch always fits an empty backlog: a watcher that kept up is never cut off.
+        let too_slow = !queue.events.is_empty()
+            && (queue.events.len() + part.len() > self.backlog_events
+                || queue.bytes + bytes > self.backlog_bytes);
+        if too_slow || fate == Fate::End {
+            drop(queue);
+            slot.end(WatchEnd::TooSlow);
+            return false;
+        }
+        if let Fate::Late(polls) = fate {
+            queue.late_polls = polls;
+        }
+        queue.bytes += bytes;
+        queue.events.extend(part);
+        drop(queue);
+        slot.notify.notify_one();
+        true
+    }
+}
+
+fn backlog_bytes(event: &Event) -> usize {
+    EVENT_OVERHEAD_BYTES + event.value().len()
+}
+
+impl Slot {
+    fn end(&self, end: WatchEnd) {
+        let mut queue = self.queue.lock();
+        if end == WatchEnd::TooSlow {
+            // The watcher begins again from the last revision it saw: what waits is of no use.
+            queue.events = Vec::new();
+            queue.bytes = 0;
+        }
+        queue.late_polls = 0;
+        queue.end.get_or_insert(end);
+        drop(queue);
+        self.notify.notify_one();
+    }
+
+    /// What a poll finds: waiting events, then the end, else nothing yet.
+    fn take(&self) -> Poll {
+        let mut queue = self.queue.lock();
+        if queue.late_polls > 0 {
+            queue.late_polls -= 1;
+            return Poll::Late;
+        }
+        if !queue.events.is_empty() {
+            queue.bytes = 0;
+            return Poll::Events(std::mem::take(&mut queue.events));
+        }
+        queue.end.clone().map_or(Poll::Nothing, Poll::End)
+    }
+}
+
+enum Poll {
+    Events(Vec<Arc<Event>>),
+    End(WatchEnd),
+    Late,
+    Nothing,
+}
+
+/// A watcher's end of its backlog. Dropping it ends the watch.
+pub struct Receiver {
+    hub: Arc<Mutex<Inner>>,
+    slot: Arc<Slot>,
+    /// Events from before the watch began; bounded by the ring, so not part of the backlog.
+    replay: Vec<Arc<Event>>,
+}
 
 impl Receiver {
+    /// All waiting events, whole commits only, or why the watch ended. Cancel-safe: events leave
+    /// the backlog only when they are returned.
     pub async fn next(&mut self) -> Result<Vec<Event>, WatchEnd> {
-        Err(WatchEnd::Closed)
+        if !self.replay.is_empty() {
+            return Ok(owned(std::mem::take(&mut self.replay)));
+        }
+        loop {
+            match self.slot.take() {
+                Poll::Events(events) => return Ok(owned(events)),
+                Poll::End(end) => return Err(end),
+                Poll::Late => tokio::task::yield_now().await,
+                Poll::Nothing => self.slot.notify.notified().await,
+            }
+        }
+    }
+}
+
+fn owned(events: Vec<Arc<Event>>) -> Vec<Event> {
+    events.into_iter().map(Arc::unwrap_or_clone).collect()
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.hub.lock().remove(&self.slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(revision: Revision, parts: &[&str]) -> Arc<Event> {
+        let change = Change::Put { value: Bytes::from_static(b"v"), previous: None };
+        Arc::new(Event { revision, key: Key::new(parts), change })
+    }
+
+    fn nothing(_: Revision) -> Result<Vec<Arc<Event>>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    #[tokio::test]
+    async fn only_interested_watchers_are_touched_and_forgotten_when_dropped() {
+        let hub = Hub::new(&HubOptions::default(), 0);
+        let mut pods = hub.subscribe(&Key::new(&["pods"]), 0, nothing).unwrap();
+        let mut all = hub.subscribe(&Key::everything(), 0, nothing).unwrap();
+        let nodes = hub.subscribe(&Key::new(&["nodes"]), 0, nothing).unwrap();
+        hub.publish(&[put(1, &["pods", "a"]), put(2, &["podsx", "a"])], 2);
+        assert_eq!(pods.next().await.unwrap().len(), 1);
+        assert_eq!(all.next().await.unwrap().len(), 2);
+        assert!(nodes.receiver.slot.queue.lock().events.is_empty());
+        drop((pods, all, nodes));
+        assert_eq!(hub.watchers(), 0);
+        assert!(hub.inner.lock().lengths.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_slow_watcher_is_ended_and_a_quick_one_is_not() {
+        let options = HubOptions { backlog_events: 2, ..HubOptions::default() };
+        let hub = Hub::new(&options, 0);
+        let mut slow = hub.subscribe(&Key::everything(), 0, nothing).unwrap();
+        let mut quick = hub.subscribe(&Key::everything(), 0, nothing).unwrap();
+        for revision in 1..=3 {
+            hub.publish(&[put(revision, &["a"])], revision);
+            assert_eq!(quick.next().await.unwrap()[0].revision, revision);
+        }
+        assert_eq!(slow.next().await, Err(WatchEnd::TooSlow));
+        assert_eq!(hub.watchers(), 1);
+        hub.end_all(WatchEnd::Closed);
+        assert_eq!(quick.next().await, Err(WatchEnd::Closed));
+    }
+
+    #[test]
+    fn the_ring_counts_what_it_keeps_alive() {
+        let options = HubOptions { ring_events: 2, ..HubOptions::default() };
+        let mut ring = Ring::new(&options, 0);
+        for revision in 1..=3 {
+            ring.push(put(revision, &["a"]));
+        }
+        assert!(ring.is_over_bounds());
+        assert!(ring.pop_through(1).is_some());
+        assert!(ring.pop_through(1).is_none());
+        assert_eq!((ring.floor(), ring.is_over_bounds()), (1, false));
+        assert_eq!(ring.between(&Key::everything(), 1, 2).len(), 1);
+        while ring.pop_through(3).is_some() {}
+        assert_eq!(ring.bytes, 0);
     }
 }

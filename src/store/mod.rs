@@ -9,9 +9,12 @@
 //! the decimal revision there, and the stored bytes are the very bytes that readers are sent.
 
 pub mod conformance;
+mod embedded;
 pub mod hub;
 pub mod memory;
 pub mod redb;
+mod stage;
+mod state;
 
 use std::sync::Arc;
 
@@ -44,6 +47,11 @@ pub enum Expect {
 }
 
 /// One change of one key; a commit is one or more of them, all or none.
+///
+/// Every expectation of a commit is tested against the state before the commit, and a key may be
+/// changed by one operation of a commit only: a second change of it is a
+/// [`CommitError::Conflict`]. A commit without changes (checks only) takes no revision of its own
+/// and returns the present one.
 #[derive(Clone, Debug)]
 pub enum Op {
     Put {
@@ -118,7 +126,8 @@ pub enum CommitError {
     /// present entry, if it has one. Nothing was written.
     #[error("operation {op} expected another state of the key")]
     Conflict { op: usize, current: Option<Entry> },
-    /// The disk has no room left; reads, deletes and watches go on.
+    /// The disk has no room left and nothing was written; reads and watches go on, and every later
+    /// write tries the disk anew.
     #[error("no space left in the store: {0}")]
     NoSpace(String),
     /// The queue of waiting commits is full; try again later.
@@ -147,7 +156,7 @@ pub struct Watch {
 }
 
 /// Why a watch ended.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum WatchEnd {
     /// The watcher fell too far behind; begin again from the last revision seen.
     #[error("the watcher was too slow")]
@@ -183,10 +192,12 @@ pub trait Store: Send + Sync + 'static {
     fn watch(&self, prefix: &Key, from: Revision) -> Result<Watch, ReadError>;
 
     /// Forgets history before `revision`: reads and watches from earlier revisions fail with
-    /// [`ReadError::Compacted`]. The present state stays.
+    /// [`ReadError::Compacted`]. The present state stays. A revision beyond the newest counts as
+    /// the newest; one that is forgotten already changes nothing.
     async fn compact(&self, revision: Revision) -> Result<(), CommitError>;
 
-    /// Waits for everything that was accepted and closes the store.
+    /// Waits for everything that was accepted and closes the store: watches end with
+    /// [`WatchEnd::Closed`], commits fail, the present state stays readable.
     async fn close(&self);
 }
 
@@ -245,13 +256,17 @@ impl Value {
         Value { bytes: bytes.into(), splice_at: None }
     }
 
-    /// The bytes to store at `revision`.
+    /// The bytes to store at `revision`: always a copy of exactly their own size, so that a stored
+    /// value never keeps the larger buffer alive from which it was cut. A splice point beyond the
+    /// end counts as the end.
     pub fn at(&self, revision: Revision) -> Bytes {
-        let Some(offset) = self.splice_at else { return self.bytes.clone() };
-        let mut out = Vec::with_capacity(self.bytes.len() + 20);
-        out.extend_from_slice(&self.bytes[..offset]);
-        out.extend_from_slice(revision.to_string().as_bytes());
-        out.extend_from_slice(&self.bytes[offset..]);
+        let Some(offset) = self.splice_at else { return Bytes::copy_from_slice(&self.bytes) };
+        let (head, tail) = self.bytes.split_at(offset.min(self.bytes.len()));
+        let digits = revision.to_string();
+        let mut out = Vec::with_capacity(self.bytes.len() + digits.len());
+        out.extend_from_slice(head);
+        out.extend_from_slice(digits.as_bytes());
+        out.extend_from_slice(tail);
         Bytes::from(out)
     }
 }

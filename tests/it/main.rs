@@ -1,3 +1,10 @@
 //! The one test program; each module is a layer or a room.
 
+mod api;
+mod apipure;
+mod edge;
 mod kinds;
+mod node;
+mod runtime;
+mod store;
+mod tidy;

@@ -1,0 +1,65 @@
+//! The link check: an image of the cluster's own registry whose component imports what nothing
+//! provides is refused when a Pod, or a template of Pods, is applied.
+//!
+//! A missing image is no error: it may be pushed later.
+
+use serde_json::Value;
+
+use super::{Admitter, Attributes, Verb};
+use crate::api::field::{Errors, Path};
+use crate::api::{ApiError, Object};
+
+/// Where the kinds of each group have their Pod spec.
+const POD_SPECS: &[(&str, &str, &[&str])] = &[
+    ("", "pods", &["spec"]),
+    ("", "podtemplates", &["template", "spec"]),
+    ("", "replicationcontrollers", &["spec", "template", "spec"]),
+    ("apps", "deployments", &["spec", "template", "spec"]),
+    ("apps", "replicasets", &["spec", "template", "spec"]),
+    ("apps", "statefulsets", &["spec", "template", "spec"]),
+    ("apps", "daemonsets", &["spec", "template", "spec"]),
+    ("batch", "jobs", &["spec", "template", "spec"]),
+    ("batch", "cronjobs", &["spec", "jobTemplate", "spec", "template", "spec"]),
+];
+
+const CONTAINER_LISTS: &[&str] = &["initContainers", "containers"];
+
+pub struct LinkCheck;
+
+impl Admitter for LinkCheck {
+    fn validate(
+        &self,
+        attributes: &Attributes,
+        object: &Object,
+        _: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        let Some(artifacts) = &attributes.server.artifacts else { return Ok(()) };
+        let row = POD_SPECS.iter().find(|(group, resource, _)| attributes.is(group, resource));
+        let Some((_, _, path)) = row.filter(|_| attributes.verb != Verb::Delete) else {
+            return Ok(());
+        };
+        let mut errors = Errors::default();
+        let root = path.join(".");
+        let root = Path::new(&root);
+        for list in CONTAINER_LISTS {
+            let at: Vec<&str> = path.iter().copied().chain([*list]).collect();
+            let old = attributes.old.and_then(|old| old.at(&at));
+            let containers = object.at(&at).and_then(Value::as_array);
+            for (index, container) in containers.into_iter().flatten().enumerate() {
+                let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
+                let before = old.and_then(|old| old.get(index)?.get("image")?.as_str());
+                if image.is_empty() || before == Some(image) {
+                    continue;
+                }
+                if let Err(why) = artifacts.check_image(image) {
+                    let list = root.child(list);
+                    errors.invalid(&list.index(index).child("image"), image, &why);
+                }
+            }
+        }
+        if errors.is_empty() {
+            return Ok(());
+        }
+        Err(ApiError::invalid(&attributes.call.info, object.name(), errors.into_vec()))
+    }
+}

@@ -1,0 +1,101 @@
+//! Rules that cross kinds, applied to every write: a table of admitters, one file each. They run in
+//! the table's order, all mutating steps first; validating steps see the finished object.
+
+pub mod artifact;
+pub mod cluster_ip;
+pub mod default_tolerations;
+pub mod namespace_lifecycle;
+pub mod service_account;
+
+use super::service::{ApiServer, Call};
+use crate::api::{ApiError, Object};
+use crate::store::Op;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Create,
+    Update,
+    Delete,
+}
+
+/// What an admitter may look at.
+pub struct Attributes<'a> {
+    pub server: &'a ApiServer,
+    pub call: &'a Call,
+    pub verb: Verb,
+    /// The stored object; none on create.
+    pub old: Option<&'a Object>,
+}
+
+/// What admission adds to a write.
+#[derive(Default)]
+pub struct Outcome {
+    /// Committed together with the object, or not at all. A conflict of one of them makes the
+    /// pipeline begin again.
+    pub ops: Vec<Op>,
+    pub warnings: Vec<String>,
+}
+
+/// One rule. Functions do nothing unless a rule overrides them.
+pub trait Admitter: Sync {
+    /// Sets what the user left out.
+    fn admit(&self, _: &Attributes, _: &mut Object, _: &mut Outcome) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// Refuses; on deletions `object` is the stored one.
+    fn validate(&self, _: &Attributes, _: &Object, _: &mut Vec<String>) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// What goes when the object goes.
+    fn release(&self, _: &Attributes, _: &Object) -> Vec<Op> {
+        Vec::new()
+    }
+}
+
+/// Every rule, in upstream's order.
+const ADMITTERS: &[&dyn Admitter] = &[
+    &namespace_lifecycle::NamespaceLifecycle,
+    &service_account::ServiceAccount,
+    &default_tolerations::DefaultTolerations,
+    &cluster_ip::ClusterIp,
+    &artifact::LinkCheck,
+];
+
+pub(super) fn admit(
+    attributes: &Attributes,
+    object: &mut Object,
+    outcome: &mut Outcome,
+) -> Result<(), ApiError> {
+    ADMITTERS.iter().try_for_each(|rule| rule.admit(attributes, object, outcome))
+}
+
+pub(super) fn validate(
+    attributes: &Attributes,
+    object: &Object,
+    warnings: &mut Vec<String>,
+) -> Result<(), ApiError> {
+    ADMITTERS.iter().try_for_each(|rule| rule.validate(attributes, object, warnings))
+}
+
+pub(super) fn release(attributes: &Attributes, object: &Object) -> Vec<Op> {
+    ADMITTERS.iter().flat_map(|rule| rule.release(attributes, object)).collect()
+}
+
+impl<'a> Attributes<'a> {
+    pub fn new(
+        server: &'a ApiServer,
+        call: &'a Call,
+        verb: Verb,
+        old: Option<&'a Object>,
+    ) -> Attributes<'a> {
+        Attributes { server, call, verb, old }
+    }
+
+    /// Whether the call is about this resource itself, and not a subresource.
+    pub fn is(&self, group: &str, resource: &str) -> bool {
+        let gvr = &self.call.info.gvr;
+        gvr.group == group && gvr.resource == resource && self.call.subresource.is_empty()
+    }
+}

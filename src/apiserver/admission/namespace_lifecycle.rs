@@ -1,0 +1,67 @@
+//! Objects are created only in namespaces that exist and are not on their way out; the system's
+//! namespaces stay.
+
+use super::{Admitter, Attributes, Outcome, Verb};
+use crate::api::error::Cause;
+use crate::api::resource::Gvr;
+use crate::api::{ApiError, Object, Raw};
+use crate::apiserver::keys;
+use crate::apiserver::service::read_error;
+use crate::store::{Expect, Op};
+
+/// Cannot be deleted.
+pub const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
+
+const NAMESPACES: Gvr = Gvr::new("", "v1", "namespaces", false);
+
+pub struct NamespaceLifecycle;
+
+impl Admitter for NamespaceLifecycle {
+    fn admit(
+        &self,
+        attributes: &Attributes,
+        _: &mut Object,
+        outcome: &mut Outcome,
+    ) -> Result<(), ApiError> {
+        let call = attributes.call;
+        if attributes.verb != Verb::Create || !call.info.gvr.namespaced {
+            return Ok(());
+        }
+        let key = keys::namespace(&call.namespace);
+        let entry = attributes.server.store.get(&key).map_err(read_error)?;
+        let Some(entry) = entry else {
+            return Err(ApiError::not_found(&NAMESPACES, &call.namespace));
+        };
+        let namespace = Raw(entry.value).object()?;
+        if namespace.deletion_timestamp().is_some() {
+            let why = format!(
+                "unable to create new content in namespace {} because it is being terminated",
+                call.namespace
+            );
+            let cause = Cause {
+                reason: "NamespaceTerminating".into(),
+                message: format!("namespace {} is being terminated", call.namespace),
+                field: "metadata.namespace".into(),
+            };
+            return Err(ApiError::forbidden(&call.info.gvr, &call.name, why).cause(cause));
+        }
+        // The namespace is the same when the object is committed, so that nothing is created in a
+        // namespace after its deletion began.
+        outcome.ops.push(Op::Check { key, expect: Expect::Revision(entry.revision) });
+        Ok(())
+    }
+
+    fn validate(
+        &self,
+        attributes: &Attributes,
+        object: &Object,
+        _: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        let deletes = attributes.verb == Verb::Delete && attributes.is("", "namespaces");
+        if deletes && IMMORTAL.contains(&object.name()) {
+            let why = "this namespace may not be deleted";
+            return Err(ApiError::forbidden(&NAMESPACES, object.name(), why));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! Request bodies: JSON, YAML or protobuf, within a size, into one JSON value.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::Value;
+
+use crate::api::error::Reason;
+use crate::api::{ApiError, proto, strict};
+
+/// The largest body (upstream's limit for writes of resources).
+pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// A decoded body.
+pub struct Decoded {
+    pub value: Value,
+    /// The paths of keys that are there twice.
+    pub duplicates: Vec<String>,
+}
+
+/// Reads a whole body.
+///
+/// # Errors
+/// 413 for more than [`MAX_BODY_BYTES`], 400 for a body that ends early.
+pub async fn read<B>(body: B) -> Result<Bytes, ApiError>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let message = format!("limit is {MAX_BODY_BYTES}");
+            let message = format!("Request entity too large: {message}");
+            Err(ApiError::new(413, Reason::RequestEntityTooLarge, message))
+        }
+        Err(error) => Err(ApiError::bad_request(format!("the body cannot be read: {error}"))),
+    }
+}
+
+/// The media type without its parameters; JSON if there is none.
+pub fn media_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    match value.split(';').next().unwrap_or_default().trim() {
+        "" => "application/json",
+        media => media,
+    }
+}
+
+/// Decodes an object by its media type. An empty body is null.
+pub fn decode(media: &str, body: &[u8]) -> Result<Decoded, ApiError> {
+    if body.is_empty() {
+        return Ok(Decoded { value: Value::Null, duplicates: Vec::new() });
+    }
+    match media {
+        "application/json" => json(body),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => yaml(body),
+        PROTOBUF => match proto::decode(body) {
+            Ok(value) => Ok(Decoded { value, duplicates: Vec::new() }),
+            Err(error @ proto::ProtoError::TooLarge) => {
+                let reason = Reason::RequestEntityTooLarge;
+                Err(ApiError::new(413, reason, error.to_string()))
+            }
+            Err(error) => Err(ApiError::bad_request(error.to_string())),
+        },
+        other => Err(unsupported(other, &["application/json", "application/yaml", PROTOBUF])),
+    }
+}
+
+/// JSON with its duplicate keys.
+pub fn json(body: &[u8]) -> Result<Decoded, ApiError> {
+    match strict::parse(body) {
+        Ok(parsed) => Ok(Decoded { value: parsed.value, duplicates: parsed.duplicates }),
+        Err(error) => Err(ApiError::bad_request(format!("the body is not valid JSON: {error}"))),
+    }
+}
+
+/// One YAML document, which may be JSON.
+pub fn yaml(body: &[u8]) -> Result<Decoded, ApiError> {
+    match serde_yaml::from_slice(body) {
+        Ok(value) => Ok(Decoded { value, duplicates: Vec::new() }),
+        Err(error) => Err(ApiError::bad_request(format!("the body is not valid YAML: {error}"))),
+    }
+}
+
+/// 415 with the types that would do.
+pub fn unsupported(media: &str, supported: &[&str]) -> ApiError {
+    let message = format!(
+        "the body of the request was in an unknown format ({media}) - accepted media types \
+         include: {}",
+        supported.join(", ")
+    );
+    ApiError::new(415, Reason::UnsupportedMediaType, message)
+}

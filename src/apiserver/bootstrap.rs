@@ -1,0 +1,109 @@
+//! What every cluster has from its first moment: the system's namespaces and the Service through
+//! which pods find the API.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::User;
+use super::service::{ApiServer, Call};
+use super::write::WriteParams;
+use crate::api::ApiError;
+
+/// The namespaces that the system makes.
+pub const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
+/// The port of the Service `kubernetes`.
+const HTTPS_PORT: u16 = 443;
+
+impl ApiServer {
+    /// Creates what is missing; done at every start. `address` is where the API is reached, if it
+    /// is reached over the network at all. Kinds that the registry does not have are left out.
+    pub async fn bootstrap(&self, address: Option<SocketAddr>) -> Result<(), ApiError> {
+        for name in NAMESPACES {
+            self.ensure("", "v1", "namespaces", "", json!({"metadata": {"name": name}})).await?;
+        }
+        let first = self.options.service_cidr.first().to_string();
+        let port = address.map_or(HTTPS_PORT, |address| address.port());
+        let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+        let service = json!({
+            "metadata": {"name": "kubernetes", "labels": labels},
+            "spec": {
+                "type": "ClusterIP",
+                "clusterIP": first,
+                "clusterIPs": [first],
+                "ports": [{"name": "https", "protocol": "TCP", "port": HTTPS_PORT,
+                    "targetPort": port}],
+            },
+        });
+        self.ensure("", "v1", "services", "default", service).await?;
+        match address {
+            Some(address) => self.ensure_slice(address).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The EndpointSlice of the Service `kubernetes`, kept at the present address.
+    async fn ensure_slice(&self, address: SocketAddr) -> Result<(), ApiError> {
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let ip = match address.ip() {
+            // Listening on all addresses is no address; this machine is reached by loopback.
+            ip if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+            ip => ip,
+        };
+        let slice = json!({
+            "metadata": {"name": "kubernetes",
+                "labels": {"kubernetes.io/service-name": "kubernetes"}},
+            "addressType": family,
+            "endpoints": [{"addresses": [ip.to_string()], "conditions": {"ready": true}}],
+            "ports": [{"name": "https", "protocol": "TCP", "port": address.port()}],
+        });
+        let (group, version, resource) = ("discovery.k8s.io", "v1", "endpointslices");
+        self.ensure(group, version, resource, "default", slice.clone()).await?;
+        let Some(mut call) = self.system_call(group, version, resource, "default") else {
+            return Ok(());
+        };
+        call.name = "kubernetes".into();
+        self.update(&call, slice, &WriteParams::default()).await.map(|_| ())
+    }
+
+    async fn ensure(
+        &self,
+        group: &str,
+        version: &str,
+        resource: &str,
+        namespace: &str,
+        object: Value,
+    ) -> Result<(), ApiError> {
+        let Some(call) = self.system_call(group, version, resource, namespace) else {
+            return Ok(());
+        };
+        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        let named = Call { name: name.to_string(), ..call.clone() };
+        if self.entry(&named).is_ok() {
+            return Ok(());
+        }
+        match self.create(&call, object, &WriteParams::default()).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_already_exists() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn system_call(
+        &self,
+        group: &str,
+        version: &str,
+        resource: &str,
+        namespace: &str,
+    ) -> Option<Call> {
+        let info = self.registry.by_url(group, version, resource)?.clone();
+        Some(Call {
+            user: Arc::new(User::system("apiserver")),
+            info,
+            namespace: namespace.into(),
+            name: String::new(),
+            subresource: String::new(),
+        })
+    }
+}

@@ -1,0 +1,80 @@
+//! PATCH: read, apply, write, and again if another writer was faster.
+
+use serde_json::Value;
+
+use super::service::{Answer, ApiServer, Call};
+use super::subresource::method_not_allowed;
+use super::write::{MAX_UPDATE_ATTEMPTS, Updated, WriteParams};
+use crate::api::error::Reason;
+use crate::api::patch::{PatchError, json_patch, merge_patch, strategic_merge};
+use crate::api::{ApiError, Object};
+
+pub use crate::client::Patch;
+
+impl ApiServer {
+    pub async fn patch(
+        &self,
+        call: &Call,
+        patch: &Patch,
+        params: &WriteParams,
+    ) -> Result<Answer, ApiError> {
+        self.authorize(call, "patch")?;
+        if !matches!(call.subresource.as_str(), "" | "status" | "scale") {
+            return Err(method_not_allowed());
+        }
+        let conditional = names_version(patch);
+        for _ in 0..MAX_UPDATE_ATTEMPTS {
+            let old = self.stored(call)?;
+            let updated = if call.subresource == "scale" {
+                self.patch_scale(call, &old, patch, params).await?
+            } else {
+                let gvr = &call.info.gvr;
+                let kind = (&*gvr.group, &*gvr.version, &*call.info.kind);
+                let value = old.object.clone().into_value();
+                let patched = Object::from_value(apply(call, kind, value, patch)?)?;
+                self.replace(call, &old, patched, params).await?
+            };
+            match updated {
+                Updated::Done(answer) => return Ok(answer),
+                Updated::Conflict if conditional => break,
+                Updated::Conflict => {}
+            }
+        }
+        Err(ApiError::modified(&call.info.gvr, &call.name))
+    }
+}
+
+/// The patched value. `kind` is the group, version and kind of `original`.
+pub(super) fn apply(
+    call: &Call,
+    kind: (&str, &str, &str),
+    original: Value,
+    patch: &Patch,
+) -> Result<Value, ApiError> {
+    let patched = match patch {
+        Patch::Json(patch) => json_patch(&original, patch),
+        Patch::Merge(patch) => merge_patch(&original, patch),
+        Patch::Strategic(patch) => strategic_merge(kind, &original, patch),
+    };
+    patched.map_err(|error| refused(call, &error))
+}
+
+fn refused(call: &Call, error: &PatchError) -> ApiError {
+    let code = error.code();
+    let error = ApiError::new(code, Reason::of_code(code), error.to_string());
+    if code == 422 { error.about(&call.info.gvr, &call.name) } else { error }
+}
+
+/// Whether the patch itself sets a resource version: then a conflict is the caller's to solve.
+fn names_version(patch: &Patch) -> bool {
+    match patch {
+        Patch::Merge(patch) | Patch::Strategic(patch) => {
+            patch.pointer("/metadata/resourceVersion").is_some_and(|v| !v.is_null())
+        }
+        Patch::Json(patch) => {
+            let operations = patch.as_array().into_iter().flatten();
+            let mut paths = operations.filter_map(|one| one.get("path").and_then(Value::as_str));
+            paths.any(|path| path == "/metadata/resourceVersion")
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! GET and LIST: which revision is read, in which pages, with which selectors.
+//!
+//! Items are the stored bytes. A paged list reads every page at the revision of its first one; the
+//! continue token carries that revision and the last key.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::filter::Filter;
+use super::keys;
+use super::service::{ApiServer, Call, read_error, too_large_version};
+use crate::api::error::Reason;
+use crate::api::{ApiError, ObjectKey};
+use crate::client::ListOptions;
+use crate::store::{Entry, Key, Page, ReadError, Revision};
+
+/// How many entries a filtered list reads at once.
+const FILTER_PAGE_ENTRIES: usize = 1000;
+
+/// A list, or a page of it.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// The revision of the whole store that was read.
+    pub revision: Revision,
+    pub items: Vec<Bytes>,
+    /// Empty on the last page.
+    pub continue_token: String,
+    /// Known only without selectors, on all pages but the last.
+    pub remaining: Option<u64>,
+}
+
+/// Upstream's form of the token (k8s.io/apiserver/pkg/storage/continue.go).
+#[derive(Serialize, Deserialize)]
+struct Token {
+    v: String,
+    rv: i64,
+    start: String,
+}
+
+const TOKEN_VERSION: &str = "meta.k8s.io/v1";
+
+/// What is read: from which revision and after which key.
+struct Cursor {
+    at: Option<Revision>,
+    after: Option<Key>,
+}
+
+impl ApiServer {
+    /// The stored bytes of one object. `version` is the `resourceVersion` of the query: the answer
+    /// is not older than it.
+    pub fn get(&self, call: &Call, version: &str) -> Result<Bytes, ApiError> {
+        self.authorize(call, "get")?;
+        self.reached(parse_version(version)?)?;
+        Ok(self.entry(call)?.value)
+    }
+
+    pub async fn list(&self, call: &Call, options: &ListOptions) -> Result<Listed, ApiError> {
+        self.authorize(call, "list")?;
+        let filter = Filter::parse(&call.info, &options.label_selector, &options.field_selector)?;
+        self.list_filtered(call, options, &filter).await
+    }
+
+    /// Like [`ApiServer::list`], for callers that have authorized themselves.
+    pub(super) async fn list_filtered(
+        &self,
+        call: &Call,
+        options: &ListOptions,
+        filter: &Filter,
+    ) -> Result<Listed, ApiError> {
+        let cursor = self.cursor(call, options)?;
+        if let (Some(name), None) = (filter.pinned_name(), cursor.at)
+            && (!call.namespace.is_empty() || !call.info.gvr.namespaced)
+        {
+            return self.list_one(call, name, filter);
+        }
+        let result = if filter.is_everything() {
+            self.list_plain(call, options.limit, &cursor)
+        } else {
+            self.list_some(call, options.limit, &cursor, filter).await
+        };
+        result.map_err(|error| self.expired_page(error, call, options))
+    }
+
+    fn list_one(&self, call: &Call, name: &str, filter: &Filter) -> Result<Listed, ApiError> {
+        let revision = self.store.revision();
+        let key = keys::object(&call.info, &call.namespace, name);
+        let entry = self.store.get(&key).map_err(read_error)?;
+        let mut items = Vec::new();
+        if let Some(entry) = entry
+            && filter.matches(&call.info, &self.memo, &entry.value)?
+        {
+            items.push(entry.value);
+        }
+        Ok(Listed { revision, items, ..Listed::default() })
+    }
+
+    fn list_plain(&self, call: &Call, limit: usize, cursor: &Cursor) -> Result<Listed, ListError> {
+        let prefix = keys::collection(&call.info, &call.namespace);
+        let page = self.store.list(&prefix, cursor.after.as_ref(), limit, cursor.at)?;
+        let remaining = page.remaining.filter(|_| page.more);
+        let token = if page.more { token(page.revision, page.entries.last()) } else { None };
+        Ok(Listed {
+            revision: page.revision,
+            continue_token: token.unwrap_or_default(),
+            remaining,
+            items: page.entries.into_iter().map(|e| e.value).collect(),
+        })
+    }
+
+    async fn list_some(
+        &self,
+        call: &Call,
+        limit: usize,
+        cursor: &Cursor,
+        filter: &Filter,
+    ) -> Result<Listed, ListError> {
+        let prefix = keys::collection(&call.info, &call.namespace);
+        let mut listed = Listed::default();
+        let (mut at, mut after) = (cursor.at, cursor.after.clone());
+        loop {
+            let page: Page = self.store.list(&prefix, after.as_ref(), FILTER_PAGE_ENTRIES, at)?;
+            listed.revision = page.revision;
+            at = Some(page.revision);
+            let count = page.entries.len();
+            for (index, entry) in page.entries.into_iter().enumerate() {
+                after = Some(entry.key.clone());
+                if !filter.matches(&call.info, &self.memo, &entry.value)? {
+                    continue;
+                }
+                let more = page.more || index + 1 < count;
+                if limit != 0 && listed.items.len() + 1 == limit && more {
+                    listed.continue_token = token(page.revision, Some(&entry)).unwrap_or_default();
+                    listed.items.push(entry.value);
+                    return Ok(listed);
+                }
+                listed.items.push(entry.value);
+            }
+            if !page.more {
+                return Ok(listed);
+            }
+            // Long reads let others run.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The table of kubernetes-api 2.8: what `resourceVersion`, its match and the token mean.
+    fn cursor(&self, call: &Call, options: &ListOptions) -> Result<Cursor, ApiError> {
+        let version = parse_version(&options.resource_version)?;
+        let exact = match options.resource_version_match.as_str() {
+            "" => false,
+            "Exact" | "NotOlderThan" if !options.continue_token.is_empty() => {
+                let detail = "resourceVersionMatch is forbidden for continue";
+                return Err(bad_match(options, detail));
+            }
+            "Exact" | "NotOlderThan" if options.resource_version.is_empty() => {
+                let detail = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+                return Err(bad_match(options, detail));
+            }
+            "Exact" if version == Some(0) => {
+                let detail =
+                    "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"";
+                return Err(bad_match(options, detail));
+            }
+            "Exact" => true,
+            "NotOlderThan" => false,
+            _ => return Err(bad_match(options, "supported values: Exact, NotOlderThan")),
+        };
+        if !options.continue_token.is_empty() {
+            if version.is_some_and(|v| v != 0) {
+                let message = "specifying resource version is not allowed when using continue";
+                return Err(ApiError::bad_request(message));
+            }
+            return parse_token(call, &options.continue_token);
+        }
+        self.reached(version)?;
+        let any_match = options.resource_version_match.is_empty();
+        let at = version.filter(|v| *v != 0 && (exact || any_match && options.limit != 0));
+        Ok(Cursor { at, after: None })
+    }
+
+    /// Refuses a version that the store has not reached.
+    pub(super) fn reached(&self, version: Option<Revision>) -> Result<(), ApiError> {
+        let current = self.store.revision();
+        match version {
+            Some(version) if version > current => Err(too_large_version(version, current)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A 410 of a paged list carries a token that goes on at the newest revision.
+    fn expired_page(&self, error: ListError, call: &Call, options: &ListOptions) -> ApiError {
+        let error = match error {
+            ListError::Api(error) => return error,
+            ListError::Read(error) => error,
+        };
+        let compacted = matches!(error, ReadError::Compacted { .. });
+        if !compacted || options.continue_token.is_empty() {
+            return read_error(error);
+        }
+        let message = "The provided continue parameter is too old to display a consistent list \
+                       result. You can start a new list without the continue parameter, or use \
+                       the continue token in this response to retrieve the remainder of the \
+                       results.";
+        let mut expired = ApiError::expired(message);
+        let start = decode_token(&options.continue_token).ok().map(|t| t.start);
+        expired.continue_token = start.map(|start| encode_token(-1, start));
+        let _ = call;
+        expired
+    }
+}
+
+enum ListError {
+    Read(ReadError),
+    Api(ApiError),
+}
+
+impl From<ReadError> for ListError {
+    fn from(error: ReadError) -> ListError {
+        ListError::Read(error)
+    }
+}
+
+impl From<ApiError> for ListError {
+    fn from(error: ApiError) -> ListError {
+        ListError::Api(error)
+    }
+}
+
+/// "" is `None`; 400 for what is not a number.
+pub(super) fn parse_version(text: &str) -> Result<Option<Revision>, ApiError> {
+    match text {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| {
+            ApiError::bad_request(format!("Invalid value: {text:?}: invalid resource version"))
+        }),
+    }
+}
+
+fn bad_match(options: &ListOptions, detail: &str) -> ApiError {
+    let value = &options.resource_version_match;
+    let message = format!(
+        "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: {value}: {detail}"
+    );
+    ApiError::new(422, Reason::Invalid, message)
+}
+
+fn token(revision: Revision, last: Option<&Entry>) -> Option<String> {
+    let ObjectKey { namespace, name } = keys::names(&last?.key)?;
+    Some(encode_token(i64::try_from(revision).ok()?, format!("{namespace}/{name}")))
+}
+
+/// A revision of -1 reads the newest.
+fn encode_token(rv: i64, start: String) -> String {
+    let token = Token { v: TOKEN_VERSION.into(), rv, start };
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+}
+
+fn decode_token(text: &str) -> Result<Token, ApiError> {
+    let bad = || ApiError::bad_request("continue key is not valid");
+    let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| bad())?;
+    let token: Token = serde_json::from_slice(&bytes).map_err(|_| bad())?;
+    if token.v == TOKEN_VERSION { Ok(token) } else { Err(bad()) }
+}
+
+fn parse_token(call: &Call, text: &str) -> Result<Cursor, ApiError> {
+    let bad = || ApiError::bad_request("continue key is not valid");
+    let token = decode_token(text)?;
+    let (namespace, name) = token.start.split_once('/').ok_or_else(bad)?;
+    if !call.namespace.is_empty() && namespace != call.namespace {
+        return Err(bad());
+    }
+    let at = match token.rv {
+        -1 => None,
+        rv => Some(u64::try_from(rv).map_err(|_| bad())?),
+    };
+    Ok(Cursor { at, after: Some(keys::object(&call.info, namespace, name)) })
+}

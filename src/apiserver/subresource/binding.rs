@@ -1,0 +1,99 @@
+//! `pods/binding`: the scheduler's decision. A Pod is bound once.
+
+use serde_json::{Value, json};
+
+use super::super::service::{Answer, ApiServer, Call, timestamp};
+use super::super::write::{MAX_UPDATE_ATTEMPTS, Update, Updated, WriteParams, check_uid};
+use super::eviction::created;
+use crate::api::field::{Errors, Path};
+use crate::api::resource::Operation;
+use crate::api::{ApiError, Object};
+
+impl ApiServer {
+    pub(super) async fn bind(
+        &self,
+        call: &Call,
+        body: Value,
+        params: &WriteParams,
+    ) -> Result<Answer, ApiError> {
+        self.authorize(call, "create")?;
+        let binding = Object::from_value(body)?;
+        if !matches!(binding.kind(), "" | "Binding") {
+            let message = format!("expected a Binding, not a {}", binding.kind());
+            return Err(ApiError::bad_request(message));
+        }
+        if !binding.name().is_empty() && binding.name() != call.name {
+            let message = "the name of the Binding does not match the name on the URL";
+            return Err(ApiError::bad_request(message));
+        }
+        let target = |field: &str| binding.at(&["target", field]).and_then(Value::as_str);
+        let node = target("name").unwrap_or_default().to_string();
+        let mut errors = Errors::default();
+        let path = Path::new("target");
+        if !matches!(target("kind"), None | Some("" | "Node")) {
+            errors.not_supported(&path.child("kind"), target("kind"), &["Node", "<empty>"]);
+        }
+        if node.is_empty() {
+            errors.required(&path.child("name"), "");
+        }
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(&call.info, &call.name, errors.into_vec()));
+        }
+        for _ in 0..MAX_UPDATE_ATTEMPTS {
+            let old = self.stored(call)?;
+            check_uid(call, binding.uid(), &old.object)?;
+            let object = self.bound(call, &old.object, &node, &binding)?;
+            let operation = Operation::UpdateStatus;
+            let update = Update { object, operation, generation: false };
+            match self.store_update(call, &old, update, params).await? {
+                Updated::Done(_) => return Ok(created()),
+                Updated::Conflict => {}
+            }
+        }
+        Err(ApiError::modified(&call.info.gvr, &call.name))
+    }
+
+    fn bound(
+        &self,
+        call: &Call,
+        pod: &Object,
+        node: &str,
+        binding: &Object,
+    ) -> Result<Object, ApiError> {
+        let conflict = |why: String| ApiError::conflict(&call.info.gvr, &call.name, why);
+        if pod.deletion_timestamp().is_some() {
+            return Err(conflict(format!("pod {} is being deleted", call.name)));
+        }
+        let bound = pod.at(&["spec", "nodeName"]).and_then(Value::as_str).unwrap_or_default();
+        if !bound.is_empty() {
+            let why = format!("pod {} is already assigned to node {bound:?}", call.name);
+            return Err(conflict(why));
+        }
+        let mut pod = pod.clone();
+        let spec = pod.fields_mut().entry("spec").or_insert_with(|| json!({}));
+        spec["nodeName"] = node.into();
+        // A Binding's annotations are added to the Pod's (core/v1, BindingREST).
+        for (key, value) in binding.annotations() {
+            let meta = pod.meta_mut();
+            let annotations = meta.entry("annotations").or_insert_with(|| json!({}));
+            annotations[key] = value.into();
+        }
+        let now = timestamp(self.clock.now());
+        let status = pod.fields_mut().entry("status").or_insert_with(|| json!({}));
+        if let Some(status) = status.as_object_mut() {
+            set_scheduled(status, &now);
+        }
+        Ok(pod)
+    }
+}
+
+fn set_scheduled(status: &mut serde_json::Map<String, Value>, now: &str) {
+    let conditions = status.entry("conditions").or_insert_with(|| json!([]));
+    let condition = json!({"type": "PodScheduled", "status": "True",
+        "lastProbeTime": null, "lastTransitionTime": now});
+    let Some(list) = conditions.as_array_mut() else { return };
+    match list.iter_mut().find(|c| c.get("type") == Some(&Value::from("PodScheduled"))) {
+        Some(old) => *old = condition,
+        None => list.push(condition),
+    }
+}

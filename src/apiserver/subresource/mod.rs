@@ -1,0 +1,60 @@
+//! Subresources with a meaning of their own. `/status` and `/finalize` are updates like any other
+//! ([`super::write`]); the rest is here, one file each.
+
+pub mod binding;
+pub mod eviction;
+pub mod log;
+pub mod scale;
+
+use serde_json::Value;
+
+use super::service::{Answer, ApiServer, Call};
+use super::write::WriteParams;
+use crate::api::ApiError;
+use crate::api::error::Reason;
+
+impl ApiServer {
+    /// POST to a subresource.
+    pub async fn post(
+        &self,
+        call: &Call,
+        body: Value,
+        params: &WriteParams,
+    ) -> Result<Answer, ApiError> {
+        match call.subresource.as_str() {
+            "" => self.create(call, body, params).await,
+            "binding" => self.bind(call, body, params).await,
+            "eviction" => self.evict(call, body, params).await,
+            _ => Err(method_not_allowed()),
+        }
+    }
+
+    /// GET of a subresource that is JSON.
+    pub fn get_part(&self, call: &Call, version: &str) -> Result<Answer, ApiError> {
+        match call.subresource.as_str() {
+            "" | "status" => self.get(call, version).map(|raw| Answer::object(200, raw)),
+            "scale" => self.get_scale(call),
+            _ => Err(method_not_allowed()),
+        }
+    }
+
+    /// PUT to a subresource, or to the resource.
+    pub async fn put(
+        &self,
+        call: &Call,
+        body: Value,
+        params: &WriteParams,
+    ) -> Result<Answer, ApiError> {
+        match call.subresource.as_str() {
+            "" | "status" | "finalize" => self.update(call, body, params).await,
+            "scale" => self.put_scale(call, body, params).await,
+            _ => Err(method_not_allowed()),
+        }
+    }
+}
+
+/// 405: the resource is there, the verb is not.
+pub(super) fn method_not_allowed() -> ApiError {
+    let message = "the server does not allow this method on the requested resource";
+    ApiError::new(405, Reason::MethodNotAllowed, message)
+}

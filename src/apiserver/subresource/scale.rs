@@ -1,0 +1,175 @@
+//! `/scale`: the number of replicas of whatever has one, as an autoscaling/v1 Scale.
+
+use serde_json::{Value, json};
+
+use super::super::patch::{self, Patch};
+use super::super::service::{Answer, ApiServer, Call, Stored};
+use super::super::write::{MAX_UPDATE_ATTEMPTS, Update, Updated, WriteParams, check_uid};
+use crate::api::field::{Errors, Path};
+use crate::api::resource::Operation;
+use crate::api::{ApiError, Object};
+
+const KIND: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
+
+impl ApiServer {
+    pub(super) fn get_scale(&self, call: &Call) -> Result<Answer, ApiError> {
+        self.authorize(call, "get")?;
+        let old = self.stored(call)?;
+        Ok(Answer::other(200, scale_of(&old.object).to_json()))
+    }
+
+    pub(super) async fn put_scale(
+        &self,
+        call: &Call,
+        body: Value,
+        params: &WriteParams,
+    ) -> Result<Answer, ApiError> {
+        self.authorize(call, "update")?;
+        let scale = Object::from_value(body)?;
+        let unconditional = scale.resource_version().is_empty();
+        for _ in 0..MAX_UPDATE_ATTEMPTS {
+            let old = self.stored(call)?;
+            match self.set_scale(call, &old, &scale, params).await? {
+                Updated::Done(answer) => return Ok(answer),
+                Updated::Conflict if unconditional => {}
+                Updated::Conflict => break,
+            }
+        }
+        Err(ApiError::modified(&call.info.gvr, &call.name))
+    }
+
+    pub(in crate::apiserver) async fn patch_scale(
+        &self,
+        call: &Call,
+        old: &Stored,
+        patch: &Patch,
+        params: &WriteParams,
+    ) -> Result<Updated, ApiError> {
+        let patched = patch::apply(call, KIND, scale_of(&old.object).into_value(), patch)?;
+        self.set_scale(call, old, &Object::from_value(patched)?, params).await
+    }
+
+    async fn set_scale(
+        &self,
+        call: &Call,
+        old: &Stored,
+        scale: &Object,
+        params: &WriteParams,
+    ) -> Result<Updated, ApiError> {
+        check(call, scale)?;
+        let version = scale.resource_version();
+        if !version.is_empty() && version != old.object.resource_version() {
+            return Err(ApiError::modified(&call.info.gvr, &call.name));
+        }
+        check_uid(call, scale.uid(), &old.object)?;
+        // A Scale without a number asks for none, as in Go.
+        let replicas = scale.at(&["spec", "replicas"]).cloned().unwrap_or_else(|| 0.into());
+        let mut object = old.object.clone();
+        let spec = object.fields_mut().entry("spec").or_insert_with(|| json!({}));
+        if let Some(spec) = spec.as_object_mut() {
+            spec.insert("replicas".into(), replicas);
+        }
+        let generation = call.info.meta.generation;
+        let update = Update { object, operation: Operation::Update, generation };
+        Ok(match self.store_update(call, old, update, params).await? {
+            Updated::Done(answer) => {
+                let stored = crate::api::Raw(answer.raw).object()?;
+                let scaled = Answer::other(answer.code, scale_of(&stored).to_json());
+                Updated::Done(scaled.warn(answer.warnings))
+            }
+            Updated::Conflict => Updated::Conflict,
+        })
+    }
+}
+
+/// The Scale of an object: `spec.replicas`, `status.replicas` and the selector as text.
+fn scale_of(object: &Object) -> Object {
+    let mut meta = serde_json::Map::new();
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object.meta().get(field) {
+            meta.insert(field.into(), value.clone());
+        }
+    }
+    let count = |part: &str| object.at(&[part, "replicas"]).and_then(Value::as_i64).unwrap_or(0);
+    let mut status = json!({"replicas": count("status")});
+    let selector = object.at(&["spec", "selector"]).map(selector_text).unwrap_or_default();
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
+    }
+    let mut scale = Object::from_value(json!({})).unwrap_or_else(|_| unreachable!("an object"));
+    scale.set("kind", KIND.2.into());
+    scale.set("apiVersion", format!("{}/{}", KIND.0, KIND.1).into());
+    scale.set("metadata", Value::Object(meta));
+    scale.set("spec", json!({"replicas": count("spec")}));
+    scale.set("status", status);
+    scale
+}
+
+/// A selector as people write it: `app=web,tier in (a,b)`.
+fn selector_text(selector: &Value) -> String {
+    let labels = selector.get("matchLabels").or(Some(selector).filter(|s| is_plain_map(s)));
+    let pairs = labels.and_then(Value::as_object).into_iter().flatten();
+    let mut terms: Vec<String> =
+        pairs.filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?))).collect();
+    let expressions = selector.get("matchExpressions").and_then(Value::as_array);
+    for one in expressions.into_iter().flatten() {
+        let text = |field: &str| one.get(field).and_then(Value::as_str).unwrap_or_default();
+        let values = one.get("values").and_then(Value::as_array).into_iter().flatten();
+        let values: Vec<&str> = values.filter_map(Value::as_str).collect();
+        let key = text("key");
+        terms.push(match text("operator") {
+            "In" => format!("{key} in ({})", values.join(",")),
+            "NotIn" => format!("{key} notin ({})", values.join(",")),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.to_string(),
+        });
+    }
+    terms.join(",")
+}
+
+/// ReplicationControllers select by a bare map.
+fn is_plain_map(selector: &Value) -> bool {
+    let Some(map) = selector.as_object() else { return false };
+    !map.contains_key("matchLabels") && !map.contains_key("matchExpressions")
+}
+
+fn check(call: &Call, scale: &Object) -> Result<(), ApiError> {
+    let api_version = format!("{}/{}", KIND.0, KIND.1);
+    let wrong = (!scale.kind().is_empty() && scale.kind() != KIND.2)
+        || (!scale.api_version().is_empty() && scale.api_version() != api_version);
+    if wrong {
+        let message = format!("expected a Scale of {api_version}, not {}", scale.kind());
+        return Err(ApiError::bad_request(message));
+    }
+    if !scale.name().is_empty() && scale.name() != call.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            scale.name(),
+            call.name
+        )));
+    }
+    let replicas = scale.at(&["spec", "replicas"]);
+    let number = replicas.map_or(Some(0), Value::as_i64);
+    if number.is_some_and(|n| (0..=i64::from(i32::MAX)).contains(&n)) {
+        return Ok(());
+    }
+    let mut errors = Errors::default();
+    let spec = Path::new("spec");
+    let detail = "must be greater than or equal to 0";
+    errors.invalid(&spec.child("replicas"), replicas, detail);
+    Err(ApiError::invalid(&call.info, &call.name, errors.into_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_are_written_as_text() {
+        let selector = json!({"matchLabels": {"app": "web"}, "matchExpressions": [
+            {"key": "tier", "operator": "In", "values": ["a", "b"]},
+            {"key": "old", "operator": "DoesNotExist"}]});
+        assert_eq!(selector_text(&selector), "app=web,tier in (a,b),!old");
+        assert_eq!(selector_text(&json!({"app": "web"})), "app=web");
+    }
+}

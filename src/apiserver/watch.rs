@@ -1,0 +1,276 @@
+//! WATCH: the present state if it is asked for, then every change, exactly once and in order.
+//!
+//! ```text
+//!   initial state (ADDED…, with sendInitialEvents then a bookmark)
+//!     → changes ⇄ bookmark each minute
+//!     → ends: time is up (a last bookmark) | too old or too slow (an error) | the store closed
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, stream::BoxStream};
+use tokio::time::Instant;
+
+use super::filter::Filter;
+use super::keys;
+use super::read::parse_version;
+use super::service::{ApiServer, Call, read_error};
+use crate::api::ApiError;
+use crate::api::error::Reason;
+use crate::client::WatchOptions;
+use crate::store::{Change, Event, Expect, Key, Op, Revision, Watch, WatchEnd};
+
+/// How often a quiet watch is told how far it has come.
+pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// Watches without `timeoutSeconds` end after this long, and up to as long again (upstream's
+/// min-request-timeout).
+pub const MIN_WATCH_SECONDS: u64 = 1800;
+/// The longest watch that can be asked for.
+pub const MAX_WATCH_SECONDS: u64 = 24 * 3600;
+/// How many events one batch has at most.
+const BATCH_EVENTS: usize = 500;
+
+/// What a watcher is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    Added(Bytes),
+    Modified(Bytes),
+    Deleted(Bytes),
+    Bookmark {
+        revision: Revision,
+        /// The initial state ends here (`k8s.io/initial-events-end`).
+        initial_end: bool,
+    },
+}
+
+/// Batches (never empty) until the watch ends; an error is the last item.
+pub type SentStream = BoxStream<'static, Result<Vec<Sent>, ApiError>>;
+
+/// Options beyond [`WatchOptions`], which only HTTP callers use.
+#[derive(Clone, Debug, Default)]
+pub struct InitialEvents {
+    pub send: Option<bool>,
+    pub resource_version_match: String,
+}
+
+struct Watcher {
+    server: Arc<ApiServer>,
+    call: Call,
+    filter: Filter,
+    prefix: Key,
+    watch: Watch,
+    /// What is sent before any change.
+    waiting: VecDeque<Sent>,
+    /// Everything up to here was sent.
+    position: Revision,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    deadline: Instant,
+    ended: bool,
+}
+
+impl ApiServer {
+    /// Starts a watch. Errors that HTTP sends as an event (a version that is too old) are errors
+    /// here as well.
+    pub fn watch(
+        self: &Arc<Self>,
+        call: &Call,
+        options: &WatchOptions,
+        initial: &InitialEvents,
+    ) -> Result<SentStream, ApiError> {
+        self.authorize(call, "watch")?;
+        check_initial(initial)?;
+        let mut filter =
+            Filter::parse(&call.info, &options.label_selector, &options.field_selector)?;
+        let version = parse_version(&options.resource_version)?;
+        // A watch of one object reads nothing else.
+        let prefix = match filter.pinned_name() {
+            Some(name) if !call.namespace.is_empty() || !call.info.gvr.namespaced => {
+                keys::object(&call.info, &call.namespace, name)
+            }
+            _ => keys::collection(&call.info, &call.namespace),
+        };
+        let wants_state = match initial.send {
+            Some(send) => send,
+            None => matches!(version, None | Some(0)),
+        };
+        let start = match version {
+            Some(version) if version > 0 && !wants_state => version,
+            version => {
+                self.reached(version)?;
+                self.store.revision()
+            }
+        };
+        let mut waiting = VecDeque::new();
+        if wants_state {
+            let page = self.store.list(&prefix, None, 0, Some(start)).map_err(read_error)?;
+            for entry in page.entries {
+                if filter.matches(&call.info, &self.memo, &entry.value)? {
+                    waiting.push_back(Sent::Added(entry.value));
+                }
+            }
+            if initial.send == Some(true) && options.bookmarks {
+                waiting.push_back(Sent::Bookmark { revision: start, initial_end: true });
+            }
+        }
+        let watch = self.store.watch(&prefix, start).map_err(read_error)?;
+        if filter.is_everything() {
+            filter = Filter::default();
+        }
+        let now = Instant::now();
+        let watcher = Watcher {
+            deadline: now + self.watch_time(options.timeout),
+            server: self.clone(),
+            call: call.clone(),
+            filter,
+            prefix,
+            watch,
+            waiting,
+            position: start,
+            bookmarks: options.bookmarks,
+            next_bookmark: now + BOOKMARK_INTERVAL,
+            ended: false,
+        };
+        Ok(futures::stream::unfold(watcher, |mut watcher| async move {
+            watcher.next().await.map(|batch| (batch, watcher))
+        })
+        .boxed())
+    }
+
+    fn watch_time(&self, asked: Option<Duration>) -> Duration {
+        match asked.filter(|asked| !asked.is_zero()) {
+            Some(asked) => asked.min(Duration::from_secs(MAX_WATCH_SECONDS)),
+            None => Duration::from_secs(MIN_WATCH_SECONDS + self.ids.below(MIN_WATCH_SECONDS)),
+        }
+    }
+}
+
+fn check_initial(initial: &InitialEvents) -> Result<(), ApiError> {
+    let refused = |text: &str| {
+        let message = format!("ListOptions.meta.k8s.io \"\" is invalid: {text}");
+        Err(ApiError::new(422, Reason::Invalid, message))
+    };
+    match (initial.send, initial.resource_version_match.as_str()) {
+        (None, "") | (Some(_), "NotOlderThan") => Ok(()),
+        (None, _) => refused(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless \
+             sendInitialEvents is provided",
+        ),
+        (Some(_), "") => refused(
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting \
+             resourceVersionMatch to NotOlderThan",
+        ),
+        (Some(_), _) => refused(
+            "resourceVersionMatch: Unsupported value: sendInitialEvents requires setting \
+             resourceVersionMatch to NotOlderThan",
+        ),
+    }
+}
+
+impl Watcher {
+    /// The next batch, or `None` at the end.
+    async fn next(&mut self) -> Option<Result<Vec<Sent>, ApiError>> {
+        if self.ended {
+            return None;
+        }
+        if !self.waiting.is_empty() {
+            let count = self.waiting.len().min(BATCH_EVENTS);
+            return Some(Ok(self.waiting.drain(..count).collect()));
+        }
+        loop {
+            let wake = self.next_bookmark.min(self.deadline);
+            let events = tokio::select! {
+                biased;
+                events = self.watch.next() => Some(events),
+                () = tokio::time::sleep_until(wake) => None,
+            };
+            let batch = match events {
+                Some(Ok(events)) => self.sent(events),
+                Some(Err(end)) => return self.end(end),
+                None => self.wake().await,
+            };
+            match batch {
+                Ok(batch) if batch.is_empty() && self.ended => return None,
+                Ok(batch) if batch.is_empty() => {}
+                Ok(batch) => return Some(Ok(batch)),
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+
+    /// A minute has passed, or the time is up.
+    async fn wake(&mut self) -> Result<Vec<Sent>, ApiError> {
+        let now = Instant::now();
+        self.ended = now >= self.deadline;
+        self.next_bookmark = now + BOOKMARK_INTERVAL;
+        let mut batch = self.catch_up().await?;
+        if self.bookmarks {
+            batch.push(Sent::Bookmark { revision: self.position, initial_end: false });
+        }
+        Ok(batch)
+    }
+
+    /// Moves the position to the newest revision. A commit that changes nothing waits until all
+    /// earlier ones are seen by watchers; a fresh watch from the position then has every event up
+    /// to it ready at once. What cannot be had leaves the position where it is.
+    async fn catch_up(&mut self) -> Result<Vec<Sent>, ApiError> {
+        let check = Op::Check { key: self.prefix.clone(), expect: Expect::Any };
+        let Ok(barrier) = self.server.store.commit(vec![check]).await else {
+            return Ok(Vec::new());
+        };
+        let Ok(watch) = self.server.store.watch(&self.prefix, self.position) else {
+            return Ok(Vec::new());
+        };
+        self.watch = watch;
+        let batch = match self.watch.next().now_or_never() {
+            Some(Ok(events)) => self.sent(events)?,
+            Some(Err(_)) => return Ok(Vec::new()),
+            None => Vec::new(),
+        };
+        self.position = self.position.max(barrier.revision);
+        Ok(batch)
+    }
+
+    fn end(&mut self, end: WatchEnd) -> Option<Result<Vec<Sent>, ApiError>> {
+        self.ended = true;
+        match end {
+            // Ending the stream makes the client begin again from what it has seen.
+            WatchEnd::Closed | WatchEnd::TooSlow => None,
+        }
+    }
+
+    fn sent(&mut self, events: Vec<Event>) -> Result<Vec<Sent>, ApiError> {
+        let mut batch = Vec::with_capacity(events.len());
+        for event in events {
+            self.position = self.position.max(event.revision);
+            if let Some(sent) = self.one(event)? {
+                batch.push(sent);
+            }
+        }
+        Ok(batch)
+    }
+
+    /// What an event means to this watcher: with selectors, an object that stops matching is
+    /// deleted, one that begins to match is added.
+    fn one(&self, event: Event) -> Result<Option<Sent>, ApiError> {
+        let matches = |raw: &Bytes| self.filter.matches(&self.call.info, &self.server.memo, raw);
+        Ok(match event.change {
+            Change::Put { value, previous } => {
+                let was = previous.as_ref().map(&matches).transpose()?.unwrap_or(false);
+                match (was, matches(&value)?) {
+                    (false, false) => None,
+                    (false, true) => Some(Sent::Added(value)),
+                    (true, true) => Some(Sent::Modified(value)),
+                    (true, false) => Some(Sent::Deleted(value)),
+                }
+            }
+            Change::Delete { last, previous } => matches(&previous)?.then_some(Sent::Deleted(last)),
+        })
+    }
+}

@@ -1,0 +1,468 @@
+//! POST and PUT: the order in which a write is decoded, defaulted, admitted, validated, committed
+//! (kubernetes-api 2.6).
+//!
+//! Owns what is the same for every kind. What a kind decides is behind [`crate::api::resource::Rules`];
+//! what crosses kinds (namespaces, cluster IPs, images) is in [`super::admission`].
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use super::admission::{self, Attributes, Outcome, Verb};
+use super::service::{Answer, ApiServer, Call, Conflict, Stored, timestamp};
+use super::{authz, keys};
+use crate::api::error::Reason;
+use crate::api::field::Errors;
+use crate::api::resource::{KindInfo, Operation};
+use crate::api::{ApiError, Object, meta};
+use crate::store::{Committed, Expect, Op, Value as StoreValue};
+
+/// How often a create is tried when a generated name, a cluster IP or the namespace's state was
+/// taken by another write.
+const MAX_CREATE_ATTEMPTS: usize = 8;
+/// How often a write without a resource version is tried again on top of the newest object.
+pub(super) const MAX_UPDATE_ATTEMPTS: usize = 5;
+
+/// What becomes of fields that the kind does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    Ignore,
+    /// One warning a field: upstream's default.
+    #[default]
+    Warn,
+    /// 400.
+    Strict,
+}
+
+/// The options of a write, as the query has them.
+#[derive(Clone, Debug, Default)]
+pub struct WriteParams {
+    pub dry_run: bool,
+    pub field_validation: FieldValidation,
+    /// The paths of keys that the body has twice.
+    pub duplicates: Vec<String>,
+}
+
+impl WriteParams {
+    /// Refuses unknown and duplicate fields, or adds a warning for each, or does nothing.
+    fn report(&self, unknown: &[String], warnings: &mut Vec<String>) -> Result<(), ApiError> {
+        let unknown = unknown.iter().map(|field| format!("unknown field {field:?}"));
+        let twice = self.duplicates.iter().map(|field| format!("duplicate field {field:?}"));
+        let texts: Vec<String> = unknown.chain(twice).collect();
+        match self.field_validation {
+            FieldValidation::Ignore => Ok(()),
+            _ if texts.is_empty() => Ok(()),
+            FieldValidation::Warn => {
+                warnings.extend(texts);
+                Ok(())
+            }
+            FieldValidation::Strict => {
+                let message = format!("strict decoding error: {}", texts.join(", "));
+                Err(ApiError::bad_request(message))
+            }
+        }
+    }
+}
+
+/// How an update ends: with an answer, or because another writer was faster.
+pub(super) enum Updated {
+    Done(Answer),
+    Conflict,
+}
+
+/// An update that is ready for the common half of the pipeline.
+pub(super) struct Update {
+    /// The whole new object; system fields are set from the stored one.
+    pub object: Object,
+    pub operation: Operation,
+    /// Fields found unknown already.
+    pub generation: bool,
+}
+
+impl ApiServer {
+    pub async fn create(
+        &self,
+        call: &Call,
+        body: Value,
+        params: &WriteParams,
+    ) -> Result<Answer, ApiError> {
+        let mut object = Object::from_value(body)?;
+        if call.name.is_empty() {
+            // Names are known to the node authorizer before anything is decided.
+            let named = Call { name: object.name().to_string(), ..call.clone() };
+            self.authorize(&named, "create")?;
+        } else {
+            self.authorize(call, "create")?;
+        }
+        let info = &call.info;
+        check_kind(info, &mut object)?;
+        check_namespace(call, &mut object)?;
+        if !object.resource_version().is_empty() {
+            let message = "resourceVersion should not be set on objects to be created";
+            return Err(ApiError::bad_request(message));
+        }
+        self.check_node_create(call, &object)?;
+        meta::wipe(&mut object);
+        if info.meta.status {
+            object.remove("status");
+        }
+        let mut warnings = Vec::new();
+        let (mut object, unknown) =
+            info.rules.decode(object.into_value(), None, Operation::Create)?;
+        params.report(&unknown, &mut warnings)?;
+        object.set_meta("uid", self.ids.uid());
+        object.set_meta("creationTimestamp", timestamp(self.clock.now()));
+        if info.meta.generation {
+            object.set_meta("generation", 1);
+        }
+        let generated = object.name().is_empty() && !object.meta_text("generateName").is_empty();
+        for _ in 0..MAX_CREATE_ATTEMPTS {
+            let mut object = object.clone();
+            if generated {
+                let suffix = self.ids.suffix(meta::GENERATED_SUFFIX_LENGTH);
+                let name = meta::generated_name(object.meta_text("generateName"), &suffix);
+                object.set_meta("name", name);
+            }
+            let mut warnings = warnings.clone();
+            match self.try_create(call, object, params, &mut warnings).await? {
+                Created::Done(answer) => return Ok(answer.warn(warnings)),
+                Created::Exists(name) if !generated => {
+                    return Err(ApiError::already_exists(&info.gvr, &name));
+                }
+                Created::Exists(_) | Created::Retry => {}
+            }
+        }
+        let name = if generated { object.meta_text("generateName") } else { object.name() };
+        if generated {
+            return Err(ApiError::already_exists(&info.gvr, name).retry_after(1));
+        }
+        Err(ApiError::conflict(&info.gvr, name, "too many writes at the same time").retry_after(1))
+    }
+
+    async fn try_create(
+        &self,
+        call: &Call,
+        object: Object,
+        params: &WriteParams,
+        warnings: &mut Vec<String>,
+    ) -> Result<Created, ApiError> {
+        let info = &call.info;
+        let name = object.name().to_string();
+        let call = Call { name: name.clone(), ..call.clone() };
+        let attributes = Attributes::new(self, &call, Verb::Create, None);
+        let (object, outcome) = self.admit(&attributes, object, warnings)?;
+        self.validate(&attributes, &object, Operation::Create, warnings)?;
+        if params.dry_run {
+            return Ok(Created::Done(Answer::object(201, object.to_json().into())));
+        }
+        let key = keys::object(info, &call.namespace, &name);
+        let put = Op::Put { key, value: spliced(&object), expect: Expect::Absent };
+        let ops = std::iter::once(put).chain(outcome.ops).collect();
+        match self.commit(ops).await? {
+            Ok(committed) => Ok(Created::Done(Answer::object(201, first(committed)))),
+            Err(Conflict { op: 0, current: Some(_) }) => Ok(Created::Exists(name)),
+            Err(_) => Ok(Created::Retry),
+        }
+    }
+
+    pub async fn update(
+        &self,
+        call: &Call,
+        body: Value,
+        params: &WriteParams,
+    ) -> Result<Answer, ApiError> {
+        self.authorize(call, "update")?;
+        let object = Object::from_value(body)?;
+        let unconditional = object.resource_version().is_empty();
+        for _ in 0..MAX_UPDATE_ATTEMPTS {
+            let old = self.stored(call)?;
+            match self.replace(call, &old, object.clone(), params).await? {
+                Updated::Done(answer) => return Ok(answer),
+                Updated::Conflict if unconditional => {}
+                Updated::Conflict => break,
+            }
+        }
+        Err(ApiError::modified(&call.info.gvr, &call.name))
+    }
+
+    /// Replaces the stored object, or its part that the call's subresource is about, by `object`.
+    pub(super) async fn replace(
+        &self,
+        call: &Call,
+        old: &Stored,
+        mut object: Object,
+        params: &WriteParams,
+    ) -> Result<Updated, ApiError> {
+        check_kind(&call.info, &mut object)?;
+        check_namespace(call, &mut object)?;
+        check_name(call, &mut object)?;
+        check_preconditions(call, old, &object)?;
+        let (object, operation) = match call.subresource.as_str() {
+            "status" => (status_of(old, object), Operation::UpdateStatus),
+            "finalize" => (finalizers_of(old, object), Operation::UpdateStatus),
+            _ => (main_of(call, old, object), Operation::Update),
+        };
+        let generation = operation == Operation::Update && call.info.meta.generation;
+        self.store_update(call, old, Update { object, operation, generation }, params).await
+    }
+
+    /// The half that every update shares: decode, admit, validate, commit. `update.object` is
+    /// complete.
+    pub(super) async fn store_update(
+        &self,
+        call: &Call,
+        old: &Stored,
+        update: Update,
+        params: &WriteParams,
+    ) -> Result<Updated, ApiError> {
+        let info = &call.info;
+        self.check_node_write(call, &old.object)?;
+        let mut warnings = Vec::new();
+        let Update { object, operation, generation } = update;
+        let (mut object, unknown) =
+            info.rules.decode(object.into_value(), Some(&old.object), operation)?;
+        params.report(&unknown, &mut warnings)?;
+        meta::keep_system_fields(&mut object, &old.object);
+        let attributes = Attributes::new(self, call, Verb::Update, Some(&old.object));
+        let (mut object, outcome) = self.admit(&attributes, object, &mut warnings)?;
+        if generation && differs_in_spec(&object, &old.object) {
+            object.set_meta("generation", old.object.generation() + 1);
+        }
+        self.validate(&attributes, &object, operation, &mut warnings)?;
+        let done = |raw| Updated::Done(Answer::object(200, raw).warn(warnings));
+        if object == old.object {
+            return Ok(done(old.entry.value.clone()));
+        }
+        if params.dry_run {
+            return Ok(done(object.to_json().into()));
+        }
+        let ops = self.update_ops(call, old, &object, outcome);
+        match self.commit(ops).await? {
+            Ok(committed) => Ok(done(first(committed))),
+            Err(_) => Ok(Updated::Conflict),
+        }
+    }
+
+    /// A put, or a deletion if the update removed what a deletion was waiting for.
+    fn update_ops(&self, call: &Call, old: &Stored, object: &Object, outcome: Outcome) -> Vec<Op> {
+        let key = old.entry.key.clone();
+        let expect = Expect::Revision(old.entry.revision);
+        let ends = object.deletion_timestamp().is_some()
+            && !super::delete::is_blocked(&call.info, object)
+            && super::delete::is_blocked(&call.info, &old.object)
+            && super::delete::remaining_grace_seconds(object) == 0;
+        if !ends {
+            let put = Op::Put { key, value: spliced(object), expect };
+            return std::iter::once(put).chain(outcome.ops).collect();
+        }
+        self.deletion_ops(call, old, object)
+    }
+
+    /// Mutating admission and the defaults again.
+    pub(super) fn admit(
+        &self,
+        attributes: &Attributes,
+        mut object: Object,
+        warnings: &mut Vec<String>,
+    ) -> Result<(Object, Outcome), ApiError> {
+        let mut outcome = Outcome::default();
+        let before = object.clone();
+        admission::admit(attributes, &mut object, &mut outcome)?;
+        warnings.append(&mut outcome.warnings);
+        if object != before {
+            object = attributes.call.info.rules.redefault(object, attributes.old)?;
+        }
+        Ok((object, outcome))
+    }
+
+    /// The kind's own rules, those of metadata, and validating admission.
+    pub(super) fn validate(
+        &self,
+        attributes: &Attributes,
+        object: &Object,
+        operation: Operation,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        let info = &attributes.call.info;
+        let mut errors = Errors::default();
+        meta::validate(object, info, attributes.old, &mut errors);
+        let mut errors = errors.into_vec();
+        let (more, texts) = info.rules.validate(object, attributes.old, operation)?;
+        errors.extend(more);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(info, object.name(), errors));
+        }
+        if operation != Operation::UpdateStatus {
+            warnings.extend(texts);
+        }
+        admission::validate(attributes, object, warnings)
+    }
+
+    /// Node agents create only what is theirs.
+    fn check_node_create(&self, call: &Call, object: &Object) -> Result<(), ApiError> {
+        if authz::node_may_create(&call.user, &call.info.gvr, object.name()) {
+            return Ok(());
+        }
+        let why = "a node may create only its own Node and Lease";
+        Err(ApiError::forbidden(&call.info.gvr, object.name(), why))
+    }
+
+    /// Node agents write only Pods of their own node.
+    pub(super) fn check_node_write(&self, call: &Call, old: &Object) -> Result<(), ApiError> {
+        let is_pod = call.info.gvr.group.is_empty() && call.info.gvr.resource == "pods";
+        let node = old.at(&["spec", "nodeName"]).and_then(Value::as_str).unwrap_or_default();
+        if !is_pod || authz::node_may_write_pod(&call.user, node) {
+            return Ok(());
+        }
+        let why = "a node may write only Pods that are bound to it";
+        Err(ApiError::forbidden(&call.info.gvr, &call.name, why))
+    }
+}
+
+enum Created {
+    Done(Answer),
+    Exists(String),
+    Retry,
+}
+
+/// The value to store, with its splice point.
+pub(super) fn spliced(object: &Object) -> StoreValue {
+    let (bytes, offset) = object.to_json_with_splice();
+    StoreValue { bytes: bytes.into(), splice_at: Some(offset) }
+}
+
+/// The bytes of a commit's first change.
+pub(super) fn first(committed: Committed) -> bytes::Bytes {
+    committed.values.into_iter().next().unwrap_or_default()
+}
+
+/// The body's type must be the URL's; what is left out is filled in.
+pub(super) fn check_kind(info: &KindInfo, object: &mut Object) -> Result<(), ApiError> {
+    let api_version = info.gvr.api_version();
+    let wrong_version = !object.api_version().is_empty() && object.api_version() != api_version;
+    let wrong_kind = !object.kind().is_empty() && object.kind() != info.kind;
+    if wrong_version {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({}) does not match the expected API version ({api_version})",
+            object.api_version()
+        )));
+    }
+    if wrong_kind {
+        return Err(ApiError::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}",
+            object.kind(),
+            info.gvr.version,
+            info.kind
+        )));
+    }
+    object.set("apiVersion", api_version.into());
+    object.set("kind", Value::from(Cow::into_owned(info.kind.clone())));
+    Ok(())
+}
+
+fn check_namespace(call: &Call, object: &mut Object) -> Result<(), ApiError> {
+    let namespace = object.namespace();
+    if namespace == call.namespace {
+        return Ok(());
+    }
+    if namespace.is_empty() {
+        object.set_meta("namespace", call.namespace.clone());
+        return Ok(());
+    }
+    let message = if call.info.gvr.namespaced {
+        "the namespace of the provided object does not match the namespace sent on the request"
+    } else {
+        "a cluster-scoped object has no namespace"
+    };
+    Err(ApiError::bad_request(message))
+}
+
+fn check_name(call: &Call, object: &mut Object) -> Result<(), ApiError> {
+    match object.name() {
+        name if name == call.name => Ok(()),
+        "" => {
+            object.set_meta("name", call.name.clone());
+            Ok(())
+        }
+        name => Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.name
+        ))),
+    }
+}
+
+fn check_preconditions(call: &Call, old: &Stored, object: &Object) -> Result<(), ApiError> {
+    let version = object.resource_version();
+    if !version.is_empty() && version != "0" && version != old.object.resource_version() {
+        return Err(ApiError::modified(&call.info.gvr, &call.name));
+    }
+    check_uid(call, object.uid(), &old.object)
+}
+
+/// An empty `uid` asks for nothing.
+pub(super) fn check_uid(call: &Call, uid: &str, old: &Object) -> Result<(), ApiError> {
+    if uid.is_empty() || uid == old.uid() {
+        return Ok(());
+    }
+    let why = format!(
+        "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+        old.uid()
+    );
+    let error = ApiError::conflict(&call.info.gvr, &call.name, why);
+    debug_assert_eq!(error.reason, Reason::Conflict);
+    Err(error)
+}
+
+/// The main resource leaves `status` alone.
+fn main_of(call: &Call, old: &Stored, mut object: Object) -> Object {
+    if call.info.meta.status {
+        match old.object.get("status") {
+            Some(status) => object.set("status", status.clone()),
+            None => {
+                object.remove("status");
+            }
+        }
+    }
+    meta::keep_system_fields(&mut object, &old.object);
+    object
+}
+
+/// `/status` leaves everything else alone.
+fn status_of(old: &Stored, mut object: Object) -> Object {
+    meta::keep_all_but_status_fields(&mut object, &old.object);
+    let status = object.remove("status").filter(|status| !status.is_null());
+    let mut merged = old.object.clone();
+    *merged.meta_mut() = object.meta().clone();
+    match status {
+        Some(status) => merged.set("status", status),
+        None => {
+            merged.remove("status");
+        }
+    }
+    merged
+}
+
+/// `/finalize` of a Namespace writes `spec.finalizers` only.
+fn finalizers_of(old: &Stored, object: Object) -> Object {
+    let finalizers = object.at(&["spec", "finalizers"]).cloned();
+    let mut merged = old.object.clone();
+    let spec =
+        merged.fields_mut().entry("spec").or_insert_with(|| Value::Object(Default::default()));
+    if let Some(spec) = spec.as_object_mut() {
+        match finalizers {
+            Some(finalizers) => spec.insert("finalizers".into(), finalizers),
+            None => spec.remove("finalizers"),
+        };
+    }
+    merged
+}
+
+/// Whether anything but metadata and status differs.
+fn differs_in_spec(new: &Object, old: &Object) -> bool {
+    let rest = |object: &Object| -> Vec<(String, Value)> {
+        let fields = object.fields().iter();
+        let spec = fields.filter(|(field, _)| !matches!(field.as_str(), "metadata" | "status"));
+        spec.map(|(field, value)| (field.clone(), value.clone())).collect()
+    };
+    rest(new) != rest(old)
+}

@@ -1,0 +1,51 @@
+//! `wasmctl push` and `wasmctl images`: the cluster's own registry.
+
+use anyhow::Context;
+use serde_json::Value;
+
+use super::args::PushArgs;
+use super::printer;
+use super::session::Session;
+use crate::images::layout::Interfaces;
+use crate::images::{Reference, push};
+
+/// Larger files are refused by the registry anyway.
+const MAX_WASM_BYTES: u64 = 256 << 20;
+
+pub async fn run(session: &Session, args: &PushArgs) -> anyhow::Result<()> {
+    let place = args.file.display().to_string();
+    let size = std::fs::metadata(&args.file).with_context(|| place.clone())?.len();
+    anyhow::ensure!(size <= MAX_WASM_BYTES, "{place} is larger than {} MiB", MAX_WASM_BYTES >> 20);
+    let wasm = std::fs::read(&args.file).with_context(|| place.clone())?;
+    let image: Reference = args.image.parse()?;
+    let pushed = push::push(&session.remote, &image, wasm.into(), Interfaces::default())
+        .await
+        .context(place)?;
+    Ok(printer::line(&format!("pushed {} ({size} bytes, {})", args.image, pushed.digest))?)
+}
+
+pub async fn images(session: &Session) -> anyhow::Result<()> {
+    let catalog = session.get_json("/v2/_catalog").await?;
+    let mut rows = vec![["IMAGE", "TAG", "DIGEST", "SIZE"].map(str::to_string).to_vec()];
+    for name in strings(&catalog, "repositories") {
+        let tags = session.get_json(&format!("/v2/{name}/tags/list")).await?;
+        for tag in strings(&tags, "tags") {
+            let path = format!("/v2/{name}/manifests/{tag}");
+            let headers = [("accept", "application/vnd.oci.image.manifest.v1+json")];
+            let answer = session.remote.send(http::Method::GET, &path, &headers, "").await?;
+            let digest = answer.headers.get("docker-content-digest");
+            let digest = digest.and_then(|d| d.to_str().ok()).unwrap_or_default().to_string();
+            let manifest: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            let size =
+                manifest.pointer("/layers/0/size").and_then(Value::as_u64).unwrap_or_default();
+            let short = digest.get(..19).unwrap_or(&digest).to_string();
+            rows.push(vec![name.clone(), tag, short, size.to_string()]);
+        }
+    }
+    Ok(printer::columns(&rows)?)
+}
+
+fn strings(value: &Value, field: &str) -> Vec<String> {
+    let list = value.get(field).and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(|v| Some(v.as_str()?.to_string())).collect()
+}

@@ -1,0 +1,289 @@
+//! `wasmctl rollout`: status, history, undo, restart, pause, resume of Deployments.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use http::Method;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::args::{RolloutAction, RolloutArgs};
+use super::discovery::text;
+use super::get::Events;
+use super::printer;
+use super::selection::{self, Selected};
+use super::session::Session;
+use crate::client::remote::Query;
+
+const REVISION: &str = "deployment.kubernetes.io/revision";
+const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
+const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
+const HASH_LABEL: &str = "pod-template-hash";
+
+pub async fn run(session: &Session, args: &RolloutArgs) -> anyhow::Result<()> {
+    let (RolloutAction::Status { what, .. }
+    | RolloutAction::History { what, .. }
+    | RolloutAction::Undo { what, .. }
+    | RolloutAction::Restart { what }
+    | RolloutAction::Pause { what }
+    | RolloutAction::Resume { what }) = &args.action;
+    for one in selection::named(session, what).await? {
+        if one.resource.kind != "Deployment" {
+            bail!("{} has no rollout; Deployments have", one.title());
+        }
+        let rollout = Rollout { session, path: one.path(Some(&session.namespace)), one };
+        match &args.action {
+            RolloutAction::Status { timeout, .. } => rollout.status(*timeout).await?,
+            RolloutAction::History { revision, .. } => rollout.history(*revision).await?,
+            RolloutAction::Undo { to_revision, .. } => rollout.undo(*to_revision).await?,
+            RolloutAction::Restart { .. } => rollout.restart().await?,
+            RolloutAction::Pause { .. } => rollout.pause(true).await?,
+            RolloutAction::Resume { .. } => rollout.pause(false).await?,
+        }
+    }
+    Ok(())
+}
+
+struct Rollout<'a> {
+    session: &'a Session,
+    one: Selected,
+    path: String,
+}
+
+/// How far a rollout is.
+#[derive(Debug, PartialEq)]
+enum Progress {
+    Waiting(String),
+    Done(String),
+    Failed(String),
+}
+
+/// The judgement that `kubectl rollout status` makes of a Deployment.
+fn progress(deployment: &Value) -> Progress {
+    let name = text(deployment, "/metadata/name");
+    let number = |path: &str| deployment.pointer(path).and_then(Value::as_i64).unwrap_or_default();
+    if number("/metadata/generation") > number("/status/observedGeneration") {
+        return Progress::Waiting("Waiting for deployment spec update to be observed...".into());
+    }
+    let conditions = deployment.pointer("/status/conditions").and_then(Value::as_array);
+    let late = conditions.into_iter().flatten().any(|condition| {
+        text(condition, "/type") == "Progressing"
+            && text(condition, "/reason") == "ProgressDeadlineExceeded"
+    });
+    if late {
+        return Progress::Failed(format!("deployment {name:?} exceeded its progress deadline"));
+    }
+    let wanted = deployment.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
+    let (updated, total) = (number("/status/updatedReplicas"), number("/status/replicas"));
+    let available = number("/status/availableReplicas");
+    let waiting = |what: String| {
+        Progress::Waiting(format!("Waiting for deployment {name:?} rollout to finish: {what}..."))
+    };
+    if updated < wanted {
+        return waiting(format!("{updated} out of {wanted} new replicas have been updated"));
+    }
+    if total > updated {
+        return waiting(format!("{} old replicas are pending termination", total - updated));
+    }
+    if available < updated {
+        return waiting(format!("{available} of {updated} updated replicas are available"));
+    }
+    Progress::Done(format!("deployment {name:?} successfully rolled out"))
+}
+
+impl Rollout<'_> {
+    async fn deployment(&self) -> anyhow::Result<Value> {
+        Ok(self.session.get_json(&self.path).await?)
+    }
+
+    async fn status(&self, timeout: Option<u64>) -> anyhow::Result<()> {
+        let Some(seconds) = timeout else { return self.follow().await };
+        match tokio::time::timeout(Duration::from_secs(seconds), self.follow()).await {
+            Ok(done) => done,
+            Err(_) => bail!("timed out after {seconds} seconds"),
+        }
+    }
+
+    async fn follow(&self) -> anyhow::Result<()> {
+        let mut last = String::new();
+        loop {
+            let deployment = self.deployment().await?;
+            if tell(&deployment, &mut last)? {
+                return Ok(());
+            }
+            let mut query = Query::default();
+            query.add("watch", "true");
+            query.add(
+                "fieldSelector",
+                &format!("metadata.name={}", text(&deployment, "/metadata/name")),
+            );
+            query.add("resourceVersion", text(&deployment, "/metadata/resourceVersion"));
+            let namespace = Some(self.session.namespace.as_str());
+            let path = query.on(&self.one.resource.gvr.path(namespace, None, None));
+            let mut events = Events::open(self.session, &path, "application/json").await?;
+            while let Some((kind, deployment)) = events.next().await? {
+                if kind == "DELETED" {
+                    bail!("{} was deleted", self.one.title());
+                }
+                if tell(&deployment, &mut last)? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The ReplicaSets of the Deployment by revision.
+    async fn revisions(&self, deployment: &Value) -> anyhow::Result<Vec<(i64, Value)>> {
+        let path = format!("/apis/apps/v1/namespaces/{}/replicasets", self.session.namespace);
+        let mut list = self.session.get_json(&path).await?;
+        let uid = text(deployment, "/metadata/uid");
+        let items = match list.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) => items,
+            _ => Vec::new(),
+        };
+        let mut revisions: Vec<(i64, Value)> = items
+            .into_iter()
+            .filter(|set| {
+                let owners = set.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+                owners.into_iter().flatten().any(|owner| text(owner, "/uid") == uid)
+            })
+            .filter_map(|set| {
+                let revision = annotation(&set, REVISION).parse().ok()?;
+                Some((revision, set))
+            })
+            .collect();
+        revisions.sort_by_key(|(revision, _)| *revision);
+        Ok(revisions)
+    }
+
+    async fn history(&self, revision: Option<i64>) -> anyhow::Result<()> {
+        let revisions = self.revisions(&self.deployment().await?).await?;
+        if let Some(wanted) = revision {
+            let found = revisions.iter().find(|(revision, _)| *revision == wanted);
+            let (_, set) = found.with_context(|| format!("there is no revision {wanted}"))?;
+            printer::line(&format!("{} with revision #{wanted}", self.one.title()))?;
+            return Ok(printer::raw(serde_yaml::to_string(&template(set))?.as_bytes())?);
+        }
+        printer::line(&self.one.title())?;
+        let mut rows = vec![vec!["REVISION".to_string(), "IMAGES".into(), "CHANGE-CAUSE".into()]];
+        for (revision, set) in &revisions {
+            let containers =
+                set.pointer("/spec/template/spec/containers").and_then(Value::as_array);
+            let images: Vec<&str> =
+                containers.into_iter().flatten().map(|c| text(c, "/image")).collect();
+            let cause = annotation(set, CHANGE_CAUSE);
+            let cause = if cause.is_empty() { "<none>" } else { cause };
+            rows.push(vec![revision.to_string(), images.join(","), cause.to_string()]);
+        }
+        Ok(printer::columns(&rows)?)
+    }
+
+    async fn undo(&self, to_revision: i64) -> anyhow::Result<()> {
+        let deployment = self.deployment().await?;
+        if deployment.pointer("/spec/paused").and_then(Value::as_bool) == Some(true) {
+            bail!("{} is paused; resume it first", self.one.title());
+        }
+        let revisions = self.revisions(&deployment).await?;
+        let current: i64 = annotation(&deployment, REVISION).parse().unwrap_or_default();
+        let found = match to_revision {
+            0 => revisions.iter().rev().find(|(revision, _)| *revision < current),
+            wanted => revisions.iter().find(|(revision, _)| *revision == wanted),
+        };
+        let (revision, set) = found.context("there is no such earlier revision")?;
+        if *revision == current {
+            return Ok(printer::line(&format!(
+                "{} skipped rollback (the template is that of revision {current} already)",
+                self.one.title()
+            ))?);
+        }
+        // The version in the patch makes the answer a conflict if somebody else changed it.
+        let patch = json!([
+            {"op": "test", "path": "/metadata/resourceVersion",
+             "value": deployment["metadata"]["resourceVersion"]},
+            {"op": "replace", "path": "/spec/template", "value": template(set)},
+        ]);
+        self.patch("application/json-patch+json", &patch).await?;
+        Ok(printer::line(&format!("{} rolled back", self.one.title()))?)
+    }
+
+    async fn restart(&self) -> anyhow::Result<()> {
+        let deployment = self.deployment().await?;
+        if deployment.pointer("/spec/paused").and_then(Value::as_bool) == Some(true) {
+            bail!("{} is paused; resume it first", self.one.title());
+        }
+        let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let patch =
+            json!({"spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: now}}}}});
+        self.patch("application/strategic-merge-patch+json", &patch).await?;
+        Ok(printer::line(&format!("{} restarted", self.one.title()))?)
+    }
+
+    async fn pause(&self, paused: bool) -> anyhow::Result<()> {
+        let patch = json!({"spec": {"paused": paused}});
+        self.patch("application/strategic-merge-patch+json", &patch).await?;
+        let what = if paused { "paused" } else { "resumed" };
+        Ok(printer::line(&format!("{} {what}", self.one.title()))?)
+    }
+
+    async fn patch(&self, content_type: &str, patch: &Value) -> anyhow::Result<()> {
+        let path = format!("{}?fieldManager=wasmctl-rollout", self.path);
+        let body = Some((content_type, patch.to_string().into_bytes()));
+        self.session.json(Method::PATCH, &path, body).await?;
+        Ok(())
+    }
+}
+
+/// Prints the progress when it has changed; whether the rollout is done.
+fn tell(deployment: &Value, last: &mut String) -> anyhow::Result<bool> {
+    let (message, done) = match progress(deployment) {
+        Progress::Waiting(message) => (message, false),
+        Progress::Done(message) => (message, true),
+        Progress::Failed(message) => bail!(message),
+    };
+    if message != *last {
+        printer::line(&message)?;
+        *last = message;
+    }
+    Ok(done)
+}
+
+fn annotation<'a>(object: &'a Value, name: &str) -> &'a str {
+    let annotations = object.pointer("/metadata/annotations");
+    annotations.and_then(|a| a.get(name)).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A ReplicaSet's pod template without the label that the Deployment's controller adds.
+fn template(set: &Value) -> Value {
+    let mut template = set.pointer("/spec/template").cloned().unwrap_or_default();
+    if let Some(labels) = template.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
+        labels.remove(HASH_LABEL);
+    }
+    template
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployment(updated: i64, total: i64, available: i64) -> Value {
+        json!({"metadata": {"name": "web", "generation": 2}, "spec": {"replicas": 3},
+            "status": {"observedGeneration": 2, "updatedReplicas": updated, "replicas": total,
+                "availableReplicas": available}})
+    }
+
+    #[test]
+    fn progress_as_kubectl_tells_it() {
+        let waiting = |d: Value| match progress(&d) {
+            Progress::Waiting(text) => text,
+            other => panic!("{other:?}"),
+        };
+        assert!(waiting(deployment(1, 4, 3)).contains("1 out of 3 new replicas have been updated"));
+        assert!(waiting(deployment(3, 4, 3)).contains("1 old replicas are pending termination"));
+        assert!(waiting(deployment(3, 3, 2)).contains("2 of 3 updated replicas are available"));
+        let done = Progress::Done("deployment \"web\" successfully rolled out".into());
+        assert_eq!(progress(&deployment(3, 3, 3)), done);
+        let mut unseen = deployment(3, 3, 3);
+        unseen["metadata"]["generation"] = json!(3);
+        assert!(waiting(unseen).contains("spec update to be observed"));
+    }
+}

@@ -1,0 +1,215 @@
+//! One kind's objects and their indexes; knows nothing of watches or listeners.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use tokio::time::Instant;
+
+use super::AnyObject;
+use crate::api::ObjectKey;
+use crate::api::resource::{Gvr, Kind};
+
+/// One kind's objects and indexes.
+pub(super) struct Table<T> {
+    objects: BTreeMap<ObjectKey, Kept<T>>,
+    /// Owner's uid → dependents.
+    owned: HashMap<String, BTreeSet<ObjectKey>>,
+    /// The objects without a controlling owner.
+    orphans: BTreeSet<ObjectKey>,
+    /// [`Kind::index`] → objects.
+    indexed: HashMap<String, BTreeSet<ObjectKey>>,
+    /// The newest revision seen.
+    pub(super) revision: u64,
+    /// Listed at least once.
+    pub(super) synced: bool,
+}
+
+/// An object and when its present version arrived, on the monotonic clock.
+struct Kept<T> {
+    object: Arc<T>,
+    since: Instant,
+}
+
+/// A table without its type.
+pub(super) trait AnyTable: Send + Sync {
+    fn as_any(&self) -> &dyn Any;
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+    fn resource(&self) -> Gvr;
+    fn kind(&self) -> &'static str;
+    fn api_version(&self) -> &'static str;
+    fn revision(&self) -> u64;
+    fn synced(&self) -> bool;
+    fn owned_by(&self, uid: &str) -> Vec<Arc<dyn AnyObject>>;
+    fn object(&self, key: &ObjectKey) -> Option<Arc<dyn AnyObject>>;
+    fn in_namespace(&self, namespace: &str) -> Vec<Arc<dyn AnyObject>>;
+    fn keys(&self) -> Vec<ObjectKey>;
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Table {
+            objects: BTreeMap::new(),
+            owned: HashMap::new(),
+            orphans: BTreeSet::new(),
+            indexed: HashMap::new(),
+            revision: 0,
+            synced: false,
+        }
+    }
+}
+
+impl<T: Kind> Table<T> {
+    /// Sets or removes an object and answers with the one before.
+    pub(super) fn put(
+        &mut self,
+        key: ObjectKey,
+        object: Option<Arc<T>>,
+        now: Instant,
+    ) -> Option<Arc<T>> {
+        let old = match &object {
+            Some(new) => self.insert(key.clone(), new.clone(), now),
+            None => self.objects.remove(&key).map(|kept| kept.object),
+        };
+        if let Some(old) = &old {
+            for uid in owner_uids(old.metadata()) {
+                unindex(&mut self.owned, uid, &key);
+            }
+            self.orphans.remove(&key);
+            if let Some(value) = old.index() {
+                unindex(&mut self.indexed, &value, &key);
+            }
+        }
+        if let Some(new) = &object {
+            for uid in owner_uids(new.metadata()) {
+                self.owned.entry(uid.to_string()).or_default().insert(key.clone());
+            }
+            if is_orphan(new.metadata()) {
+                self.orphans.insert(key.clone());
+            }
+            if let Some(value) = new.index() {
+                self.indexed.entry(value).or_default().insert(key);
+            }
+        }
+        old
+    }
+
+    /// A duplicate of the version held keeps its time of arrival: it tells nothing new.
+    fn insert(&mut self, key: ObjectKey, object: Arc<T>, now: Instant) -> Option<Arc<T>> {
+        let version = object.metadata().resource_version.clone();
+        let since = match self.objects.get(&key) {
+            Some(kept) if kept.object.metadata().resource_version == version => kept.since,
+            _ => now,
+        };
+        self.objects.insert(key, Kept { object, since }).map(|kept| kept.object)
+    }
+
+    pub(super) fn get(&self, key: &ObjectKey) -> Option<&Arc<T>> {
+        self.objects.get(key).map(|kept| &kept.object)
+    }
+
+    pub(super) fn since(&self, key: &ObjectKey) -> Option<Instant> {
+        self.objects.get(key).map(|kept| kept.since)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.objects.values().map(|kept| &kept.object)
+    }
+
+    pub(super) fn owned<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Arc<T>> + use<'a, T> {
+        self.pick(self.owned.get(uid))
+    }
+
+    pub(super) fn indexed<'a>(
+        &'a self,
+        value: &str,
+    ) -> impl Iterator<Item = &'a Arc<T>> + use<'a, T> {
+        self.pick(self.indexed.get(value))
+    }
+
+    pub(super) fn orphans<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<T>> {
+        let keys = self.orphans.range(ObjectKey::new(namespace, "")..);
+        keys.take_while(move |key| key.namespace == namespace).filter_map(|key| self.get(key))
+    }
+
+    fn pick<'a>(
+        &'a self,
+        keys: Option<&'a BTreeSet<ObjectKey>>,
+    ) -> impl Iterator<Item = &'a Arc<T>> {
+        keys.into_iter().flatten().filter_map(|key| self.get(key))
+    }
+
+    pub(super) fn range<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<T>> {
+        let first = ObjectKey::new(namespace, "");
+        let all = self.objects.range(first..);
+        all.take_while(move |(key, _)| key.namespace == namespace).map(|(_, kept)| &kept.object)
+    }
+}
+
+fn owner_uids(meta: &ObjectMeta) -> impl Iterator<Item = &str> {
+    meta.owner_references.iter().flatten().map(|owner| owner.uid.as_str())
+}
+
+fn is_orphan(meta: &ObjectMeta) -> bool {
+    !meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true))
+}
+
+fn unindex(index: &mut HashMap<String, BTreeSet<ObjectKey>>, value: &str, key: &ObjectKey) {
+    if let Some(keys) = index.get_mut(value) {
+        keys.remove(key);
+        if keys.is_empty() {
+            index.remove(value);
+        }
+    }
+}
+
+impl<T: Kind> AnyTable for Table<T> {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn resource(&self) -> Gvr {
+        Gvr::of::<T>()
+    }
+
+    fn kind(&self) -> &'static str {
+        T::KIND
+    }
+
+    fn api_version(&self) -> &'static str {
+        T::API_VERSION
+    }
+
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn synced(&self) -> bool {
+        self.synced
+    }
+
+    fn owned_by(&self, uid: &str) -> Vec<Arc<dyn AnyObject>> {
+        self.owned(uid).map(|o| o.clone() as Arc<dyn AnyObject>).collect()
+    }
+
+    fn object(&self, key: &ObjectKey) -> Option<Arc<dyn AnyObject>> {
+        self.get(key).map(|o| o.clone() as Arc<dyn AnyObject>)
+    }
+
+    fn in_namespace(&self, namespace: &str) -> Vec<Arc<dyn AnyObject>> {
+        self.range(namespace).map(|o| o.clone() as Arc<dyn AnyObject>).collect()
+    }
+
+    fn keys(&self) -> Vec<ObjectKey> {
+        self.objects.keys().cloned().collect()
+    }
+}

@@ -1,0 +1,421 @@
+//! The API over HTTPS, on kube-client: kubeconfig, TLS and credentials are its part; requests,
+//! Status errors and watch streams are ours, so that callers cannot tell it from the API server
+//! in the same process.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use kube::client::Body;
+use serde_json::{Value, json, value::RawValue};
+
+use super::{
+    Api, DeleteOptions, ListOptions, Patch, RawList, Target, WatchEvent, WatchOptions, WatchStream,
+    WriteOptions,
+};
+use crate::api::error::Reason;
+use crate::api::{ApiError, Object, Raw};
+
+/// The longest answer that is read at once; larger lists come in pages.
+const MAX_ANSWER_BYTES: usize = 512 << 20;
+/// The longest event of a watch.
+const MAX_EVENT_BYTES: usize = 8 << 20;
+/// The time to an answer's head and body for everything but streams.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A connection to an API server; cheap to clone.
+#[derive(Clone)]
+pub struct Remote {
+    client: kube::Client,
+}
+
+/// The answer of a plain HTTP request.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: http::HeaderMap,
+    pub body: Bytes,
+}
+
+impl Remote {
+    /// Connects as a kubeconfig says. Nothing is sent yet.
+    pub fn new(config: kube::Config) -> Result<Remote, ApiError> {
+        install_crypto();
+        kube::Client::try_from(config).map(|client| Remote { client }).map_err(|e| unreachable_(&e))
+    }
+
+    /// Sends a request with a whole body and reads the whole answer. HTTP errors are answers.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, ApiError> {
+        let work = async {
+            let (parts, body) = self.open(method, path, headers, body.into()).await?.into_parts();
+            let body = collect(body).await?;
+            Ok(Answer { status: parts.status, headers: parts.headers, body })
+        };
+        let late = |_| ApiError::new(504, Reason::Timeout, "the API server did not answer in time");
+        tokio::time::timeout(REQUEST_TIMEOUT, work).await.map_err(late)?
+    }
+
+    /// Sends a request and answers with the body as it comes; HTTP errors are errors.
+    pub async fn stream(&self, path: &str) -> Result<Body, ApiError> {
+        self.stream_as(path, "application/json, */*").await
+    }
+
+    /// [`Remote::stream`] with an Accept header.
+    pub async fn stream_as(&self, path: &str, accept: &str) -> Result<Body, ApiError> {
+        let headers = [("accept", accept)];
+        let response = self.open(Method::GET, path, &headers, Bytes::new()).await?;
+        if response.status().is_success() {
+            return Ok(response.into_body());
+        }
+        let code = response.status().as_u16();
+        let body = collect(response.into_body()).await?;
+        Err(ApiError::from_response(code, &body))
+    }
+
+    /// Upgrades a connection to `protocol` and gives its two-way byte stream.
+    pub async fn upgrade(
+        &self,
+        path: &str,
+        protocol: &str,
+    ) -> Result<TokioIo<hyper::upgrade::Upgraded>, ApiError> {
+        let headers = [("connection", "Upgrade"), ("upgrade", protocol)];
+        let response = self.open(Method::GET, path, &headers, Bytes::new()).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let code = response.status().as_u16();
+            let body = collect(response.into_body()).await?;
+            return Err(ApiError::from_response(code, &body));
+        }
+        let upgraded = hyper::upgrade::on(response).await.map_err(|e| unreachable_(&e))?;
+        Ok(TokioIo::new(upgraded))
+    }
+
+    async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<http::Response<Body>, ApiError> {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request
+            .body(Body::from(body.to_vec()))
+            .map_err(|e| ApiError::bad_request(format!("{path}: {e}")))?;
+        self.client.send(request).await.map_err(|e| unreachable_(&e))
+    }
+
+    /// Sends a request whose answer is an object or a Status.
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: impl Into<Bytes>,
+    ) -> Result<Bytes, ApiError> {
+        let headers = [("accept", "application/json"), ("content-type", content_type)];
+        let answer = self.send(method, path, &headers, body).await?;
+        if answer.status.is_success() {
+            Ok(answer.body)
+        } else {
+            Err(ApiError::from_response(answer.status.as_u16(), &answer.body))
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Api for Remote {
+    async fn get(&self, target: &Target) -> Result<Raw, ApiError> {
+        self.call(Method::GET, &target.path(), JSON, Bytes::new()).await.map(Raw)
+    }
+
+    async fn list(&self, target: &Target, options: &ListOptions) -> Result<RawList, ApiError> {
+        let mut query = Query::default();
+        query.add("labelSelector", &options.label_selector);
+        query.add("fieldSelector", &options.field_selector);
+        query.add("continue", &options.continue_token);
+        query.add("resourceVersion", &options.resource_version);
+        query.add("resourceVersionMatch", &options.resource_version_match);
+        if options.limit > 0 {
+            query.add("limit", &options.limit.to_string());
+        }
+        let path = query.on(&target.path());
+        let body = self.call(Method::GET, &path, JSON, Bytes::new()).await?;
+        read_list(&body)
+    }
+
+    async fn watch(
+        &self,
+        target: &Target,
+        options: &WatchOptions,
+    ) -> Result<WatchStream, ApiError> {
+        let mut query = Query::default();
+        query.add("watch", "true");
+        query.add("labelSelector", &options.label_selector);
+        query.add("fieldSelector", &options.field_selector);
+        query.add("resourceVersion", &options.resource_version);
+        if options.bookmarks {
+            query.add("allowWatchBookmarks", "true");
+        }
+        if let Some(timeout) = options.timeout {
+            query.add("timeoutSeconds", &timeout.as_secs().to_string());
+        }
+        let body = self.stream(&query.on(&target.path())).await?;
+        Ok(watch_stream(body))
+    }
+
+    async fn create(
+        &self,
+        target: &Target,
+        object: Object,
+        options: &WriteOptions,
+    ) -> Result<Raw, ApiError> {
+        let path = write_query(options).on(&target.path());
+        self.call(Method::POST, &path, JSON, object.to_json()).await.map(Raw)
+    }
+
+    async fn update(
+        &self,
+        target: &Target,
+        object: Object,
+        options: &WriteOptions,
+    ) -> Result<Raw, ApiError> {
+        let path = write_query(options).on(&target.path());
+        self.call(Method::PUT, &path, JSON, object.to_json()).await.map(Raw)
+    }
+
+    async fn patch(
+        &self,
+        target: &Target,
+        patch: Patch,
+        options: &WriteOptions,
+    ) -> Result<Raw, ApiError> {
+        let path = write_query(options).on(&target.path());
+        let (content_type, body) = match patch {
+            Patch::Json(body) => ("application/json-patch+json", body),
+            Patch::Merge(body) => ("application/merge-patch+json", body),
+            Patch::Strategic(body) => ("application/strategic-merge-patch+json", body),
+        };
+        self.call(Method::PATCH, &path, content_type, body.to_string()).await.map(Raw)
+    }
+
+    async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Raw, ApiError> {
+        let body = delete_body(options).to_string();
+        self.call(Method::DELETE, &target.path(), JSON, body).await.map(Raw)
+    }
+
+    async fn get_bytes(&self, path: &str) -> Result<Bytes, ApiError> {
+        let headers = [("accept", "*/*")];
+        let answer = self.send(Method::GET, path, &headers, Bytes::new()).await?;
+        if answer.status.is_success() {
+            Ok(answer.body)
+        } else {
+            Err(ApiError::from_response(answer.status.as_u16(), &answer.body))
+        }
+    }
+}
+
+const JSON: &str = "application/json";
+
+/// Makes ring the process's TLS provider, once.
+pub fn install_crypto() {
+    // An error means that a provider is installed already, which is what is wanted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// `DeleteOptions` as JSON.
+pub fn delete_body(options: &DeleteOptions) -> Value {
+    let mut body = json!({"kind": "DeleteOptions", "apiVersion": "v1"});
+    if let Some(grace) = options.grace_period_seconds {
+        body["gracePeriodSeconds"] = json!(grace);
+    }
+    if let Some(policy) = options.propagation_policy {
+        body["propagationPolicy"] = json!(policy);
+    }
+    if let Some(uid) = &options.uid {
+        body["preconditions"]["uid"] = json!(uid);
+    }
+    if let Some(version) = &options.resource_version {
+        body["preconditions"]["resourceVersion"] = json!(version);
+    }
+    if options.dry_run {
+        body["dryRun"] = json!(["All"]);
+    }
+    body
+}
+
+fn write_query(options: &WriteOptions) -> Query {
+    let mut query = Query::default();
+    query.add("fieldManager", &options.field_manager);
+    if options.dry_run {
+        query.add("dryRun", "All");
+    }
+    query
+}
+
+/// A query string with its values escaped; empty values are left out.
+#[derive(Default)]
+pub struct Query(String);
+
+impl Query {
+    pub fn add(&mut self, name: &str, value: &str) {
+        if value.is_empty() {
+            return;
+        }
+        self.0.push(if self.0.is_empty() { '?' } else { '&' });
+        self.0.push_str(name);
+        self.0.push('=');
+        for byte in value.bytes() {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    self.0.push(byte as char);
+                }
+                other => self.0.push_str(&format!("%{other:02X}")),
+            }
+        }
+    }
+
+    /// The path with the query.
+    pub fn on(&self, path: &str) -> String {
+        format!("{path}{}", self.0)
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct ListBody<'a> {
+    #[serde(default)]
+    metadata: ListMeta,
+    #[serde(borrow, default)]
+    items: Vec<&'a RawValue>,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ListMeta {
+    resource_version: String,
+    #[serde(rename = "continue")]
+    continue_token: String,
+    remaining_item_count: Option<u64>,
+}
+
+fn read_list(body: &Bytes) -> Result<RawList, ApiError> {
+    let list: ListBody = serde_json::from_slice(body)
+        .map_err(|e| ApiError::internal(format!("the list cannot be read: {e}")))?;
+    let items = list.items.iter().map(|item| Raw(body.slice_ref(item.get().as_bytes()))).collect();
+    Ok(RawList {
+        resource_version: list.metadata.resource_version,
+        continue_token: list.metadata.continue_token,
+        remaining: list.metadata.remaining_item_count,
+        items,
+    })
+}
+
+#[derive(serde::Deserialize)]
+struct EventBody<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+/// One line of a watch.
+fn read_event(line: &[u8]) -> Result<WatchEvent, ApiError> {
+    let bad = |e| ApiError::internal(format!("the watch event cannot be read: {e}"));
+    let event: EventBody = serde_json::from_slice(line).map_err(bad)?;
+    let raw = || Raw(Bytes::copy_from_slice(event.object.get().as_bytes()));
+    match event.kind {
+        "ADDED" => Ok(WatchEvent::Added(raw())),
+        "MODIFIED" => Ok(WatchEvent::Modified(raw())),
+        "DELETED" => Ok(WatchEvent::Deleted(raw())),
+        "BOOKMARK" => Ok(WatchEvent::Bookmark(raw().object()?.resource_version().to_string())),
+        "ERROR" => Err(ApiError::from_response(500, event.object.get().as_bytes())),
+        other => Err(ApiError::internal(format!("a watch event has the unknown type {other:?}"))),
+    }
+}
+
+/// Cuts a body into events, one a line.
+fn watch_stream(body: Body) -> WatchStream {
+    let state = (body, BytesMut::new());
+    let stream = futures::stream::try_unfold(state, |(mut body, mut buffer)| async move {
+        loop {
+            if let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+                let line = buffer.split_to(end + 1);
+                if line.len() > 1 {
+                    return Ok(Some((read_event(&line)?, (body, buffer))));
+                }
+                continue;
+            }
+            if buffer.len() > MAX_EVENT_BYTES {
+                return Err(ApiError::internal("a watch event is too long"));
+            }
+            match body.frame().await {
+                Some(frame) => {
+                    if let Ok(data) = frame.map_err(|e| unreachable_(&e))?.into_data() {
+                        buffer.extend_from_slice(&data);
+                    }
+                }
+                None => return Ok(None),
+            }
+        }
+    });
+    stream.boxed()
+}
+
+async fn collect(body: Body) -> Result<Bytes, ApiError> {
+    let limited = http_body_util::Limited::new(body, MAX_ANSWER_BYTES);
+    match limited.collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) => Err(ApiError::unavailable(format!("the answer was cut off: {error}"))),
+    }
+}
+
+/// A transport error with its whole chain: the last cause is what helps.
+fn unreachable_(error: &(dyn std::error::Error + 'static)) -> ApiError {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    ApiError::unavailable(format!("cannot reach the API server: {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_and_events_are_read_without_decoding_items() {
+        let body = Bytes::from_static(
+            br#"{"kind":"PodList","metadata":{"resourceVersion":"7","continue":"t"},"items":[{"a": 1}]}"#,
+        );
+        let list = read_list(&body).unwrap();
+        assert_eq!((list.resource_version.as_str(), list.continue_token.as_str()), ("7", "t"));
+        assert_eq!(list.items[0].0, r#"{"a": 1}"#);
+        let event =
+            read_event(br#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"9"}}}"#);
+        assert_eq!(event.unwrap(), WatchEvent::Bookmark("9".into()));
+        let gone = br#"{"type":"ERROR","object":{"kind":"Status","reason":"Expired","code":410}}"#;
+        assert!(read_event(gone).unwrap_err().is_expired());
+    }
+
+    #[test]
+    fn query_values_are_escaped() {
+        let mut query = Query::default();
+        query.add("labelSelector", "a in (b,c)");
+        query.add("empty", "");
+        assert_eq!(query.on("/x"), "/x?labelSelector=a%20in%20%28b%2Cc%29");
+    }
+}

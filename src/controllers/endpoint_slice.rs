@@ -1,0 +1,218 @@
+//! EndpointSlice: the pods behind each Service, with what proxies need to know about each. Which
+//! endpoints there should be is decided here; how they are packed into slices in `slices`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::ownership::{labels, name, namespace, uid};
+use super::pods::{is_finished, is_ready, is_terminating, node_name};
+use super::slices::{self, Group, MANAGED_BY, MANAGER, SERVICE_NAME, Wanted};
+use super::{Controller, Plan};
+use crate::api::ObjectKey;
+use crate::api::resource::Gvr;
+use crate::client::cache::{Changed, View};
+
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+pub struct EndpointSliceController;
+
+impl Controller for EndpointSliceController {
+    fn name(&self) -> &'static str {
+        "endpointslice-controller"
+    }
+
+    fn keys(&self, change: &Changed, view: &View) -> Vec<ObjectKey> {
+        if change.resource == Gvr::of::<Service>() {
+            return vec![change.key.clone()];
+        }
+        if change.resource == Gvr::of::<EndpointSlice>() {
+            let (old, new) = change.typed::<EndpointSlice>();
+            let services = [old, new].into_iter().flatten().filter_map(|slice| {
+                let own = labels(&slice.metadata);
+                let managed = own.get(MANAGED_BY).is_some_and(|manager| manager == MANAGER);
+                let service = own.get(SERVICE_NAME).filter(|_| managed)?;
+                Some(ObjectKey::new(namespace(&slice.metadata), service.as_str()))
+            });
+            let mut keys: Vec<ObjectKey> = services.collect();
+            keys.dedup();
+            return keys;
+        }
+        let (old, new) = change.typed::<Pod>();
+        if old.is_none() && new.is_none() || old.map(Facts::of) == new.map(Facts::of) {
+            return Vec::new();
+        }
+        let pods = [old, new];
+        let selected = |service: &Service| {
+            let spec = service.spec.as_ref();
+            spec.is_some_and(|spec| pods.iter().flatten().any(|pod| selects(spec, pod)))
+        };
+        let services = view.in_namespace::<Service>(&change.key.namespace);
+        services.filter(|s| selected(s)).map(|s| ObjectKey::of(&s.metadata)).collect()
+    }
+
+    fn reads(&self) -> Vec<Gvr> {
+        vec![Gvr::of::<Service>(), Gvr::of::<Pod>(), Gvr::of::<EndpointSlice>()]
+    }
+
+    fn reconcile(&self, view: &View, key: &ObjectKey, _now: Timestamp) -> Plan {
+        let mut plan = Plan::nothing();
+        let Some(service) = view.get_key::<Service>(key) else { return plan };
+        let Some(spec) = service.spec.as_ref().filter(|spec| has_selector(spec)) else {
+            return plan;
+        };
+        if service.metadata.deletion_timestamp.is_some() {
+            return plan;
+        }
+        let owned = view.owned_by::<EndpointSlice>(uid(&service.metadata)).map(|slice| &**slice);
+        let managed = |slice: &&EndpointSlice| {
+            labels(&slice.metadata).get(MANAGED_BY).is_some_and(|manager| manager == MANAGER)
+                && slice.metadata.deletion_timestamp.is_none()
+        };
+        let existing = owned.filter(managed).collect();
+        slices::pack(service, wanted(service, spec, view), existing, &mut plan);
+        plan
+    }
+}
+
+/// What of a pod matters to its endpoints.
+#[derive(PartialEq)]
+struct Facts<'a> {
+    ip: Option<&'a str>,
+    node: Option<&'a str>,
+    ready: bool,
+    terminating: bool,
+    finished: bool,
+    labels: &'a BTreeMap<String, String>,
+    uid: &'a str,
+}
+
+impl Facts<'_> {
+    fn of(pod: &Pod) -> Facts<'_> {
+        Facts {
+            ip: pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()),
+            node: node_name(pod),
+            ready: is_ready(pod),
+            terminating: is_terminating(pod),
+            finished: is_finished(pod),
+            labels: labels(&pod.metadata),
+            uid: uid(&pod.metadata),
+        }
+    }
+}
+
+fn has_selector(spec: &ServiceSpec) -> bool {
+    let external = spec.type_.as_deref() == Some("ExternalName");
+    !external && spec.selector.as_ref().is_some_and(|selector| !selector.is_empty())
+}
+
+fn selects(spec: &ServiceSpec, pod: &Pod) -> bool {
+    let own = labels(&pod.metadata);
+    has_selector(spec)
+        && spec.selector.iter().flatten().all(|(key, value)| own.get(key) == Some(value))
+}
+
+/// The endpoints that a Service should have.
+fn wanted(service: &Service, spec: &ServiceSpec, view: &View) -> Wanted {
+    let mut wanted = Wanted::new();
+    let pods = view.in_namespace::<Pod>(namespace(&service.metadata));
+    for pod in pods.filter(|pod| selects(spec, pod) && !is_finished(pod)) {
+        let ports = resolve_ports(spec, pod);
+        for (address_type, address) in addresses(spec, pod) {
+            let endpoint = endpoint(service, spec, pod, address, view);
+            let group = Group::new(address_type, &ports);
+            wanted.entry(group).or_insert_with(|| (ports.clone(), Vec::new())).1.push(endpoint);
+        }
+    }
+    wanted
+}
+
+/// The pod's addresses of the Service's families, one of each.
+fn addresses(spec: &ServiceSpec, pod: &Pod) -> Vec<(&'static str, String)> {
+    let Some(status) = &pod.status else { return Vec::new() };
+    let listed = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
+    let mut found: BTreeMap<&'static str, String> = BTreeMap::new();
+    for text in listed.chain(status.pod_ip.as_deref()) {
+        let family = match text.parse::<IpAddr>() {
+            Ok(IpAddr::V4(_)) => "IPv4",
+            Ok(IpAddr::V6(_)) => "IPv6",
+            Err(_) => continue,
+        };
+        let asked = spec.ip_families.iter().flatten().any(|asked| asked == family);
+        if asked || spec.ip_families.as_ref().is_none_or(|asked| asked.is_empty()) {
+            found.entry(family).or_insert_with(|| text.to_string());
+        }
+    }
+    found.into_iter().collect()
+}
+
+/// The Service's ports as this pod offers them; a named port that it does not have is left out.
+fn resolve_ports(spec: &ServiceSpec, pod: &Pod) -> Vec<EndpointPort> {
+    let resolved = spec.ports.iter().flatten().filter_map(|port| {
+        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
+        Some(EndpointPort {
+            name: Some(port.name.clone().unwrap_or_default()),
+            port: Some(target_port(port, &protocol, pod)?),
+            protocol: Some(protocol),
+            app_protocol: port.app_protocol.clone(),
+        })
+    });
+    resolved.collect()
+}
+
+fn target_port(port: &ServicePort, protocol: &str, pod: &Pod) -> Option<i32> {
+    let wanted = match &port.target_port {
+        None => return Some(port.port),
+        Some(IntOrString::Int(0)) => return Some(port.port),
+        Some(IntOrString::Int(number)) => return Some(*number),
+        Some(IntOrString::String(wanted)) => wanted,
+    };
+    let spec = pod.spec.as_ref()?;
+    let sidecars = spec.init_containers.iter().flatten();
+    let sidecars = sidecars.filter(|one| one.restart_policy.as_deref() == Some("Always"));
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|one| one.ports.iter().flatten());
+    let mut named = ports.filter(|port| {
+        port.name.as_ref() == Some(wanted) && port.protocol.as_deref().unwrap_or("TCP") == protocol
+    });
+    named.next().map(|port| port.container_port)
+}
+
+fn endpoint(
+    service: &Service,
+    spec: &ServiceSpec,
+    pod: &Pod,
+    address: String,
+    view: &View,
+) -> Endpoint {
+    let (serving, terminating) = (is_ready(pod), is_terminating(pod));
+    let ready = spec.publish_not_ready_addresses == Some(true) || (serving && !terminating);
+    let zone = node_name(pod)
+        .and_then(|node| view.get::<Node>("", node))
+        .and_then(|node| labels(&node.metadata).get(ZONE).cloned());
+    let pod_spec = pod.spec.as_ref();
+    let subdomain = pod_spec.and_then(|spec| spec.subdomain.as_deref());
+    let hostname = pod_spec.and_then(|spec| spec.hostname.clone());
+    Endpoint {
+        addresses: vec![address],
+        conditions: Some(EndpointConditions {
+            ready: Some(ready),
+            serving: Some(serving),
+            terminating: Some(terminating),
+        }),
+        hostname: hostname.filter(|_| subdomain == Some(name(&service.metadata))),
+        node_name: node_name(pod).map(str::to_string),
+        target_ref: Some(ObjectReference {
+            kind: Some("Pod".into()),
+            name: pod.metadata.name.clone(),
+            namespace: pod.metadata.namespace.clone(),
+            uid: pod.metadata.uid.clone(),
+            ..ObjectReference::default()
+        }),
+        zone,
+        ..Endpoint::default()
+    }
+}

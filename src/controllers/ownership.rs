@@ -1,0 +1,122 @@
+//! Owner references: who controls an object, adopting orphans and letting go what does not match.
+//! Shared by the controllers that own replicas.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+
+use super::Plan;
+use crate::api::resource::Kind;
+use crate::api::selector::Selector;
+
+static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
+
+/// The labels, empty where there are none.
+pub fn labels(meta: &ObjectMeta) -> &BTreeMap<String, String> {
+    meta.labels.as_ref().unwrap_or(&NO_LABELS)
+}
+
+pub fn annotation<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+    meta.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+pub fn uid(meta: &ObjectMeta) -> &str {
+    meta.uid.as_deref().unwrap_or_default()
+}
+
+pub fn name(meta: &ObjectMeta) -> &str {
+    meta.name.as_deref().unwrap_or_default()
+}
+
+pub fn namespace(meta: &ObjectMeta) -> &str {
+    meta.namespace.as_deref().unwrap_or_default()
+}
+
+/// The reference to the one owner that controls an object.
+pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+}
+
+/// The reference to the controlling owner if that is a `T`.
+pub fn controlled_by_kind<T: Kind>(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    let group = |version: &str| version.split_once('/').map(|(group, _)| group.to_string());
+    controller_of(meta).filter(|owner| {
+        owner.kind == T::KIND && group(&owner.api_version).unwrap_or_default() == T::GROUP
+    })
+}
+
+pub fn is_controlled_by(meta: &ObjectMeta, owner: &ObjectMeta) -> bool {
+    controller_of(meta).is_some_and(|reference| Some(&reference.uid) == owner.uid.as_ref())
+}
+
+/// A reference that makes `owner` the controller.
+pub fn controller_reference<T: Kind>(owner: &T) -> OwnerReference {
+    let meta = owner.metadata();
+    OwnerReference {
+        api_version: T::API_VERSION.into(),
+        kind: T::KIND.into(),
+        name: name(meta).into(),
+        uid: uid(meta).into(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// The selector of a spec; `None` for one that is invalid or would select everything, on which
+/// nothing is safe to do.
+pub fn usable_selector(selector: &LabelSelector) -> Option<Selector> {
+    Selector::from_typed(Some(selector)).ok().filter(|selector| !selector.is_everything())
+}
+
+/// Sorts `candidates` (the owner's dependents and the orphans of its namespace) into those that the owner controls now and
+/// plans to adopt those that match and have no controller, and to release those that it controls
+/// but that do not match. Both come back by their own change; `true` is answered if anything was
+/// planned, so that the caller waits for it before it counts.
+pub fn claim<'a, O: Kind, T: Kind>(
+    owner: &O,
+    selector: &Selector,
+    candidates: impl Iterator<Item = &'a T>,
+    plan: &mut Plan,
+) -> (Vec<&'a T>, bool) {
+    let owner_meta = owner.metadata();
+    let owner_lives = owner_meta.deletion_timestamp.is_none();
+    let (mut owned, mut planned) = (Vec::new(), false);
+    for candidate in candidates {
+        let meta = candidate.metadata();
+        let matches = selector.matches(labels(meta));
+        match controller_of(meta) {
+            Some(reference) if Some(&reference.uid) == owner_meta.uid.as_ref() => {
+                if matches {
+                    owned.push(candidate);
+                } else if owner_lives {
+                    plan.update(&released(candidate, uid(owner_meta)));
+                    planned = true;
+                }
+            }
+            None if matches && owner_lives && meta.deletion_timestamp.is_none() => {
+                plan.update(&adopted(candidate, owner));
+                planned = true;
+            }
+            _ => {}
+        }
+    }
+    (owned, planned)
+}
+
+fn adopted<O: Kind, T: Kind>(object: &T, owner: &O) -> T {
+    let mut object = object.clone();
+    let reference = controller_reference(owner);
+    let owners = object.metadata_mut().owner_references.get_or_insert_default();
+    // The owner may be named already, without controlling.
+    owners.retain(|other| other.uid != reference.uid);
+    owners.push(reference);
+    object
+}
+
+fn released<T: Kind>(object: &T, owner_uid: &str) -> T {
+    let mut object = object.clone();
+    if let Some(owners) = &mut object.metadata_mut().owner_references {
+        owners.retain(|owner| owner.uid != owner_uid);
+    }
+    object
+}

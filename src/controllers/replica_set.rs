@@ -1,0 +1,257 @@
+//! ReplicaSet: as many pods as asked for, adopted where they match and are nobody's, created from
+//! the template otherwise, given up in a sensible order.
+//!
+//! It counts what the view shows; that its own creations and deletions are shown before it counts
+//! again is the driver's barrier. It knows nothing of Deployments, but that sibling ReplicaSets of
+//! one owner are one workload when it chooses pods to give up.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+
+use super::ownership::{
+    claim, controlled_by_kind, controller_of, controller_reference, labels, name, namespace, uid,
+    usable_selector,
+};
+use super::plan::{Action, Outcome};
+use super::pods::{available_in, is_active, is_finished, is_ready, is_terminating};
+use super::{Controller, Plan, pods};
+use crate::api::ObjectKey;
+use crate::api::resource::Gvr;
+use crate::client::cache::{Changed, View};
+use crate::client::event::Notice;
+
+/// Pods created or deleted by one plan; the rest follows with the next, when these were seen.
+const BURST_PODS: usize = 500;
+/// The condition that tells of failed creations or deletions.
+const REPLICA_FAILURE: &str = "ReplicaFailure";
+
+pub struct ReplicaSetController;
+
+impl Controller for ReplicaSetController {
+    fn name(&self) -> &'static str {
+        "replicaset-controller"
+    }
+
+    fn keys(&self, change: &Changed, view: &View) -> Vec<ObjectKey> {
+        if change.resource == Gvr::of::<ReplicaSet>() {
+            return vec![change.key.clone()];
+        }
+        if change.resource != Gvr::of::<Pod>() {
+            return Vec::new();
+        }
+        let mut keys = Vec::new();
+        let (old, new) = change.typed::<Pod>();
+        for pod in [old, new].into_iter().flatten() {
+            keys.extend(owner_key(&pod.metadata));
+        }
+        if let Some(pod) = new.filter(|pod| controller_of(&pod.metadata).is_none()) {
+            keys.extend(matching(pod, view));
+        }
+        keys.dedup();
+        keys
+    }
+
+    fn reads(&self) -> Vec<Gvr> {
+        vec![Gvr::of::<ReplicaSet>(), Gvr::of::<Pod>()]
+    }
+
+    fn reconcile(&self, view: &View, key: &ObjectKey, now: Timestamp) -> Plan {
+        let mut plan = Plan::nothing();
+        let Some(set) = view.get_key::<ReplicaSet>(key) else { return plan };
+        let Some(spec) = &set.spec else { return plan };
+        let Some(selector) = usable_selector(&spec.selector) else {
+            let why = "This ReplicaSet's selector is invalid or would select every pod";
+            plan.notices.push(Notice::warning(&**set, "InvalidSelector", why));
+            return plan;
+        };
+        let owned = view.owned_by::<Pod>(uid(&set.metadata));
+        let candidates = owned.chain(view.orphans::<Pod>(&key.namespace)).map(|pod| &**pod);
+        // Finished pods are neither adopted nor released: they are left to the garbage collector.
+        let candidates = candidates.filter(|pod| !is_finished(pod));
+        let (mine, claimed) = claim(&**set, &selector, candidates, &mut plan);
+        let active: Vec<&Pod> = mine.iter().copied().filter(|pod| is_active(pod)).collect();
+        if !claimed && set.metadata.deletion_timestamp.is_none() {
+            scale(set, &active, view, now, &mut plan);
+        }
+        let satisfied = plan.writes.is_empty();
+        let status = status(set, &mine, &active, satisfied, now);
+        if set.status.as_ref() != Some(&status) {
+            let mut changed = ReplicaSet::clone(set);
+            changed.status = Some(status);
+            plan.update_status(&changed);
+        }
+        if let Some(wait) = next_available(set, &active, now) {
+            plan.again_after(wait);
+        }
+        plan
+    }
+
+    fn settle(&self, view: &View, key: &ObjectKey, outcomes: &[Outcome], now: Timestamp) -> Plan {
+        let mut plan = Plan::nothing();
+        let Some(set) = view.get_key::<ReplicaSet>(key) else { return plan };
+        let pods = Gvr::of::<Pod>();
+        let mut failure = None;
+        for outcome in outcomes.iter().filter(|outcome| outcome.target.resource == pods) {
+            let pod = outcome.target.name.as_deref().unwrap_or_default();
+            let (reason, text) = match (outcome.action, &outcome.result) {
+                (Action::Create, Ok(())) => ("SuccessfulCreate", format!("Created pod: {pod}")),
+                (Action::Delete, Ok(())) => ("SuccessfulDelete", format!("Deleted pod: {pod}")),
+                (Action::Create, Err(error)) => {
+                    failure = failure.or(Some(("FailedCreate", error)));
+                    ("FailedCreate", format!("Error creating: {error}"))
+                }
+                (Action::Delete, Err(error)) => {
+                    failure = failure.or(Some(("FailedDelete", error)));
+                    ("FailedDelete", format!("Error deleting: {error}"))
+                }
+                _ => continue,
+            };
+            plan.notices.push(match outcome.result {
+                Ok(()) => Notice::normal(&**set, reason, text),
+                Err(_) => Notice::warning(&**set, reason, text),
+            });
+        }
+        if let Some((reason, error)) = failure {
+            tell_failure(set, reason, &error.message, now, &mut plan);
+        }
+        plan
+    }
+}
+
+/// The ReplicaSet that controls an object, if one does.
+fn owner_key(meta: &ObjectMeta) -> Option<ObjectKey> {
+    let owner = controlled_by_kind::<ReplicaSet>(meta)?;
+    Some(ObjectKey::new(namespace(meta), owner.name.as_str()))
+}
+
+/// The ReplicaSets that could adopt an orphan.
+fn matching(pod: &Pod, view: &View) -> Vec<ObjectKey> {
+    let sets = view.in_namespace::<ReplicaSet>(namespace(&pod.metadata));
+    let matches = sets.filter(|set| {
+        let selector = set.spec.as_ref().and_then(|spec| usable_selector(&spec.selector));
+        selector.is_some_and(|selector| selector.matches(labels(&pod.metadata)))
+    });
+    matches.map(|set| ObjectKey::of(&set.metadata)).collect()
+}
+
+/// How many pods are asked for.
+pub fn wanted(set: &ReplicaSet) -> i32 {
+    set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+}
+
+fn scale(set: &ReplicaSet, active: &[&Pod], view: &View, now: Timestamp, plan: &mut Plan) {
+    let wanted = usize::try_from(wanted(set)).unwrap_or(0);
+    if active.len() < wanted {
+        let pod = new_pod(set);
+        for _ in 0..(wanted - active.len()).min(BURST_PODS) {
+            plan.create(&pod);
+        }
+        return;
+    }
+    let surplus = (active.len() - wanted).min(BURST_PODS);
+    if surplus == 0 {
+        return;
+    }
+    let mut ranked = active.to_vec();
+    pods::rank_for_deletion(&mut ranked, &workload(set, active, view), now);
+    for pod in &ranked[..surplus] {
+        plan.delete(*pod);
+    }
+}
+
+/// The active pods of all ReplicaSets of the same owner.
+fn workload<'a>(set: &ReplicaSet, own: &[&'a Pod], view: &'a View) -> Vec<&'a Pod> {
+    let Some(owner) = controller_of(&set.metadata) else { return own.to_vec() };
+    let siblings = view.owned_by::<ReplicaSet>(&owner.uid);
+    let pods = siblings.flat_map(|sibling| view.owned_by::<Pod>(uid(&sibling.metadata)));
+    pods.map(|pod| &**pod).collect()
+}
+
+/// A pod of the template, named by the server.
+fn new_pod(set: &ReplicaSet) -> Pod {
+    let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
+    let template_meta = template.and_then(|template| template.metadata.as_ref());
+    let metadata = ObjectMeta {
+        generate_name: Some(format!("{}-", name(&set.metadata))),
+        namespace: set.metadata.namespace.clone(),
+        labels: template_meta.and_then(|meta| meta.labels.clone()),
+        annotations: template_meta.and_then(|meta| meta.annotations.clone()),
+        finalizers: template_meta.and_then(|meta| meta.finalizers.clone()),
+        owner_references: Some(vec![controller_reference(set)]),
+        ..ObjectMeta::default()
+    };
+    Pod { metadata, spec: template.and_then(|template| template.spec.clone()), status: None }
+}
+
+fn min_ready_seconds(set: &ReplicaSet) -> i32 {
+    set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
+}
+
+fn status(
+    set: &ReplicaSet,
+    mine: &[&Pod],
+    active: &[&Pod],
+    satisfied: bool,
+    now: Timestamp,
+) -> ReplicaSetStatus {
+    let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
+    let template_labels = template.and_then(|t| t.metadata.as_ref()).map(labels);
+    let min_ready = min_ready_seconds(set);
+    let count = |filter: &dyn Fn(&Pod) -> bool| {
+        let counted = active.iter().filter(|pod| filter(pod)).count();
+        Some(i32::try_from(counted).unwrap_or(i32::MAX)).filter(|count| *count > 0)
+    };
+    let fully_labeled = |pod: &Pod| {
+        let has = labels(&pod.metadata);
+        template_labels
+            .is_none_or(|asked| asked.iter().all(|(key, value)| has.get(key) == Some(value)))
+    };
+    let terminating = mine.iter().filter(|pod| is_terminating(pod) && !is_finished(pod)).count();
+    let old = set.status.clone().unwrap_or_default();
+    let mut conditions = old.conditions.unwrap_or_default();
+    if satisfied {
+        conditions.retain(|condition| condition.type_ != REPLICA_FAILURE);
+    }
+    ReplicaSetStatus {
+        replicas: i32::try_from(active.len()).unwrap_or(i32::MAX),
+        fully_labeled_replicas: count(&fully_labeled),
+        ready_replicas: count(&is_ready),
+        available_replicas: count(&|pod| {
+            available_in(pod, min_ready, now).is_some_and(|wait| wait.is_zero())
+        }),
+        terminating_replicas: Some(i32::try_from(terminating).unwrap_or(i32::MAX)),
+        observed_generation: set.metadata.generation,
+        conditions: Some(conditions).filter(|conditions| !conditions.is_empty()),
+    }
+}
+
+/// When the next ready pod becomes available.
+fn next_available(set: &ReplicaSet, active: &[&Pod], now: Timestamp) -> Option<Duration> {
+    let min_ready = min_ready_seconds(set);
+    let waits = active.iter().filter_map(|pod| available_in(pod, min_ready, now));
+    waits.filter(|wait| !wait.is_zero()).min()
+}
+
+/// Adds the condition about failed creations or deletions, once for the same message.
+fn tell_failure(set: &ReplicaSet, reason: &str, message: &str, now: Timestamp, plan: &mut Plan) {
+    let mut changed = set.clone();
+    let status = changed.status.get_or_insert_default();
+    let conditions = status.conditions.get_or_insert_default();
+    if conditions.iter().any(|c| c.type_ == REPLICA_FAILURE && c.reason.as_deref() == Some(reason))
+    {
+        return;
+    }
+    conditions.retain(|condition| condition.type_ != REPLICA_FAILURE);
+    conditions.push(ReplicaSetCondition {
+        type_: REPLICA_FAILURE.into(),
+        status: "True".into(),
+        reason: Some(reason.into()),
+        message: Some(message.into()),
+        last_transition_time: Some(Time(now)),
+    });
+    plan.update_status(&changed);
+}

@@ -1,0 +1,195 @@
+//! Packing endpoints into EndpointSlices with as few changes as possible: endpoints stay in the
+//! slice that they are in, gaps are filled before slices are added, and slices that nothing is
+//! wrong with are not written.
+//! Source: KEP-752 and k8s.io/endpointslice reconciler.go.
+
+use std::collections::{BTreeMap, HashMap};
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::Plan;
+use super::ownership::{controller_reference, labels, name};
+use crate::client::Propagation;
+
+/// Endpoints in one slice.
+pub const MOST_ENDPOINTS: usize = 100;
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub const MANAGER: &str = "endpointslice-controller.k8s.io";
+const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// Endpoints of one address type and one set of ports go into slices of their own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Group {
+    pub address_type: &'static str,
+    /// The ports as JSON: a value that can be ordered.
+    ports: String,
+}
+
+/// The endpoints that a Service should have, by group.
+pub type Wanted = BTreeMap<Group, (Vec<EndpointPort>, Vec<Endpoint>)>;
+
+impl Group {
+    pub fn new(address_type: &'static str, ports: &[EndpointPort]) -> Group {
+        Group { address_type, ports: serde_json::to_string(ports).unwrap_or_default() }
+    }
+
+    fn is_of(&self, slice: &EndpointSlice) -> bool {
+        let ports = slice.ports.clone().unwrap_or_default();
+        slice.address_type == self.address_type
+            && serde_json::to_string(&ports).unwrap_or_default() == self.ports
+    }
+}
+
+/// Plans the writes that turn `existing` into `wanted`.
+pub fn pack(service: &Service, wanted: Wanted, existing: Vec<&EndpointSlice>, plan: &mut Plan) {
+    let mut unused = existing;
+    unused.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    if wanted.is_empty() {
+        // One empty slice says that the Service is known and has no endpoints.
+        return keep_placeholder(service, unused, plan);
+    }
+    for (group, (ports, endpoints)) in wanted {
+        let (mine, others) = unused.into_iter().partition(|slice| group.is_of(slice));
+        unused = others;
+        pack_group(service, &group, ports, endpoints, mine, plan);
+    }
+    for slice in unused {
+        plan.delete_version(slice, Propagation::Background);
+    }
+}
+
+fn keep_placeholder(service: &Service, existing: Vec<&EndpointSlice>, plan: &mut Plan) {
+    let mut existing = existing.into_iter();
+    match existing.next() {
+        None => plan.create(&new_slice(service, &Group::new("IPv4", &[]), Vec::new(), Vec::new())),
+        Some(slice) if !slice.endpoints.is_empty() => {
+            let mut slice = slice.clone();
+            slice.endpoints = Vec::new();
+            plan.update(&slice);
+        }
+        Some(_) => {}
+    }
+    for slice in existing {
+        plan.delete_version(slice, Propagation::Background);
+    }
+}
+
+/// A slice being filled.
+struct Filling<'a> {
+    slice: &'a EndpointSlice,
+    endpoints: Vec<Endpoint>,
+    changed: bool,
+}
+
+fn pack_group(
+    service: &Service,
+    group: &Group,
+    ports: Vec<EndpointPort>,
+    endpoints: Vec<Endpoint>,
+    existing: Vec<&EndpointSlice>,
+    plan: &mut Plan,
+) {
+    let mut left: HashMap<String, Endpoint> = HashMap::new();
+    let mut order = Vec::new();
+    for endpoint in endpoints {
+        let key = identity(&endpoint);
+        if left.insert(key.clone(), endpoint).is_none() {
+            order.push(key);
+        }
+    }
+    let mut slices: Vec<Filling> =
+        existing.into_iter().map(|slice| keep(service, slice, &mut left)).collect();
+    let mut new: Vec<Endpoint> = order.iter().filter_map(|key| left.remove(key)).collect();
+    // Slices that are written anyway are filled first, the fullest of the others next.
+    slices.sort_by_key(|one| (!one.changed, std::cmp::Reverse(one.endpoints.len())));
+    for one in &mut slices {
+        let room = MOST_ENDPOINTS.saturating_sub(one.endpoints.len()).min(new.len());
+        // An untouched slice is opened only if that spares a new one or there is no other.
+        if room > 0 && (one.changed || room == new.len() || one.endpoints.is_empty()) {
+            one.endpoints.extend(new.drain(..room));
+            one.changed = true;
+        }
+    }
+    write(service, slices, plan);
+    while !new.is_empty() {
+        let rest = new.split_off(new.len().min(MOST_ENDPOINTS));
+        plan.create(&new_slice(service, group, ports.clone(), new));
+        new = rest;
+    }
+}
+
+/// What stays in a slice: endpoints that are still wanted, as they are now.
+fn keep<'a>(
+    service: &Service,
+    slice: &'a EndpointSlice,
+    left: &mut HashMap<String, Endpoint>,
+) -> Filling<'a> {
+    let mut changed = slice.metadata.labels != Some(slice_labels(service));
+    let mut endpoints = Vec::new();
+    for old in &slice.endpoints {
+        match left.remove(&identity(old)) {
+            Some(new) => {
+                changed |= new != *old;
+                endpoints.push(new);
+            }
+            None => changed = true,
+        }
+    }
+    Filling { slice, endpoints, changed }
+}
+
+/// Writes what changed. Empty slices go.
+fn write(service: &Service, slices: Vec<Filling>, plan: &mut Plan) {
+    for one in slices {
+        if one.endpoints.is_empty() {
+            plan.delete_version(one.slice, Propagation::Background);
+        } else if one.changed {
+            let mut slice = one.slice.clone();
+            slice.endpoints = one.endpoints;
+            slice.metadata.labels = Some(slice_labels(service));
+            plan.update(&slice);
+        }
+    }
+}
+
+/// What makes two endpoints the same one: the pod, or the address of one without a pod.
+fn identity(endpoint: &Endpoint) -> String {
+    let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.clone());
+    uid.unwrap_or_else(|| endpoint.addresses.join(","))
+}
+
+fn new_slice(
+    service: &Service,
+    group: &Group,
+    ports: Vec<EndpointPort>,
+    endpoints: Vec<Endpoint>,
+) -> EndpointSlice {
+    EndpointSlice {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-", name(&service.metadata))),
+            namespace: service.metadata.namespace.clone(),
+            labels: Some(slice_labels(service)),
+            owner_references: Some(vec![controller_reference(service)]),
+            ..ObjectMeta::default()
+        },
+        address_type: group.address_type.into(),
+        endpoints,
+        ports: Some(ports),
+    }
+}
+
+/// The Service's labels and those by which slices are found.
+fn slice_labels(service: &Service) -> BTreeMap<String, String> {
+    let mut all = labels(&service.metadata).clone();
+    all.remove(HEADLESS);
+    all.insert(SERVICE_NAME.into(), name(&service.metadata).into());
+    all.insert(MANAGED_BY.into(), MANAGER.into());
+    let spec = service.spec.as_ref();
+    if spec.and_then(|spec| spec.cluster_ip.as_deref()) == Some("None") {
+        all.insert(HEADLESS.into(), String::new());
+    }
+    all
+}

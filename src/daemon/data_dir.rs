@@ -1,0 +1,90 @@
+//! The data directory: made when it is missing, owned by one process at a time.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// A data directory that this process holds until it ends.
+pub struct DataDir {
+    path: PathBuf,
+    /// The lock lives as long as the file is open.
+    _lock: File,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    #[error("the data directory {path} cannot be used: {source}; name another with --data-dir")]
+    Unusable { path: PathBuf, source: std::io::Error },
+    #[error(
+        "the data directory {path} is in use{by}; stop that process, or name another with --data-dir"
+    )]
+    InUse { path: PathBuf, by: String },
+}
+
+impl DataDir {
+    /// Makes the directory (mode 0700: it holds keys) and takes it.
+    pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
+        let unusable = |source| DataDirError::Unusable { path: path.to_path_buf(), source };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+        let path = path.canonicalize().map_err(unusable)?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path.join("lock"))
+            .map_err(unusable)?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut pid = String::new();
+            // The number is a help for the reader only.
+            let _ = lock.read_to_string(&mut pid);
+            let pid = pid.trim();
+            let by = if pid.is_empty() { String::new() } else { format!(" by process {pid}") };
+            return Err(DataDirError::InUse { path, by });
+        }
+        lock.set_len(0).and_then(|()| lock.rewind()).map_err(unusable)?;
+        writeln!(lock, "{}", std::process::id()).map_err(unusable)?;
+        Ok(DataDir { path, _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+pub fn write_private(path: &Path, content: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent)?;
+    }
+    let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_owner_at_a_time() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b");
+        let held = DataDir::open(&path).unwrap();
+        let error = DataDir::open(&path).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(&format!("by process {}", std::process::id())), "{error}");
+        drop(held);
+        DataDir::open(&path).unwrap();
+    }
+}

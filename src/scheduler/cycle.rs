@@ -1,0 +1,119 @@
+//! One scheduling cycle: a batch of pods against one snapshot, pure.
+//!
+//! Pods that want the same share the work: filters and fixed scores run once a node for all of
+//! them; placing a pod changes one node, so only that node is looked at again. A batch of P equal
+//! pods on N nodes costs O(N + P log N).
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use super::framework::{Framework, Refusal};
+use super::snapshot::{PodInfo, Snapshot, Wants};
+
+/// What was decided about one pod of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    Bind { pod: PodInfo, node: String },
+    Refuse { pod: PodInfo, refusal: Refusal },
+}
+
+/// Decides about every pod in order (the queue's order is priority, then age) and counts the
+/// placed ones as assumed in the snapshot.
+pub fn schedule(
+    pods: Vec<PodInfo>,
+    snapshot: &mut Snapshot,
+    framework: &Framework,
+) -> Vec<Decision> {
+    let mut decisions = Vec::with_capacity(pods.len());
+    let mut pods = pods.into_iter().peekable();
+    while let Some(first) = pods.next() {
+        let wants = first.wants.clone();
+        let mut same = vec![first];
+        while let Some(next) = pods.next_if(|next| equal(&next.wants, &wants)) {
+            same.push(next);
+        }
+        schedule_equal(same, snapshot, framework, &mut decisions);
+    }
+    decisions
+}
+
+fn equal(a: &Arc<Wants>, b: &Arc<Wants>) -> bool {
+    Arc::ptr_eq(a, b) || a == b
+}
+
+/// A node that can run the pods; the greatest is the best.
+struct Candidate {
+    total: i64,
+    fixed: i64,
+    /// Breaks ties so that equal nodes take turns: the smaller, the fewer pods it has.
+    pods: i64,
+    index: usize,
+}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Candidate) -> Ordering {
+        let key = |c: &Candidate| (c.total, -c.pods, std::cmp::Reverse(c.index));
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Candidate) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Candidate) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Candidate {}
+
+fn schedule_equal(
+    pods: Vec<PodInfo>,
+    snapshot: &mut Snapshot,
+    framework: &Framework,
+    decisions: &mut Vec<Decision>,
+) {
+    let mut heap = BinaryHeap::new();
+    for (index, node) in snapshot.nodes().iter().enumerate() {
+        let pod = &pods[0];
+        if framework.refuse(pod, node).is_none() {
+            let fixed = framework.fixed_score(pod, node);
+            let total = fixed + framework.moving_score(pod, node);
+            heap.push(Candidate { total, fixed, pods: node.pods, index });
+        }
+    }
+    for pod in pods {
+        let Some(best) = heap.pop() else {
+            let refusal = explain(&pod, snapshot, framework);
+            decisions.push(Decision::Refuse { pod, refusal });
+            continue;
+        };
+        let name = snapshot.nodes()[best.index].name.clone();
+        snapshot.assume(&pod, &name);
+        let node = &snapshot.nodes()[best.index];
+        if framework.still_fits(&pod, node) {
+            let total = best.fixed + framework.moving_score(&pod, node);
+            heap.push(Candidate { total, pods: node.pods, ..best });
+        }
+        decisions.push(Decision::Bind { pod, node: name });
+    }
+}
+
+/// Says why each node refuses the pod now.
+fn explain(pod: &PodInfo, snapshot: &Snapshot, framework: &Framework) -> Refusal {
+    let mut refusal = Refusal { nodes: snapshot.nodes().len(), ..Refusal::default() };
+    if refusal.nodes == 0 {
+        refusal.wakes.push(super::framework::Wake::Node);
+    }
+    for node in snapshot.nodes() {
+        if let Some((filter, reason)) = framework.refuse(pod, node) {
+            refusal.add(reason, framework.filters[filter].woken_by());
+        }
+    }
+    refusal
+}

@@ -1,0 +1,117 @@
+//! What plugins are: filters say which nodes cannot run a pod and why, scores say which of the rest
+//! is best. Plugins are pure and know only a [`PodInfo`] and a [`NodeInfo`].
+//! Source of the vocabulary: KEP-624 (scheduling framework).
+
+use super::snapshot::{NodeInfo, PodInfo};
+
+/// The highest score that a plugin gives; fine enough that one small pod moves a large node's score.
+pub const MAX_SCORE: i64 = 10_000;
+
+/// Says whether a node can run a pod.
+pub trait FilterPlugin: Send + Sync + 'static {
+    fn name(&self) -> &'static str;
+
+    /// `Err` is the reason as a FailedScheduling event counts it ("Insufficient cpu").
+    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), String>;
+
+    /// Whether the answer for a node changes when a pod is placed on it.
+    fn depends_on_pods(&self) -> bool {
+        false
+    }
+
+    /// The changes that can turn this plugin's refusal into a yes.
+    fn woken_by(&self) -> &'static [Wake];
+}
+
+/// Says how good a node is, from 0 to [`MAX_SCORE`].
+pub trait ScorePlugin: Send + Sync + 'static {
+    fn name(&self) -> &'static str;
+
+    fn weight(&self) -> i64;
+
+    fn score(&self, pod: &PodInfo, node: &NodeInfo) -> i64;
+
+    /// Whether the score of a node changes when a pod is placed on it.
+    fn depends_on_pods(&self) -> bool {
+        false
+    }
+}
+
+/// What happened in the cluster, as far as refused pods care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// A node came, or its spec, labels or capacity changed.
+    Node,
+    /// A pod that held a place on a node is gone.
+    PodGone,
+}
+
+/// The plugins in their order.
+pub struct Framework {
+    pub filters: Vec<Box<dyn FilterPlugin>>,
+    pub scores: Vec<Box<dyn ScorePlugin>>,
+}
+
+/// Why no node was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    pub nodes: usize,
+    /// Reason → number of nodes, sorted by reason.
+    pub reasons: std::collections::BTreeMap<String, usize>,
+    /// What can help.
+    pub wakes: Vec<Wake>,
+}
+
+impl Framework {
+    /// The first refusal of a node, with the index of the filter.
+    pub fn refuse(&self, pod: &PodInfo, node: &NodeInfo) -> Option<(usize, String)> {
+        self.filters
+            .iter()
+            .enumerate()
+            .find_map(|(n, filter)| filter.filter(pod, node).err().map(|reason| (n, reason)))
+    }
+
+    /// Whether a node that passed all filters still passes after pods were placed on it.
+    pub fn still_fits(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
+        let mut dependent = self.filters.iter().filter(|f| f.depends_on_pods());
+        dependent.all(|filter| filter.filter(pod, node).is_ok())
+    }
+
+    /// The sum of the scores that do not change as pods are placed.
+    pub fn fixed_score(&self, pod: &PodInfo, node: &NodeInfo) -> i64 {
+        self.sum(pod, node, false)
+    }
+
+    /// The sum of the scores that change as pods are placed.
+    pub fn moving_score(&self, pod: &PodInfo, node: &NodeInfo) -> i64 {
+        self.sum(pod, node, true)
+    }
+
+    fn sum(&self, pod: &PodInfo, node: &NodeInfo, moving: bool) -> i64 {
+        let plugins = self.scores.iter().filter(|s| s.depends_on_pods() == moving);
+        plugins.map(|s| s.weight() * s.score(pod, node).clamp(0, MAX_SCORE)).sum()
+    }
+}
+
+impl Refusal {
+    /// Counts one node's refusal.
+    pub fn add(&mut self, reason: String, wakes: &[Wake]) {
+        *self.reasons.entry(reason).or_default() += 1;
+        for wake in wakes {
+            if !self.wakes.contains(wake) {
+                self.wakes.push(*wake);
+            }
+        }
+    }
+
+    /// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`
+    pub fn message(&self) -> String {
+        if self.nodes == 0 {
+            return "no nodes available to schedule pods".into();
+        }
+        let mut counts: Vec<String> =
+            self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        counts.sort();
+        format!("0/{} nodes are available: {}.", self.nodes, counts.join(", "))
+    }
+}

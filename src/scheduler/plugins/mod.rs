@@ -1,0 +1,32 @@
+//! The plugins, one file each. To add one: write its file, add its line here.
+
+mod balanced_allocation;
+mod image_locality;
+mod least_allocated;
+mod node_affinity;
+mod node_name;
+mod node_resources_fit;
+mod node_unschedulable;
+mod taint_toleration;
+
+use super::framework::Framework;
+
+/// The default set, filters from cheap to dear.
+pub fn default_framework() -> Framework {
+    Framework {
+        filters: vec![
+            Box::new(node_unschedulable::NodeUnschedulable),
+            Box::new(node_name::NodeName),
+            Box::new(taint_toleration::TaintToleration),
+            Box::new(node_affinity::NodeAffinity),
+            Box::new(node_resources_fit::NodeResourcesFit),
+        ],
+        scores: vec![
+            Box::new(taint_toleration::TaintToleration),
+            Box::new(node_affinity::NodeAffinity),
+            Box::new(least_allocated::LeastAllocated),
+            Box::new(balanced_allocation::BalancedAllocation),
+            Box::new(image_locality::ImageLocality),
+        ],
+    }
+}

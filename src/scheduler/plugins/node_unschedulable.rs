@@ -1,0 +1,33 @@
+//! Keeps pods off cordoned nodes (`spec.unschedulable`), unless they tolerate the cordon's taint.
+
+use super::taint_toleration::tolerates;
+use crate::scheduler::framework::{FilterPlugin, Wake};
+use crate::scheduler::snapshot::{NodeInfo, PodInfo};
+use k8s_openapi::api::core::v1::Taint;
+
+pub struct NodeUnschedulable;
+
+impl FilterPlugin for NodeUnschedulable {
+    fn name(&self) -> &'static str {
+        "NodeUnschedulable"
+    }
+
+    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), String> {
+        if !node.unschedulable {
+            return Ok(());
+        }
+        let taint = Taint {
+            key: "node.kubernetes.io/unschedulable".into(),
+            effect: "NoSchedule".into(),
+            ..Taint::default()
+        };
+        if tolerates(&pod.wants.tolerations, &taint) {
+            return Ok(());
+        }
+        Err("node(s) were unschedulable".into())
+    }
+
+    fn woken_by(&self) -> &'static [Wake] {
+        &[Wake::Node]
+    }
+}

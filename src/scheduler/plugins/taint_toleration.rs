@@ -1,0 +1,70 @@
+//! Taints and tolerations: NoSchedule and NoExecute taints filter, PreferNoSchedule taints score.
+
+use k8s_openapi::api::core::v1::{Taint, Toleration};
+
+use crate::scheduler::framework::{FilterPlugin, MAX_SCORE, ScorePlugin, Wake};
+use crate::scheduler::snapshot::{NodeInfo, PodInfo};
+
+pub struct TaintToleration;
+
+/// The score that each untolerated PreferNoSchedule taint costs.
+const COST_OF_A_TAINT: i64 = MAX_SCORE / 4;
+
+/// Whether any of the tolerations tolerates a taint
+/// (k8s.io/component-helpers/scheduling/corev1).
+pub fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
+    tolerations.iter().any(|toleration| {
+        let effect = toleration.effect.as_deref().unwrap_or_default();
+        let key = toleration.key.as_deref().unwrap_or_default();
+        if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
+            return false;
+        }
+        match toleration.operator.as_deref().unwrap_or("Equal") {
+            "Exists" => true,
+            _ => {
+                toleration.value.as_deref().unwrap_or_default()
+                    == taint.value.as_deref().unwrap_or_default()
+                    && !key.is_empty()
+            }
+        }
+    })
+}
+
+impl FilterPlugin for TaintToleration {
+    fn name(&self) -> &'static str {
+        "TaintToleration"
+    }
+
+    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), String> {
+        let hard =
+            node.taints.iter().filter(|t| t.effect == "NoSchedule" || t.effect == "NoExecute");
+        for taint in hard {
+            if !tolerates(&pod.wants.tolerations, taint) {
+                let value = taint.value.as_deref().unwrap_or_default();
+                return Err(format!("node(s) had untolerated taint {{{}: {value}}}", taint.key));
+            }
+        }
+        Ok(())
+    }
+
+    fn woken_by(&self) -> &'static [Wake] {
+        &[Wake::Node]
+    }
+}
+
+impl ScorePlugin for TaintToleration {
+    fn name(&self) -> &'static str {
+        "TaintToleration"
+    }
+
+    fn weight(&self) -> i64 {
+        3
+    }
+
+    fn score(&self, pod: &PodInfo, node: &NodeInfo) -> i64 {
+        let soft = node.taints.iter().filter(|t| t.effect == "PreferNoSchedule");
+        let bad = soft.filter(|t| !tolerates(&pod.wants.tolerations, t)).count();
+        let bad = i64::try_from(bad).unwrap_or(i64::MAX);
+        MAX_SCORE.saturating_sub(bad.saturating_mul(COST_OF_A_TAINT))
+    }
+}

@@ -1,0 +1,122 @@
+//! What the backends in this process share: the state in memory, its readers and its watchers.
+//!
+//! Owns the lock around the state and the order in which a commit becomes visible: first readers
+//! can see it, then watchers are sent it. So a watcher that reads after an event never reads older
+//! than the event, and a list can always be followed by a watch from its revision. Whether and how
+//! a commit is made durable before is the backend's business.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use parking_lot::{RwLock, RwLockReadGuard};
+
+use super::hub::{Hub, HubOptions};
+use super::state::State;
+use super::{Entry, Event, Key, Page, ReadError, Revision, Watch};
+
+/// How many entries a list reads, or counts, before it lets a waiting writer go first.
+const LIST_STRIDE: usize = 1024;
+/// How often a list of the newest revision begins again when its revision is forgotten under it;
+/// then it holds the lock throughout.
+const LIST_ATTEMPTS: usize = 3;
+
+pub(super) struct Embedded {
+    state: RwLock<State>,
+    pub(super) hub: Hub,
+}
+
+impl Embedded {
+    pub(super) fn new(options: &HubOptions, state: State) -> Embedded {
+        let hub = Hub::new(options, state.revision());
+        Embedded { state: RwLock::new(state), hub }
+    }
+
+    pub(super) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read()
+    }
+
+    pub(super) fn revision(&self) -> Revision {
+        self.state.read().revision()
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<Entry> {
+        self.state.read().get_key_value(key).map(|(key, stored)| stored.entry(key))
+    }
+
+    /// Makes durable commits visible: the only way in which the state changes. Called by one
+    /// writer at a time. Returns the events that are no longer recent.
+    pub(super) fn publish(&self, events: &[Arc<Event>], revision: Revision) -> Vec<Arc<Event>> {
+        let gone = self.state.write().apply(events, revision);
+        self.hub.publish(events, revision);
+        gone
+    }
+
+    pub(super) fn compact(&self, revision: Revision) -> Vec<Arc<Event>> {
+        self.state.write().compact(revision)
+    }
+
+    pub(super) fn watch(&self, prefix: &Key, from: Revision) -> Result<Watch, ReadError> {
+        self.hub.subscribe(prefix, from, |published| {
+            let state = self.state.read();
+            state.readable(from)?;
+            Ok(state.events_between(prefix, from, published))
+        })
+    }
+
+    pub(super) fn list(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<Page, ReadError> {
+        for _ in 0..LIST_ATTEMPTS {
+            match self.list_in_strides(prefix, after, limit, at, LIST_STRIDE) {
+                Err(ReadError::Compacted { .. }) if at.is_none() => continue,
+                result => return result,
+            }
+        }
+        self.list_in_strides(prefix, after, limit, at, usize::MAX)
+    }
+
+    /// Reads at one revision while commits go on between strides: history makes that exact.
+    fn list_in_strides(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+        at: Option<Revision>,
+        stride: usize,
+    ) -> Result<Page, ReadError> {
+        let mut state = self.state.read();
+        let revision = at.unwrap_or(state.revision());
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        let mut page = Page { revision, entries: Vec::new(), more: false, remaining: None };
+        let mut remaining: u64 = 0;
+        let mut cursor = after.cloned();
+        loop {
+            state.readable(revision)?;
+            let mut visited = 0;
+            let mut last = None;
+            state.visit(prefix, cursor.as_ref(), revision, |key, stored| {
+                if page.entries.len() < limit {
+                    page.entries.push(stored.entry(key));
+                } else {
+                    remaining += 1;
+                }
+                visited += 1;
+                if visited < stride {
+                    return ControlFlow::Continue(());
+                }
+                last = Some(key.clone());
+                ControlFlow::Break(())
+            });
+            let Some(last) = last else { break };
+            cursor = Some(last);
+            RwLockReadGuard::bump(&mut state);
+        }
+        page.more = remaining > 0;
+        page.remaining = Some(remaining);
+        Ok(page)
+    }
+}
