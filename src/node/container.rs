@@ -130,7 +130,8 @@ fn one_mount(
     };
     let parent = mount.mount_path.trim_end_matches('/').rsplit_once('/').map_or("", |(p, _)| p);
     let copies = pod_dir.join("subpaths").join(&container.name).join(short_hash(parent));
-    let found = sub_path::resolve(&dir, sub_path.trim_end_matches('/'), &mount.mount_path, &copies)?;
+    let found =
+        sub_path::resolve(&dir, sub_path.trim_end_matches('/'), &mount.mount_path, &copies)?;
     let is_copy = found.host_path == copies;
     Ok(Mount {
         host_path: found.host_path,

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::pod_state::Event;
-use super::setup::{SetupError, Started, StartFailure};
+use super::setup::{SetupError, StartFailure, Started};
 use crate::node::ip::PodIp;
 use crate::volumes::Objects;
 
@@ -18,7 +18,11 @@ pub enum Message {
     /// Exits and probe results.
     Event(Event),
     SetUp(Result<(PodIp, Objects), SetupError>),
-    Start { container: String, attempt: i32, result: Result<Started, StartFailure> },
+    Start {
+        container: String,
+        attempt: i32,
+        result: Result<Started, StartFailure>,
+    },
     TornDown,
     /// Look at the volumes again: objects may have changed, limits may be passed.
     Refresh,

@@ -14,7 +14,10 @@ pub mod logs;
 mod machine;
 mod options;
 mod pleg;
+mod pod_events;
 pub mod pod_state;
+#[cfg(test)]
+mod pod_state_tests;
 pub mod pod_status;
 pub mod pod_step;
 mod pod_worker;
@@ -159,7 +162,11 @@ enum Event {
     Pod(ObjectKey),
     Runtime(RuntimeEvent),
     /// A worker is done, or it panicked.
-    Ended { uid: String, key: ObjectKey, panicked: bool },
+    Ended {
+        uid: String,
+        key: ObjectKey,
+        panicked: bool,
+    },
     /// The slow look at everything.
     Refresh,
 }

@@ -74,9 +74,8 @@ fn phase(state: &PodState) -> &'static str {
         return "Pending";
     }
     let mains = || state.containers.iter().filter(|c| c.role == Role::Main);
-    let untouched = |c: &ContainerState| {
-        c.running().is_none() && c.exited.is_none() && c.last.is_none()
-    };
+    let untouched =
+        |c: &ContainerState| c.running().is_none() && c.exited.is_none() && c.last.is_none();
     if mains().any(untouched) { "Pending" } else { "Running" }
 }
 
@@ -251,8 +250,7 @@ fn uninitialized(state: &PodState, phase: &str) -> Option<(&'static str, String)
         Role::Sidecar => !c.running().is_some_and(|r| r.started),
         Role::Main => false,
     };
-    let names: Vec<&str> =
-        state.containers.iter().filter(open).map(|c| c.name.as_str()).collect();
+    let names: Vec<&str> = state.containers.iter().filter(open).map(|c| c.name.as_str()).collect();
     let message = format!("containers with incomplete status: [{}]", names.join(" "));
     (!names.is_empty()).then_some(("ContainersNotInitialized", message))
 }
@@ -286,7 +284,9 @@ fn gates_unready(state: &PodState) -> Option<(&'static str, String)> {
                 "the status of pod readiness gate {name:?} is not \"True\", but {other}"
             )),
             None => {
-                messages.push(format!("corresponding condition of pod readiness gate {name:?} does not exist."));
+                messages.push(format!(
+                    "corresponding condition of pod readiness gate {name:?} does not exist."
+                ));
             }
         }
     }

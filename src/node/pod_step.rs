@@ -10,8 +10,7 @@ use super::pod_state::{
 };
 
 /// The message of upstream's kubelet (pkg/kubelet/active_deadline.go).
-const DEADLINE_MESSAGE: &str =
-    "Pod was active on the node longer than the specified deadline";
+const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
 
 impl Step {
     /// Asks for another turn at a time.
@@ -283,9 +282,8 @@ impl PodState {
     /// A pod that starts at once is told in one write.
     fn hold_short_start(&self, now: Timestamp, step: &mut Step) {
         let until = plus(self.seen_at, self.timing.pending_status_delay);
-        let fresh = |c: &ContainerState| {
-            c.running().is_none() && c.exited.is_none() && c.failure.is_none()
-        };
+        let fresh =
+            |c: &ContainerState| c.running().is_none() && c.exited.is_none() && c.failure.is_none();
         let quiet = self.sandbox_failure.is_none() && self.containers.iter().all(fresh);
         if quiet && now < until {
             step.hold_status = true;

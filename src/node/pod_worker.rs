@@ -365,7 +365,12 @@ impl PodWorker {
     }
 }
 
-fn start_error(id: &str, reason: &str, message: String, now: Timestamp) -> ContainerStateTerminated {
+fn start_error(
+    id: &str,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) -> ContainerStateTerminated {
     ContainerStateTerminated {
         container_id: Some(format!("wasmtime://{id}")),
         exit_code: START_ERROR_CODE,

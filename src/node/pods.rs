@@ -91,7 +91,8 @@ impl PodEntry {
         let statuses = self.statuses.lock();
         let status = statuses.iter().find(|status| status.name == container);
         let state = status.and_then(|s| s.state.as_ref());
-        let ended_before = status.and_then(|s| s.last_state.as_ref()?.terminated.as_ref()).is_some();
+        let ended_before =
+            status.and_then(|s| s.last_state.as_ref()?.terminated.as_ref()).is_some();
         let number = status.map(|s| s.restart_count).unwrap_or_default();
         let waiting = state.and_then(|s| s.waiting.as_ref()).and_then(|w| w.reason.clone());
         if state.is_some_and(|s| s.running.is_some() || s.terminated.is_some()) {

@@ -35,8 +35,15 @@ struct Schedule {
 /// What is asked.
 #[derive(Clone, Debug)]
 enum Check {
-    Http { address: SocketAddr, host: String, path: String, headers: Vec<(String, String)> },
-    Tcp { address: SocketAddr },
+    Http {
+        address: SocketAddr,
+        host: String,
+        path: String,
+        headers: Vec<(String, String)>,
+    },
+    Tcp {
+        address: SocketAddr,
+    },
     /// A kind of probe that Wasm containers cannot answer, or a broken one: it never passes.
     Never(&'static str),
 }

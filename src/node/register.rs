@@ -204,7 +204,12 @@ fn conditions(
         ),
         pick(
             pressure.disk,
-            ("DiskPressure", true, "KubeletHasDiskPressure", "the data directory's disk is nearly full"),
+            (
+                "DiskPressure",
+                true,
+                "KubeletHasDiskPressure",
+                "the data directory's disk is nearly full",
+            ),
             ("DiskPressure", false, "KubeletHasNoDiskPressure", "enough disk space is available"),
         ),
         // Guests are no processes of the machine.

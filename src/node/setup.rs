@@ -18,9 +18,7 @@ use super::ip::PodIp;
 use super::logs::AttemptLog;
 use super::pod_state::{container_id, spec};
 use super::sources;
-use crate::runtime::{
-    ArtifactKind, Container, ContainerSpec, PrepareError, Prepared, StartError,
-};
+use crate::runtime::{ArtifactKind, Container, ContainerSpec, PrepareError, Prepared, StartError};
 use crate::volumes::{self, Context, Need, Objects, VolumeError};
 
 /// What all starts of a pod share.
@@ -363,8 +361,8 @@ async fn write_files(
             let context: Context = facts.context(&place.pod, place.ip, &objects);
             container::recipe(&context, &source, Path::new(&place.dir), memory)
         };
-        let recipe = recipe
-            .map_err(|error| StartFailure::new("CreateContainerConfigError", error, true))?;
+        let recipe =
+            recipe.map_err(|error| StartFailure::new("CreateContainerConfigError", error, true))?;
         let log = logs.begin(&log_dir, attempt).map_err(|error| {
             let text = format!("the container's log in {}: {error}", log_dir.display());
             StartFailure::new("CreateContainerError", text, true)

@@ -21,9 +21,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Node;
 use super::logs::{self, ReadOptions};
+use crate::api::ApiError;
 use crate::api::error::Reason;
 use crate::api::resource::Gvr;
-use crate::api::ApiError;
 use crate::base::tasks::Stop;
 
 /// Requests of one tunnel under way at once.
@@ -109,9 +109,9 @@ impl Node {
                 Some(reason) if !previous => {
                     format!("container {container:?} in pod {pod:?} is waiting to start: {reason}")
                 }
-                _ if previous => format!(
-                    "previous terminated container {container:?} in pod {pod:?} not found"
-                ),
+                _ if previous => {
+                    format!("previous terminated container {container:?} in pod {pod:?} not found")
+                }
                 _ => format!("container {container:?} in pod {pod:?} is not available"),
             }));
         };
@@ -128,9 +128,8 @@ fn parse(query: &str, now: Timestamp) -> Result<(ReadOptions, bool), ApiError> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let value = decode(value);
-        let wrong = |what: &str| {
-            ApiError::bad_request(format!("the query parameter {key} must be {what}"))
-        };
+        let wrong =
+            |what: &str| ApiError::bad_request(format!("the query parameter {key} must be {what}"));
         let flag = || match value.as_str() {
             "true" | "1" | "" => Ok(true),
             "false" | "0" => Ok(false),

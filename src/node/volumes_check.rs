@@ -31,7 +31,8 @@ pub async fn refresh(
     files: Arc<tokio::sync::Mutex<()>>,
 ) -> Option<Event> {
     if let Some(volume) = find_excess(node, pod).await {
-        let message = format!("Usage of EmptyDir volume {:?} exceeds the limit {:?}. ", volume.0, volume.1);
+        let message =
+            format!("Usage of EmptyDir volume {:?} exceeds the limit {:?}. ", volume.0, volume.1);
         node.tell(Notice::warning(&**pod, "Evicted", message.clone()));
         return Some(Event::Evicted { reason: "Evicted".into(), message });
     }

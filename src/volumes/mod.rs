@@ -33,7 +33,10 @@ pub enum Need {
     ConfigMap(String),
     Secret(String),
     /// A token of the pod's service account.
-    Token { audience: String, expiration_seconds: i64 },
+    Token {
+        audience: String,
+        expiration_seconds: i64,
+    },
 }
 
 /// The needed objects that exist.
@@ -106,13 +109,8 @@ pub struct VolumeKind {
 }
 
 /// Every kind of volume. To add one: write its file, add its line here.
-pub static KINDS: &[&VolumeKind] = &[
-    &empty_dir::KIND,
-    &config_map::KIND,
-    &secret::KIND,
-    &downward_api::KIND,
-    &projected::KIND,
-];
+pub static KINDS: &[&VolumeKind] =
+    &[&empty_dir::KIND, &config_map::KIND, &secret::KIND, &downward_api::KIND, &projected::KIND];
 
 /// The row of a volume.
 pub fn kind_of(volume: &Volume) -> Result<&'static VolumeKind, VolumeError> {

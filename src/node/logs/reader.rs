@@ -76,7 +76,11 @@ struct Follower {
 }
 
 enum Start {
-    New { dir: PathBuf, attempt: i32, options: ReadOptions },
+    New {
+        dir: PathBuf,
+        attempt: i32,
+        options: ReadOptions,
+    },
     Open(Box<Cursor>),
     /// Lent to a blocking read.
     Away,
@@ -117,12 +121,15 @@ impl Follower {
                     Box::new(Cursor::open(dir, attempt, options)?)
                 }
                 Start::Open(cursor) => cursor,
-                Start::Away => return Err(io::Error::other("a log reader was used after an error")),
+                Start::Away => {
+                    return Err(io::Error::other("a log reader was used after an error"));
+                }
             };
             let bytes = cursor.next_block()?;
             Ok((cursor, bytes))
         };
-        let (cursor, bytes) = tokio::task::spawn_blocking(work).await.map_err(io::Error::other)??;
+        let (cursor, bytes) =
+            tokio::task::spawn_blocking(work).await.map_err(io::Error::other)??;
         let limited = cursor.left_bytes == 0;
         self.cursor = Start::Open(cursor);
         Ok((bytes, limited))

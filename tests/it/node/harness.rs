@@ -16,7 +16,7 @@ use wasmfleet::apiserver::nodes::Tunnels;
 use wasmfleet::apiserver::{ApiServer, Options as ServerOptions, Parts as ServerParts, User};
 use wasmfleet::base::clock::VirtualClock;
 use wasmfleet::base::ids::Ids;
-use wasmfleet::base::{Clock, SharedClock, Tasks};
+use wasmfleet::base::{SharedClock, Tasks};
 use wasmfleet::client::cache::Cache;
 use wasmfleet::client::event::Notice;
 use wasmfleet::client::{Client, DeleteOptions, SharedApi, Target, WriteOptions};
@@ -162,14 +162,8 @@ impl Rig {
         self.tasks = Tasks::default();
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let options = Options::new("n1", self.dir.path(), ip);
-        self.node = node(
-            options,
-            &self.api,
-            &self.runtime,
-            &self.images,
-            &self.clock,
-            &self.notices,
-        );
+        self.node =
+            node(options, &self.api, &self.runtime, &self.images, &self.clock, &self.notices);
         self.node.run(&self.tasks);
     }
 

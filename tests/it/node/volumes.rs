@@ -59,8 +59,7 @@ async fn environment_and_volumes_come_from_objects() {
     let running = rig.running();
     assert_eq!(running.args, ["serve", "--greet=hi you", "$(GREETING)"]);
     let env: Vec<String> = running.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
-    let wanted =
-        ["C_who=you", "GREETING=hi you", "IP=127.64.1.2", "APP=a", "MEM=64", "TLS=pem"];
+    let wanted = ["C_who=you", "GREETING=hi you", "IP=127.64.1.2", "APP=a", "MEM=64", "TLS=pem"];
     assert_eq!(env, wanted);
     assert_eq!(running.http_port, 9090);
     assert_eq!(running.memory_limit_bytes, 64 << 20);
@@ -68,9 +67,8 @@ async fn environment_and_volumes_come_from_objects() {
     let mount = |guest: &str| {
         running.mounts.iter().find(|mount| mount.guest_path == guest).unwrap().clone()
     };
-    let text = |guest: &str, file: &str| {
-        fs::read_to_string(mount(guest).host_path.join(file)).unwrap()
-    };
+    let text =
+        |guest: &str, file: &str| fs::read_to_string(mount(guest).host_path.join(file)).unwrap();
     assert_eq!(text("/conf", "who"), "you");
     assert_eq!(text("/etc/app", "who.txt"), "you");
     assert_eq!(text("/key", "certs/tls.pem"), "pem");
