@@ -1,6 +1,7 @@
 //! The one test program; each module is a layer or a room.
 
 mod api;
+mod apipure;
 mod edge;
 mod kinds;
 mod node;
