@@ -1,0 +1,139 @@
+//! Get and list.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn lists_are_stored_bytes_in_key_order() {
+    let cluster = Cluster::new().await;
+    let empty = cluster.get(MAPS).await;
+    assert!(empty.text().ends_with("\"items\":[]}\n"), "{}", empty.text());
+    for name in ["b", "a", "c"] {
+        cluster.config_map(name, json!({})).await;
+    }
+    let answer = cluster.get(MAPS).await;
+    let list = answer.expect(200);
+    assert_eq!(list["kind"], "ConfigMapList");
+    assert_eq!(names(&list), ["a", "b", "c"]);
+    assert_eq!(version(&list), cluster.store.revision());
+    let one = cluster.get(&format!("{MAPS}/b")).await;
+    assert!(answer.text().contains(one.text().trim_end()));
+    let all = cluster.get("/api/v1/configmaps").await.expect(200);
+    assert_eq!(names(&all), ["a", "b", "c"]);
+    assert_eq!(
+        names(&cluster.get("/api/v1/namespaces/kube-system/configmaps").await.expect(200)),
+        [""; 0]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_come_from_one_revision() {
+    let cluster = Cluster::new().await;
+    for name in ["a", "b", "c", "d"] {
+        cluster.config_map(name, json!({})).await;
+    }
+    let first = cluster.get(&format!("{MAPS}?limit=2")).await.expect(200);
+    assert_eq!(names(&first), ["a", "b"]);
+    assert_eq!(first["metadata"]["remainingItemCount"], 2);
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    cluster.config_map("bb", json!({})).await;
+    cluster.delete(&format!("{MAPS}/c"), &json!({})).await.expect(200);
+    let next = format!("{MAPS}?limit=2&continue={token}");
+    let second = cluster.get(&next).await.expect(200);
+    assert_eq!(names(&second), ["c", "d"]);
+    assert_eq!(version(&second), version(&first));
+    assert_eq!(second["metadata"].get("continue"), None);
+    cluster.get(&format!("{next}&resourceVersion=1")).await.failure(400);
+    cluster.get(&format!("{MAPS}?continue=rubbish")).await.failure(400);
+
+    cluster.store.compact(cluster.store.revision()).await.unwrap();
+    let expired = cluster.get(&next).await.expect(410);
+    assert_eq!(expired["reason"], "Expired");
+    let fresh = expired["metadata"]["continue"].as_str().unwrap();
+    let rest = cluster.get(&format!("{MAPS}?continue={fresh}")).await.expect(200);
+    assert_eq!(names(&rest), ["bb", "d"]);
+    assert_eq!(version(&rest), cluster.store.revision());
+}
+
+#[tokio::test(start_paused = true)]
+async fn versions_mean_what_the_table_says() {
+    let cluster = Cluster::new().await;
+    let first = cluster.config_map("a", json!({})).await;
+    let old = version(&first);
+    cluster.config_map("b", json!({})).await;
+    let list = async |query: &str| cluster.get(&format!("{MAPS}?{query}")).await;
+    for query in [
+        "resourceVersion=0",
+        "resourceVersion=0&limit=5",
+        "limit=5",
+        &format!("resourceVersion={old}"),
+        &format!("resourceVersion={old}&resourceVersionMatch=NotOlderThan"),
+    ] {
+        assert_eq!(names(&list(query).await.expect(200)), ["a", "b"], "{query}");
+    }
+    for query in [
+        format!("resourceVersion={old}&limit=5"),
+        format!("resourceVersion={old}&resourceVersionMatch=Exact"),
+    ] {
+        let exact = list(&query).await.expect(200);
+        assert_eq!((names(&exact), version(&exact)), (vec!["a"], old), "{query}");
+    }
+    for query in [
+        "resourceVersionMatch=Exact",
+        "resourceVersionMatch=NotOlderThan",
+        "resourceVersion=0&resourceVersionMatch=Exact",
+        "sendInitialEvents=true",
+        "resourceVersion=1&resourceVersionMatch=Odd",
+    ] {
+        assert_eq!(list(query).await.code, 422, "{query}");
+    }
+    list("resourceVersion=x").await.failure(400);
+    let future = list("resourceVersion=1000").await;
+    assert!(future.failure(504).starts_with("Too large resource version: 1000, current: "));
+    assert_eq!(future.header("retry-after"), "1");
+    cluster.get(&format!("{MAPS}/a?resourceVersion=1000")).await.failure(504);
+    cluster.get(&format!("{MAPS}/a?resourceVersion=0")).await.expect(200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn selectors_filter_pages() {
+    let cluster = Cluster::new().await;
+    for n in 0..6 {
+        cluster.config_map(&format!("x{n}"), json!({"even": (n % 2 == 0).to_string()})).await;
+    }
+    let even = format!("{MAPS}?labelSelector=even%3Dtrue");
+    assert_eq!(names(&cluster.get(&even).await.expect(200)), ["x0", "x2", "x4"]);
+    let page = cluster.get(&format!("{even}&limit=2")).await.expect(200);
+    assert_eq!(names(&page), ["x0", "x2"]);
+    assert_eq!(page["metadata"].get("remainingItemCount"), None);
+    let token = page["metadata"]["continue"].as_str().unwrap();
+    let page = cluster.get(&format!("{even}&limit=2&continue={token}")).await.expect(200);
+    assert_eq!(names(&page), ["x4"]);
+    let by = async |selector: &str| cluster.get(&format!("{MAPS}?fieldSelector={selector}")).await;
+    assert_eq!(names(&by("metadata.name=x3").await.expect(200)), ["x3"]);
+    assert_eq!(
+        names(&by("metadata.name!=x3,metadata.namespace=default").await.expect(200)).len(),
+        5
+    );
+    assert_eq!(names(&by("metadata.name=none").await.expect(200)), [""; 0]);
+    assert_eq!(by("spec.x=1").await.failure(400), "field label not supported: spec.x");
+    cluster.get(&format!("{MAPS}?labelSelector=a%20b%20c")).await.failure(400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_are_selected_by_node_and_phase() {
+    let cluster = Cluster::new().await;
+    for name in ["p", "q"] {
+        cluster.pod(name).await;
+    }
+    let binding = json!({"target": {"name": "n1"}});
+    cluster.post(&format!("{PODS}/p/binding"), &binding).await.expect(201);
+    let by = async |selector: &str| {
+        let path = format!("/api/v1/pods?fieldSelector={selector}");
+        names(&cluster.get(&path).await.expect(200)).join(" ")
+    };
+    assert_eq!(by("spec.nodeName=n1").await, "p");
+    assert_eq!(by("spec.nodeName=").await, "q");
+    let drain = "spec.nodeName=n1,status.phase!=Succeeded,status.phase!=Failed";
+    assert_eq!(by(drain).await, "p");
+    assert_eq!(by("status.phase=Running").await, "");
+}

@@ -1,0 +1,202 @@
+//! Watches over the HTTP door (lines) and in the process (events).
+
+use std::time::Duration;
+
+use super::*;
+
+/// Reads lines of a watch; virtual time runs while it waits.
+struct Lines {
+    body: Body,
+    buffer: Vec<u8>,
+}
+
+impl Lines {
+    async fn open(cluster: &Cluster, query: &str) -> Lines {
+        let path = format!("{MAPS}?watch=true&{query}");
+        let response = cluster.open("GET", &path, &[], "").await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "application/json");
+        Lines { body: response.into_body(), buffer: Vec::new() }
+    }
+
+    /// The next event, `None` at the end of the stream.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let frame = self.body.frame().await?.unwrap();
+            self.buffer.extend_from_slice(frame.data_ref().unwrap());
+        }
+    }
+
+    /// Type and name of the next event.
+    async fn short(&mut self) -> String {
+        match self.next().await {
+            Some(event) => format!(
+                "{} {}",
+                event["type"].as_str().unwrap(),
+                event["object"]["metadata"]["name"].as_str().unwrap_or("-")
+            ),
+            None => "end".into(),
+        }
+    }
+
+    async fn shorts(&mut self, count: usize) -> String {
+        let mut all = Vec::new();
+        for _ in 0..count {
+            all.push(self.short().await);
+        }
+        all.join(", ")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn state_first_then_changes() {
+    let cluster = Cluster::new().await;
+    cluster.config_map("a", json!({})).await;
+    let mut lines = Lines::open(&cluster, "timeoutSeconds=5").await;
+    assert_eq!(lines.short().await, "ADDED a");
+    cluster.config_map("b", json!({})).await;
+    cluster.merge(&format!("{MAPS}/b"), &json!({"data": {"x": "y"}})).await.expect(200);
+    cluster.delete(&format!("{MAPS}/b"), &json!({})).await.expect(200);
+    assert_eq!(lines.shorts(2).await, "ADDED b, MODIFIED b");
+    let deleted = lines.next().await.unwrap();
+    assert_eq!(deleted["type"], "DELETED");
+    assert_eq!(version(&deleted["object"]), cluster.store.revision());
+    assert_eq!(lines.short().await, "end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn from_a_version_exactly_what_follows() {
+    let cluster = Cluster::new().await;
+    let first = cluster.config_map("a", json!({})).await;
+    cluster.config_map("b", json!({})).await;
+    let from = version(&first);
+    let mut lines =
+        Lines::open(&cluster, &format!("resourceVersion={from}&timeoutSeconds=5")).await;
+    cluster.config_map("c", json!({})).await;
+    assert_eq!(lines.shorts(3).await, "ADDED b, ADDED c, end");
+    let api = "/api/v1/namespaces/kube-system/configmaps";
+    cluster.post(api, &json!({"metadata": {"name": "other"}})).await.expect(201);
+    let mut lines = Lines::open(&cluster, "resourceVersion=0&timeoutSeconds=1").await;
+    assert_eq!(lines.shorts(4).await, "ADDED a, ADDED b, ADDED c, end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn selectors_turn_changes_into_additions_and_deletions() {
+    let cluster = Cluster::new().await;
+    cluster.config_map("x", json!({"on": "1"})).await;
+    let query = "labelSelector=on%3D1&timeoutSeconds=9";
+    let mut lines = Lines::open(&cluster, query).await;
+    let path = format!("{MAPS}/x");
+    let label = |value: Value| json!({"metadata": {"labels": {"on": value}}});
+    cluster.merge(&path, &label("0".into())).await.expect(200);
+    cluster.merge(&path, &json!({"data": {"not": "seen"}})).await.expect(200);
+    let off = cluster.merge(&path, &label("1".into())).await.expect(200);
+    assert_eq!(lines.shorts(3).await, "ADDED x, DELETED x, ADDED x");
+    cluster.config_map("y", json!({})).await;
+    cluster.delete(&path, &json!({})).await.expect(200);
+    let gone = lines.next().await.unwrap();
+    assert_eq!(
+        (gone["type"].as_str(), version(&gone["object"])),
+        (Some("DELETED"), version(&off) + 2)
+    );
+
+    let one = "fieldSelector=metadata.name%3Dy&timeoutSeconds=2";
+    let mut lines = Lines::open(&cluster, one).await;
+    cluster.config_map("z", json!({})).await;
+    cluster.merge(&format!("{MAPS}/y"), &json!({"data": {"a": "z"}})).await.expect(200);
+    assert_eq!(lines.shorts(3).await, "ADDED y, MODIFIED y, end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bookmarks_tell_how_far_a_quiet_watch_has_come() {
+    let cluster = Cluster::new().await;
+    let query = "allowWatchBookmarks=true&timeoutSeconds=90&resourceVersion=1";
+    let mut lines = Lines::open(&cluster, query).await;
+    let secret = json!({"metadata": {"name": "s"}});
+    cluster.post("/api/v1/namespaces/default/secrets", &secret).await.expect(201);
+    let start = tokio::time::Instant::now();
+    let minute = lines.next().await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 60);
+    assert_eq!(minute["type"], "BOOKMARK");
+    let revision = cluster.store.revision().to_string();
+    assert_eq!(
+        minute["object"],
+        json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"resourceVersion": revision}})
+    );
+    assert_eq!(lines.shorts(2).await, "BOOKMARK -, end");
+    assert_eq!(start.elapsed().as_secs(), 90);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_list_ends_its_state_with_a_bookmark() {
+    let cluster = Cluster::new().await;
+    cluster.config_map("a", json!({})).await;
+    let query = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&\
+                 allowWatchBookmarks=true&timeoutSeconds=5";
+    let mut lines = Lines::open(&cluster, query).await;
+    assert_eq!(lines.short().await, "ADDED a");
+    let end = lines.next().await.unwrap();
+    let meta = &end["object"]["metadata"];
+    assert_eq!(meta["annotations"]["k8s.io/initial-events-end"], "true");
+    assert_eq!(version(&end["object"]), cluster.store.revision());
+    cluster.config_map("b", json!({})).await;
+    assert_eq!(lines.shorts(2).await, "ADDED b, BOOKMARK -");
+    for bad in [
+        "sendInitialEvents=true",
+        "resourceVersionMatch=NotOlderThan",
+        "sendInitialEvents=true&resourceVersionMatch=Exact",
+    ] {
+        cluster.get(&format!("{MAPS}?watch=1&{bad}")).await.failure(422);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_too_old_is_an_error_event() {
+    let cluster = Cluster::new().await;
+    let old = version(&cluster.config_map("a", json!({})).await);
+    cluster.config_map("b", json!({})).await;
+    cluster.store.compact(cluster.store.revision()).await.unwrap();
+    let mut lines = Lines::open(&cluster, &format!("resourceVersion={old}")).await;
+    let error = lines.next().await.unwrap();
+    assert_eq!(error["type"], "ERROR");
+    assert_eq!(
+        (&error["object"]["code"], &error["object"]["reason"]),
+        (&json!(410), &json!("Expired"))
+    );
+    assert!(lines.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn tables_are_sent_row_by_row() {
+    let cluster = Cluster::new().await;
+    cluster.config_map("a", json!({})).await;
+    let path = format!("{MAPS}?watch=1&timeoutSeconds=1");
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let answer = cluster.send("GET", &path, &accept, "").await;
+    let event = answer.expect(200);
+    assert_eq!(event["object"]["kind"], "Table");
+    assert_eq!(event["object"]["rows"][0]["cells"][0], "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_follows_the_api_in_the_process() {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use wasmfleet::base::Tasks;
+    use wasmfleet::client::cache::Cache;
+    let cluster = Cluster::new().await;
+    cluster.config_map("a", json!({})).await;
+    let (cache, tasks) = (Cache::new(), Tasks::default());
+    cache.keep::<ConfigMap>(cluster.api(), "", &tasks);
+    cache.wait_synced().await;
+    let count = || cache.view().count::<ConfigMap>();
+    assert_eq!(count(), 1);
+    cluster.config_map("b", json!({})).await;
+    while count() < 2 {
+        tokio::task::yield_now().await;
+    }
+    tasks.shut_down(Duration::from_secs(1)).await;
+}
