@@ -7,4 +7,7 @@ mod kinds;
 mod node;
 mod runtime;
 mod store;
+mod kinds;
+mod plans;
+mod sim;
 mod tidy;
