@@ -7,7 +7,6 @@ mod kinds;
 mod node;
 mod runtime;
 mod store;
-mod kinds;
 mod plans;
 mod sim;
 mod tidy;
