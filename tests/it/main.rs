@@ -7,4 +7,6 @@ mod kinds;
 mod node;
 mod runtime;
 mod store;
+mod plans;
+mod sim;
 mod tidy;
