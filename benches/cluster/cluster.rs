@@ -126,9 +126,7 @@ pub async fn start_times() -> anyhow::Result<Value> {
             let begin = Instant::now();
             let (mut child, remote) = launch(dir.path().to_path_buf()).await?;
             let client = Client::new(Arc::new(remote), "bench");
-            client
-                .list::<k8s_openapi::api::core::v1::Node>(None, &ListOptions::default())
-                .await?;
+            client.list::<k8s_openapi::api::core::v1::Node>(None, &ListOptions::default()).await?;
             times.push(begin.elapsed());
             terminate(&mut child)?;
         }

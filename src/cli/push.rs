@@ -32,7 +32,8 @@ pub async fn images(session: &Session) -> anyhow::Result<()> {
             let digest = answer.headers.get("docker-content-digest");
             let digest = digest.and_then(|d| d.to_str().ok()).unwrap_or_default().to_string();
             let manifest: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            let size = manifest.pointer("/layers/0/size").and_then(Value::as_u64).unwrap_or_default();
+            let size =
+                manifest.pointer("/layers/0/size").and_then(Value::as_u64).unwrap_or_default();
             let short = digest.get(..19).unwrap_or(&digest).to_string();
             rows.push(vec![name.clone(), tag, short, size.to_string()]);
         }
