@@ -70,8 +70,8 @@ pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, PatchError> 
     Ok(patched)
 }
 
-/// Without this check a few `copy` operations could double an object many times over, or nest it into
-/// itself until a recursion overflows the stack.
+/// Without this check a few `copy` operations could double an object many times over, or nest it
+/// into itself until a recursion overflows the stack.
 fn check_growth(
     document: &Value,
     operation: &PatchOperation,

@@ -1,9 +1,9 @@
 //! Decoder of Kubernetes protobuf request bodies into JSON values.
 //!
 //! Owns the envelope (`k8s\0` and `runtime.Unknown`) and the walk over a kind's message, driven by
-//! the field table of `typegraph`. There is no encoder: every client that sends protobuf accepts JSON
-//! answers. Knows no kinds but the few messages that JSON writes differently. Field numbers that the
-//! table does not know are skipped, as protobuf demands.
+//! the field table of `typegraph`. There is no encoder: every client that sends protobuf accepts
+//! JSON answers. Knows no kinds but the few messages that JSON writes differently. Field numbers
+//! that the table does not know are skipped, as protobuf demands.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -54,8 +54,8 @@ pub enum ProtoError {
     UnknownKind { api_version: String, kind: String },
 }
 
-/// Decodes one body. The result is the object as the client's JSON would have been, `apiVersion` and
-/// `kind` taken from the envelope.
+/// Decodes one body. The result is the object as the client's JSON would have been, `apiVersion`
+/// and `kind` taken from the envelope.
 pub fn decode(body: &[u8]) -> Result<Value, ProtoError> {
     if body.len() > MAX_BODY_BYTES {
         return Err(ProtoError::TooLarge);

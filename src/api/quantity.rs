@@ -1,8 +1,8 @@
 //! Kubernetes quantities: `250m`, `1536Mi`, `1e3`, `0.5`.
 //!
 //! Owns exact arithmetic and the canonical text, after k8s.io/apimachinery/pkg/api/resource. A
-//! quantity is a whole number of nano units, so nothing is ever rounded but what is smaller than one
-//! nano unit. Knows nothing of which resource is counted.
+//! quantity is a whole number of nano units, so nothing is ever rounded but what is smaller than
+//! one nano unit. Knows nothing of which resource is counted.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -65,8 +65,8 @@ impl Quantity {
         Quantity { nanos: i128::from(bytes) * NANO, format: Format::BinarySi }
     }
 
-    /// Reads a quantity as the API server does: amounts below one nano unit are rounded up (away from
-    /// zero), binary ones above 2^63-1 are capped, decimal ones beyond 10^29 are refused.
+    /// Reads a quantity as the API server does: amounts below one nano unit are rounded up (away
+    /// from zero), binary ones above 2^63-1 are capped, decimal ones beyond 10^29 are refused.
     pub fn parse(text: &str) -> Result<Quantity, QuantityError> {
         if text.is_empty() || text.len() > MAX_TEXT_BYTES {
             return Err(QuantityError::Format);
@@ -199,8 +199,8 @@ impl FromStr for Quantity {
 }
 
 impl fmt::Display for Quantity {
-    /// Canonical form: no fraction, the largest suffix that loses nothing, in the quantity's family.
-    /// A binary quantity that is small or has a fraction is printed in decimal.
+    /// Canonical form: no fraction, the largest suffix that loses nothing, in the quantity's
+    /// family. A binary quantity that is small or has a fraction is printed in decimal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.nanos == 0 {
             return f.write_str("0");

@@ -1,12 +1,14 @@
 //! Label selectors and field selectors: which objects a client asks for.
 //!
-//! Owns their text syntax (k8s.io/apimachinery/pkg/labels and pkg/fields) and the matching. Knows no
-//! kinds: which fields an object offers to a field selector is the kind's business.
+//! Owns their text syntax (k8s.io/apimachinery/pkg/labels and pkg/fields) and the matching. Knows
+//! no kinds: which fields an object offers to a field selector is the kind's business.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+
+use super::names;
 
 mod field;
 mod lexer;
@@ -22,11 +24,11 @@ pub enum SelectorError {
     #[error("unable to parse requirement: found '{found}', expected: {expected}")]
     Syntax { found: String, expected: &'static str },
     #[error("unable to parse requirement: key: Invalid value: \"{key}\": {why}")]
-    Key { key: String, why: &'static str },
+    Key { key: String, why: String },
     #[error(
         "unable to parse requirement: values[{index}][{key}]: Invalid value: \"{value}\": {why}"
     )]
-    Value { key: String, index: usize, value: String, why: &'static str },
+    Value { key: String, index: usize, value: String, why: String },
     #[error("unable to parse requirement: key \"{key}\": {why}")]
     Values { key: String, why: &'static str },
     #[error("\"{0}\" is not a valid label selector operator")]
@@ -159,8 +161,9 @@ impl Requirement {
         mut values: Vec<String>,
     ) -> Result<Requirement, SelectorError> {
         use Operator::*;
-        if let Some(why) = bad_label_key(&key) {
-            return Err(SelectorError::Key { key, why });
+        let wrong = names::is_qualified_name(&key);
+        if !wrong.is_empty() {
+            return Err(SelectorError::Key { key, why: wrong.join("; ") });
         }
         let problem = match operator {
             In | NotIn if values.is_empty() => {
@@ -184,8 +187,10 @@ impl Requirement {
             return Err(SelectorError::Values { key, why });
         }
         for (index, value) in values.iter().enumerate() {
-            if let Some(why) = bad_label_value(value) {
-                return Err(SelectorError::Value { key, index, value: value.clone(), why });
+            let wrong = names::is_label_value(value);
+            if !wrong.is_empty() {
+                let (value, why) = (value.clone(), wrong.join("; "));
+                return Err(SelectorError::Value { key, index, value, why });
             }
         }
         values.sort();
@@ -247,57 +252,6 @@ impl fmt::Display for Selector {
         }
         Ok(())
     }
-}
-
-const BAD_NAME: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and \
-                        must start and end with an alphanumeric character";
-const BAD_PREFIX: &str = "prefix part a lowercase RFC 1123 subdomain must consist of lower case \
-                          alphanumeric characters, '-' or '.', and must start and end with an \
-                          alphanumeric character";
-
-/// Why a text is no label key (an optional DNS prefix, a slash, a name of at most 63 bytes).
-fn bad_label_key(key: &str) -> Option<&'static str> {
-    let (prefix, name) = match key.split_once('/') {
-        Some((prefix, name)) => (Some(prefix), name),
-        None => (None, key),
-    };
-    match prefix {
-        Some("") => return Some("prefix part must be non-empty"),
-        Some(prefix) if prefix.len() > 253 => {
-            return Some("prefix part must be no more than 253 bytes");
-        }
-        Some(prefix) if !prefix.split('.').all(is_dns_label) => return Some(BAD_PREFIX),
-        _ => {}
-    }
-    match name {
-        "" => Some("name part must be non-empty"),
-        name if name.len() > 63 => Some("name part must be no more than 63 bytes"),
-        name if !is_label_text(name) => Some(BAD_NAME),
-        _ => None,
-    }
-}
-
-fn bad_label_value(value: &str) -> Option<&'static str> {
-    if value.len() > 63 {
-        return Some("must be no more than 63 bytes");
-    }
-    let good = value.is_empty() || is_label_text(value);
-    (!good).then_some(
-        "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or \
-         '.', and must start and end with an alphanumeric character",
-    )
-}
-
-fn is_label_text(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    bytes.first().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
-}
-
-fn is_dns_label(label: &str) -> bool {
-    is_label_text(label)
-        && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Decoding that notices what a lenient decoder drops: unknown and duplicate fields.
 //!
-//! Owns the one parse of a JSON body (bounded in depth, duplicates listed) and the typed decoding that
-//! lists unknown fields and says where a type does not fit. What becomes of the lists (an error, a
-//! warning, nothing) is the caller's decision.
+//! Owns the one parse of a JSON body (bounded in depth, duplicates listed) and the typed decoding
+//! that lists unknown fields and says where a type does not fit. What becomes of the lists (an
+//! error, a warning, nothing) is the caller's decision.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -27,8 +27,8 @@ pub struct Parsed {
     pub duplicates: Vec<String>,
 }
 
-/// Reads JSON in one pass. Fails on bad syntax, on anything after the document, and on nesting deeper
-/// than [`MAX_DEPTH`].
+/// Reads JSON in one pass. Fails on bad syntax, on anything after the document, and on nesting
+/// deeper than [`MAX_DEPTH`].
 pub fn parse(json: &[u8]) -> Result<Parsed, serde_json::Error> {
     let mut scan = Scan { path: Vec::new(), duplicates: Vec::new() };
     let mut deserializer = serde_json::Deserializer::from_slice(json);

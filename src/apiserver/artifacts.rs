@@ -1,11 +1,132 @@
-pub struct Artifacts;
-pub enum ImageCheck {
-    Foreign,
-    Missing,
-    Valid,
+//! The cluster's own registry of Wasm artifacts: the OCI distribution endpoints below `/v2/`, on
+//! disk beside the store.
+//!
+//! Only artifacts in the CNCF Wasm OCI artifact layout come in, and only those that the engine can
+//! run: the link check happens once, when a manifest is pushed, so that a Pod is never scheduled
+//! with a program whose imports nothing provides. Blobs are kept by digest and shared by all
+//! repositories; what no manifest names any more is removed by [`Artifacts::collect_garbage`].
+//!
+//! On disk: `blobs/sha256/<hex>`, `repositories/<name>/_manifests/<hex>` (the record of a
+//! manifest), `repositories/<name>/_tags/<tag>` (a digest), `uploads/<id>`. A repository's name
+//! has no part that begins with `_`.
+
+mod blobs;
+mod errors;
+mod listing;
+mod manifests;
+mod routes;
+mod uploads;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use serde::{Deserialize, Serialize};
+
+use super::{Body, User};
+use crate::engine::ArtifactKind;
+use crate::images::Reference;
+use uploads::Uploads;
+
+pub use manifests::Collected;
+
+/// Largest blob (a program), in bytes.
+pub const MAX_BLOB_BYTES: u64 = crate::images::MAX_BLOB_BYTES;
+/// The longest silence in the middle of an upload.
+const UPLOAD_SILENCE: Duration = Duration::from_secs(30);
+
+/// The registry; share it by `Arc`.
+pub struct Artifacts {
+    dir: PathBuf,
+    uploads: Uploads,
+    /// Held by whoever changes manifests or tags, or collects garbage. Checks of programs happen
+    /// under it too, so that at most one is in memory.
+    changes: tokio::sync::Mutex<()>,
 }
+
+/// Why the registry cannot be opened or used.
+#[derive(Debug, thiserror::Error)]
+#[error("the registry at {path}: {source}")]
+pub struct ArtifactsError {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+/// What the registry knows of an image's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageCheck {
+    /// It can run.
+    Known {
+        /// Of the manifest.
+        digest: String,
+        kind: ArtifactKind,
+    },
+    /// Nobody pushed it yet.
+    Unknown,
+    /// It is in another registry: its node will see.
+    Foreign,
+}
+
+/// What is recorded of an accepted manifest.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Of the manifest, and of the blobs that it names.
+    pub digest: String,
+    pub wasm_digest: String,
+    pub config_digest: String,
+    pub kind: ArtifactKind,
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+}
+
 impl Artifacts {
-    pub fn check_image(&self, _image: &str) -> Result<ImageCheck, String> {
-        Ok(ImageCheck::Foreign)
+    /// Opens or makes the registry in `dir`. Uploads that a stop cut off are dropped.
+    ///
+    /// # Errors
+    /// When the directories cannot be made.
+    pub fn open(dir: &Path) -> Result<Arc<Artifacts>, ArtifactsError> {
+        let failed = |source| ArtifactsError { path: dir.to_path_buf(), source };
+        for part in ["blobs/sha256", "repositories"] {
+            std::fs::create_dir_all(dir.join(part)).map_err(failed)?;
+        }
+        let uploads = Uploads::open(&dir.join("uploads")).map_err(failed)?;
+        let changes = tokio::sync::Mutex::new(());
+        Ok(Arc::new(Artifacts { dir: dir.to_path_buf(), uploads, changes }))
+    }
+
+    /// Answers a request to `/v2/…`. Everyone whom [`super::authz`] lets read the path may pull;
+    /// only who may do everything may push and delete.
+    pub async fn respond<B>(&self, user: &User, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        match self.route(user, request).await {
+            Ok(response) => response,
+            Err(error) => error.response(),
+        }
+    }
+
+    /// What is known of an image that a Pod names. Reads small files.
+    ///
+    /// # Errors
+    /// The reason why the name cannot be one of an image, or why its artifact cannot run.
+    pub fn check_image(&self, image: &str) -> Result<ImageCheck, String> {
+        let reference: Reference = image.parse().map_err(|e| format!("{e}"))?;
+        if reference.is_foreign() {
+            return Ok(ImageCheck::Foreign);
+        }
+        match self.record(&reference.repository, reference.version()) {
+            Ok(Some(Record { digest, kind, .. })) => Ok(ImageCheck::Known { digest, kind }),
+            Ok(None) => Ok(ImageCheck::Unknown),
+            Err(error) => Err(format!("the registry cannot be read: {error}")),
+        }
+    }
+
+    fn repository_dir(&self, repository: &str) -> PathBuf {
+        self.dir.join("repositories").join(repository)
     }
 }

@@ -133,8 +133,9 @@ impl ApiServer {
         let mut items: Vec<Bytes> = Vec::new();
         let revision = loop {
             let page = self.list_filtered(call, &page_options, &filter).await?;
-            let calls = page.items.iter().filter_map(|raw| one_of(call, raw));
-            let deletions = calls.map(|one| async move {
+            // Owned calls: the compiler cannot prove this future Send over a borrowing iterator.
+            let calls: Vec<Call> = page.items.iter().filter_map(|raw| one_of(call, raw)).collect();
+            let deletions = calls.into_iter().map(|one| async move {
                 match self.delete_authorized(&one, options).await {
                     Ok(_) => Ok(()),
                     Err(error) if error.is_not_found() => Ok(()),

@@ -17,9 +17,7 @@ use super::service::{Answer, ApiServer, Call};
 use super::stream::StreamBody;
 use super::subresource::method_not_allowed;
 use super::write::WriteParams;
-use super::{
-    Body, User, authz, body, discovery, full, health, join, nodes, openapi, options, respond,
-};
+use super::{Body, User, authz, body, discovery, full, health, join, nodes, options, respond};
 use crate::api::ApiError;
 use crate::api::error::Reason;
 
@@ -112,7 +110,8 @@ where
         }
         "openapi" => {
             authorize_path(&user, &parts)?;
-            return Ok(openapi::respond(&server.registry, &bare(&parts)));
+            let (request, now) = (bare(&parts), server.clock.now());
+            return Ok(server.openapi.respond(&server.registry, &request, now).await);
         }
         "wasmfleet" => {
             authorize_path(&user, &parts)?;

@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use super::service::ApiServer;
 use super::{Body, User, authn};
 use crate::base::tasks::Stop;
 use bodies::UntilStop;
@@ -82,6 +83,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Where a request came from; an extension of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
+
+/// Serves the API: [`serve_with`] and [`super::http::handle`].
+pub async fn serve(
+    server: Arc<ApiServer>,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    limits: Limits,
+    stop: Stop,
+) {
+    let handler = move |user, request| super::http::handle(server.clone(), user, request);
+    serve_with(handler, listener, tls, limits, stop).await;
+}
 
 /// Accepts and serves until `stop`, then lets requests in flight finish within
 /// [`Limits::drain_timeout`]; streams without an end (watches, logs) are ended at once.

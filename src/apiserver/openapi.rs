@@ -1,6 +1,209 @@
-use super::{Body, full};
+//! `/openapi/v3` and `/openapi/v2`: the schemas of everything that is served.
+//!
+//! The documents come from [`crate::api::schema`]. Each is made once, when the index or the
+//! document itself is first asked for, and kept compressed: a server that nobody asks holds none.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::header::{
+    ACCEPT, CACHE_CONTROL, ETAG, EXPIRES, HeaderName, IF_NONE_MATCH, LOCATION, VARY,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::health::GIT_VERSION;
+use super::{Body, reply};
+use crate::api::ApiError;
+use crate::api::error::Reason;
 use crate::api::registry::Registry;
-use http::{Request, Response};
-pub fn respond(_: &Registry, _: &Request<()>) -> Response<Body> {
-    Response::new(full("{}"))
+use crate::api::schema::{self, OpenApiKind};
+
+/// How long a document with its hash in the URL may be kept by anyone.
+const IMMUTABLE_FOR: SignedDuration = SignedDuration::from_hours(365 * 24);
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// How clients ask for it: an `@` where the answer has a dot.
+const V2_PROTOBUF_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// The documents that were made; one for a server.
+#[derive(Default)]
+pub struct OpenApi {
+    /// By path (`apis/apps/v1`).
+    documents: Mutex<BTreeMap<String, Arc<Document>>>,
+}
+
+struct Document {
+    hash: String,
+    /// JSON, by LZ4 with its size in front.
+    compressed: Vec<u8>,
+}
+
+impl OpenApi {
+    /// Answers a path below `/openapi`. `now` is for `Expires`.
+    pub async fn respond(
+        self: &Arc<Self>,
+        registry: &Arc<Registry>,
+        request: &Request<()>,
+        now: Timestamp,
+    ) -> Response<Body> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let message = "schemas are only read";
+            return reply::status(&ApiError::new(405, Reason::MethodNotAllowed, message));
+        }
+        let path = request.uri().path().trim_end_matches('/').to_string();
+        if path == "/openapi/v2" {
+            return v2(request.headers());
+        }
+        let Some(rest) = path.strip_prefix("/openapi/v3") else { return reply::no_such_path() };
+        // Making the documents of every group takes a good part of a second on a small machine.
+        let (own, registry, rest) = (self.clone(), registry.clone(), rest.to_string());
+        let (headers, uri) = (request.headers().clone(), request.uri().clone());
+        let made = tokio::task::spawn_blocking(move || match rest.strip_prefix('/') {
+            None => own.index(&registry, &headers),
+            Some(document) => own.document(&registry, document, &headers, uri.query(), now),
+        });
+        made.await.unwrap_or_else(|error| reply::status(&ApiError::internal(error)))
+    }
+
+    fn index(&self, registry: &Registry, headers: &HeaderMap) -> Response<Body> {
+        let mut hashes = BTreeMap::new();
+        for info in registry.rows() {
+            let path = schema::document_path(&info.gvr.group, &info.gvr.version);
+            if !hashes.contains_key(&path) {
+                match self.made(registry, &path) {
+                    Ok(Some(document)) => hashes.insert(path, document.hash.clone()),
+                    Ok(None) => None,
+                    Err(error) => return reply::status(&error),
+                };
+            }
+        }
+        let index = schema::index(hashes.iter().map(|(path, hash)| (&**path, &**hash)));
+        let text = index.to_string();
+        let tag = quoted(&hash_of(text.as_bytes()));
+        tagged(headers, &tag, || reply::bytes(StatusCode::OK, "application/json", text))
+    }
+
+    fn document(
+        &self,
+        registry: &Registry,
+        path: &str,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        now: Timestamp,
+    ) -> Response<Body> {
+        let document = match self.made(registry, path) {
+            Ok(Some(document)) => document,
+            Ok(None) => return reply::no_such_path(),
+            Err(error) => return reply::status(&error),
+        };
+        let asked =
+            query.into_iter().flat_map(|q| q.split('&')).find_map(|p| p.strip_prefix("hash="));
+        if asked.is_some_and(|hash| hash != document.hash) {
+            let url = format!("/openapi/v3/{path}?hash={}", document.hash);
+            let mut response = reply::empty(StatusCode::MOVED_PERMANENTLY);
+            set(&mut response, LOCATION, &url);
+            return response;
+        }
+        let mut response = tagged(headers, &quoted(&document.hash), || document.json());
+        if asked.is_some() {
+            set(&mut response, CACHE_CONTROL, "public, immutable");
+            let expires = now.checked_add(IMMUTABLE_FOR).unwrap_or(now);
+            set(&mut response, EXPIRES, &expires.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
+        }
+        response
+    }
+
+    /// The document of a group version, made if it was not yet; `None` if nobody serves it.
+    fn made(&self, registry: &Registry, path: &str) -> Result<Option<Arc<Document>>, ApiError> {
+        // Held while a document is made: two clients that ask at once cost one generation.
+        let mut documents = self.documents.lock();
+        if let Some(document) = documents.get(path) {
+            return Ok(Some(document.clone()));
+        }
+        let kinds: Vec<OpenApiKind> = registry
+            .rows()
+            .iter()
+            .filter(|info| schema::document_path(&info.gvr.group, &info.gvr.version) == path)
+            .map(|info| OpenApiKind::from(&**info))
+            .collect();
+        let Some(first) = kinds.first() else { return Ok(None) };
+        let value = schema::document(&first.group, &first.version, &kinds, GIT_VERSION);
+        let text = serde_json::to_vec(&value).map_err(ApiError::internal)?;
+        let document = Arc::new(Document {
+            hash: hash_of(&text),
+            compressed: lz4_flex::compress_prepend_size(&text),
+        });
+        documents.insert(path.to_string(), document.clone());
+        Ok(Some(document))
+    }
+}
+
+impl Document {
+    fn json(&self) -> Response<Body> {
+        match lz4_flex::decompress_size_prepended(&self.compressed) {
+            Ok(text) => reply::bytes(StatusCode::OK, "application/json", text),
+            Err(error) => reply::status(&ApiError::internal(error)),
+        }
+    }
+}
+
+/// kubectl wants protobuf and no more than a well-formed document when v3 is there; everyone else
+/// is given a document without definitions.
+fn v2(headers: &HeaderMap) -> Response<Body> {
+    let accepts = headers.get_all(ACCEPT).into_iter().filter_map(|v| v.to_str().ok());
+    let first = accepts
+        .flat_map(|value| value.split(','))
+        .map(|item| item.split(';').next().unwrap_or_default().trim())
+        .find(|item| {
+            matches!(*item, V2_PROTOBUF_ASKED | V2_PROTOBUF | "application/json" | "*/*" | "")
+        });
+    if matches!(first, Some(V2_PROTOBUF_ASKED | V2_PROTOBUF)) {
+        let tag = quoted(&hash_of(schema::V2_PROTOBUF));
+        return tagged(headers, &tag, || {
+            reply::bytes(StatusCode::OK, V2_PROTOBUF, schema::V2_PROTOBUF.as_slice())
+        });
+    }
+    let text = json!({
+        "swagger": "2.0",
+        "info": {"title": "Kubernetes", "version": GIT_VERSION},
+        "paths": {},
+        "definitions": {},
+    })
+    .to_string();
+    let tag = quoted(&hash_of(text.as_bytes()));
+    tagged(headers, &tag, || reply::bytes(StatusCode::OK, "application/json", text))
+}
+
+/// The answer with its entity tag; 304 for who has it already.
+fn tagged(
+    headers: &HeaderMap,
+    tag: &str,
+    answer: impl FnOnce() -> Response<Body>,
+) -> Response<Body> {
+    let known = headers.get_all(IF_NONE_MATCH).into_iter().filter_map(|v| v.to_str().ok());
+    let unchanged = known.flat_map(|v| v.split(',')).any(|v| v.trim() == "*" || v.trim() == tag);
+    let mut response = match unchanged {
+        true => reply::empty(StatusCode::NOT_MODIFIED),
+        false => answer(),
+    };
+    set(&mut response, ETAG, tag);
+    set(&mut response, VARY, "Accept");
+    response
+}
+
+fn set(response: &mut Response<Body>, header: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(header, value);
+    }
+}
+
+fn hash_of(bytes: &[u8]) -> String {
+    hex::encode_upper(Sha256::digest(bytes))
+}
+
+fn quoted(hash: &str) -> String {
+    format!("\"{hash}\"")
 }

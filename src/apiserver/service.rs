@@ -16,6 +16,7 @@ use super::artifacts::Artifacts;
 use super::filter::FieldMemo;
 use super::housekeep::History;
 use super::nodes::Tunnels;
+use super::openapi::OpenApi;
 use super::pki::Pki;
 use super::{User, authz, keys, local};
 use crate::api::error::{Cause, Reason};
@@ -74,6 +75,7 @@ pub struct ApiServer {
     pub(super) artifacts: Option<Arc<Artifacts>>,
     pub(super) nodes: Arc<Tunnels>,
     pub(super) pki: Option<Arc<Pki>>,
+    pub(super) openapi: Arc<OpenApi>,
     pub(super) options: Options,
     pub(super) reads: Semaphore,
     pub(super) writes: Semaphore,
@@ -124,6 +126,7 @@ impl ApiServer {
             artifacts: parts.artifacts,
             nodes: parts.nodes,
             pki: parts.pki,
+            openapi: Arc::default(),
             options: parts.options,
             history: Mutex::new(History::default()),
             memo: FieldMemo::default(),

@@ -1,1 +1,35 @@
-//! Room `images`.
+//! Images: what their names mean, how they are laid out, kept, pulled and pushed.
+//!
+//! An image is a Wasm artifact in the CNCF Wasm OCI artifact layout, in the cluster's own registry
+//! (a name without a host) or in another one. This room moves and checks bytes; whether a program
+//! can run is the engine's knowledge.
+
+pub mod cache;
+pub mod foreign;
+pub mod layout;
+pub mod pull;
+pub mod push;
+pub mod reference;
+
+pub use pull::{PullError, PullPolicy, Pulled, Puller};
+pub use reference::Reference;
+
+use sha2::{Digest, Sha256};
+
+/// Largest Wasm artifact that is pulled or kept, in bytes (256 MiB).
+pub const MAX_BLOB_BYTES: u64 = 256 << 20;
+/// Largest manifest or config, in bytes (1 MiB).
+pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+
+/// `sha256:<hexadecimal>` of bytes.
+pub fn digest_of(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+/// The 64 hexadecimal digits of a `sha256:…` digest; `None` for anything else, so that what comes
+/// out is safe as a file's name.
+pub fn digest_hex(digest: &str) -> Option<&str> {
+    let hex = digest.strip_prefix("sha256:")?;
+    let valid = hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    valid.then_some(hex)
+}

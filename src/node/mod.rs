@@ -1,1 +1,409 @@
-//! Room `node`.
+//! The node agent: runs the pods that are bound to this node and tells the API how they are.
+//!
+//! One loop owns the table of pod workers ([`pod_worker`], one task a pod) and hands them what
+//! concerns them: objects from the watch, exits from the runtime. What a pod does next is decided
+//! by the pure [`pod_state`] and [`pod_step`]. The agent imports neither the API server nor the
+//! proxy, and knows nothing of Wasm: that is [`crate::runtime`]'s.
+
+pub mod container;
+pub mod env;
+pub mod images;
+mod inbox;
+pub mod ip;
+pub mod logs;
+mod machine;
+mod options;
+mod pleg;
+pub mod pod_state;
+pub mod pod_status;
+pub mod pod_step;
+mod pod_worker;
+mod pods;
+mod probes;
+mod register;
+pub mod restore;
+mod setup;
+mod sources;
+mod status;
+pub mod tunnel;
+mod volumes_check;
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
+use tokio::sync::{Notify, Semaphore, mpsc};
+
+use crate::api::ObjectKey;
+use crate::base::dirty_set::DirtySet;
+use crate::base::ids::Ids;
+use crate::base::{SharedClock, Tasks};
+use crate::client::cache::Cache;
+use crate::client::event::Notice;
+use crate::client::{Client, SharedApi};
+use crate::runtime::{Names, Runtime, RuntimeEvent};
+use crate::volumes::{Allocatable, Context, Objects};
+
+pub use images::Images;
+pub use options::{Capacity, Options};
+
+use inbox::{Desired, Inbox, Message};
+use logs::LogStore;
+use pod_worker::{PodWorker, Task};
+
+/// Events of the runtime that wait for the loop; beyond it the runtime waits.
+const RUNTIME_EVENTS: usize = 1024;
+/// Events that one turn takes.
+const BATCH_EVENTS: usize = 256;
+/// Probes under way at once on the whole node.
+const PARALLEL_PROBES: usize = 64;
+
+/// Takes the node's Events; must not block.
+pub type Notices = Arc<dyn Fn(Notice) + Send + Sync>;
+
+/// What a node is put together from.
+pub struct Parts {
+    pub api: SharedApi,
+    pub runtime: Arc<dyn Runtime>,
+    pub images: Arc<dyn Images>,
+    /// Resolves the names that guests look up.
+    pub names: Arc<dyn Names>,
+    pub clock: SharedClock,
+    pub ids: Arc<Ids>,
+    pub notices: Notices,
+}
+
+/// A node agent. Cheap to clone; [`Node::run`] once.
+#[derive(Clone)]
+pub struct Node {
+    shared: Arc<Shared>,
+    events: Arc<parking_lot::Mutex<Option<mpsc::Receiver<RuntimeEvent>>>>,
+}
+
+/// What the workers share.
+pub struct Shared {
+    options: Options,
+    client: Client,
+    runtime: Arc<dyn Runtime>,
+    images: Arc<dyn Images>,
+    names: Arc<dyn Names>,
+    clock: SharedClock,
+    ids: Arc<Ids>,
+    notices: Notices,
+    ips: ip::IpPool,
+    logs: Arc<LogStore>,
+    pods: pods::PodTable,
+    pleg: pleg::Pleg,
+    images_seen: register::ImagesSeen,
+    facts: Arc<Facts>,
+    runtime_events: mpsc::Sender<RuntimeEvent>,
+    probe_permits: Semaphore,
+    /// The Node object should be written again.
+    node_changed: Notify,
+}
+
+/// What volumes and environments are told of the node.
+pub struct Facts {
+    name: String,
+    host_ip: IpAddr,
+    host_ip_text: String,
+    allocatable: Allocatable,
+}
+
+impl Facts {
+    fn context<'a>(&'a self, pod: &'a Pod, pod_ip: IpAddr, objects: &'a Objects) -> Context<'a> {
+        Context {
+            pod,
+            node_name: &self.name,
+            host_ip: self.host_ip,
+            pod_ip,
+            allocatable: self.allocatable,
+            objects,
+        }
+    }
+}
+
+impl Shared {
+    fn tell(&self, notice: Notice) {
+        (self.notices)(notice);
+    }
+
+    fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.options.data_dir.join("pods").join(uid)
+    }
+
+    fn pod_log_dir(&self, pod: &Pod) -> PathBuf {
+        let meta = &pod.metadata;
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        self.logs.pod_dir(&text(&meta.namespace), &text(&meta.name), &text(&meta.uid))
+    }
+
+    fn container_log_dir(&self, pod: &Pod, container: &str) -> PathBuf {
+        self.pod_log_dir(pod).join(container)
+    }
+
+    async fn machine(&self) -> (machine::Pressure, machine::Machine) {
+        let dir = self.options.data_dir.clone();
+        let read = move || (machine::pressure(&dir), machine::read());
+        tokio::task::spawn_blocking(read).await.unwrap_or_default()
+    }
+}
+
+/// What can wake the node's loop.
+enum Event {
+    /// A pod's object changed or went.
+    Pod(ObjectKey),
+    Runtime(RuntimeEvent),
+    /// A worker is done, or it panicked.
+    Ended {
+        uid: String,
+        key: ObjectKey,
+        panicked: bool,
+    },
+    /// The slow look at everything.
+    Refresh,
+}
+
+struct Worker {
+    inbox: Arc<Inbox>,
+    key: ObjectKey,
+    refreshes: bool,
+    /// Ends with the loop; the containers are dropped with it.
+    _task: Task,
+}
+
+impl Node {
+    /// Prepares the data directory. Errors name the path.
+    pub fn new(options: Options, parts: Parts) -> std::io::Result<Node> {
+        let named = |error: std::io::Error| {
+            std::io::Error::new(error.kind(), format!("{}: {error}", options.data_dir.display()))
+        };
+        let log_dir = options.data_dir.join("logs");
+        let logs = LogStore::open(log_dir, options.logs, parts.clock.clone()).map_err(named)?;
+        let facts = Facts {
+            name: options.name.clone(),
+            host_ip: options.host_ip,
+            host_ip_text: options.host_ip.to_string(),
+            allocatable: Allocatable {
+                cpu_millicores: i64::try_from(options.capacity.cpu_millicores).unwrap_or(i64::MAX),
+                memory_bytes: i64::try_from(options.capacity.memory_bytes).unwrap_or(i64::MAX),
+            },
+        };
+        let (runtime_events, events) = mpsc::channel(RUNTIME_EVENTS);
+        let shared = Shared {
+            options,
+            client: Client::new(parts.api, "kubelet"),
+            runtime: parts.runtime,
+            images: parts.images,
+            names: parts.names,
+            clock: parts.clock,
+            ids: parts.ids,
+            notices: parts.notices,
+            ips: ip::IpPool::default(),
+            logs: Arc::new(logs),
+            pods: pods::PodTable::default(),
+            pleg: pleg::Pleg::default(),
+            images_seen: register::ImagesSeen::default(),
+            facts: Arc::new(facts),
+            runtime_events,
+            probe_permits: Semaphore::new(PARALLEL_PROBES),
+            node_changed: Notify::new(),
+        };
+        let events = Arc::new(parking_lot::Mutex::new(Some(events)));
+        Ok(Node { shared: Arc::new(shared), events })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.shared.options.name
+    }
+
+    /// Starts the agent's tasks; they end, and all guests with them, when the tasks stop.
+    pub fn run(&self, tasks: &Tasks) {
+        let Some(events) = self.events.lock().take() else { return };
+        let cache = Cache::new();
+        let dirty = DirtySet::default();
+        let (marks, shared) = (dirty.clone(), self.shared.clone());
+        cache.listen(Box::new(move |change| {
+            if let (_, Some(node)) = change.typed::<NodeObject>() {
+                register::take_range(&shared, node);
+            } else {
+                marks.mark(change.key.clone());
+            }
+        }));
+        let api = self.shared.client.api.clone();
+        let name = &self.shared.options.name;
+        cache.keep::<NodeObject>(api.clone(), &format!("metadata.name={name}"), tasks);
+        cache.keep::<Pod>(api, &format!("spec.nodeName={name}"), tasks);
+        tasks.spawn("node registration", register::keep_node(self.shared.clone()));
+        tasks.spawn("node lease", register::keep_lease(self.shared.clone()));
+        let manager = Manager::new(self.shared.clone(), cache, dirty);
+        tasks.spawn("node", manager.run(events));
+    }
+}
+
+/// Owns the table of workers.
+struct Manager {
+    node: Arc<Shared>,
+    cache: Arc<Cache>,
+    dirty: DirtySet<ObjectKey>,
+    /// By uid: a pod that is recreated under its name has two for a while.
+    workers: HashMap<String, Worker>,
+    by_key: HashMap<ObjectKey, String>,
+    ended: mpsc::UnboundedSender<Event>,
+    /// Each worker sends once, so its length is bounded by the number of workers.
+    endings: mpsc::UnboundedReceiver<Event>,
+}
+
+impl Manager {
+    fn new(node: Arc<Shared>, cache: Arc<Cache>, dirty: DirtySet<ObjectKey>) -> Manager {
+        let (ended, endings) = mpsc::unbounded_channel();
+        let (workers, by_key) = (HashMap::new(), HashMap::new());
+        Manager { node, cache, dirty, workers, by_key, ended, endings }
+    }
+
+    async fn run(mut self, mut events: mpsc::Receiver<RuntimeEvent>) {
+        self.cache.wait_synced().await;
+        self.clean_up().await;
+        let mut refresh = Box::pin(self.sleep_refresh());
+        let mut batch: Vec<Event> = Vec::new();
+        let mut from_runtime: Vec<RuntimeEvent> = Vec::new();
+        loop {
+            tokio::select! {
+                key = self.dirty.take() => {
+                    self.dirty.done(&key);
+                    batch.push(Event::Pod(key));
+                }
+                _ = events.recv_many(&mut from_runtime, BATCH_EVENTS) => {}
+                Some(event) = self.endings.recv() => batch.push(event),
+                () = &mut refresh => {
+                    batch.push(Event::Refresh);
+                    refresh = Box::pin(self.sleep_refresh());
+                }
+            }
+            // Whatever else waits is taken in the same turn.
+            while batch.len() < BATCH_EVENTS
+                && let Some(key) = self.dirty.take().now_or_never()
+            {
+                self.dirty.done(&key);
+                batch.push(Event::Pod(key));
+            }
+            batch.extend(from_runtime.drain(..).map(Event::Runtime));
+            while let Ok(event) = self.endings.try_recv() {
+                batch.push(event);
+            }
+            for event in batch.drain(..) {
+                self.handle(event);
+            }
+        }
+    }
+
+    fn sleep_refresh(&self) -> impl Future<Output = ()> + Send + 'static {
+        let node = self.node.clone();
+        async move { node.clock.sleep(node.options.refresh_period).await }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Pod(key) => self.sync(key),
+            Event::Runtime(event) => self.node.pleg.route(event),
+            Event::Ended { uid, key, panicked } => self.on_ended(uid, key, panicked),
+            Event::Refresh => self.refresh(),
+        }
+    }
+
+    /// Tells the pod's worker what the API has now; begins one for a new pod.
+    fn sync(&mut self, key: ObjectKey) {
+        let pod = self.cache.view().get_key::<Pod>(&key).cloned();
+        let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.clone());
+        let known = self.by_key.get(&key).cloned();
+        if known != uid
+            && let Some(worker) = known.as_ref().and_then(|uid| self.workers.get(uid))
+        {
+            worker.inbox.desire(Desired::Gone);
+            self.by_key.remove(&key);
+        }
+        let (Some(pod), Some(uid)) = (pod, uid) else { return };
+        match self.workers.get(&uid) {
+            Some(worker) => worker.inbox.desire(Desired::Pod(pod)),
+            None => self.begin(key, uid, pod),
+        }
+    }
+
+    fn begin(&mut self, key: ObjectKey, uid: String, pod: Arc<Pod>) {
+        let inbox = Arc::new(Inbox::default());
+        let refreshes = volumes_check::is_worthwhile(&pod);
+        let worker = (self.node.clone(), pod, inbox.clone());
+        let (ended, of) = (self.ended.clone(), (uid.clone(), key.clone()));
+        let task = tokio::spawn(async move {
+            let (node, pod, inbox) = worker;
+            let work = async move { PodWorker::new(node, pod, inbox).run().await };
+            let panicked = AssertUnwindSafe(work).catch_unwind().await.is_err();
+            // The loop may be gone, and then nobody cares.
+            let _ = ended.send(Event::Ended { uid: of.0, key: of.1, panicked });
+        });
+        let task = Task(task.abort_handle());
+        self.by_key.insert(key.clone(), uid.clone());
+        self.workers.insert(uid, Worker { inbox, key, refreshes, _task: task });
+    }
+
+    fn on_ended(&mut self, uid: String, key: ObjectKey, panicked: bool) {
+        self.workers.remove(&uid);
+        if self.by_key.get(&key) == Some(&uid) {
+            self.by_key.remove(&key);
+        }
+        if panicked {
+            tracing::error!(uid, pod = %key, "the worker of a pod panicked; it begins anew");
+            // A bound for a pod that panics each time.
+            self.dirty.mark_after(key, self.node.options.timing.restart_first);
+        } else {
+            // One of the same name may have come meanwhile.
+            self.dirty.mark(key);
+        }
+    }
+
+    /// The safety net: every worker sees its newest object, pods without a worker get one, and
+    /// volumes are looked at.
+    fn refresh(&mut self) {
+        for key in self.cache.view().all::<Pod>().map(|pod| ObjectKey::of(&pod.metadata)) {
+            self.dirty.mark(key);
+        }
+        for worker in self.workers.values() {
+            if worker.refreshes {
+                worker.inbox.push(Message::Refresh);
+            }
+            if self.by_key.get(&worker.key).is_none() {
+                worker.inbox.desire(Desired::Gone);
+            }
+        }
+    }
+
+    /// Removes directories of pods that went while the agent was away.
+    async fn clean_up(&self) {
+        let uids: BTreeSet<String> = {
+            let view = self.cache.view();
+            view.all::<Pod>().filter_map(|pod| pod.metadata.uid.clone()).collect()
+        };
+        let (logs, dir) = (self.node.logs.clone(), self.node.options.data_dir.join("pods"));
+        let work = move || -> std::io::Result<()> {
+            logs.retain(&uids)?;
+            let list = match std::fs::read_dir(&dir) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                list => list?,
+            };
+            for entry in list {
+                let entry = entry?;
+                if entry.file_name().to_str().is_none_or(|uid| !uids.contains(uid)) {
+                    std::fs::remove_dir_all(entry.path())?;
+                }
+            }
+            Ok(())
+        };
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(work).await {
+            tracing::warn!(%error, "directories of old pods are left behind");
+        }
+    }
+}

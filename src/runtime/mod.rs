@@ -4,6 +4,24 @@
 //! (`wasi:http` components, served on the pod's IP). The runtime knows nothing of Pods' specs or
 //! of the API: it is given a [`ContainerSpec`] and it *pushes* what happens as [`RuntimeEvent`]s.
 
+mod code;
+mod command;
+mod container;
+pub mod fake;
+mod host;
+mod http;
+mod http_guest;
+mod limits;
+mod lookup;
+mod meter;
+mod outgoing;
+mod policy;
+mod prepared;
+mod sockets;
+mod stdio;
+mod tasks;
+pub mod wasm;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,17 +32,9 @@ use jiff::Timestamp;
 /// What a container is identified by while it runs; unique over restarts.
 pub type ContainerId = String;
 
-/// What an artifact's exports say about how it is run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ArtifactKind {
-    /// A preview 1 core module with `_start`: a process, every exit code survives.
-    Preview1Command,
-    /// A component that exports `wasi:cli/run` (0.2 or 0.3): a process.
-    Command,
-    /// A component that exports `wasi:http/incoming-handler` (0.2) or `wasi:http/handler` (0.3).
-    Http,
-}
+pub use crate::engine::ArtifactKind;
+pub use container::Clock;
+pub use wasm::{NewRuntimeError, Options, WasmRuntime};
 
 /// Compiled code, ready to be started any number of times.
 pub trait Prepared: Send + Sync + 'static {

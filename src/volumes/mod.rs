@@ -1,1 +1,252 @@
-//! Room `volumes`.
+//! Volumes of a pod as directories of the host: a table of kinds ([`KINDS`]), each in its own file.
+//!
+//! A kind tells which objects it needs and turns them into files; [`writer`] puts files into a
+//! directory atomically; [`field_ref`] resolves the downward API. This room knows nothing of the
+//! API's transport: the caller fetches the [`Need`]s and hands over [`Objects`].
+
+pub mod config_map;
+pub mod downward_api;
+pub mod empty_dir;
+pub mod field_ref;
+pub mod projected;
+pub mod secret;
+pub mod sub_path;
+pub mod writer;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Container, KeyToPath, Pod, Secret, Volume};
+
+/// Files a volume may hold at most, and the bytes of all of them (a ConfigMap or Secret holds at
+/// most 1 MiB; a projected volume several).
+const MOST_FILES: usize = 10_000;
+const MOST_BYTES: usize = 64 << 20;
+/// The mode of files that name none (core/v1 defaultMode, 0644).
+pub const DEFAULT_MODE: i32 = 0o644;
+
+/// Something that a volume or an environment needs from the API, in the pod's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    ConfigMap(String),
+    Secret(String),
+    /// A token of the pod's service account.
+    Token {
+        audience: String,
+        expiration_seconds: i64,
+    },
+}
+
+/// The needed objects that exist.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    pub config_maps: BTreeMap<String, Arc<ConfigMap>>,
+    pub secrets: BTreeMap<String, Arc<Secret>>,
+    /// By audience and lifetime in seconds.
+    pub tokens: BTreeMap<(String, i64), String>,
+}
+
+/// What volumes and environments are made from.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    pub pod: &'a Pod,
+    pub node_name: &'a str,
+    pub host_ip: IpAddr,
+    pub pod_ip: IpAddr,
+    /// What a container without a limit may use, for resource field references.
+    pub allocatable: Allocatable,
+    pub objects: &'a Objects,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Allocatable {
+    pub cpu_millicores: i64,
+    pub memory_bytes: i64,
+}
+
+/// One file of a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    pub bytes: Vec<u8>,
+    pub mode: u32,
+}
+
+/// Files by their relative path.
+pub type Files = BTreeMap<String, File>;
+
+/// What is in a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A directory that the containers write to.
+    Scratch,
+    /// Files that follow their objects; always mounted read-only.
+    Files(Files),
+}
+
+/// Why a volume cannot be made. The messages are upstream's where it has them.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    #[error("{0}")]
+    Missing(String),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("volume {0:?} is of a kind that this node does not provide")]
+    Unsupported(String),
+    #[error("{action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+}
+
+/// A row of the table of kinds.
+pub struct VolumeKind {
+    pub name: &'static str,
+    /// Whether a volume is of this kind.
+    pub matches: fn(&Volume) -> bool,
+    /// Adds what it needs from the API.
+    pub needs: fn(&Volume, &mut Vec<Need>),
+    pub content: fn(&Volume, &Context) -> Result<Content, VolumeError>,
+}
+
+/// Every kind of volume. To add one: write its file, add its line here.
+pub static KINDS: &[&VolumeKind] =
+    &[&empty_dir::KIND, &config_map::KIND, &secret::KIND, &downward_api::KIND, &projected::KIND];
+
+/// The row of a volume.
+pub fn kind_of(volume: &Volume) -> Result<&'static VolumeKind, VolumeError> {
+    let found = KINDS.iter().copied().find(|kind| (kind.matches)(volume));
+    found.ok_or_else(|| VolumeError::Unsupported(volume.name.clone()))
+}
+
+/// What a pod's volumes need from the API, each once.
+pub fn needs(volumes: &[Volume]) -> Result<Vec<Need>, VolumeError> {
+    let mut needs = Vec::new();
+    for volume in volumes {
+        (kind_of(volume)?.needs)(volume, &mut needs);
+    }
+    needs.sort();
+    needs.dedup();
+    Ok(needs)
+}
+
+/// The directory of a volume below the pod's directory.
+pub fn volume_dir(pod_dir: &Path, volume: &Volume) -> Result<PathBuf, VolumeError> {
+    // Names are DNS labels by validation; a path must not depend on it.
+    check_path(&volume.name)?;
+    Ok(pod_dir.join("volumes").join(kind_of(volume)?.name).join(&volume.name))
+}
+
+/// Makes or refreshes one volume (blocking). Answers whether anything was changed.
+pub fn set_up(pod_dir: &Path, volume: &Volume, context: &Context) -> Result<bool, VolumeError> {
+    let dir = volume_dir(pod_dir, volume)?;
+    let kind = kind_of(volume)?;
+    match (kind.content)(volume, context)? {
+        Content::Scratch => {
+            let fresh = !dir.exists();
+            writer::make_dir(&dir, 0o755)?;
+            Ok(fresh)
+        }
+        Content::Files(files) => {
+            check_size(&volume.name, &files)?;
+            writer::make_dir(&dir, 0o700)?;
+            writer::write(&dir, &files)
+        }
+    }
+}
+
+fn check_size(volume: &str, files: &Files) -> Result<(), VolumeError> {
+    let bytes: usize = files.values().map(|file| file.bytes.len()).sum();
+    if files.len() > MOST_FILES || bytes > MOST_BYTES {
+        let text = format!(
+            "volume {volume:?} has {} files and {bytes} bytes; at most {MOST_FILES} and {MOST_BYTES}",
+            files.len()
+        );
+        return Err(VolumeError::Invalid(text));
+    }
+    Ok(())
+}
+
+/// Refuses absolute paths and those that leave the volume or collide with the writer's own names.
+pub fn check_path(path: &str) -> Result<(), VolumeError> {
+    let bad = |why: &str| Err(VolumeError::Invalid(format!("path {path:?} {why}")));
+    if path.is_empty() || path.len() > 4096 {
+        return bad("must have 1 to 4096 characters");
+    }
+    if path.starts_with('/') || path.contains('\0') {
+        return bad("must be relative");
+    }
+    if path.starts_with("..") {
+        return bad("must not start with '..'");
+    }
+    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return bad("must not contain empty parts, '.' or '..'");
+    }
+    Ok(())
+}
+
+/// Picks keys into files: all of them, or those of `items` under their paths. `what` names the
+/// object in messages.
+pub(crate) fn pick(
+    what: &str,
+    keys: &BTreeMap<&str, &[u8]>,
+    items: Option<&[KeyToPath]>,
+    default_mode: i32,
+    optional: bool,
+    files: &mut Files,
+) -> Result<(), VolumeError> {
+    let Some(items) = items.filter(|items| !items.is_empty()) else {
+        for (key, bytes) in keys {
+            add(files, key, bytes, default_mode)?;
+        }
+        return Ok(());
+    };
+    for item in items {
+        match keys.get(item.key.as_str()) {
+            Some(bytes) => add(files, &item.path, bytes, item.mode.unwrap_or(default_mode))?,
+            None if optional => {}
+            None => {
+                let text = format!("{what} references non-existent config key: {}", item.key);
+                return Err(VolumeError::Missing(text));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Adds one file under a checked path and mode.
+pub(crate) fn add(
+    files: &mut Files,
+    path: &str,
+    bytes: &[u8],
+    mode: i32,
+) -> Result<(), VolumeError> {
+    check_path(path)?;
+    let mode = u32::try_from(mode).ok().filter(|mode| *mode <= 0o777);
+    let Some(mode) = mode else {
+        return Err(VolumeError::Invalid(format!("the mode of {path:?} must be 0 to 0777")));
+    };
+    files.insert(path.to_string(), File { bytes: bytes.to_vec(), mode });
+    Ok(())
+}
+
+/// The container of a resource field reference: named, or the one that refers.
+pub(crate) fn named_container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
+    let spec = pod.spec.as_ref()?;
+    let init = spec.init_containers.iter().flatten();
+    init.chain(&spec.containers).find(|c| c.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_inside() {
+        for good in ["a", "a/b.c", ".hidden", "a..b"] {
+            assert!(check_path(good).is_ok(), "{good}");
+        }
+        for bad in ["", "/a", "../a", "a/../b", "..data", "a//b", "a/.", "a\0"] {
+            assert!(check_path(bad).is_err(), "{bad}");
+        }
+    }
+}

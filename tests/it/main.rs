@@ -1,7 +1,12 @@
 //! The one test program; each module is a layer or a room.
 
 mod api;
+mod apipure;
+mod edge;
 mod kinds;
+mod node;
 mod plans;
+mod runtime;
 mod sim;
+mod store;
 mod tidy;

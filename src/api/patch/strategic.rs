@@ -1,9 +1,10 @@
 //! Strategic merge patch: lists merge by key as each field's type says, with directives.
 //!
-//! Follows k8s.io/apimachinery/pkg/util/strategicpatch as the API server uses it: the patch is merged
-//! into the original, `null` deletes, `$patch`, `$retainKeys`, `$setElementOrder/<list>` and
-//! `$deleteFromPrimitiveList/<list>` are honoured and never stored. Fields that the type graph does not
-//! know merge as maps and replace as lists; that they are unknown is for the decoder to notice.
+//! Follows k8s.io/apimachinery/pkg/util/strategicpatch as the API server uses it: the patch is
+//! merged into the original, `null` deletes, `$patch`, `$retainKeys`, `$setElementOrder/<list>`
+//! and `$deleteFromPrimitiveList/<list>` are honoured and never stored. Fields that the type graph
+//! does not know merge as maps and replace as lists; that they are unknown is for the decoder to
+//! notice.
 
 use serde_json::{Map, Value};
 
@@ -104,8 +105,8 @@ fn merge_maps(
     Ok(original)
 }
 
-/// Merges a field's two maps. A Kubernetes map of messages (such as `extra`) has no type of its own, so
-/// its keys are not looked up.
+/// Merges a field's two maps. A Kubernetes map of messages (such as `extra`) has no type of its
+/// own, so its keys are not looked up.
 fn merge_field_maps(
     old: Map<String, Value>,
     new: Map<String, Value>,
@@ -119,8 +120,8 @@ fn merge_field_maps(
     merge_maps(old, new, merge.id.filter(|_| is_struct))
 }
 
-/// A value that the original does not have: taken as it is, without nulls and directives. None if it
-/// was nothing but a directive.
+/// A value that the original does not have: taken as it is, without nulls and directives. None if
+/// it was nothing but a directive.
 fn keep(value: Value) -> Option<Value> {
     match value {
         Value::Object(map) if map.contains_key(PATCH) => match map[PATCH].as_str() {
@@ -169,8 +170,8 @@ fn apply_retain_keys(
     Ok(())
 }
 
-/// `$setElementOrder/<list>`: merges that list and puts it in the given order. Takes the directive and
-/// the list out of the patch.
+/// `$setElementOrder/<list>`: merges that list and puts it in the given order. Takes the directive
+/// and the list out of the patch.
 fn apply_element_orders(
     original: &mut Map<String, Value>,
     patch: &mut Map<String, Value>,

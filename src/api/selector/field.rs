@@ -47,7 +47,8 @@ impl FieldSelector {
         self.terms.iter().map(|term| term.field.as_str())
     }
 
-    /// The value that `field` must have, if the selector pins it; for indexes and single-object watches.
+    /// The value that `field` must have, if the selector pins it; for indexes and single-object
+    /// watches.
     pub fn requires(&self, field: &str) -> Option<&str> {
         let pinned = self.terms.iter().find(|term| term.equal && term.field == field)?;
         Some(&pinned.value)

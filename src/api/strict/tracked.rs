@@ -1,7 +1,7 @@
 //! A deserializer over a JSON value that remembers where it is, for error messages only.
 //!
-//! It forwards everything to serde_json's own deserializer of `&Value` and keeps the path of keys and
-//! indexes; after a failure the path still leads to the value that did not fit.
+//! It forwards everything to serde_json's own deserializer of `&Value` and keeps the path of keys
+//! and indexes; after a failure the path still leads to the value that did not fit.
 
 use std::cell::RefCell;
 

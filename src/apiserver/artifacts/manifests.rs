@@ -1,0 +1,269 @@
+//! Manifests and tags: what comes in is checked once, by layout and by the engine.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+
+use super::blobs::{CONTENT_DIGEST, sync_parent};
+use super::errors::{OciError, OciResult};
+use super::{Artifacts, Record, UPLOAD_SILENCE};
+use crate::apiserver::{Body, full, reply};
+use crate::engine::{Inspection, check_imports};
+use crate::images::layout::{MANIFEST_TYPE, Manifest};
+use crate::images::{MAX_MANIFEST_BYTES, digest_hex, digest_of};
+
+/// A blob that no manifest names is kept this long: its manifest may be on its way.
+const GARBAGE_AGE: Duration = Duration::from_secs(60 * 60);
+
+/// What a garbage collection removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    pub blobs: u64,
+    pub bytes: u64,
+}
+
+impl Artifacts {
+    pub(super) fn get_manifest(
+        &self,
+        repository: &str,
+        version: &str,
+    ) -> OciResult<Response<Body>> {
+        let unknown = || {
+            let message = format!("there is no {version} of {repository}");
+            OciError::missing("MANIFEST_UNKNOWN", message)
+        };
+        let record = self.record(repository, version)?.ok_or_else(unknown)?;
+        let path = self.blob_path(&record.digest).ok_or_else(unknown)?;
+        let bytes = fs::read(path)?;
+        let length = bytes.len();
+        let mut response = Response::new(full(bytes));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(MANIFEST_TYPE));
+        if let Ok(value) = HeaderValue::from_str(&record.digest) {
+            headers.insert(CONTENT_DIGEST, value);
+        }
+        Ok(response)
+    }
+
+    pub(super) async fn put_manifest<B>(
+        &self,
+        repository: &str,
+        version: &str,
+        body: B,
+    ) -> OciResult<Response<Body>>
+    where
+        B: http_body::Body<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let text = read(body).await?;
+        let digest = digest_of(&text);
+        if digest_hex(version).is_some() && version != digest {
+            let message = format!("the manifest is {digest} and not {version}");
+            return Err(OciError::bad("DIGEST_INVALID", message));
+        }
+        let manifest = Manifest::parse(&text).map_err(|e| refused(&e.to_string()))?;
+        let layer = manifest.wasm().ok_or_else(|| refused("it has no layer"))?.clone();
+        let _changes = self.changes.lock().await;
+        for blob in [&manifest.config, &layer] {
+            if !self.has_blob(&blob.digest) {
+                let message = format!("push the blob {} before its manifest", blob.digest);
+                return Err(OciError::bad("MANIFEST_BLOB_UNKNOWN", message));
+            }
+        }
+        let inspection = self.inspect(&layer.digest, layer.size).await?;
+        let record = Record {
+            digest: digest.clone(),
+            wasm_digest: layer.digest,
+            config_digest: manifest.config.digest,
+            kind: inspection.kind,
+            imports: inspection.imports,
+            exports: inspection.exports,
+        };
+        let tag = digest_hex(version).is_none().then_some(version);
+        self.keep_manifest(repository, tag, &text, &record)?;
+        tracing::info!(repository, version, digest, "an artifact was pushed");
+        let mut response = reply::empty(StatusCode::CREATED);
+        let location = format!("/v2/{repository}/manifests/{digest}");
+        for (header, value) in [(LOCATION, &location), (CONTENT_DIGEST, &digest)] {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                response.headers_mut().insert(header, value);
+            }
+        }
+        Ok(response)
+    }
+
+    /// The link check of a program. It takes about 10 ms a megabyte, on a thread of its own.
+    async fn inspect(&self, digest: &str, size: u64) -> OciResult<Inspection> {
+        let path = self.blob_path(digest).ok_or_else(|| refused("its layer has no digest"))?;
+        let checked = tokio::task::spawn_blocking(move || {
+            let bytes = fs::read(path)?;
+            if bytes.len() as u64 != size {
+                let length = bytes.len();
+                return Ok(Err(format!("its layer has {length} bytes and not {size}")));
+            }
+            Ok::<_, io::Error>(check_imports(&bytes).map_err(|e| e.to_string()))
+        });
+        let checked = checked.await.map_err(io::Error::other)??;
+        checked.map_err(|why| refused(&why))
+    }
+
+    /// Writes the manifest, its record, then its tag: cut off at any point, what was there before
+    /// is still there.
+    fn keep_manifest(
+        &self,
+        repository: &str,
+        tag: Option<&str>,
+        text: &[u8],
+        record: &Record,
+    ) -> OciResult<()> {
+        let unknown = || refused("its digest is none");
+        let blob = self.blob_path(&record.digest).ok_or_else(unknown)?;
+        let hex = digest_hex(&record.digest).ok_or_else(unknown)?;
+        let dir = self.repository_dir(repository);
+        for part in ["_manifests", "_tags"] {
+            fs::create_dir_all(dir.join(part))?;
+        }
+        self.replace(&blob, text)?;
+        let json = serde_json::to_vec(record).map_err(io::Error::other)?;
+        self.replace(&dir.join("_manifests").join(hex), &json)?;
+        if let Some(tag) = tag {
+            self.replace(&dir.join("_tags").join(tag), record.digest.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Writes a file as a whole, durable when this returns. Only under `changes`.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let new = self.dir.join("new");
+        let mut file = fs::File::create(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        sync_parent(path)
+    }
+
+    /// What is recorded of a tag or a digest.
+    pub(super) fn record(&self, repository: &str, version: &str) -> io::Result<Option<Record>> {
+        let dir = self.repository_dir(repository);
+        let digest = match digest_hex(version) {
+            Some(_) => version.to_string(),
+            None => match found(fs::read_to_string(dir.join("_tags").join(version)))? {
+                Some(digest) => digest,
+                None => return Ok(None),
+            },
+        };
+        let Some(hex) = digest_hex(&digest) else { return Ok(None) };
+        let Some(json) = found(fs::read(dir.join("_manifests").join(hex)))? else {
+            return Ok(None);
+        };
+        serde_json::from_slice(&json).map(Some).map_err(io::Error::other)
+    }
+
+    /// Removes a tag, or a manifest with all its tags.
+    pub(super) async fn delete_manifest(
+        &self,
+        repository: &str,
+        version: &str,
+    ) -> OciResult<Response<Body>> {
+        let _changes = self.changes.lock().await;
+        let dir = self.repository_dir(repository);
+        let path = match digest_hex(version) {
+            Some(hex) => {
+                for tag in self.tag_names(repository)? {
+                    let path = dir.join("_tags").join(tag);
+                    if fs::read_to_string(&path)? == version {
+                        fs::remove_file(&path)?;
+                    }
+                }
+                dir.join("_manifests").join(hex)
+            }
+            None => dir.join("_tags").join(version),
+        };
+        if found(fs::remove_file(&path))?.is_none() {
+            let message = format!("there is no {version} of {repository}");
+            return Err(OciError::missing("MANIFEST_UNKNOWN", message));
+        }
+        sync_parent(&path)?;
+        Ok(reply::empty(StatusCode::ACCEPTED))
+    }
+
+    /// Removes blobs that no manifest names and that are older than an hour. A manifest stays
+    /// while its record is there, with a tag or without: Pods name digests.
+    ///
+    /// # Errors
+    /// When the disk cannot be read; nothing that is needed is removed.
+    pub async fn collect_garbage(&self) -> io::Result<Collected> {
+        self.collect_older_than(GARBAGE_AGE).await
+    }
+
+    /// [`Artifacts::collect_garbage`] with another age.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub async fn collect_older_than(&self, age: Duration) -> io::Result<Collected> {
+        let _changes = self.changes.lock().await;
+        let mut needed = HashSet::new();
+        for repository in self.repositories()? {
+            for record in self.records(&repository)? {
+                needed.extend([record.digest, record.wasm_digest, record.config_digest]);
+            }
+        }
+        let mut collected = Collected::default();
+        for entry in fs::read_dir(self.dir.join("blobs/sha256"))? {
+            let entry = entry?;
+            let digest = format!("sha256:{}", entry.file_name().to_string_lossy());
+            let meta = entry.metadata()?;
+            let old = meta
+                .modified()
+                .ok()
+                .and_then(|time| SystemTime::now().duration_since(time).ok())
+                .is_some_and(|passed| passed >= age);
+            if old && !needed.contains(&digest) {
+                fs::remove_file(entry.path())?;
+                collected.blobs += 1;
+                collected.bytes += meta.len();
+            }
+        }
+        Ok(collected)
+    }
+
+    fn records(&self, repository: &str) -> io::Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for entry in fs::read_dir(self.repository_dir(repository).join("_manifests"))? {
+            let json = fs::read(entry?.path())?;
+            records.push(serde_json::from_slice(&json).map_err(io::Error::other)?);
+        }
+        Ok(records)
+    }
+}
+
+/// `None` for a file that is not there.
+fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+fn refused(why: &str) -> OciError {
+    OciError::bad("MANIFEST_INVALID", why)
+}
+
+async fn read<B>(body: B) -> OciResult<Bytes>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let limited = Limited::new(body, MAX_MANIFEST_BYTES as usize);
+    let read = tokio::time::timeout(UPLOAD_SILENCE, limited.collect()).await;
+    let read = read.map_err(|_| refused("it did not come in time"))?;
+    Ok(read.map_err(|e| refused(&format!("it cannot be read: {e}")))?.to_bytes())
+}

@@ -1,0 +1,166 @@
+//! The compiler's child process: both ends of it.
+//!
+//! The parent writes two limits and the WebAssembly to the child's standard input and closes it;
+//! the child limits itself, compiles, writes the code to its standard output and exits. It
+//! reads no file, no environment and no argument but the subcommand's name.
+//!
+//! ```text
+//!   stdin:  memory limit u64 LE | CPU limit u64 LE | WebAssembly … EOF
+//!   stdout: native code … EOF            exit 0
+//!   stderr: a message for the author     exit 65 (bad artifact), other (the compiler failed)
+//! ```
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::Stdio;
+
+use bytes::Bytes;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+
+use super::{CompileError, Options, compile_here};
+use crate::engine::inspect::MAX_ARTIFACT_BYTES;
+
+/// The hidden subcommand with which a program becomes the compiler.
+pub const SUBCOMMAND: &str = "compile";
+
+/// `EX_DATAERR` of sysexits.h: the artifact is at fault.
+const EXIT_INVALID: i32 = 65;
+const EXIT_INTERNAL: i32 = 70;
+
+/// Native code that a parent takes at most.
+const MAX_CODE_BYTES: u64 = 1 << 30;
+/// Of the child's messages, what a parent keeps.
+const MAX_MESSAGE_BYTES: u64 = 4 << 10;
+/// A compile gives way to everything else on the machine.
+const NICENESS: i32 = 10;
+const HEADER_BYTES: usize = 16;
+
+/// The child's whole life: reads standard input, writes standard output; the caller exits with
+/// the code returned.
+pub fn child_main() -> i32 {
+    run(&mut std::io::stdin().lock(), &mut std::io::stdout().lock())
+}
+
+/// [`child_main`] over any pair of streams.
+pub fn run(input: &mut dyn Read, output: &mut dyn Write) -> i32 {
+    match compile_stream(input, output) {
+        Ok(()) => 0,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{error}");
+            match error {
+                CompileError::Invalid(_) => EXIT_INVALID,
+                CompileError::Limit(_) | CompileError::Internal(_) => EXIT_INTERNAL,
+            }
+        }
+    }
+}
+
+fn compile_stream(input: &mut dyn Read, output: &mut dyn Write) -> Result<(), CompileError> {
+    let internal = |error: std::io::Error| CompileError::Internal(error.to_string());
+    let mut header = [0_u8; HEADER_BYTES];
+    input.read_exact(&mut header).map_err(internal)?;
+    let (memory, cpu) = header.split_at(8);
+    let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
+    limit_this_process(number(memory), number(cpu)).map_err(internal)?;
+    let mut wasm = Vec::new();
+    let most = MAX_ARTIFACT_BYTES as u64 + 1;
+    input.take(most).read_to_end(&mut wasm).map_err(internal)?;
+    let code = compile_here(&wasm, true)?;
+    output.write_all(&code).and_then(|()| output.flush()).map_err(internal)
+}
+
+fn limit_this_process(memory_bytes: u64, cpu_seconds: u64) -> std::io::Result<()> {
+    // A core dump of a killed compiler would be larger than anything else on the disk.
+    let hard = |value| Rlimit { current: Some(value), maximum: Some(value) };
+    setrlimit(Resource::Core, hard(0))?;
+    setrlimit(Resource::As, hard(memory_bytes))?;
+    setrlimit(Resource::Cpu, hard(cpu_seconds))?;
+    // Best effort: a container may forbid it.
+    let _ = rustix::process::nice(NICENESS);
+    Ok(())
+}
+
+/// Compiles `wasm` in a child running `program`; the child dies with the returned future.
+pub(super) async fn compile(
+    program: &Path,
+    options: &Options,
+    wasm: Bytes,
+) -> Result<Vec<u8>, CompileError> {
+    let mut child = Command::new(program)
+        .arg(SUBCOMMAND)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| {
+            CompileError::Internal(format!("cannot start the compiler {program:?}: {error}"))
+        })?;
+    match tokio::time::timeout(options.wall_limit, converse(&mut child, options, wasm)).await {
+        Ok(result) => result,
+        Err(_) => {
+            let _ = child.kill().await;
+            let seconds = options.wall_limit.as_secs();
+            Err(CompileError::Limit(format!("compiling took longer than {seconds} s")))
+        }
+    }
+}
+
+async fn converse(
+    child: &mut Child,
+    options: &Options,
+    wasm: Bytes,
+) -> Result<Vec<u8>, CompileError> {
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (Some(mut stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
+        return Err(CompileError::Internal("the compiler has no pipes".to_owned()));
+    };
+    let mut header = [0_u8; HEADER_BYTES];
+    header[..8].copy_from_slice(&options.memory_limit_bytes.to_le_bytes());
+    header[8..].copy_from_slice(&options.cpu_limit_seconds.to_le_bytes());
+    let send = async move {
+        // A child that dies early closes its end; its exit status says why, not this error.
+        let _ = stdin.write_all(&header).await;
+        let _ = stdin.write_all(&wasm).await;
+        let _ = stdin.shutdown().await;
+    };
+    let ((), code, message) =
+        tokio::join!(send, take(stdout, MAX_CODE_BYTES), take(stderr, MAX_MESSAGE_BYTES));
+    let status = child.wait().await.map_err(|error| CompileError::Internal(error.to_string()))?;
+    let message = String::from_utf8_lossy(&message).trim().to_owned();
+    judge(status, message, options).map(|()| code)
+}
+
+/// Reads all, keeps the first `most` bytes, so that a writer never blocks.
+async fn take(mut stream: impl AsyncRead + Unpin, most: u64) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let _ = (&mut stream).take(most).read_to_end(&mut kept).await;
+    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    kept
+}
+
+fn judge(
+    status: std::process::ExitStatus,
+    message: String,
+    options: &Options,
+) -> Result<(), CompileError> {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(0), _) => Ok(()),
+        (Some(EXIT_INVALID), _) => Err(CompileError::Invalid(message)),
+        (Some(code), _) => {
+            Err(CompileError::Internal(format!("the compiler exited with {code}: {message}")))
+        }
+        // An allocation that fails aborts the child; the CPU limit kills it. Both are limits of
+        // ours that this artifact does not fit into.
+        (None, signal) => Err(CompileError::Limit(format!(
+            "compiling exceeded {} MiB of memory or {} s of processor time (signal {})",
+            options.memory_limit_bytes >> 20,
+            options.cpu_limit_seconds,
+            signal.unwrap_or(0),
+        ))),
+    }
+}

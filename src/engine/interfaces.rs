@@ -1,0 +1,222 @@
+//! The one table of what the host provides to a guest: WASI interfaces for components and
+//! functions of WASI preview 1 for core modules.
+//!
+//! It knows names and versions only; what stands behind a name is the room `runtime`'s. A test
+//! there holds that every name in this table is really in its linkers.
+
+/// The module name under which WASI preview 1 is imported.
+pub const PREVIEW1_MODULE: &str = "wasi_snapshot_preview1";
+
+/// Interfaces of one WASI package, at one version track: `0.2` stands for every `0.2.x`.
+pub struct Package {
+    /// `wasi:cli` and the like.
+    pub name: &'static str,
+    /// `0.2` or `0.3`; versions on one track are compatible by semver.
+    pub track: &'static str,
+    pub interfaces: &'static [&'static str],
+}
+
+/// Every interface a component may import.
+pub const PACKAGES: &[Package] = &[
+    Package {
+        name: "wasi:cli",
+        track: "0.2",
+        interfaces: &[
+            "environment",
+            "exit",
+            "stdin",
+            "stdout",
+            "stderr",
+            "terminal-input",
+            "terminal-output",
+            "terminal-stdin",
+            "terminal-stdout",
+            "terminal-stderr",
+        ],
+    },
+    Package { name: "wasi:clocks", track: "0.2", interfaces: &["monotonic-clock", "wall-clock"] },
+    Package { name: "wasi:filesystem", track: "0.2", interfaces: &["types", "preopens"] },
+    Package { name: "wasi:http", track: "0.2", interfaces: &["types", "outgoing-handler"] },
+    Package { name: "wasi:io", track: "0.2", interfaces: &["error", "poll", "streams"] },
+    Package {
+        name: "wasi:random",
+        track: "0.2",
+        interfaces: &["random", "insecure", "insecure-seed"],
+    },
+    Package {
+        name: "wasi:sockets",
+        track: "0.2",
+        interfaces: &[
+            "network",
+            "instance-network",
+            "ip-name-lookup",
+            "tcp",
+            "tcp-create-socket",
+            "udp",
+            "udp-create-socket",
+        ],
+    },
+    Package {
+        name: "wasi:cli",
+        track: "0.3",
+        interfaces: &[
+            "environment",
+            "exit",
+            "types",
+            "stdin",
+            "stdout",
+            "stderr",
+            "terminal-input",
+            "terminal-output",
+            "terminal-stdin",
+            "terminal-stdout",
+            "terminal-stderr",
+        ],
+    },
+    Package {
+        name: "wasi:clocks",
+        track: "0.3",
+        interfaces: &["types", "monotonic-clock", "system-clock"],
+    },
+    Package { name: "wasi:filesystem", track: "0.3", interfaces: &["types", "preopens"] },
+    Package { name: "wasi:http", track: "0.3", interfaces: &["types", "client"] },
+    Package {
+        name: "wasi:random",
+        track: "0.3",
+        interfaces: &["random", "insecure", "insecure-seed"],
+    },
+    Package { name: "wasi:sockets", track: "0.3", interfaces: &["types", "ip-name-lookup"] },
+];
+
+/// Every function of preview 1 that a core module may import.
+pub const PREVIEW1_FUNCTIONS: &[&str] = &[
+    "args_get",
+    "args_sizes_get",
+    "clock_res_get",
+    "clock_time_get",
+    "environ_get",
+    "environ_sizes_get",
+    "fd_advise",
+    "fd_allocate",
+    "fd_close",
+    "fd_datasync",
+    "fd_fdstat_get",
+    "fd_fdstat_set_flags",
+    "fd_fdstat_set_rights",
+    "fd_filestat_get",
+    "fd_filestat_set_size",
+    "fd_filestat_set_times",
+    "fd_pread",
+    "fd_prestat_dir_name",
+    "fd_prestat_get",
+    "fd_pwrite",
+    "fd_read",
+    "fd_readdir",
+    "fd_renumber",
+    "fd_seek",
+    "fd_sync",
+    "fd_tell",
+    "fd_write",
+    "path_create_directory",
+    "path_filestat_get",
+    "path_filestat_set_times",
+    "path_link",
+    "path_open",
+    "path_readlink",
+    "path_remove_directory",
+    "path_rename",
+    "path_symlink",
+    "path_unlink_file",
+    "poll_oneoff",
+    "proc_exit",
+    "proc_raise",
+    "random_get",
+    "sched_yield",
+    "sock_accept",
+    "sock_recv",
+    "sock_send",
+    "sock_shutdown",
+];
+
+/// An interface's name taken apart: `wasi:cli/run@0.2.6`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InterfaceName<'a> {
+    pub package: &'a str,
+    pub interface: &'a str,
+    pub version: &'a str,
+}
+
+impl<'a> InterfaceName<'a> {
+    /// `None` for names that are no `package/interface@version`.
+    pub fn parse(name: &'a str) -> Option<Self> {
+        let (path, version) = name.split_once('@')?;
+        let (package, interface) = path.split_once('/')?;
+        Some(Self { package, interface, version })
+    }
+
+    /// `0.2` of `0.2.6`, `1` of `1.4.0`; a pre-release is compatible with itself only.
+    pub fn track(&self) -> &'a str {
+        if self.version.contains('-') {
+            return self.version;
+        }
+        let mut dots = self.version.match_indices('.').map(|(at, _)| at);
+        let first = dots.next();
+        let end = if self.version.starts_with("0.") { dots.next() } else { first };
+        &self.version[..end.unwrap_or(self.version.len())]
+    }
+}
+
+/// Whether a component's import of this name is provided (`wasi:clocks/wall-clock@0.2.3`).
+pub fn provides(name: &str) -> bool {
+    let Some(name) = InterfaceName::parse(name) else { return false };
+    PACKAGES.iter().any(|package| {
+        package.name == name.package
+            && package.track == name.track()
+            && package.interfaces.contains(&name.interface)
+    })
+}
+
+/// What the host provides, for an error's text: of the import's package when there is one of that
+/// name, else the packages.
+pub fn describe_provided(import: &str) -> String {
+    let package = import.split(['/', '@']).next().unwrap_or(import);
+    let near: Vec<String> = PACKAGES
+        .iter()
+        .filter(|provided| provided.name == package)
+        .map(|provided| {
+            format!("{}/{{{}}}@{}.x", provided.name, provided.interfaces.join(","), provided.track)
+        })
+        .collect();
+    if !near.is_empty() {
+        return near.join(" and ");
+    }
+    let all: Vec<String> =
+        PACKAGES.iter().map(|provided| format!("{}@{}.x", provided.name, provided.track)).collect();
+    all.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_one_track_are_compatible() {
+        assert!(provides("wasi:cli/environment@0.2.0"));
+        assert!(provides("wasi:cli/environment@0.2.12"));
+        assert!(provides("wasi:http/types@0.3.2"));
+        assert!(!provides("wasi:cli/environment@0.1.0"));
+        assert!(!provides("wasi:cli/environment@0.3.0-rc-2025-09-16"));
+        assert!(!provides("wasi:cli/nothing@0.2.0"));
+        assert!(!provides("wasi:cli/environment"));
+        assert!(!provides("environment"));
+    }
+
+    #[test]
+    fn tracks_follow_semver() {
+        let track = |version| InterfaceName { package: "a:b", interface: "c", version }.track();
+        assert_eq!(track("0.2.6"), "0.2");
+        assert_eq!(track("1.4.0"), "1");
+        assert_eq!(track("0.3.0-rc-1"), "0.3.0-rc-1");
+        assert_eq!(track("7"), "7");
+    }
+}

@@ -1,0 +1,174 @@
+//! What a node keeps of images: contents by digest, and which digest a name meant last.
+//!
+//! A file is checked against its digest at every read, so that a torn or altered one is as good as
+//! none; that is why nothing here waits for the disk. The oldest contents go when the bound is
+//! reached; what runs does not need them any more.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{digest_hex, digest_of};
+
+/// Names that are remembered; the oldest go.
+const MAX_NAMES: usize = 10_000;
+
+/// A content store on disk; share it by `Arc`.
+pub struct Cache {
+    dir: PathBuf,
+    max_bytes: u64,
+    /// Distinguishes temporary files.
+    serial: AtomicU64,
+    /// Held while contents are counted and removed.
+    trimming: Mutex<()>,
+}
+
+/// What a name meant when it was last pulled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// `[host/]path[:tag][@digest]`, canonical.
+    pub name: String,
+    /// Of the manifest.
+    pub digest: String,
+    pub wasm_digest: String,
+}
+
+impl Cache {
+    /// Opens or makes a cache that keeps at most about `max_bytes`.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn open(dir: &Path, max_bytes: u64) -> io::Result<Arc<Cache>> {
+        for part in ["blobs", "names"] {
+            fs::create_dir_all(dir.join(part))?;
+        }
+        // Writers that were cut off leave these behind.
+        for entry in fs::read_dir(dir)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with("new-") {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        let (serial, trimming) = (AtomicU64::new(0), Mutex::new(()));
+        Ok(Arc::new(Cache { dir: dir.to_path_buf(), max_bytes, serial, trimming }))
+    }
+
+    /// The content of a digest, if it is here and whole.
+    pub async fn get(self: &Arc<Self>, digest: &str) -> Option<Bytes> {
+        let path = self.blob_path(digest)?;
+        let digest = digest.to_string();
+        let read = tokio::task::spawn_blocking(move || {
+            let bytes = fs::read(&path).ok()?;
+            if digest_of(&bytes) != digest {
+                tracing::warn!(digest, "a cached image is damaged and is removed");
+                let _ = fs::remove_file(&path);
+                return None;
+            }
+            // Its age is the time since its last use; failing makes it look older.
+            let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+            Some(Bytes::from(bytes))
+        });
+        read.await.ok().flatten()
+    }
+
+    /// Keeps content under its digest, and removes the oldest beyond the bound.
+    ///
+    /// # Errors
+    /// When the disk refuses; callers can go on without.
+    pub async fn put(self: &Arc<Self>, digest: &str, bytes: Bytes) -> io::Result<()> {
+        let Some(path) = self.blob_path(digest) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a digest"));
+        };
+        let own = self.clone();
+        blocking(move || {
+            own.write(&path, &bytes)?;
+            own.trim(&own.dir.join("blobs"), Some(&path), |size, _| size > own.max_bytes)
+        })
+        .await
+    }
+
+    /// What a name meant last.
+    pub async fn known(self: &Arc<Self>, name: &str) -> Option<Known> {
+        let (path, name) = (self.name_path(name), name.to_string());
+        let read = tokio::task::spawn_blocking(move || {
+            let known: Known = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+            (known.name == name).then_some(known)
+        });
+        read.await.ok().flatten()
+    }
+
+    /// Remembers what a name means.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn remember(self: &Arc<Self>, known: &Known) -> io::Result<()> {
+        let path = self.name_path(&known.name);
+        let text = serde_json::to_vec(known)?;
+        let own = self.clone();
+        blocking(move || {
+            own.write(&path, &text)?;
+            own.trim(&own.dir.join("names"), Some(&path), |_, count| count > MAX_NAMES)
+        })
+        .await
+    }
+
+    fn blob_path(&self, digest: &str) -> Option<PathBuf> {
+        Some(self.dir.join("blobs").join(digest_hex(digest)?))
+    }
+
+    /// Names have characters that files may not: they are hashed.
+    fn name_path(&self, name: &str) -> PathBuf {
+        self.dir.join("names").join(hex::encode(Sha256::digest(name.as_bytes())))
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let new = self.dir.join(format!("new-{}-{serial}", std::process::id()));
+        let written = File::create(&new)
+            .and_then(|mut file| file.write_all(bytes))
+            .and_then(|()| fs::rename(&new, path));
+        if written.is_err() {
+            let _ = fs::remove_file(&new);
+        }
+        written
+    }
+
+    /// Removes the files used longest ago while `too_much(bytes, files)`, but never `keep`.
+    fn trim(
+        &self,
+        dir: &Path,
+        keep: Option<&Path>,
+        too_much: impl Fn(u64, usize) -> bool,
+    ) -> io::Result<()> {
+        let _one_at_a_time = self.trimming.lock();
+        let mut files = Vec::new();
+        for entry in fs::read_dir(dir)?.flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            let used = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            files.push((used, meta.len(), entry.path()));
+        }
+        files.sort();
+        let (mut bytes, mut count) = (files.iter().map(|(_, len, _)| len).sum(), files.len());
+        for (_, length, path) in files {
+            if !too_much(bytes, count) {
+                break;
+            }
+            if Some(&*path) != keep && fs::remove_file(&path).is_ok() {
+                bytes -= length;
+                count -= 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}

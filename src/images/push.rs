@@ -1,0 +1,132 @@
+//! Pushes a program to the cluster's registry (OCI distribution-spec, "Push"): its blobs, unless
+//! they are there, then the manifest, which the registry accepts only if the program can run.
+
+use bytes::Bytes;
+use http::Method;
+use serde::Deserialize;
+
+use super::layout::{Artifact, CONFIG_TYPE, Interfaces, MANIFEST_TYPE, WASM_TYPE};
+use super::{MAX_BLOB_BYTES, Reference};
+
+/// An HTTP request to the registry, as little of it as pushing needs.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    pub content_type: &'static str,
+    pub body: Bytes,
+}
+
+/// The answer's code and body.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub code: u16,
+    pub body: Bytes,
+}
+
+/// Sends requests to the registry, with whatever credentials it has.
+#[async_trait::async_trait]
+pub trait Transport: Send + Sync {
+    /// # Errors
+    /// When no answer came; the text is for the user.
+    async fn send(&self, request: Request) -> Result<Answer, String>;
+}
+
+/// What was pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// Of the manifest: what a Pod's status will show.
+    pub digest: String,
+    pub wasm_digest: String,
+    /// Bytes that were sent; blobs that the registry had already do not count.
+    pub sent_bytes: u64,
+}
+
+/// Why a push failed; the message is for the user.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    #[error("{0} is in another registry; push to a name without a host")]
+    Foreign(String),
+    #[error("push by tag, not by digest")]
+    ByDigest,
+    #[error("the program has {0} bytes, more than {MAX_BLOB_BYTES}")]
+    TooLarge(usize),
+    /// The registry's own words, an import that nothing provides for instance.
+    #[error("{0}")]
+    Refused(String),
+    #[error("the registry cannot be reached: {0}")]
+    Network(String),
+}
+
+/// Pushes `wasm` as `image`.
+///
+/// # Errors
+/// See [`PushError`].
+pub async fn push(
+    transport: &dyn Transport,
+    image: &Reference,
+    wasm: Bytes,
+    interfaces: Interfaces,
+) -> Result<Pushed, PushError> {
+    if image.is_foreign() {
+        return Err(PushError::Foreign(image.name()));
+    }
+    let (Some(tag), None) = (&image.tag, &image.digest) else { return Err(PushError::ByDigest) };
+    if wasm.len() as u64 > MAX_BLOB_BYTES {
+        return Err(PushError::TooLarge(wasm.len()));
+    }
+    let artifact = Artifact::new(wasm, interfaces);
+    let repository = &image.repository;
+    let mut sent_bytes = 0;
+    for (digest, content_type, bytes) in [
+        (&artifact.wasm_digest, WASM_TYPE, &artifact.wasm),
+        (&artifact.config_digest, CONFIG_TYPE, &artifact.config),
+    ] {
+        let path = format!("/v2/{repository}/blobs/{digest}");
+        let head = Request { method: Method::HEAD, path, content_type, body: Bytes::new() };
+        if transport.send(head).await.map_err(PushError::Network)?.code == 200 {
+            continue;
+        }
+        let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
+        let body = bytes.clone();
+        let content_type = "application/octet-stream";
+        expect_created(transport, Request { method: Method::POST, path, content_type, body })
+            .await?;
+        sent_bytes += bytes.len() as u64;
+    }
+    let path = format!("/v2/{repository}/manifests/{tag}");
+    let (content_type, body) = (MANIFEST_TYPE, artifact.manifest);
+    expect_created(transport, Request { method: Method::PUT, path, content_type, body }).await?;
+    Ok(Pushed { digest: artifact.digest, wasm_digest: artifact.wasm_digest, sent_bytes })
+}
+
+async fn expect_created(transport: &dyn Transport, request: Request) -> Result<(), PushError> {
+    let answer = transport.send(request).await.map_err(PushError::Network)?;
+    match answer.code {
+        201 => Ok(()),
+        code => Err(PushError::Refused(message_of(code, &answer.body))),
+    }
+}
+
+/// The messages of an OCI error, a Status's message, or the bare code.
+fn message_of(code: u16, body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Errors {
+        #[serde(default)]
+        errors: Vec<Message>,
+        #[serde(default)]
+        message: String,
+    }
+    #[derive(Deserialize)]
+    struct Message {
+        #[serde(default)]
+        message: String,
+    }
+    let parsed: Option<Errors> = serde_json::from_slice(body).ok();
+    let texts = parsed.map(|p| {
+        let list: Vec<String> = p.errors.into_iter().map(|e| e.message).collect();
+        if list.is_empty() { p.message } else { list.join("; ") }
+    });
+    texts.filter(|t| !t.is_empty()).unwrap_or_else(|| format!("the registry answered {code}"))
+}

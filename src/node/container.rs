@@ -1,0 +1,166 @@
+//! From a pod's container to the runtime's [`ContainerSpec`]: arguments, environment, mounts,
+//! limits. Pure but for subPath mounts, which look at the volume.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
+use sha2::{Digest, Sha256};
+
+use super::env::{self, Env};
+use super::pod_state::spec;
+use crate::api::quantity::Quantity;
+use crate::runtime::Mount;
+use crate::volumes::{self, Context, VolumeError, sub_path};
+
+/// Lists the hosts outside the cluster that a pod's containers may call, comma-separated.
+pub const ALLOWED_HOSTS_ANNOTATION: &str = "wasmfleet.dev/allowed-hosts";
+/// The port of HTTP handlers that declare none.
+const DEFAULT_HTTP_PORT: u16 = 8080;
+
+/// What a container is run with.
+pub struct Recipe {
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub mounts: Vec<Mount>,
+    pub http_port: u16,
+    pub memory_limit_bytes: u64,
+    pub cpu_limit_millicores: Option<u64>,
+    pub allowed_hosts: Vec<String>,
+}
+
+/// Works out a recipe (blocking where a mount has a subPath). `pod_dir` holds the volumes.
+pub fn recipe(
+    context: &Context,
+    container: &Container,
+    pod_dir: &Path,
+    default_memory_bytes: u64,
+) -> Result<Recipe, VolumeError> {
+    let env = env::build(context, container)?;
+    let mounts = mounts(context.pod, container, pod_dir, &env)?;
+    let args = arguments(container, &env);
+    let memory = limit(container, "memory")?.map(|quantity| quantity.value());
+    let cpu = limit(container, "cpu")?.map(|quantity| quantity.milli());
+    let positive = |n: i64| u64::try_from(n).ok().filter(|n| *n > 0);
+    Ok(Recipe {
+        args,
+        env: env.into_list(),
+        mounts,
+        http_port: http_port(container),
+        memory_limit_bytes: memory.and_then(positive).unwrap_or(default_memory_bytes),
+        cpu_limit_millicores: cpu.and_then(positive),
+        allowed_hosts: allowed_hosts(context.pod),
+    })
+}
+
+fn limit(container: &Container, resource: &str) -> Result<Option<Quantity>, VolumeError> {
+    let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
+    let Some(text) = limits.and_then(|limits| limits.get(resource)) else { return Ok(None) };
+    let parsed = Quantity::parse(&text.0);
+    parsed.map(Some).map_err(|e| VolumeError::Invalid(format!("limits.{resource}: {e}")))
+}
+
+/// The first container port, or 8080.
+pub fn http_port(container: &Container) -> u16 {
+    let first = container.ports.iter().flatten().next();
+    first.and_then(|port| u16::try_from(port.container_port).ok()).unwrap_or(DEFAULT_HTTP_PORT)
+}
+
+/// A Wasm program has no entry point to replace: `command` is its name and first arguments.
+fn arguments(container: &Container, env: &Env) -> Vec<String> {
+    let mut list: Vec<String> =
+        container.command.iter().flatten().map(|text| env::expand(text, env)).collect();
+    if list.is_empty() {
+        list.push(image_name(container.image.as_deref().unwrap_or_default()).to_string());
+    }
+    list.extend(container.args.iter().flatten().map(|text| env::expand(text, env)));
+    list
+}
+
+/// `hello` of `registry:5000/team/hello:v1@sha256:…`.
+fn image_name(image: &str) -> &str {
+    let image = image.split('@').next().unwrap_or(image);
+    let last = image.rsplit('/').next().unwrap_or(image);
+    last.split(':').next().unwrap_or(last)
+}
+
+fn allowed_hosts(pod: &Pod) -> Vec<String> {
+    let annotations = pod.metadata.annotations.as_ref();
+    let text = annotations.and_then(|map| map.get(ALLOWED_HOSTS_ANNOTATION));
+    let hosts = text.map(String::as_str).unwrap_or_default().split(',').map(str::trim);
+    hosts.filter(|host| !host.is_empty()).map(str::to_string).collect()
+}
+
+fn mounts(
+    pod: &Pod,
+    container: &Container,
+    pod_dir: &Path,
+    env: &Env,
+) -> Result<Vec<Mount>, VolumeError> {
+    let mut mounts: Vec<Mount> = Vec::new();
+    for mount in container.volume_mounts.iter().flatten() {
+        let found = spec(pod).volumes.iter().flatten().find(|volume| volume.name == mount.name);
+        let Some(volume) = found else {
+            return Err(VolumeError::Missing(format!("volume {:?} not found", mount.name)));
+        };
+        let made = one_mount(container, mount, volume, pod_dir, env)?;
+        // Single files below one directory share its preopen.
+        if !mounts.contains(&made) {
+            mounts.push(made);
+        }
+    }
+    Ok(mounts)
+}
+
+fn one_mount(
+    container: &Container,
+    mount: &VolumeMount,
+    volume: &Volume,
+    pod_dir: &Path,
+    env: &Env,
+) -> Result<Mount, VolumeError> {
+    let dir = volumes::volume_dir(pod_dir, volume)?;
+    // Only scratch space is writable, whatever the mount says (as upstream since 1.9.6).
+    let read_only = mount.read_only == Some(true) || volumes::kind_of(volume)?.name != "empty-dir";
+    let expanded = mount.sub_path_expr.as_ref().map(|text| env::expand(text, env));
+    let sub_path = expanded.as_ref().or(mount.sub_path.as_ref()).filter(|path| !path.is_empty());
+    let Some(sub_path) = sub_path else {
+        let guest_path = mount.mount_path.clone();
+        return Ok(Mount { host_path: dir, guest_path, read_only });
+    };
+    let parent = mount.mount_path.trim_end_matches('/').rsplit_once('/').map_or("", |(p, _)| p);
+    let copies = pod_dir.join("subpaths").join(&container.name).join(short_hash(parent));
+    let found =
+        sub_path::resolve(&dir, sub_path.trim_end_matches('/'), &mount.mount_path, &copies)?;
+    let is_copy = found.host_path == copies;
+    Ok(Mount {
+        host_path: found.host_path,
+        guest_path: found.guest_path,
+        read_only: read_only || is_copy,
+    })
+}
+
+/// A directory's name for a path of any length.
+fn short_hash(text: &str) -> String {
+    hex::encode(&Sha256::digest(text)[..8])
+}
+
+/// The `.dockerconfigjson` of fetched pull secrets.
+pub fn docker_configs(pod: &Pod, objects: &volumes::Objects) -> Vec<Bytes> {
+    let names = spec(pod).image_pull_secrets.iter().flatten().map(|reference| &reference.name);
+    let secrets = names.filter_map(|name| objects.secrets.get(name));
+    let configs = secrets.filter_map(|secret| secret.data.as_ref()?.get(".dockerconfigjson"));
+    configs.map(|bytes| Bytes::from(bytes.0.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_images() {
+        assert_eq!(image_name("registry:5000/team/hello:v1@sha256:00"), "hello");
+        assert_eq!(image_name("hello"), "hello");
+        assert_eq!(image_name("oci://ghcr.io/a/b:c"), "b");
+    }
+}

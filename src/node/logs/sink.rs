@@ -1,0 +1,244 @@
+//! Writes one attempt's log: lines are stamped and buffered where the guest writes, and put into
+//! files by the node's writing thread. A full buffer drops and says so; it never blocks the guest.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{LogLimits, file_path};
+use crate::base::SharedClock;
+use crate::runtime::{LogSink, LogStream};
+
+/// A longer line is cut into partial lines (containerd's default, 16 KiB).
+const MOST_LINE_BYTES: usize = 16 << 10;
+
+/// The log of one attempt of a container.
+pub struct AttemptLog {
+    pub dir: PathBuf,
+    pub attempt: i32,
+    limits: LogLimits,
+    clock: SharedClock,
+    pending: Mutex<Pending>,
+    file: Mutex<FileState>,
+    progress: watch::Sender<Progress>,
+    queue: Sender<Arc<AttemptLog>>,
+    this: std::sync::Weak<AttemptLog>,
+}
+
+/// What readers that follow wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes put into files.
+    pub written: u64,
+    /// Nothing more will come.
+    pub closed: bool,
+}
+
+#[derive(Default)]
+struct Pending {
+    /// Formatted lines.
+    lines: Vec<u8>,
+    /// What has no newline yet, by stream.
+    partial: [Vec<u8>; 2],
+    dropped_bytes: u64,
+    queued: bool,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct FileState {
+    sequence: u64,
+    bytes: u64,
+    /// A write failed; said once in the node's own log.
+    failed: bool,
+}
+
+/// Makes a directory that only the node's user enters.
+pub fn make_private_dir(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+fn index(stream: LogStream) -> usize {
+    match stream {
+        LogStream::Stdout => 0,
+        LogStream::Stderr => 1,
+    }
+}
+
+const STREAMS: [(LogStream, &str); 2] =
+    [(LogStream::Stdout, "stdout"), (LogStream::Stderr, "stderr")];
+
+impl AttemptLog {
+    pub(super) fn new(
+        dir: PathBuf,
+        attempt: i32,
+        limits: LogLimits,
+        clock: SharedClock,
+        queue: Sender<Arc<AttemptLog>>,
+    ) -> Arc<AttemptLog> {
+        Arc::new_cyclic(|this| AttemptLog {
+            dir,
+            attempt,
+            limits,
+            clock,
+            pending: Mutex::default(),
+            file: Mutex::default(),
+            progress: watch::channel(Progress::default()).0,
+            queue,
+            this: this.clone(),
+        })
+    }
+
+    /// Tells when more was written and when the log is closed.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// The attempt ended: what has no newline becomes a line, and followers come to their end.
+    pub fn close(&self) {
+        let mut pending = self.pending.lock();
+        pending.closed = true;
+        for (stream, _) in STREAMS {
+            let rest = std::mem::take(&mut pending.partial[index(stream)]);
+            if !rest.is_empty() {
+                self.add_line(&mut pending, stream, &rest, true);
+            }
+        }
+        self.enqueue(&mut pending);
+    }
+
+    fn add_line(&self, pending: &mut Pending, stream: LogStream, text: &[u8], full: bool) {
+        if pending.lines.len() + text.len() > self.limits.buffer_bytes {
+            pending.dropped_bytes += text.len() as u64;
+            return;
+        }
+        if pending.dropped_bytes > 0 {
+            let dropped = std::mem::take(&mut pending.dropped_bytes);
+            let text = drop_marker(dropped);
+            self.format(&mut pending.lines, LogStream::Stderr, text.as_bytes(), true);
+        }
+        self.format(&mut pending.lines, stream, text, full);
+    }
+
+    fn format(&self, out: &mut Vec<u8>, stream: LogStream, text: &[u8], full: bool) {
+        let (_, name) = STREAMS[index(stream)];
+        let tag = if full { 'F' } else { 'P' };
+        // Nine digits always, so that lines sort by their text. Writing to a Vec cannot fail.
+        let _ = write!(out, "{:.9} {name} {tag} ", self.clock.now());
+        out.extend_from_slice(text);
+        out.push(b'\n');
+    }
+
+    fn enqueue(&self, pending: &mut Pending) {
+        if !pending.queued
+            && let Some(this) = self.this.upgrade()
+        {
+            // The thread lives as long as this sender.
+            pending.queued = self.queue.send(this).is_ok();
+        }
+    }
+
+    /// Puts what is buffered into files (blocking).
+    pub fn flush(&self) {
+        // The file's lock is taken first, so that two flushes keep the lines in order.
+        let mut file = self.file.lock();
+        let (lines, closed) = {
+            let mut pending = self.pending.lock();
+            pending.queued = false;
+            let mut lines = std::mem::take(&mut pending.lines);
+            if pending.dropped_bytes > 0 {
+                let text = drop_marker(std::mem::take(&mut pending.dropped_bytes));
+                self.format(&mut lines, LogStream::Stderr, text.as_bytes(), true);
+            }
+            (lines, pending.closed)
+        };
+        if let Err(error) = self.append(&mut file, &lines)
+            && !std::mem::replace(&mut file.failed, true)
+        {
+            tracing::warn!(dir = %self.dir.display(), %error, "container output is lost");
+        }
+        self.progress.send_if_modified(|progress| {
+            let before = *progress;
+            progress.written += lines.len() as u64;
+            progress.closed |= closed;
+            *progress != before
+        });
+    }
+
+    /// Appends whole lines, beginning new files as they fill.
+    fn append(&self, file: &mut FileState, mut lines: &[u8]) -> io::Result<()> {
+        while !lines.is_empty() {
+            if file.bytes >= self.limits.file_bytes {
+                self.rotate(file)?;
+            }
+            let room = usize::try_from(self.limits.file_bytes - file.bytes).unwrap_or(usize::MAX);
+            let end = if room >= lines.len() {
+                lines.len()
+            } else {
+                // The line that crosses the bound is the file's last.
+                let rest = lines[room..].iter().position(|byte| *byte == b'\n');
+                rest.map_or(lines.len(), |at| room + at + 1)
+            };
+            // Opened for each batch: a thousand quiet containers hold no descriptor.
+            let path = file_path(&self.dir, self.attempt, file.sequence);
+            let mut options = fs::OpenOptions::new();
+            let mut out = options.create(true).append(true).mode(0o600).open(path)?;
+            out.write_all(&lines[..end])?;
+            file.bytes += end as u64;
+            lines = &lines[end..];
+        }
+        Ok(())
+    }
+
+    fn rotate(&self, file: &mut FileState) -> io::Result<()> {
+        file.sequence += 1;
+        file.bytes = 0;
+        if let Some(oldest) = file.sequence.checked_sub(self.limits.files.max(1)) {
+            fs::remove_file(file_path(&self.dir, self.attempt, oldest))?;
+        }
+        Ok(())
+    }
+}
+
+fn drop_marker(bytes: u64) -> String {
+    format!("[{bytes} bytes of output were dropped: they came faster than they could be written]")
+}
+
+impl LogSink for AttemptLog {
+    fn write(&self, stream: LogStream, bytes: &[u8]) {
+        let mut pending = self.pending.lock();
+        if pending.closed {
+            return;
+        }
+        let mut partial = std::mem::take(&mut pending.partial[index(stream)]);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, full) = match piece.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (piece, false),
+            };
+            partial.extend_from_slice(text);
+            let mut rest = partial.as_slice();
+            while rest.len() > MOST_LINE_BYTES {
+                let (part, more) = rest.split_at(MOST_LINE_BYTES);
+                self.add_line(&mut pending, stream, part, false);
+                rest = more;
+            }
+            if full {
+                self.add_line(&mut pending, stream, rest, true);
+                partial.clear();
+            } else {
+                partial = rest.to_vec();
+            }
+        }
+        pending.partial[index(stream)] = partial;
+        if !pending.lines.is_empty() || pending.dropped_bytes > 0 {
+            self.enqueue(&mut pending);
+        }
+    }
+}

@@ -1,0 +1,583 @@
+//! The state machine of one pod: what is known about it goes in, the next actions come out. Pure:
+//! no I/O, no clock, no randomness. [`super::pod_step`] decides; [`super::pod_worker`] performs the actions and reports what
+//! became of them, [`super::pod_status`] renders the state as a PodStatus.
+//!
+//! ```text
+//!   sandbox:    Absent ──SetUp──▶ SettingUp ──▶ Ready ──TearDown──▶ TearingDown ──▶ Gone
+//!                  ▲  after a wait    │ failed                           (logs stay until the
+//!                  └──────────────────┘                                   object is removed)
+//!   container:  Idle ──Start──▶ Starting ──▶ Running ──Stop──▶ (stopping) ─┐
+//!                ▲ ▲  back-off      │ failed                               │ exited
+//!                │ └────────────────┘                                      │
+//!                └──────────── `exited` set; started again by policy ◀─────┘
+//!   pod:        init containers one after another ─▶ main containers ─▶ Finished
+//!               any time: deletionTimestamp ─▶ Deleted, deadline ─▶ Failed, no object ─▶ Gone;
+//!               then: not ready ─▶ drain ─▶ Stop mains ─▶ Stop sidecars ─▶ TearDown ─▶ delete
+//! ```
+//!
+//! It deliberately does not know how a container is run, what an image is, or how status is sent.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Pod, PodSpec};
+use sha2::{Digest, Sha256};
+
+/// The times that decisions depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// The wait before the second restart of a container; doubles to `restart_most`.
+    /// Source: kubelet's CrashLoopBackOff, 10 s to 5 min.
+    pub restart_first: Duration,
+    pub restart_most: Duration,
+    /// A container that ran this long begins with no wait again.
+    pub restart_reset: Duration,
+    /// The wait after a failed try to set up or start; doubles to `retry_most`.
+    pub retry_first: Duration,
+    pub retry_most: Duration,
+    /// How long serving containers go on after the pod is marked not ready, so that proxies
+    /// move away first; at most half of the grace period.
+    pub drain: Duration,
+    /// Containers that start faster than this are told in one write, as Running.
+    pub pending_status_delay: Duration,
+}
+
+/// How long `ErrImagePull` shows before it becomes `ImagePullBackOff`.
+pub const PULL_ERROR_SHOWN: Duration = Duration::from_secs(1);
+/// The grace period of pods that name none.
+const DEFAULT_GRACE_SECONDS: i64 = 30;
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            restart_first: Duration::from_secs(10),
+            restart_most: Duration::from_secs(300),
+            restart_reset: Duration::from_secs(600),
+            retry_first: Duration::from_secs(2),
+            retry_most: Duration::from_secs(300),
+            drain: Duration::from_millis(500),
+            pending_status_delay: Duration::from_millis(200),
+        }
+    }
+}
+
+/// Everything that the node knows about one pod.
+#[derive(Clone, Debug)]
+pub struct PodState {
+    pub pod: Arc<Pod>,
+    pub sandbox: Sandbox,
+    /// Why the last try to set up the sandbox failed.
+    pub sandbox_failure: Option<Failure>,
+    /// Init containers and sidecars in their order, then the main ones.
+    pub containers: Vec<ContainerState>,
+    pub ending: Option<Ending>,
+    /// When the node first saw the pod; `status.startTime`.
+    pub started_at: Timestamp,
+    /// When this agent first saw it, to decide what is told of a short start.
+    pub seen_at: Timestamp,
+    pub timing: Timing,
+    /// The object was asked to be deleted for good.
+    pub delete_asked: bool,
+    /// All init containers were through once.
+    pub initialized: bool,
+}
+
+/// Directory, volumes and address of the pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sandbox {
+    Absent,
+    SettingUp,
+    Ready { ip: IpAddr },
+    TearingDown { ip: Option<IpAddr> },
+    Gone { ip: Option<IpAddr> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Runs to its end before the next one starts.
+    Init,
+    /// An init container that is always restarted and outlives the main ones.
+    Sidecar,
+    Main,
+}
+
+#[derive(Clone, Debug)]
+pub struct ContainerState {
+    pub name: String,
+    pub role: Role,
+    /// The number of the attempt that runs or ran last; `restartCount`.
+    pub attempt: i32,
+    pub run: Run,
+    /// How that attempt ended.
+    pub exited: Option<ContainerStateTerminated>,
+    /// How the attempt before ended.
+    pub last: Option<ContainerStateTerminated>,
+    /// Why the last try to start failed.
+    pub failure: Option<Failure>,
+    /// The wait before the next restart.
+    pub restart_wait: Duration,
+    /// `name@sha256:…` of the running artifact.
+    pub image_id: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Run {
+    Idle,
+    Starting { image: String },
+    Running(Running),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    pub started_at: Timestamp,
+    /// The image as the spec named it at the start.
+    pub image: String,
+    /// It serves others, so it gets time to drain.
+    pub serves: bool,
+    /// The startup probe passed, or there is none.
+    pub started: bool,
+    /// The readiness probe passes, or there is none.
+    pub ready: bool,
+    /// A probe failed: it is to be stopped, and started again by policy.
+    pub doomed: bool,
+    /// It was told to stop and is killed at this time.
+    pub stopping: Option<Timestamp>,
+}
+
+/// Why something did not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// A Waiting reason of Kubernetes: `ErrImagePull`, `CreateContainerConfigError`, …
+    pub reason: String,
+    pub message: String,
+    pub at: Timestamp,
+    /// The wait until the next try; `None`: another try cannot help.
+    pub wait: Option<Duration>,
+}
+
+/// Why and since when the pod is being brought to an end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    pub cause: Cause,
+    pub since: Timestamp,
+    pub grace: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// All main containers ended and none is started again.
+    Finished,
+    /// The node ends it (`DeadlineExceeded`, `Evicted`).
+    Failed { reason: String, message: String },
+    /// The object has a deletionTimestamp.
+    Deleted,
+    /// The object is gone from the API.
+    Gone,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The newest object.
+    Desired(Arc<Pod>),
+    /// The object is gone.
+    Gone,
+    SandboxReady {
+        ip: IpAddr,
+    },
+    SandboxFailed {
+        reason: String,
+        message: String,
+    },
+    /// The node ends the pod: `Evicted`.
+    Evicted {
+        reason: String,
+        message: String,
+    },
+    TornDown,
+    Started {
+        container: String,
+        attempt: i32,
+        image_id: String,
+        serves: bool,
+    },
+    StartFailed {
+        container: String,
+        attempt: i32,
+        reason: String,
+        message: String,
+        retry: bool,
+    },
+    Exited {
+        id: String,
+        exit: ContainerStateTerminated,
+    },
+    Probe {
+        id: String,
+        kind: ProbeKind,
+        passed: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProbeKind {
+    Startup,
+    Readiness,
+    Liveness,
+}
+
+/// What the worker is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    SetUp,
+    Start {
+        container: String,
+        attempt: i32,
+    },
+    /// Asks a running container to end within `grace`.
+    Stop {
+        container: String,
+        grace: Duration,
+    },
+    /// Gives up a set-up or start that is under way.
+    Cancel {
+        container: Option<String>,
+    },
+    TearDown,
+    /// Deletes the object for good.
+    DeleteObject,
+}
+
+/// The outcome of one turn.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    pub actions: Vec<Action>,
+    /// Look again then, even if nothing happens.
+    pub wake_at: Option<Timestamp>,
+    /// More is about to change: do not tell the API yet.
+    pub hold_status: bool,
+    /// Nothing is left of the pod on this node.
+    pub done: bool,
+}
+
+/// The id of one attempt of a container: 64 hexadecimal digits.
+pub fn container_id(pod_uid: &str, container: &str, attempt: i32) -> String {
+    hex::encode(Sha256::digest(format!("{pod_uid}/{container}/{attempt}")))
+}
+
+impl ContainerState {
+    fn new(container: &Container, role: Role) -> ContainerState {
+        ContainerState {
+            name: container.name.clone(),
+            role,
+            attempt: 0,
+            run: Run::Idle,
+            exited: None,
+            last: None,
+            failure: None,
+            restart_wait: Duration::ZERO,
+            image_id: String::new(),
+        }
+    }
+
+    /// The number that the next attempt gets.
+    pub fn next_attempt(&self) -> i32 {
+        self.attempt + i32::from(self.exited.is_some())
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.run == Run::Idle
+    }
+
+    pub fn running(&self) -> Option<&Running> {
+        match &self.run {
+            Run::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+
+    /// When an ended container is started again, if policy says so.
+    pub fn restart_at(&self) -> Option<Timestamp> {
+        let finished = self.exited.as_ref()?.finished_at.as_ref()?.0;
+        Some(plus(finished, self.restart_wait))
+    }
+
+    pub fn succeeded(&self) -> bool {
+        self.is_idle() && self.exited.as_ref().is_some_and(|exit| exit.exit_code == 0)
+    }
+
+    /// The newest attempt was started: it runs, or the try is settled.
+    pub fn begun(&mut self) {
+        if let Some(exited) = self.exited.take() {
+            self.last = Some(exited);
+            self.attempt += 1;
+        }
+        self.failure = None;
+    }
+}
+
+pub fn plus(time: Timestamp, wait: Duration) -> Timestamp {
+    let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+    time.saturating_add(wait).unwrap_or(Timestamp::MAX)
+}
+
+pub fn spec(pod: &Pod) -> &PodSpec {
+    static EMPTY: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
+    pod.spec.as_ref().unwrap_or(&EMPTY)
+}
+
+impl PodState {
+    /// A pod that this agent has not seen yet. What its status tells of an agent before this one
+    /// is taken over by [`super::restore`].
+    pub fn new(pod: Arc<Pod>, timing: Timing, now: Timestamp) -> PodState {
+        let role = |c: &Container| match c.restart_policy.as_deref() {
+            Some("Always") => Role::Sidecar,
+            _ => Role::Init,
+        };
+        let spec = spec(&pod);
+        let init = spec.init_containers.iter().flatten();
+        let mut containers: Vec<ContainerState> =
+            init.map(|c| ContainerState::new(c, role(c))).collect();
+        containers.extend(spec.containers.iter().map(|c| ContainerState::new(c, Role::Main)));
+        PodState {
+            pod,
+            sandbox: Sandbox::Absent,
+            sandbox_failure: None,
+            containers,
+            ending: None,
+            started_at: now,
+            seen_at: now,
+            timing,
+            delete_asked: false,
+            initialized: false,
+        }
+    }
+
+    pub fn uid(&self) -> &str {
+        self.pod.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    pub fn ip(&self) -> Option<IpAddr> {
+        match &self.sandbox {
+            Sandbox::Ready { ip } => Some(*ip),
+            Sandbox::TearingDown { ip } | Sandbox::Gone { ip } => *ip,
+            Sandbox::Absent | Sandbox::SettingUp => None,
+        }
+    }
+
+    pub fn container_spec(&self, name: &str) -> Option<&Container> {
+        find_container(spec(&self.pod), name)
+    }
+
+    pub fn container_id(&self, container: &ContainerState) -> String {
+        container_id(self.uid(), &container.name, container.attempt)
+    }
+
+    pub fn find(&self, name: &str) -> Option<&ContainerState> {
+        self.containers.iter().find(|c| c.name == name)
+    }
+
+    /// The container and attempt of an id, where it is the current or the starting one.
+    fn by_id(&mut self, id: &str) -> Option<&mut ContainerState> {
+        let uid = self.uid().to_string();
+        self.containers.iter_mut().find(|c| {
+            let attempt = match c.run {
+                Run::Starting { .. } => c.next_attempt(),
+                _ => c.attempt,
+            };
+            container_id(&uid, &c.name, attempt) == id
+        })
+    }
+
+    pub fn restart_policy(&self) -> &str {
+        spec(&self.pod).restart_policy.as_deref().unwrap_or("Always")
+    }
+
+    /// Whether an ended container of a role runs again (core/v1 PodSpec.restartPolicy). Init
+    /// containers are only repeated when they failed.
+    pub fn restarts(&self, role: Role, exit_code: i32) -> bool {
+        match (role, self.restart_policy()) {
+            (Role::Sidecar, _) => true,
+            (_, "Never") => false,
+            (Role::Main, "Always") => true,
+            _ => exit_code != 0,
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn apply(&mut self, event: Event, now: Timestamp) {
+        match event {
+            Event::Desired(pod) => self.on_desired(pod),
+            Event::Gone => self.end(Cause::Gone, Duration::ZERO, now),
+            Event::SandboxReady { ip } => {
+                if self.sandbox == Sandbox::SettingUp {
+                    self.sandbox = Sandbox::Ready { ip };
+                    self.sandbox_failure = None;
+                }
+            }
+            Event::SandboxFailed { reason, message } => {
+                if self.sandbox == Sandbox::SettingUp {
+                    self.sandbox_failure = Some(self.failure(None, reason, message, true, now));
+                    self.sandbox = Sandbox::Absent;
+                }
+            }
+            Event::Evicted { reason, message } => {
+                self.end(Cause::Failed { reason, message }, Duration::ZERO, now);
+            }
+            Event::TornDown => self.sandbox = Sandbox::Gone { ip: self.ip() },
+            Event::Started { container, attempt, image_id, serves } => {
+                self.on_started(&container, attempt, image_id, serves, now);
+            }
+            Event::StartFailed { container, attempt, reason, message, retry } => {
+                let wait = self.failure(Some(&container), reason, message, retry, now);
+                if let Some(c) = self.starting(&container, attempt) {
+                    c.run = Run::Idle;
+                    c.failure = Some(wait);
+                }
+            }
+            Event::Exited { id, exit } => self.on_exited(&id, exit),
+            Event::Probe { id, kind, passed } => self.on_probe(&id, kind, passed),
+        }
+    }
+
+    /// A changed image is a new chance for a container that could not start.
+    fn on_desired(&mut self, pod: Arc<Pod>) {
+        let old = std::mem::replace(&mut self.pod, pod);
+        for index in 0..self.containers.len() {
+            let name = &self.containers[index].name;
+            let before = find_container(spec(&old), name).and_then(|c| c.image.as_ref());
+            if before != self.container_spec(name).and_then(|c| c.image.as_ref()) {
+                self.containers[index].failure = None;
+                self.containers[index].restart_wait = Duration::ZERO;
+            }
+        }
+    }
+
+    fn starting(&mut self, name: &str, attempt: i32) -> Option<&mut ContainerState> {
+        let starting = |c: &&mut ContainerState| {
+            c.name == name && matches!(c.run, Run::Starting { .. }) && c.next_attempt() == attempt
+        };
+        self.containers.iter_mut().find(starting)
+    }
+
+    fn on_started(
+        &mut self,
+        name: &str,
+        attempt: i32,
+        image_id: String,
+        serves: bool,
+        now: Timestamp,
+    ) {
+        let (started, ready) = match self.container_spec(name) {
+            Some(spec) => (spec.startup_probe.is_none(), spec.readiness_probe.is_none()),
+            None => (true, true),
+        };
+        let Some(container) = self.starting(name, attempt) else { return };
+        let Run::Starting { image } = &container.run else { return };
+        let image = image.clone();
+        container.begun();
+        container.image_id = image_id;
+        container.run = Run::Running(Running {
+            started_at: now,
+            image,
+            serves,
+            started,
+            ready,
+            doomed: false,
+            stopping: None,
+        });
+    }
+
+    fn on_exited(&mut self, id: &str, exit: ContainerStateTerminated) {
+        let timing = self.timing;
+        let Some(container) = self.by_id(id) else { return };
+        if container.is_idle() {
+            return;
+        }
+        if matches!(container.run, Run::Starting { .. }) {
+            // It ended before its start was reported.
+            container.begun();
+        }
+        let ran = match (&exit.started_at, &exit.finished_at) {
+            (Some(start), Some(end)) => end.0.duration_since(start.0),
+            _ => SignedDuration::ZERO,
+        };
+        let reset = SignedDuration::try_from(timing.restart_reset).unwrap_or(SignedDuration::MAX);
+        if ran >= reset {
+            container.restart_wait = Duration::ZERO;
+        }
+        container.run = Run::Idle;
+        container.exited = Some(exit);
+    }
+
+    fn on_probe(&mut self, id: &str, kind: ProbeKind, passed: bool) {
+        let Some(container) = self.by_id(id) else { return };
+        let Run::Running(running) = &mut container.run else { return };
+        match (kind, passed) {
+            (ProbeKind::Startup, true) => running.started = true,
+            (ProbeKind::Readiness, _) => running.ready = passed,
+            (ProbeKind::Liveness, true) => {}
+            (ProbeKind::Startup | ProbeKind::Liveness, false) => {
+                running.ready = false;
+                running.doomed = true;
+            }
+        }
+    }
+
+    /// The next failure of the sandbox (`None`) or a container, with a doubled wait.
+    fn failure(
+        &self,
+        container: Option<&str>,
+        reason: String,
+        message: String,
+        retry: bool,
+        now: Timestamp,
+    ) -> Failure {
+        let before = match container {
+            Some(name) => self.find(name).and_then(|c| c.failure.as_ref()),
+            None => self.sandbox_failure.as_ref(),
+        };
+        let wait = match before.and_then(|f| f.wait) {
+            Some(wait) => (wait * 2).min(self.timing.retry_most),
+            None => self.timing.retry_first,
+        };
+        Failure { reason, message, at: now, wait: retry.then_some(wait) }
+    }
+
+    /// The grace period of the spec, or of the deletion.
+    pub fn grace(&self) -> Duration {
+        let of_deletion = self.pod.metadata.deletion_grace_period_seconds;
+        let of_spec = spec(&self.pod).termination_grace_period_seconds;
+        let seconds = of_deletion.or(of_spec).unwrap_or(DEFAULT_GRACE_SECONDS);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    }
+
+    /// Begins the end, or hastens it: causes only get stronger and grace only shorter.
+    pub fn end(&mut self, cause: Cause, grace: Duration, now: Timestamp) {
+        match &mut self.ending {
+            None => self.ending = Some(Ending { cause, since: now, grace }),
+            Some(ending) => {
+                if rank(&cause) > rank(&ending.cause) {
+                    ending.cause = cause;
+                }
+                ending.grace = ending.grace.min(grace);
+            }
+        }
+    }
+}
+
+fn find_container<'a>(spec: &'a PodSpec, name: &str) -> Option<&'a Container> {
+    let init = spec.init_containers.iter().flatten();
+    init.chain(&spec.containers).find(|c| c.name == name)
+}
+
+fn rank(cause: &Cause) -> u8 {
+    match cause {
+        Cause::Finished => 0,
+        Cause::Failed { .. } => 1,
+        Cause::Deleted => 2,
+        Cause::Gone => 3,
+    }
+}

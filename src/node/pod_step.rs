@@ -1,0 +1,298 @@
+//! One turn of the pod's state machine: from the state and the time to the next actions. The
+//! diagram is in [`super::pod_state`]. Pure.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::pod_state::{
+    Action, Cause, ContainerState, PULL_ERROR_SHOWN, PodState, Role, Run, Sandbox, Step, plus, spec,
+};
+
+/// The message of upstream's kubelet (pkg/kubelet/active_deadline.go).
+const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
+
+impl Step {
+    /// Asks for another turn at a time.
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
+    }
+}
+
+impl PodState {
+    /// Decides, and marks in the state what the returned actions begin.
+    pub fn step(&mut self, now: Timestamp) -> Step {
+        let mut step = Step::default();
+        self.note_endings(now, &mut step);
+        if self.ending.is_none() {
+            self.advance(now, &mut step);
+        }
+        if self.ending.is_some() {
+            self.bring_to_end(now, &mut step);
+        } else {
+            self.hold_short_start(now, &mut step);
+        }
+        step
+    }
+
+    /// Deletion and the deadline.
+    fn note_endings(&mut self, now: Timestamp, step: &mut Step) {
+        if self.pod.metadata.deletion_timestamp.is_some() {
+            // A second delete may shorten the grace period.
+            self.end(Cause::Deleted, self.grace(), now);
+        }
+        let Some(seconds) = spec(&self.pod).active_deadline_seconds else { return };
+        if self.ending.is_some() {
+            return;
+        }
+        let seconds = u64::try_from(seconds).unwrap_or(0);
+        let deadline = plus(self.started_at, Duration::from_secs(seconds));
+        if now >= deadline {
+            let reason = "DeadlineExceeded".to_string();
+            let cause = Cause::Failed { reason, message: DEADLINE_MESSAGE.to_string() };
+            self.end(cause, self.grace(), now);
+        } else {
+            step.wake(deadline);
+        }
+    }
+
+    /// Sets up, then init containers in order, then the main ones.
+    fn advance(&mut self, now: Timestamp, step: &mut Step) {
+        match self.sandbox {
+            Sandbox::Absent => {
+                let failure = self.sandbox_failure.as_ref();
+                match failure.and_then(|f| f.wait.map(|wait| plus(f.at, wait))) {
+                    Some(at) if now < at => step.wake(at),
+                    _ => {
+                        self.sandbox = Sandbox::SettingUp;
+                        step.actions.push(Action::SetUp);
+                    }
+                }
+            }
+            Sandbox::Ready { .. } => self.advance_containers(now, step),
+            Sandbox::SettingUp | Sandbox::TearingDown { .. } | Sandbox::Gone { .. } => {}
+        }
+    }
+
+    fn advance_containers(&mut self, now: Timestamp, step: &mut Step) {
+        for index in 0..self.containers.len() {
+            let role = self.containers[index].role;
+            if role == Role::Main {
+                continue;
+            }
+            if role == Role::Init && self.initialized {
+                continue;
+            }
+            let through = self.keep(index, now, step);
+            if !through && !self.initialized {
+                if self.failed_for_good(index) {
+                    self.end(Cause::Finished, self.grace(), now);
+                }
+                return;
+            }
+        }
+        self.initialized = true;
+        let mut finished = true;
+        for index in 0..self.containers.len() {
+            if self.containers[index].role == Role::Main {
+                self.keep(index, now, step);
+                finished &= self.ended_for_good(index);
+            }
+        }
+        if finished {
+            self.end(Cause::Finished, self.grace(), now);
+        }
+    }
+
+    /// An init container failed and policy does not repeat it.
+    fn failed_for_good(&self, index: usize) -> bool {
+        let container = &self.containers[index];
+        let code = container.exited.as_ref().map(|exit| exit.exit_code);
+        container.is_idle()
+            && code.is_some_and(|code| code != 0 && !self.restarts(container.role, code))
+    }
+
+    fn ended_for_good(&self, index: usize) -> bool {
+        let container = &self.containers[index];
+        let exit = container.exited.as_ref();
+        container.is_idle()
+            && exit.is_some_and(|exit| !self.restarts(container.role, exit.exit_code))
+    }
+
+    /// Keeps one container as its role wants it. Answers whether the next init container may go.
+    fn keep(&mut self, index: usize, now: Timestamp, step: &mut Step) -> bool {
+        let wanted = self.container_spec(&self.containers[index].name);
+        let wanted = wanted.and_then(|c| c.image.clone()).unwrap_or_default();
+        let grace = self.grace();
+        let container = &self.containers[index];
+        match &container.run {
+            Run::Starting { image } => {
+                if *image != wanted {
+                    // The image was changed while the old one is pulled.
+                    let name = Some(container.name.clone());
+                    step.actions.push(Action::Cancel { container: name });
+                    self.containers[index].run = Run::Idle;
+                    self.containers[index].failure = None;
+                    self.begin(index, wanted, step);
+                }
+                false
+            }
+            Run::Running(running) => {
+                let (started, stale) = (running.started, running.image != wanted);
+                if (running.doomed || stale) && running.stopping.is_none() {
+                    self.stop(index, grace, now, step);
+                }
+                container_may_pass(&self.containers[index], started)
+            }
+            Run::Idle => self.keep_idle(index, wanted, now, step),
+        }
+    }
+
+    fn keep_idle(&mut self, index: usize, image: String, now: Timestamp, step: &mut Step) -> bool {
+        let container = &self.containers[index];
+        if let Some(failure) = &container.failure {
+            match failure.wait.map(|wait| plus(failure.at, wait)) {
+                None => return false,
+                Some(at) if now < at => {
+                    step.wake(at);
+                    let shown = plus(failure.at, PULL_ERROR_SHOWN);
+                    if failure.reason == "ErrImagePull" && now < shown {
+                        step.wake(shown);
+                    }
+                    return false;
+                }
+                Some(_) => {}
+            }
+        } else if let Some(exit) = &container.exited {
+            if !self.restarts(container.role, exit.exit_code) {
+                return exit.exit_code == 0;
+            }
+            match container.restart_at() {
+                Some(at) if now < at => {
+                    step.wake(at);
+                    return false;
+                }
+                _ => {
+                    let wait = &mut self.containers[index].restart_wait;
+                    *wait = match *wait {
+                        Duration::ZERO => self.timing.restart_first,
+                        wait => (wait * 2).min(self.timing.restart_most),
+                    };
+                }
+            }
+        }
+        self.begin(index, image, step);
+        false
+    }
+
+    fn begin(&mut self, index: usize, image: String, step: &mut Step) {
+        let container = &mut self.containers[index];
+        let attempt = container.next_attempt();
+        container.run = Run::Starting { image };
+        step.actions.push(Action::Start { container: container.name.clone(), attempt });
+    }
+
+    fn stop(&mut self, index: usize, grace: Duration, now: Timestamp, step: &mut Step) {
+        let container = &mut self.containers[index];
+        if let Run::Running(running) = &mut container.run {
+            running.stopping = Some(plus(now, grace));
+            step.actions.push(Action::Stop { container: container.name.clone(), grace });
+        }
+    }
+
+    /// Drain, stop the main containers, then the sidecars, tear down, delete.
+    fn bring_to_end(&mut self, now: Timestamp, step: &mut Step) {
+        let Some(ending) = self.ending.clone() else { return };
+        self.cancel_starts(step);
+        let deadline = plus(ending.since, ending.grace);
+        let serving = |c: &ContainerState| {
+            c.running().is_some_and(|running| running.serves && running.stopping.is_none())
+        };
+        if ending.cause == Cause::Deleted && self.containers.iter().any(serving) {
+            let until = plus(ending.since, self.timing.drain.min(ending.grace / 2));
+            if now < until {
+                step.wake(until);
+                return;
+            }
+        }
+        if self.stop_all(deadline, now, step) {
+            return;
+        }
+        match self.sandbox {
+            Sandbox::Absent => self.sandbox = Sandbox::Gone { ip: None },
+            Sandbox::SettingUp => {
+                step.actions.push(Action::Cancel { container: None });
+                step.actions.push(Action::TearDown);
+                self.sandbox = Sandbox::TearingDown { ip: None };
+            }
+            Sandbox::Ready { ip } => {
+                step.actions.push(Action::TearDown);
+                self.sandbox = Sandbox::TearingDown { ip: Some(ip) };
+            }
+            Sandbox::TearingDown { .. } | Sandbox::Gone { .. } => {}
+        }
+        if matches!(self.sandbox, Sandbox::TearingDown { .. }) {
+            step.hold_status = true;
+            return;
+        }
+        match ending.cause {
+            Cause::Deleted if !self.delete_asked => {
+                self.delete_asked = true;
+                step.actions.push(Action::DeleteObject);
+            }
+            Cause::Gone => step.done = true,
+            Cause::Deleted | Cause::Finished | Cause::Failed { .. } => {}
+        }
+    }
+
+    fn cancel_starts(&mut self, step: &mut Step) {
+        for container in &mut self.containers {
+            if matches!(container.run, Run::Starting { .. }) {
+                container.run = Run::Idle;
+                let name = Some(container.name.clone());
+                step.actions.push(Action::Cancel { container: name });
+            }
+        }
+    }
+
+    /// Stops what runs: all at once with no grace, else sidecars after the others, the last one
+    /// first. Answers whether something still runs.
+    fn stop_all(&mut self, deadline: Timestamp, now: Timestamp, step: &mut Step) -> bool {
+        let at_once = now >= deadline;
+        let grace = Duration::try_from(deadline.duration_since(now)).unwrap_or(Duration::ZERO);
+        let mut live = false;
+        for role in [Role::Main, Role::Init, Role::Sidecar] {
+            for index in (0..self.containers.len()).rev() {
+                let container = &self.containers[index];
+                let Some(running) = container.running().filter(|_| container.role == role) else {
+                    continue;
+                };
+                if role == Role::Sidecar && live && !at_once {
+                    return true;
+                }
+                live = true;
+                if running.stopping.is_none_or(|at| at > deadline) {
+                    self.stop(index, grace, now, step);
+                }
+            }
+        }
+        live
+    }
+
+    /// A pod that starts at once is told in one write.
+    fn hold_short_start(&self, now: Timestamp, step: &mut Step) {
+        let until = plus(self.seen_at, self.timing.pending_status_delay);
+        let fresh =
+            |c: &ContainerState| c.running().is_none() && c.exited.is_none() && c.failure.is_none();
+        let quiet = self.sandbox_failure.is_none() && self.containers.iter().all(fresh);
+        if quiet && now < until {
+            step.hold_status = true;
+            step.wake(until);
+        }
+    }
+}
+
+/// Whether the init container after a running one may start.
+fn container_may_pass(container: &ContainerState, started: bool) -> bool {
+    container.role == Role::Sidecar && started
+}

@@ -1,0 +1,383 @@
+//! Owns one pod on this node: takes what happened from its inbox, lets the state machine decide,
+//! performs the actions as tasks that report back, and gives the status to its writer. It decides
+//! nothing itself.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tokio::task::AbortHandle;
+
+use super::Shared;
+use super::inbox::{Desired, Inbox, Message};
+use super::ip::PodIp;
+use super::logs::AttemptLog;
+use super::pod_state::{Action, Event, PodState, Sandbox, container_id, spec};
+use super::pod_status::render;
+use super::pods::PodEntry;
+use super::probes;
+use super::restore::restore;
+use super::setup::{self, Place, SetupError, StartFailure, Started};
+use super::volumes_check;
+use crate::client::event::Notice;
+use crate::runtime::Container;
+use crate::volumes::Objects;
+
+/// The exit code of a container that could not be started (containerd's StartError).
+const START_ERROR_CODE: i32 = 128;
+
+/// Aborts its task when it is dropped.
+pub struct Task(pub AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A running container and what belongs to it.
+struct Live {
+    id: String,
+    container: Box<dyn Container>,
+    log: Arc<AttemptLog>,
+    /// Ends with the container.
+    _probes: Option<Task>,
+}
+
+/// Worker of one pod.
+pub struct PodWorker {
+    node: Arc<Shared>,
+    inbox: Arc<Inbox>,
+    state: PodState,
+    entry: Arc<PodEntry>,
+    status: super::status::StatusWriter,
+    /// Containers by name.
+    live: HashMap<String, Live>,
+    starting: HashMap<String, Task>,
+    setting_up: Option<Task>,
+    refreshing: Option<Task>,
+    ip: Option<PodIp>,
+    objects: Arc<Objects>,
+    fetched_at: Timestamp,
+    /// Held while the pod's directory is written or removed.
+    files: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl PodWorker {
+    pub fn new(node: Arc<Shared>, pod: Arc<Pod>, inbox: Arc<Inbox>) -> PodWorker {
+        let now = node.clock.now();
+        let mut state = PodState::new(pod.clone(), node.options.timing, now);
+        restore(&mut state, now);
+        let entry = node.pods.insert(&pod);
+        let status = super::status::StatusWriter::new(node.clone(), pod);
+        PodWorker {
+            node,
+            inbox,
+            state,
+            entry,
+            status,
+            live: HashMap::new(),
+            starting: HashMap::new(),
+            setting_up: None,
+            refreshing: None,
+            ip: None,
+            objects: Arc::default(),
+            fetched_at: now,
+            files: Arc::default(),
+        }
+    }
+
+    /// Runs until nothing of the pod is left on the node.
+    pub async fn run(mut self) {
+        loop {
+            let wake_at = match self.turn() {
+                Some(wake_at) => wake_at,
+                None => break,
+            };
+            match wake_at {
+                Some(at) => {
+                    let wait = at.duration_since(self.node.clock.now());
+                    let wait = Duration::try_from(wait).unwrap_or(Duration::ZERO);
+                    tokio::select! {
+                        () = self.inbox.ready() => {}
+                        () = self.node.clock.sleep(wait) => {}
+                    }
+                }
+                None => self.inbox.ready().await,
+            }
+        }
+        self.node.pods.remove(&self.state.pod);
+        let dir = self.node.pod_log_dir(&self.state.pod);
+        let removed = tokio::task::spawn_blocking(move || crate::volumes::writer::remove(&dir));
+        if let Ok(Err(error)) = removed.await {
+            tracing::warn!(uid = self.state.uid(), %error, "a pod's logs are left behind");
+        }
+    }
+
+    /// One turn; `None` when the pod is done, else when to take the next one at the latest.
+    fn turn(&mut self) -> Option<Option<Timestamp>> {
+        let batch = self.inbox.drain();
+        let now = self.node.clock.now();
+        match batch.desired {
+            Some(Desired::Pod(pod)) => {
+                self.status.observe(&pod);
+                self.state.apply(Event::Desired(pod), now);
+            }
+            Some(Desired::Gone) => self.state.apply(Event::Gone, now),
+            None => {}
+        }
+        for message in batch.messages {
+            self.take(message, now);
+        }
+        let step = self.state.step(now);
+        let delete = step.actions.contains(&Action::DeleteObject);
+        for action in step.actions {
+            self.perform(action);
+        }
+        if step.done {
+            return None;
+        }
+        if !step.hold_status {
+            let status = render(&self.state, &self.node.facts.host_ip_text, now);
+            self.entry.set_statuses(&status);
+            self.status.submit(status);
+        }
+        if delete {
+            // After the last status.
+            self.status.delete();
+        }
+        Some(step.wake_at)
+    }
+
+    fn take(&mut self, message: Message, now: Timestamp) {
+        match message {
+            Message::Event(event) => self.take_event(event, now),
+            Message::SetUp(result) => self.take_setup(result, now),
+            Message::Start { container, attempt, result } => {
+                self.take_start(container, attempt, result, now);
+            }
+            Message::TornDown => {
+                self.ip = None;
+                self.state.apply(Event::TornDown, now);
+            }
+            Message::Refresh => self.refresh(),
+        }
+    }
+
+    fn take_event(&mut self, event: Event, now: Timestamp) {
+        match &event {
+            Event::Exited { id, .. } => self.forget_live(id),
+            Event::Probe { id, kind, passed: false } => {
+                self.tell_unhealthy(id, *kind);
+            }
+            _ => {}
+        }
+        self.state.apply(event, now);
+    }
+
+    fn forget_live(&mut self, id: &str) {
+        let name = self.live.iter().find(|(_, live)| live.id == id).map(|(name, _)| name.clone());
+        if let Some((name, live)) = name.and_then(|name| self.live.remove_entry(&name)) {
+            live.log.close();
+            self.entry.close_log(&name, &live.log);
+        }
+    }
+
+    fn tell_unhealthy(&self, id: &str, kind: super::pod_state::ProbeKind) {
+        if let Some((name, _)) = self.live.iter().find(|(_, live)| live.id == id) {
+            let text = format!("{kind:?} probe of container {name} failed");
+            self.node.tell(Notice::warning(&*self.state.pod, "Unhealthy", text));
+        }
+    }
+
+    fn take_setup(&mut self, result: Result<(PodIp, Objects), SetupError>, now: Timestamp) {
+        self.setting_up = None;
+        match result {
+            Ok((ip, objects)) => {
+                if self.state.sandbox != Sandbox::SettingUp {
+                    return;
+                }
+                self.state.apply(Event::SandboxReady { ip: ip.ip }, now);
+                self.ip = Some(ip);
+                self.objects = Arc::new(objects);
+                self.fetched_at = now;
+            }
+            Err(SetupError { reason, message }) => {
+                self.node.tell(Notice::warning(&*self.state.pod, reason, message.clone()));
+                self.state.apply(Event::SandboxFailed { reason: reason.into(), message }, now);
+            }
+        }
+    }
+
+    fn take_start(
+        &mut self,
+        name: String,
+        attempt: i32,
+        result: Result<Started, StartFailure>,
+        now: Timestamp,
+    ) {
+        self.starting.remove(&name);
+        match result {
+            Ok(started) => self.take_started(name, attempt, started, now),
+            Err(failure) => self.take_failure(name, attempt, failure, now),
+        }
+    }
+
+    fn take_started(&mut self, name: String, attempt: i32, started: Started, now: Timestamp) {
+        let Started { id, container, image_id, log, serves } = started;
+        let event = Event::Started { container: name.clone(), attempt, image_id, serves };
+        self.state.apply(event, now);
+        let current = self.state.find(&name).filter(|c| c.running().is_some());
+        if current.is_none_or(|c| self.state.container_id(c) != id) {
+            // It ended or was given up meanwhile; dropping the handle kills what is left.
+            self.node.pleg.forget(&id);
+            log.close();
+            return;
+        }
+        let text = format!("Started container {name}");
+        self.node.tell(Notice::normal(&*self.state.pod, "Started", text));
+        let probes = match (self.state.container_spec(&name), self.state.ip()) {
+            (Some(spec), Some(ip)) => probes::spawn(&self.node, spec, &id, ip, &self.inbox),
+            _ => None,
+        };
+        self.entry.open_log(&name, &log);
+        self.live.insert(name, Live { id, container, log, _probes: probes });
+    }
+
+    fn take_failure(&mut self, name: String, attempt: i32, failure: StartFailure, now: Timestamp) {
+        let StartFailure { reason, message, retry, ran } = failure;
+        let text = format!("container {name}: {message}");
+        self.node.tell(Notice::warning(&*self.state.pod, "Failed", text));
+        if ran {
+            let id = container_id(self.state.uid(), &name, attempt);
+            let exit = start_error(&id, reason, message, now);
+            self.state.apply(Event::Exited { id, exit }, now);
+            return;
+        }
+        let reason = reason.to_string();
+        let event = Event::StartFailed { container: name, attempt, reason, message, retry };
+        self.state.apply(event, now);
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::SetUp => self.set_up(),
+            Action::Start { container, attempt } => self.start(container, attempt),
+            Action::Stop { container, grace } => self.stop(&container, grace),
+            Action::Cancel { container: Some(name) } => {
+                self.starting.remove(&name);
+                let attempt = self.state.find(&name).map(|c| c.next_attempt());
+                if let Some(attempt) = attempt {
+                    let id = container_id(self.state.uid(), &name, attempt);
+                    self.node.pleg.forget(&id);
+                }
+            }
+            Action::Cancel { container: None } => self.setting_up = None,
+            Action::TearDown => self.tear_down(),
+            // Asked for after the last status, at the end of the turn.
+            Action::DeleteObject => {}
+        }
+    }
+
+    fn set_up(&mut self) {
+        let (node, inbox) = (self.node.clone(), self.inbox.clone());
+        let (pod, files) = (self.state.pod.clone(), self.files.clone());
+        let preferred = self.preferred_ip();
+        let task = tokio::spawn(async move {
+            let work = setup::set_up(&node, &pod, preferred, files);
+            let result = AssertUnwindSafe(work).catch_unwind().await;
+            let result = result.unwrap_or_else(|_| {
+                let message = "the node's setup failed unexpectedly".to_string();
+                Err(SetupError { reason: "FailedCreatePodSandBox", message })
+            });
+            inbox.push(Message::SetUp(result));
+        });
+        self.setting_up = Some(Task(task.abort_handle()));
+    }
+
+    /// The address that the pod had before the agent started again.
+    fn preferred_ip(&self) -> Option<IpAddr> {
+        self.state.pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
+    }
+
+    fn start(&mut self, name: String, attempt: i32) {
+        let Some(ip) = self.state.ip() else { return };
+        let (node, inbox) = (self.node.clone(), self.inbox.clone());
+        let place = Place {
+            pod: self.state.pod.clone(),
+            dir: self.node.pod_dir(self.state.uid()),
+            ip,
+            objects: self.objects.clone(),
+            fetched_at: self.fetched_at,
+        };
+        let container = name.clone();
+        let task = tokio::spawn(async move {
+            let work = setup::start(&node, &place, &container, attempt, &inbox);
+            let result = AssertUnwindSafe(work).catch_unwind().await;
+            let result = result.unwrap_or_else(|_| {
+                let message = "the node failed unexpectedly".to_string();
+                let reason = "CreateContainerError";
+                Err(StartFailure { reason, message, retry: true, ran: false })
+            });
+            inbox.push(Message::Start { container, attempt, result });
+        });
+        self.starting.insert(name, Task(task.abort_handle()));
+    }
+
+    fn stop(&mut self, name: &str, grace: Duration) {
+        let Some(live) = self.live.get(name) else { return };
+        let text = format!("Stopping container {name}");
+        self.node.tell(Notice::normal(&*self.state.pod, "Killing", text));
+        live.container.stop(grace);
+    }
+
+    fn tear_down(&mut self) {
+        self.setting_up = None;
+        self.refreshing = None;
+        let (node, inbox) = (self.node.clone(), self.inbox.clone());
+        let (pod, files) = (self.state.pod.clone(), self.files.clone());
+        tokio::spawn(async move {
+            setup::tear_down(&node, &pod, files).await;
+            inbox.push(Message::TornDown);
+        });
+    }
+
+    /// Volumes follow their objects, and their limits are checked.
+    fn refresh(&mut self) {
+        let Sandbox::Ready { ip } = self.state.sandbox else { return };
+        if self.state.ending.is_some() || spec(&self.state.pod).volumes.is_none() {
+            return;
+        }
+        let (node, inbox) = (self.node.clone(), self.inbox.clone());
+        let (pod, files) = (self.state.pod.clone(), self.files.clone());
+        let task = tokio::spawn(async move {
+            if let Some(event) = volumes_check::refresh(&node, &pod, ip, files).await {
+                inbox.event(event);
+            }
+        });
+        self.refreshing = Some(Task(task.abort_handle()));
+    }
+}
+
+fn start_error(
+    id: &str,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) -> ContainerStateTerminated {
+    ContainerStateTerminated {
+        container_id: Some(format!("wasmtime://{id}")),
+        exit_code: START_ERROR_CODE,
+        reason: Some(reason.into()),
+        message: Some(message),
+        started_at: Some(Time(now)),
+        finished_at: Some(Time(now)),
+        signal: None,
+    }
+}

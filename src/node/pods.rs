@@ -1,0 +1,106 @@
+//! The pods of the node as readers of logs see them: states and open logs by namespace and name.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use parking_lot::Mutex;
+
+use super::logs::AttemptLog;
+use crate::api::ObjectKey;
+
+/// Every pod that has a worker.
+#[derive(Default)]
+pub struct PodTable {
+    entries: Mutex<HashMap<ObjectKey, Arc<PodEntry>>>,
+}
+
+/// One pod.
+pub struct PodEntry {
+    pub uid: String,
+    /// All containers in the order of the spec.
+    pub containers: Vec<String>,
+    statuses: Mutex<Vec<ContainerStatus>>,
+    /// The logs of running containers.
+    live: Mutex<HashMap<String, Arc<AttemptLog>>>,
+}
+
+/// Which attempts of a container have a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempts {
+    pub current: Option<i32>,
+    pub previous: Option<i32>,
+    /// Why the container is waiting, where it is.
+    pub waiting: Option<String>,
+}
+
+impl PodTable {
+    /// Adds a pod; one of the same name that is still being removed gives way.
+    pub fn insert(&self, pod: &Pod) -> Arc<PodEntry> {
+        let spec = pod.spec.as_ref();
+        let inits = spec.and_then(|s| s.init_containers.as_ref()).into_iter().flatten();
+        let mains = spec.map(|s| &s.containers).into_iter().flatten();
+        let entry = Arc::new(PodEntry {
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            containers: inits.chain(mains).map(|c| c.name.clone()).collect(),
+            statuses: Mutex::default(),
+            live: Mutex::default(),
+        });
+        self.entries.lock().insert(ObjectKey::of(&pod.metadata), entry.clone());
+        entry
+    }
+
+    pub fn remove(&self, pod: &Pod) {
+        let mut entries = self.entries.lock();
+        let key = ObjectKey::of(&pod.metadata);
+        if entries.get(&key).is_some_and(|e| Some(&e.uid) == pod.metadata.uid.as_ref()) {
+            entries.remove(&key);
+        }
+    }
+
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<PodEntry>> {
+        self.entries.lock().get(&ObjectKey::new(namespace, name)).cloned()
+    }
+}
+
+impl PodEntry {
+    pub fn set_statuses(&self, status: &PodStatus) {
+        let inits = status.init_container_statuses.iter().flatten();
+        let all = inits.chain(status.container_statuses.iter().flatten());
+        *self.statuses.lock() = all.cloned().collect();
+    }
+
+    pub fn open_log(&self, container: &str, log: &Arc<AttemptLog>) {
+        self.live.lock().insert(container.to_string(), log.clone());
+    }
+
+    /// Drops the log of an attempt that ended; a newer one stays.
+    pub fn close_log(&self, container: &str, log: &Arc<AttemptLog>) {
+        let mut live = self.live.lock();
+        if live.get(container).is_some_and(|open| Arc::ptr_eq(open, log)) {
+            live.remove(container);
+        }
+    }
+
+    pub fn live_log(&self, container: &str, attempt: i32) -> Option<Arc<AttemptLog>> {
+        self.live.lock().get(container).filter(|log| log.attempt == attempt).cloned()
+    }
+
+    /// What of a container can be read (kubelet's validateContainerLogStatus).
+    pub fn attempts(&self, container: &str) -> Attempts {
+        let statuses = self.statuses.lock();
+        let status = statuses.iter().find(|status| status.name == container);
+        let state = status.and_then(|s| s.state.as_ref());
+        let ended_before =
+            status.and_then(|s| s.last_state.as_ref()?.terminated.as_ref()).is_some();
+        let number = status.map(|s| s.restart_count).unwrap_or_default();
+        let waiting = state.and_then(|s| s.waiting.as_ref()).and_then(|w| w.reason.clone());
+        if state.is_some_and(|s| s.running.is_some() || s.terminated.is_some()) {
+            let previous = ended_before.then_some(number - 1);
+            return Attempts { current: Some(number), previous, waiting };
+        }
+        // Waiting for a restart: the attempt that ended is both.
+        let last = ended_before.then_some(number);
+        Attempts { current: last, previous: last, waiting }
+    }
+}

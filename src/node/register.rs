@@ -1,0 +1,334 @@
+//! The node as the API sees it: creates and updates the Node object, renews its Lease, and takes
+//! over the pod range that the control plane assigns.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{
+    ContainerImage, Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+
+use super::machine::{Machine, Pressure};
+use super::pod_status::time;
+use super::{Capacity, Shared};
+use crate::api::ApiError;
+
+/// The version of the Kubernetes API that the node speaks, and ours.
+const KUBELET_VERSION: &str = concat!("v1.35.0+wasm.", env!("CARGO_PKG_VERSION"));
+/// The runtime as `kubectl get nodes -o wide` shows it.
+const RUNTIME_VERSION: &str = "wasmtime://48.0.0";
+/// The namespace of node heartbeats.
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// The wait after a failed registration or renewal, doubling to the most.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const MOST_RETRY: Duration = Duration::from_secs(5);
+/// Conflicts that one update of the Node tries to get over.
+const MOST_CONFLICTS: usize = 5;
+
+/// Registers, then keeps the Node's status up: at once when `changed` is told, else by period.
+pub async fn keep_node(node: Arc<Shared>) {
+    let mut wait = FIRST_RETRY;
+    loop {
+        match publish(&node).await {
+            Ok(()) => {
+                wait = FIRST_RETRY;
+                tokio::select! {
+                    () = node.node_changed.notified() => {}
+                    () = node.clock.sleep(node.options.status_period) => {}
+                }
+            }
+            Err(error) => {
+                tracing::warn!(node = node.options.name, %error, "the node was not registered");
+                node.clock.sleep(wait).await;
+                wait = (wait * 2).min(MOST_RETRY);
+            }
+        }
+    }
+}
+
+/// Creates or updates the Node with its labels and status.
+async fn publish(node: &Shared) -> Result<(), ApiError> {
+    let name = &node.options.name;
+    let (pressure, machine) = node.machine().await;
+    for _ in 0..MOST_CONFLICTS {
+        let current = match node.client.get::<Node>("", name).await {
+            Ok(current) => current,
+            Err(error) if error.is_not_found() => {
+                match node.client.create(&fresh_node(node)).await {
+                    Err(error) if error.is_already_exists() => continue,
+                    created => created?,
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        take_range(node, &current);
+        match update(node, current, &pressure, &machine).await {
+            Err(error) if error.is_conflict() => continue,
+            other => return other,
+        }
+    }
+    Err(ApiError::unavailable("the Node is written by others all the time"))
+}
+
+async fn update(
+    node: &Shared,
+    mut current: Node,
+    pressure: &Pressure,
+    machine: &Machine,
+) -> Result<(), ApiError> {
+    let labels = current.metadata.labels.get_or_insert_default();
+    let wanted = labels_of(node);
+    if wanted.iter().any(|(key, value)| labels.get(key) != Some(value)) {
+        labels.extend(wanted);
+        current = node.client.update(&current).await?;
+    }
+    let now = node.clock.now();
+    let status = status(node, current.status.as_ref(), pressure, machine, now);
+    current.status = Some(status);
+    node.client.update_status(&current).await.map(drop)
+}
+
+fn fresh_node(node: &Shared) -> Node {
+    Node {
+        metadata: ObjectMeta {
+            name: Some(node.options.name.clone()),
+            labels: Some(labels_of(node)),
+            ..ObjectMeta::default()
+        },
+        spec: Some(NodeSpec::default()),
+        status: None,
+    }
+}
+
+fn labels_of(node: &Shared) -> BTreeMap<String, String> {
+    let mut labels = node.options.labels.clone();
+    let (os, arch) = (std::env::consts::OS, go_arch());
+    for (key, value) in [
+        ("kubernetes.io/hostname", node.options.name.as_str()),
+        ("kubernetes.io/os", os),
+        ("kubernetes.io/arch", arch),
+        ("beta.kubernetes.io/os", os),
+        ("beta.kubernetes.io/arch", arch),
+    ] {
+        labels.insert(key.into(), value.into());
+    }
+    labels
+}
+
+/// Go's names of architectures, which the label's users expect.
+fn go_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Takes over `spec.podCIDR` once the control plane has set it.
+pub fn take_range(node: &Shared, object: &Node) {
+    let Some(cidr) = object.spec.as_ref().and_then(|spec| spec.pod_cidr.as_ref()) else { return };
+    match node.ips.set_range(cidr) {
+        Ok(true) => {
+            tracing::info!(node = node.options.name, cidr, "pod range");
+            node.node_changed.notify_one();
+        }
+        Ok(false) => {}
+        Err(error) => tracing::error!(node = node.options.name, %error, "spec.podCIDR"),
+    }
+}
+
+fn status(
+    node: &Shared,
+    old: Option<&NodeStatus>,
+    pressure: &Pressure,
+    machine: &Machine,
+    now: Timestamp,
+) -> NodeStatus {
+    let resources = resources(&node.options.capacity);
+    let address = |type_: &str, address: String| NodeAddress { type_: type_.into(), address };
+    NodeStatus {
+        addresses: Some(vec![
+            address("InternalIP", node.options.host_ip.to_string()),
+            address("Hostname", node.options.name.clone()),
+        ]),
+        allocatable: Some(resources.clone()),
+        capacity: Some(resources),
+        conditions: Some(conditions(node, old, pressure, now)),
+        images: Some(node.images_seen.list()),
+        node_info: Some(NodeSystemInfo {
+            architecture: go_arch().into(),
+            boot_id: machine.boot_id.clone(),
+            container_runtime_version: RUNTIME_VERSION.into(),
+            kernel_version: machine.kernel.clone(),
+            kube_proxy_version: String::new(),
+            kubelet_version: KUBELET_VERSION.into(),
+            machine_id: machine.machine_id.clone(),
+            operating_system: std::env::consts::OS.into(),
+            os_image: machine.os_image.clone(),
+            swap: None,
+            system_uuid: machine.machine_id.clone(),
+        }),
+        ..old.cloned().unwrap_or_default()
+    }
+}
+
+fn resources(capacity: &Capacity) -> BTreeMap<String, Quantity> {
+    BTreeMap::from([
+        ("cpu".into(), Quantity(format!("{}m", capacity.cpu_millicores))),
+        ("memory".into(), Quantity(format!("{}Ki", capacity.memory_bytes / 1024))),
+        ("pods".into(), Quantity(capacity.pods.to_string())),
+        ("ephemeral-storage".into(), Quantity(capacity.storage_bytes.to_string())),
+    ])
+}
+
+/// Type, whether it holds, reason, message.
+type Told = (&'static str, bool, &'static str, &'static str);
+
+fn conditions(
+    node: &Shared,
+    old: Option<&NodeStatus>,
+    pressure: &Pressure,
+    now: Timestamp,
+) -> Vec<NodeCondition> {
+    let pick = |holds: bool, yes: Told, no: Told| if holds { yes } else { no };
+    let told = [
+        pick(
+            pressure.memory,
+            ("MemoryPressure", true, "KubeletHasInsufficientMemory", "the machine's memory is low"),
+            ("MemoryPressure", false, "KubeletHasSufficientMemory", "enough memory is available"),
+        ),
+        pick(
+            pressure.disk,
+            (
+                "DiskPressure",
+                true,
+                "KubeletHasDiskPressure",
+                "the data directory's disk is nearly full",
+            ),
+            ("DiskPressure", false, "KubeletHasNoDiskPressure", "enough disk space is available"),
+        ),
+        // Guests are no processes of the machine.
+        ("PIDPressure", false, "KubeletHasSufficientPID", "guests take no process ids"),
+        pick(
+            node.ips.is_ready(),
+            ("Ready", true, "KubeletReady", "the node agent is posting ready status"),
+            ("Ready", false, "KubeletNotReady", "waiting for spec.podCIDR"),
+        ),
+    ];
+    let before = old.and_then(|status| status.conditions.as_ref());
+    let mut list: Vec<NodeCondition> = Vec::new();
+    for (type_, holds, reason, message) in told {
+        let status = if holds { "True" } else { "False" };
+        let same = before.into_iter().flatten().find(|c| c.type_ == type_ && c.status == status);
+        let since = same.and_then(|c| c.last_transition_time.clone());
+        list.push(NodeCondition {
+            type_: type_.into(),
+            status: status.into(),
+            reason: Some(reason.into()),
+            message: Some(message.into()),
+            last_heartbeat_time: Some(time(now)),
+            last_transition_time: since.or_else(|| Some(time(now))),
+        });
+    }
+    let foreign = before.into_iter().flatten().filter(|c| told.iter().all(|t| t.0 != c.type_));
+    list.extend(foreign.cloned());
+    list
+}
+
+/// Renews the Lease that tells the control plane that the node is alive (KEP-589).
+pub async fn keep_lease(node: Arc<Shared>) {
+    let mut held: Option<Lease> = None;
+    let mut wait = FIRST_RETRY;
+    loop {
+        match renew(&node, held.take()).await {
+            Ok(lease) => {
+                held = Some(lease);
+                wait = FIRST_RETRY;
+                node.clock.sleep(node.options.lease_period).await;
+            }
+            Err(error) => {
+                if !error.is_not_found() {
+                    tracing::warn!(node = node.options.name, %error, "the lease was not renewed");
+                }
+                node.clock.sleep(wait).await;
+                wait = (wait * 2).min(MOST_RETRY);
+            }
+        }
+    }
+}
+
+/// Updates the lease as last seen; anything unexpected is read again at the next try.
+async fn renew(node: &Shared, held: Option<Lease>) -> Result<Lease, ApiError> {
+    let name = &node.options.name;
+    let lease = match held {
+        Some(lease) => Some(lease),
+        None => match node.client.get::<Lease>(LEASE_NAMESPACE, name).await {
+            Ok(lease) => Some(lease),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error),
+        },
+    };
+    let seconds = i32::try_from(node.options.lease_duration.as_secs()).unwrap_or(i32::MAX);
+    let mut spec = lease.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
+    spec = LeaseSpec {
+        holder_identity: Some(name.clone()),
+        lease_duration_seconds: Some(seconds),
+        renew_time: Some(MicroTime(node.clock.now())),
+        ..spec
+    };
+    match lease {
+        Some(lease) => node.client.update(&Lease { spec: Some(spec), ..lease }).await,
+        None => {
+            // The Lease goes with its Node.
+            let owner = node.client.get::<Node>("", name).await?;
+            let metadata = ObjectMeta {
+                name: Some(name.clone()),
+                namespace: Some(LEASE_NAMESPACE.into()),
+                owner_references: Some(vec![OwnerReference {
+                    api_version: "v1".into(),
+                    kind: "Node".into(),
+                    name: name.clone(),
+                    uid: owner.metadata.uid.unwrap_or_default(),
+                    ..OwnerReference::default()
+                }]),
+                ..ObjectMeta::default()
+            };
+            node.client.create(&Lease { metadata, spec: Some(spec) }).await
+        }
+    }
+}
+
+/// The artifacts that were used here, newest last; the scheduler prefers nodes that have them.
+#[derive(Default)]
+pub struct ImagesSeen {
+    list: parking_lot::Mutex<Vec<ContainerImage>>,
+}
+
+/// Images that the Node object lists (kubelet's nodeStatusMaxImages).
+const MOST_IMAGES: usize = 50;
+
+impl ImagesSeen {
+    /// Answers whether the image is new here.
+    pub fn add(&self, name: &str, image: &super::images::PulledImage) -> bool {
+        let names = vec![image.image_id.clone(), name.to_string()];
+        let mut list = self.list.lock();
+        if list.iter().any(|seen| seen.names.as_ref() == Some(&names)) {
+            return false;
+        }
+        if list.len() == MOST_IMAGES {
+            list.remove(0);
+        }
+        let size_bytes = i64::try_from(image.wasm.len()).ok();
+        list.push(ContainerImage { names: Some(names), size_bytes });
+        true
+    }
+
+    pub fn list(&self) -> Vec<ContainerImage> {
+        self.list.lock().clone()
+    }
+}

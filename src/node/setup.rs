@@ -1,0 +1,374 @@
+//! Sets a pod's sandbox up, in ordered steps that each have an undo, and starts its containers.
+//! Every undo is safe when its step never ran, so tearing down after a crash is the same as after
+//! a failure half-way. What to do and when is decided by the state machine, not here.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container as ContainerSource, Pod, Volume};
+
+use super::Shared;
+use super::container::{self, Recipe};
+use super::env;
+use super::images::{PullPolicy, PullRequest};
+use super::inbox::Inbox;
+use super::ip::PodIp;
+use super::logs::AttemptLog;
+use super::pod_state::{container_id, spec};
+use super::sources;
+use crate::runtime::{ArtifactKind, Container, ContainerSpec, PrepareError, Prepared, StartError};
+use crate::volumes::{self, Context, Need, Objects, VolumeError};
+
+/// What all starts of a pod share.
+#[derive(Clone)]
+pub struct Place {
+    pub pod: Arc<Pod>,
+    pub dir: PathBuf,
+    pub ip: IpAddr,
+    /// The objects that volumes and environments are made from, and when they were fetched.
+    pub objects: Arc<Objects>,
+    pub fetched_at: Timestamp,
+}
+
+/// Why the sandbox is not there; a Waiting reason and its message.
+#[derive(Debug)]
+pub struct SetupError {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+/// A container that runs.
+pub struct Started {
+    pub id: String,
+    pub container: Box<dyn Container>,
+    pub image_id: String,
+    pub log: Arc<AttemptLog>,
+    /// It serves others and is given time to drain.
+    pub serves: bool,
+}
+
+/// Why a container did not start.
+#[derive(Debug)]
+pub struct StartFailure {
+    /// A Waiting reason.
+    pub reason: &'static str,
+    pub message: String,
+    /// Another try may help.
+    pub retry: bool,
+    /// It counts as a run that failed at once: the container's own fault.
+    pub ran: bool,
+}
+
+impl StartFailure {
+    fn new(reason: &'static str, message: impl ToString, retry: bool) -> StartFailure {
+        StartFailure { reason, message: message.to_string(), retry, ran: false }
+    }
+}
+
+/// The steps of a sandbox in their order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    Address,
+    Objects,
+    Volumes,
+}
+
+const STEPS: [Step; 3] = [Step::Address, Step::Objects, Step::Volumes];
+
+/// What the steps have made so far. Dropping it frees the address.
+struct Sandbox<'a> {
+    node: &'a Shared,
+    pod: &'a Arc<Pod>,
+    ip: Option<PodIp>,
+    objects: Objects,
+    files: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What a pod needs from the API before it can start.
+pub fn needs(pod: &Pod) -> Result<Vec<Need>, VolumeError> {
+    let mut needs = volumes::needs(volume_list(pod))?;
+    needs.extend(env::needs(pod));
+    let pull_secrets = spec(pod).image_pull_secrets.iter().flatten();
+    needs.extend(pull_secrets.map(|reference| Need::Secret(reference.name.clone())));
+    needs.sort();
+    needs.dedup();
+    Ok(needs)
+}
+
+fn volume_list(pod: &Pod) -> &[Volume] {
+    spec(pod).volumes.as_deref().unwrap_or_default()
+}
+
+/// Runs the steps; a failure undoes those before it. `files` is held while the pod's directory is
+/// written, so that tearing down waits for a write that can no longer be cancelled.
+pub async fn set_up(
+    node: &Shared,
+    pod: &Arc<Pod>,
+    preferred_ip: Option<IpAddr>,
+    files: Arc<tokio::sync::Mutex<()>>,
+) -> Result<(PodIp, Objects), SetupError> {
+    let mut sandbox =
+        Sandbox { node, pod, ip: None, objects: Objects::default(), files: files.clone() };
+    for step in STEPS {
+        if let Err(error) = sandbox.perform(step, preferred_ip).await {
+            tear_down(node, pod, files).await;
+            return Err(error);
+        }
+    }
+    match sandbox.ip.take() {
+        Some(ip) => Ok((ip, sandbox.objects)),
+        None => Err(SetupError { reason: "FailedCreatePodSandBox", message: "no address".into() }),
+    }
+}
+
+/// Undoes what the steps made on disk; the address goes with its [`PodIp`]. Logs stay.
+pub async fn tear_down(node: &Shared, pod: &Arc<Pod>, files: Arc<tokio::sync::Mutex<()>>) {
+    let dir = node.pod_dir(uid(pod));
+    let guard = files.lock_owned().await;
+    let result = tokio::task::spawn_blocking(move || {
+        let _guard = guard;
+        volumes::writer::remove(&dir)
+    });
+    if let Ok(Err(error)) = result.await {
+        tracing::warn!(uid = uid(pod), %error, "a pod's directory is left behind");
+    }
+}
+
+fn uid(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or_default()
+}
+
+impl Sandbox<'_> {
+    async fn perform(&mut self, step: Step, preferred: Option<IpAddr>) -> Result<(), SetupError> {
+        match step {
+            Step::Address => self.take_address(preferred).await,
+            Step::Objects => self.fetch_objects().await,
+            Step::Volumes => self.make_volumes().await,
+        }
+    }
+
+    async fn take_address(&mut self, preferred: Option<IpAddr>) -> Result<(), SetupError> {
+        if spec(self.pod).host_network == Some(true) {
+            self.ip = Some(PodIp::of_host(self.node.options.host_ip));
+            return Ok(());
+        }
+        let ip = self.node.ips.allocate(preferred).await;
+        let ip = ip.map_err(|error| SetupError {
+            reason: "FailedCreatePodSandBox",
+            message: error.to_string(),
+        })?;
+        self.ip = Some(ip);
+        Ok(())
+    }
+
+    async fn fetch_objects(&mut self) -> Result<(), SetupError> {
+        let needs = needs(self.pod).map_err(failed_mount)?;
+        if !needs.is_empty() {
+            let objects = sources::fetch(&self.node.client, self.pod, &needs).await;
+            self.objects = objects.map_err(failed_mount)?;
+        }
+        Ok(())
+    }
+
+    async fn make_volumes(&mut self) -> Result<(), SetupError> {
+        let Some(ip) = self.ip.as_ref().map(|ip| ip.ip) else { return Ok(()) };
+        let objects = Arc::new(self.objects.clone());
+        write_volumes(self.node, self.pod, ip, objects, self.files.clone())
+            .await
+            .map_err(failed_mount)
+    }
+}
+
+fn failed_mount(error: impl ToString) -> SetupError {
+    SetupError { reason: "FailedMount", message: error.to_string() }
+}
+
+/// Makes or refreshes the volumes of a pod.
+pub async fn write_volumes(
+    node: &Shared,
+    pod: &Arc<Pod>,
+    ip: IpAddr,
+    objects: Arc<Objects>,
+    files: Arc<tokio::sync::Mutex<()>>,
+) -> Result<(), String> {
+    if volume_list(pod).is_empty() {
+        return Ok(());
+    }
+    let (facts, pod) = (node.facts.clone(), pod.clone());
+    let dir = node.pod_dir(uid(&pod));
+    let guard = files.lock_owned().await;
+    let work = move || -> Result<(), String> {
+        let _guard = guard;
+        let context = facts.context(&pod, ip, &objects);
+        volumes::writer::make_dir(&dir, 0o700).map_err(|e| e.to_string())?;
+        for volume in volume_list(&pod) {
+            volumes::set_up(&dir, volume, &context).map_err(|error| {
+                format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name)
+            })?;
+        }
+        Ok(())
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?
+}
+
+/// Starts one attempt of a container: image, code, log, recipe, run.
+pub async fn start(
+    node: &Shared,
+    place: &Place,
+    name: &str,
+    attempt: i32,
+    inbox: &Arc<Inbox>,
+) -> Result<Started, StartFailure> {
+    let found = find(&place.pod, name);
+    let Some(source) = found else {
+        return Err(StartFailure::new("CreateContainerError", "not in the pod's spec", false));
+    };
+    let objects = fresh_objects(node, place).await?;
+    let (artifact, image_id) = prepare(node, place, source, &objects).await?;
+    let (recipe, log) = write_files(node, place, source, attempt, objects).await?;
+    let id = container_id(uid(&place.pod), name, attempt);
+    let serves = artifact.kind() == ArtifactKind::Http || source.ports.is_some();
+    let meta = &place.pod.metadata;
+    let spec = ContainerSpec {
+        id: id.clone(),
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        pod_name: meta.name.clone().unwrap_or_default(),
+        pod_uid: uid(&place.pod).to_string(),
+        container_name: name.to_string(),
+        artifact,
+        args: recipe.args,
+        env: recipe.env,
+        mounts: recipe.mounts,
+        pod_ip: place.ip,
+        http_port: recipe.http_port,
+        memory_limit_bytes: recipe.memory_limit_bytes,
+        cpu_limit_millicores: recipe.cpu_limit_millicores,
+        logs: log.clone(),
+        names: node.names.clone(),
+        allowed_hosts: recipe.allowed_hosts,
+    };
+    node.pleg.register(&id, inbox);
+    // Forgotten again if the start fails or is cancelled.
+    let mut registered = Registered { node, id: &id, keep: false };
+    match node.runtime.start(spec, node.runtime_events.clone()).await {
+        Ok(container) => {
+            registered.keep = true;
+            drop(registered);
+            Ok(Started { id, container, image_id, log, serves })
+        }
+        Err(StartError::Container(message)) => {
+            log.close();
+            Err(StartFailure { reason: "StartError", message, retry: true, ran: true })
+        }
+        Err(StartError::Internal(message)) => {
+            log.close();
+            Err(StartFailure::new("RunContainerError", message, true))
+        }
+    }
+}
+
+struct Registered<'a> {
+    node: &'a Shared,
+    id: &'a str,
+    keep: bool,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        if !self.keep {
+            self.node.pleg.forget(self.id);
+        }
+    }
+}
+
+fn find<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerSource> {
+    let init = spec(pod).init_containers.iter().flatten();
+    init.chain(&spec(pod).containers).find(|c| c.name == name)
+}
+
+/// The objects of the sandbox's setup, or newer ones where that is long ago.
+async fn fresh_objects(node: &Shared, place: &Place) -> Result<Arc<Objects>, StartFailure> {
+    let age = node.clock.now().duration_since(place.fetched_at);
+    let needs = needs(&place.pod);
+    let needs =
+        needs.map_err(|error| StartFailure::new("CreateContainerConfigError", error, true))?;
+    if needs.is_empty() || age < node.options.objects_fresh() {
+        return Ok(place.objects.clone());
+    }
+    match sources::fetch(&node.client, &place.pod, &needs).await {
+        Ok(objects) => Ok(Arc::new(objects)),
+        Err(error) if error.code < 500 => {
+            Err(StartFailure::new("CreateContainerConfigError", error, true))
+        }
+        // The API is away: what is known is better than nothing.
+        Err(_) => Ok(place.objects.clone()),
+    }
+}
+
+/// Pulls the image and makes its code ready.
+async fn prepare(
+    node: &Shared,
+    place: &Place,
+    source: &ContainerSource,
+    objects: &Objects,
+) -> Result<(Arc<dyn Prepared>, String), StartFailure> {
+    let docker_configs = container::docker_configs(&place.pod, objects);
+    let request = PullRequest {
+        image: source.image.as_deref().unwrap_or_default(),
+        policy: PullPolicy::of(source.image_pull_policy.as_deref()),
+        docker_configs: &docker_configs,
+    };
+    let image = node.images.pull(&request).await.map_err(|error| {
+        let (reason, retry) = error.reason();
+        StartFailure::new(reason, error, retry)
+    })?;
+    if node.images_seen.add(request.image, &image) {
+        node.node_changed.notify_one();
+    }
+    let artifact = match node.runtime.prepared(&image.wasm_digest).await {
+        Some(artifact) => artifact,
+        None => {
+            let prepared = node.runtime.prepare(&image.wasm_digest, image.wasm.clone()).await;
+            prepared.map_err(|error| match error {
+                PrepareError::InvalidModule(text) | PrepareError::CompileLimit(text) => {
+                    StartFailure::new("InvalidModule", text, false)
+                }
+                PrepareError::Internal(text) => {
+                    StartFailure::new("CreateContainerError", text, true)
+                }
+            })?
+        }
+    };
+    Ok((artifact, image.image_id))
+}
+
+/// The recipe and the attempt's log.
+async fn write_files(
+    node: &Shared,
+    place: &Place,
+    source: &ContainerSource,
+    attempt: i32,
+    objects: Arc<Objects>,
+) -> Result<(Recipe, Arc<AttemptLog>), StartFailure> {
+    let log_dir = node.container_log_dir(&place.pod, &source.name);
+    let (facts, logs) = (node.facts.clone(), node.logs.clone());
+    let (place, source) = (place.clone(), source.clone());
+    let memory = node.options.default_memory_limit_bytes;
+    let work = move || {
+        let recipe = {
+            let context: Context = facts.context(&place.pod, place.ip, &objects);
+            container::recipe(&context, &source, Path::new(&place.dir), memory)
+        };
+        let recipe =
+            recipe.map_err(|error| StartFailure::new("CreateContainerConfigError", error, true))?;
+        let log = logs.begin(&log_dir, attempt).map_err(|error| {
+            let text = format!("the container's log in {}: {error}", log_dir.display());
+            StartFailure::new("CreateContainerError", text, true)
+        })?;
+        Ok((recipe, log))
+    };
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.map_err(|error| StartFailure::new("CreateContainerError", error, true))?
+}

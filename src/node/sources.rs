@@ -1,0 +1,99 @@
+//! Fetches the ConfigMaps, Secrets and tokens that a pod's volumes and environments need. They
+//! are read when a pod starts and again on a slow period; the node watches none of them.
+
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use serde_json::json;
+
+use super::pod_state::spec;
+use crate::api::{ApiError, Gvr, Object};
+use crate::client::{Client, Target, WriteOptions};
+use crate::volumes::{Need, Objects};
+
+/// Requests of one pod under way at once.
+const PARALLEL_FETCHES: usize = 8;
+
+enum Found {
+    ConfigMap(String, Arc<ConfigMap>),
+    Secret(String, Arc<Secret>),
+    Token((String, i64), String),
+    Nothing,
+}
+
+/// Gets what exists; that something is missing is for the one who needs it to judge.
+pub async fn fetch(client: &Client, pod: &Pod, needs: &[Need]) -> Result<Objects, ApiError> {
+    let mut objects = Objects::default();
+    let wanted: Vec<_> = needs.iter().map(|need| fetch_one(client, pod, need)).collect();
+    let found = stream::iter(wanted).buffer_unordered(PARALLEL_FETCHES);
+    for found in found.try_collect::<Vec<Found>>().await? {
+        match found {
+            Found::ConfigMap(name, map) => drop(objects.config_maps.insert(name, map)),
+            Found::Secret(name, secret) => drop(objects.secrets.insert(name, secret)),
+            Found::Token(key, token) => drop(objects.tokens.insert(key, token)),
+            Found::Nothing => {}
+        }
+    }
+    Ok(objects)
+}
+
+async fn fetch_one(client: &Client, pod: &Pod, need: &Need) -> Result<Found, ApiError> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let result = match need {
+        Need::ConfigMap(name) => {
+            let map = client.get::<ConfigMap>(namespace, name).await;
+            map.map(|map| Found::ConfigMap(name.clone(), Arc::new(map)))
+        }
+        Need::Secret(name) => {
+            let secret = client.get::<Secret>(namespace, name).await;
+            secret.map(|secret| Found::Secret(name.clone(), Arc::new(secret)))
+        }
+        Need::Token { audience, expiration_seconds } => {
+            // Its own 404 names the service account, which the user wants to see.
+            let token = request_token(client, pod, audience, *expiration_seconds).await?;
+            return Ok(Found::Token((audience.clone(), *expiration_seconds), token));
+        }
+    };
+    match result {
+        Err(error) if error.is_not_found() => Ok(Found::Nothing),
+        other => other,
+    }
+}
+
+/// A token bound to the pod (authentication.k8s.io/v1 TokenRequest).
+async fn request_token(
+    client: &Client,
+    pod: &Pod,
+    audience: &str,
+    seconds: i64,
+) -> Result<String, ApiError> {
+    let account = spec(pod).service_account_name.as_deref().unwrap_or("default");
+    let target = Target {
+        resource: Gvr::new("", "v1", "serviceaccounts", true),
+        namespace: pod.metadata.namespace.clone(),
+        name: Some(account.to_string()),
+        subresource: Some("token".into()),
+    };
+    let audiences: Vec<&str> = Some(audience).filter(|a| !a.is_empty()).into_iter().collect();
+    let request = Object::from_value(json!({
+        "kind": "TokenRequest",
+        "apiVersion": "authentication.k8s.io/v1",
+        "spec": {
+            "audiences": audiences,
+            "expirationSeconds": seconds,
+            "boundObjectRef": {
+                "kind": "Pod",
+                "apiVersion": "v1",
+                "name": pod.metadata.name,
+                "uid": pod.metadata.uid,
+            },
+        },
+    }))?;
+    let options = WriteOptions { field_manager: client.manager.into(), ..WriteOptions::default() };
+    let answer = client.api.create(&target, request, &options).await?.object()?;
+    match answer.at(&["status", "token"]).and_then(|token| token.as_str()) {
+        Some(token) => Ok(token.to_string()),
+        None => Err(ApiError::internal("the answer to a TokenRequest holds no token")),
+    }
+}

@@ -1,0 +1,210 @@
+//! Sends a pod's status to the API: at most one write under way per pod, the newest status wins,
+//! a conflict is merged onto the newest object. The final deletion goes the same way, after the
+//! last status. A write that fails is repeated with growing waits while the API is away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+
+use super::Shared;
+use super::pod_status::merge;
+use crate::api::ApiError;
+use crate::client::cache::parse_revision;
+use crate::client::{Client, DeleteOptions};
+
+/// The wait after a failed write, doubling to the most.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const MOST_RETRY: Duration = Duration::from_secs(10);
+
+/// The status and deletion of one pod. Dropping it gives up what is not sent.
+pub struct StatusWriter {
+    node: Arc<Shared>,
+    slot: Arc<Mutex<Slot>>,
+}
+
+struct Slot {
+    /// The newest object known.
+    base: Arc<Pod>,
+    pending: Option<PodStatus>,
+    /// The last status that was given.
+    told: Option<PodStatus>,
+    delete: bool,
+    /// The object is gone or is another one: nothing is sent any more.
+    gone: bool,
+    writing: Option<AbortHandle>,
+}
+
+impl Drop for StatusWriter {
+    fn drop(&mut self) {
+        if let Some(writing) = self.slot.lock().writing.take() {
+            writing.abort();
+        }
+    }
+}
+
+impl StatusWriter {
+    pub fn new(node: Arc<Shared>, pod: Arc<Pod>) -> StatusWriter {
+        let slot = Slot {
+            base: pod,
+            pending: None,
+            told: None,
+            delete: false,
+            gone: false,
+            writing: None,
+        };
+        StatusWriter { node, slot: Arc::new(Mutex::new(slot)) }
+    }
+
+    /// A newer object came from the watch.
+    pub fn observe(&self, pod: &Arc<Pod>) {
+        self.slot.lock().observe(pod);
+    }
+
+    /// Gives the newest status; it is sent unless the API has it already.
+    pub fn submit(&self, status: PodStatus) {
+        let mut slot = self.slot.lock();
+        if slot.gone || slot.told.as_ref() == Some(&status) {
+            return;
+        }
+        slot.told = Some(status.clone());
+        slot.pending = Some(status);
+        self.wake(&mut slot);
+    }
+
+    /// Deletes the object for good once the last status is sent.
+    pub fn delete(&self) {
+        let mut slot = self.slot.lock();
+        slot.delete = true;
+        self.wake(&mut slot);
+    }
+
+    fn wake(&self, slot: &mut Slot) {
+        if slot.writing.is_none() {
+            let (node, shared) = (self.node.clone(), self.slot.clone());
+            let task = tokio::spawn(async move { write_all(&node, &shared).await });
+            slot.writing = Some(task.abort_handle());
+        }
+    }
+}
+
+impl Slot {
+    fn observe(&mut self, pod: &Arc<Pod>) {
+        let revision = |pod: &Pod| {
+            parse_revision(pod.metadata.resource_version.as_deref().unwrap_or_default())
+        };
+        if pod.metadata.uid != self.base.metadata.uid {
+            self.gone = true;
+        } else if revision(pod) >= revision(&self.base) {
+            self.base = pod.clone();
+        }
+    }
+}
+
+/// What is to be sent next.
+enum Next {
+    Status(Arc<Pod>, PodStatus),
+    Delete(Arc<Pod>),
+    Nothing,
+}
+
+fn next(slot: &mut Slot) -> Next {
+    if slot.gone {
+        slot.writing = None;
+        return Next::Nothing;
+    }
+    if let Some(status) = slot.pending.take() {
+        return Next::Status(slot.base.clone(), status);
+    }
+    if std::mem::take(&mut slot.delete) {
+        return Next::Delete(slot.base.clone());
+    }
+    // Under the lock: whoever gives more after this begins a new task.
+    slot.writing = None;
+    Next::Nothing
+}
+
+async fn write_all(node: &Shared, slot: &Mutex<Slot>) {
+    let mut wait = FIRST_RETRY;
+    loop {
+        let step = next(&mut slot.lock());
+        let result = match &step {
+            Next::Nothing => return,
+            Next::Status(base, status) => write_status(node, base, status.clone()).await,
+            Next::Delete(base) => delete(&node.client, base).await.map(|()| None),
+        };
+        let error = match result {
+            Ok(new) => {
+                if let Some(new) = new {
+                    slot.lock().observe(&Arc::new(new));
+                }
+                wait = FIRST_RETRY;
+                continue;
+            }
+            Err(error) if error.is_not_found() => {
+                slot.lock().gone = true;
+                continue;
+            }
+            Err(error) => error,
+        };
+        give_back(&mut slot.lock(), step);
+        if error.is_conflict() {
+            refetch(node, slot).await;
+        } else {
+            tracing::debug!(%error, "a pod's status was not written");
+        }
+        node.clock.sleep(wait).await;
+        wait = (wait * 2).min(MOST_RETRY);
+    }
+}
+
+/// A failed write comes again, unless a newer one waits already.
+fn give_back(slot: &mut Slot, step: Next) {
+    match step {
+        Next::Status(_, status) => drop(slot.pending.get_or_insert(status)),
+        Next::Delete(_) => slot.delete = true,
+        Next::Nothing => {}
+    }
+}
+
+async fn refetch(node: &Shared, slot: &Mutex<Slot>) {
+    let base = slot.lock().base.clone();
+    let (namespace, name) = key(&base);
+    match node.client.get::<Pod>(namespace, name).await {
+        Ok(pod) => slot.lock().observe(&Arc::new(pod)),
+        Err(error) if error.is_not_found() => slot.lock().gone = true,
+        Err(error) => tracing::debug!(%error, "a pod was not read again"),
+    }
+}
+
+fn key(pod: &Pod) -> (&str, &str) {
+    let meta = &pod.metadata;
+    (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+}
+
+/// Writes a status on top of an object; `None` if the object has it.
+async fn write_status(
+    node: &Shared,
+    base: &Pod,
+    status: PodStatus,
+) -> Result<Option<Pod>, ApiError> {
+    let merged = merge(base.status.as_ref(), status, node.clock.now());
+    if base.status.as_ref() == Some(&merged) {
+        return Ok(None);
+    }
+    let pod =
+        Pod { metadata: base.metadata.clone(), spec: base.spec.clone(), status: Some(merged) };
+    node.client.update_status(&pod).await.map(Some)
+}
+
+async fn delete(client: &Client, pod: &Pod) -> Result<(), ApiError> {
+    let options = DeleteOptions {
+        grace_period_seconds: Some(0),
+        uid: pod.metadata.uid.clone(),
+        ..DeleteOptions::default()
+    };
+    let (namespace, name) = key(pod);
+    client.delete::<Pod>(namespace, name, &options).await
+}

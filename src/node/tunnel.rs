@@ -1,0 +1,190 @@
+//! What the control plane asks of a node over the tunnel that the node dialled: HTTP/2 on any
+//! byte stream. For now: logs.
+//!
+//! `GET /logs/{namespace}/{pod}/{container}?follow=&tailLines=&sinceSeconds=&sinceTime=&
+//! timestamps=&previous=&limitBytes=&stream=` answers `text/plain`, each piece as it is written.
+//! Errors are a Kubernetes Status as JSON.
+
+use std::convert::Infallible;
+use std::io;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use jiff::{SignedDuration, Timestamp};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Node;
+use super::logs::{self, ReadOptions};
+use crate::api::ApiError;
+use crate::api::error::Reason;
+use crate::api::resource::Gvr;
+use crate::base::tasks::Stop;
+
+/// Requests of one tunnel under way at once.
+const PARALLEL_STREAMS: u32 = 256;
+
+type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// Serves a tunnel until it ends or the tasks stop.
+pub async fn serve<S>(stream: S, node: Node, stop: Stop)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let node = node.clone();
+        async move {
+            let response = answer(&node, request).await;
+            Ok::<_, Infallible>(response.unwrap_or_else(|error| refuse(&error)))
+        }
+    });
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(PARALLEL_STREAMS)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        result = &mut connection => {
+            if let Err(error) = result {
+                tracing::debug!(%error, "the tunnel ended");
+            }
+        }
+        () = stop.wait() => {}
+    }
+}
+
+async fn answer(node: &Node, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+    let path = request.uri().path().trim_start_matches('/').to_string();
+    let parts: Vec<&str> = path.split('/').collect();
+    match (request.method(), parts.as_slice()) {
+        (&Method::GET, ["logs", namespace, pod, container]) => {
+            let query = request.uri().query().unwrap_or_default();
+            let stream = node.read_log(namespace, pod, container, query)?;
+            let frames = stream.map(|piece| piece.map(Frame::data));
+            let response = Response::builder().header(header::CONTENT_TYPE, "text/plain");
+            let body = StreamBody::new(frames).boxed_unsync();
+            response.body(body).map_err(ApiError::internal)
+        }
+        _ => Err(ApiError::new(404, Reason::NotFound, "the node serves no such path")),
+    }
+}
+
+fn refuse(error: &ApiError) -> Response<Body> {
+    let text = Full::new(Bytes::from(error.to_json())).map_err(|never| match never {});
+    let mut response = Response::new(text.boxed_unsync());
+    *response.status_mut() =
+        StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let json = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+impl Node {
+    /// A container's log by the query of `pods/log`; the bytes come as they are written.
+    pub fn read_log(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        query: &str,
+    ) -> Result<BoxStream<'static, io::Result<Bytes>>, ApiError> {
+        let (options, previous) = parse(query, self.shared.clock.now())?;
+        let pods = Gvr::new("", "v1", "pods", true);
+        let Some(entry) = self.shared.pods.get(namespace, pod) else {
+            return Err(ApiError::not_found(&pods, pod));
+        };
+        if !entry.containers.iter().any(|name| name == container) {
+            let text = format!("container {container} is not valid for pod {pod}");
+            return Err(ApiError::bad_request(text));
+        }
+        let attempts = entry.attempts(container);
+        let attempt = if previous { attempts.previous } else { attempts.current };
+        let Some(attempt) = attempt else {
+            return Err(ApiError::bad_request(match attempts.waiting {
+                Some(reason) if !previous => {
+                    format!("container {container:?} in pod {pod:?} is waiting to start: {reason}")
+                }
+                _ if previous => {
+                    format!("previous terminated container {container:?} in pod {pod:?} not found")
+                }
+                _ => format!("container {container:?} in pod {pod:?} is not available"),
+            }));
+        };
+        let dir = self.shared.logs.pod_dir(namespace, pod, &entry.uid).join(container);
+        let live = entry.live_log(container, attempt);
+        Ok(logs::read(dir, attempt, options, live))
+    }
+}
+
+/// The options of a query, and whether the previous attempt is meant.
+fn parse(query: &str, now: Timestamp) -> Result<(ReadOptions, bool), ApiError> {
+    let mut options = ReadOptions::default();
+    let mut previous = false;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = decode(value);
+        let wrong =
+            |what: &str| ApiError::bad_request(format!("the query parameter {key} must be {what}"));
+        let flag = || match value.as_str() {
+            "true" | "1" | "" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(wrong("true or false")),
+        };
+        let number = || value.parse::<u64>().map_err(|_| wrong("a number of at least 0"));
+        match key {
+            "follow" => options.follow = flag()?,
+            "timestamps" => options.timestamps = flag()?,
+            "previous" => previous = flag()?,
+            "tailLines" => options.tail_lines = Some(number()?),
+            "limitBytes" => options.limit_bytes = Some(number()?),
+            "sinceSeconds" => {
+                let seconds = i64::try_from(number()?).unwrap_or(i64::MAX);
+                let since = now.saturating_sub(SignedDuration::from_secs(seconds));
+                options.since = Some(since.unwrap_or(Timestamp::MIN));
+            }
+            "sinceTime" => {
+                options.since = Some(value.parse().map_err(|_| wrong("an RFC 3339 time"))?);
+            }
+            "stream" => {
+                options.stream = match value.as_str() {
+                    "" | "All" => None,
+                    "Stdout" => Some("stdout"),
+                    "Stderr" => Some("stderr"),
+                    _ => return Err(wrong("All, Stdout or Stderr")),
+                }
+            }
+            // `container` is in the path; what is unknown is ignored, as the API does.
+            _ => {}
+        }
+    }
+    Ok((options, previous))
+}
+
+/// Percent-decoding; a broken sequence stays as it is.
+fn decode(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, more)) = rest.split_first() {
+        let hex = more.get(..2).and_then(|two| hex::decode(two).ok());
+        match (first, hex) {
+            (b'%', Some(byte)) => {
+                out.extend_from_slice(&byte);
+                rest = &more[2..];
+            }
+            (b'+', _) => {
+                out.push(b' ');
+                rest = more;
+            }
+            _ => {
+                out.push(*first);
+                rest = more;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}

@@ -1,0 +1,304 @@
+//! Processor time: measured, shared fairly, limited, and taken away.
+//!
+//! Every guest runs inside a [`Metered`] future. It counts the time its guest spends in a poll,
+//! holds the guest back when its container has used up its budget of the period, ends it when
+//! the container is killed, and turns a panic of a host function into a result. What makes a
+//! guest that never calls the host return from a poll at all is the [`Ticker`]: it advances the
+//! engine's epoch, and every store yields at each step.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::time::Sleep;
+use wasmtime::{Engine, EngineWeak};
+
+/// How long a guest may run before it lets others run: the epoch's length. Also bounds how long
+/// a kill of a busy guest takes.
+pub const TICK: Duration = Duration::from_millis(2);
+
+/// Ticks without any running guest after which the ticker sleeps until one runs: an idle process
+/// has no wake-ups.
+const IDLE_TICKS: u32 = 50;
+
+/// The period in which a CPU limit is a budget, as in Linux's CFS bandwidth control.
+pub const CPU_PERIOD: Duration = Duration::from_millis(100);
+
+/// Advances the epoch of engines while guests run; one thread in a process.
+pub struct Ticker {
+    shared: Arc<TickerShared>,
+    thread: std::thread::Thread,
+}
+
+#[derive(Default)]
+struct TickerShared {
+    /// Guests being polled right now.
+    polling: AtomicUsize,
+    parked: AtomicBool,
+    stopped: AtomicBool,
+}
+
+impl Ticker {
+    /// Starts the thread; it ends when the ticker is dropped or the engine is gone.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn start(engine: &Engine) -> std::io::Result<Self> {
+        let shared = Arc::<TickerShared>::default();
+        let (engine, its) = (engine.weak(), shared.clone());
+        let thread = std::thread::Builder::new()
+            .name("guest-ticker".to_owned())
+            .spawn(move || tick(&engine, &its))?
+            .thread()
+            .clone();
+        Ok(Self { shared, thread })
+    }
+
+    fn enter(&self) {
+        // With the ticker's own order (set `parked`, then read `polling`) one of the two sees the
+        // other: no guest runs while the ticker sleeps.
+        self.shared.polling.fetch_add(1, Ordering::SeqCst);
+        if self.shared.parked.load(Ordering::SeqCst) {
+            self.thread.unpark();
+        }
+    }
+
+    fn leave(&self) {
+        self.shared.polling.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        self.thread.unpark();
+    }
+}
+
+fn tick(engine: &EngineWeak, shared: &TickerShared) {
+    let mut idle_ticks = 0;
+    while !shared.stopped.load(Ordering::SeqCst) {
+        std::thread::sleep(TICK);
+        let Some(engine) = engine.upgrade() else { return };
+        engine.increment_epoch();
+        if shared.polling.load(Ordering::SeqCst) > 0 {
+            idle_ticks = 0;
+            continue;
+        }
+        idle_ticks += 1;
+        if idle_ticks < IDLE_TICKS {
+            continue;
+        }
+        drop(engine);
+        shared.parked.store(true, Ordering::SeqCst);
+        while shared.polling.load(Ordering::SeqCst) == 0 && !shared.stopped.load(Ordering::SeqCst) {
+            std::thread::park();
+        }
+        shared.parked.store(false, Ordering::SeqCst);
+        idle_ticks = 0;
+    }
+}
+
+/// A container's processor time and its life; shared by all of its guests.
+pub struct Meter {
+    ticker: Arc<Ticker>,
+    used_nanos: AtomicU64,
+    budget: Option<Mutex<Budget>>,
+    killed: AtomicBool,
+}
+
+struct Budget {
+    nanos_per_period: u64,
+    period_started: Instant,
+    /// Used in this period, with what earlier periods overran.
+    used_nanos: u64,
+}
+
+impl Meter {
+    /// `limit_millicores`: thousandths of a core that the container may use, at least 1.
+    pub fn new(ticker: Arc<Ticker>, limit_millicores: Option<u64>) -> Self {
+        let budget = limit_millicores.map(|millicores| {
+            let period = CPU_PERIOD.as_nanos() as u64;
+            Mutex::new(Budget {
+                nanos_per_period: (period / 1000).saturating_mul(millicores.max(1)),
+                period_started: Instant::now(),
+                used_nanos: 0,
+            })
+        });
+        let (used_nanos, killed) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { ticker, used_nanos, budget, killed }
+    }
+
+    /// Processor time used so far, in microseconds.
+    pub fn cpu_micros(&self) -> u64 {
+        self.used_nanos.load(Ordering::Relaxed) / 1000
+    }
+
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::SeqCst)
+    }
+
+    /// From now on every [`Metered`] future of this container ends when it is next polled; the
+    /// caller wakes them.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::SeqCst);
+    }
+
+    /// `Some`: the budget is used up; poll again then.
+    fn wait_until(&self, now: Instant) -> Option<Instant> {
+        let mut budget = self.budget.as_ref()?.lock();
+        budget.advance(now);
+        (budget.used_nanos >= budget.nanos_per_period).then(|| budget.period_started + CPU_PERIOD)
+    }
+
+    fn charge(&self, started: Instant) {
+        let now = Instant::now();
+        let nanos = now.duration_since(started).as_nanos() as u64;
+        self.used_nanos.fetch_add(nanos, Ordering::Relaxed);
+        if let Some(budget) = &self.budget {
+            let mut budget = budget.lock();
+            budget.advance(now);
+            budget.used_nanos = budget.used_nanos.saturating_add(nanos);
+        }
+    }
+}
+
+impl Budget {
+    /// Moves to the period that holds `now`. An overrun is paid back; what was left is not kept.
+    fn advance(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.period_started);
+        let periods = (elapsed.as_nanos() / CPU_PERIOD.as_nanos()) as u64;
+        if periods == 0 {
+            return;
+        }
+        let refill = self.nanos_per_period.saturating_mul(periods);
+        self.used_nanos = self.used_nanos.saturating_sub(refill);
+        let whole = CPU_PERIOD.saturating_mul(u32::try_from(periods).unwrap_or(u32::MAX));
+        self.period_started += whole;
+    }
+}
+
+/// How a [`Metered`] future ended early.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Interrupted {
+    /// The container was killed.
+    Killed,
+    /// A host function panicked; the text is the panic's.
+    Panicked(String),
+}
+
+/// A guest's future under its container's meter.
+pub struct Metered<T> {
+    meter: Arc<Meter>,
+    guest: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+    /// Waits for the next period; made when a limit first holds the guest back.
+    rest: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T> Metered<T> {
+    pub fn new(meter: Arc<Meter>, guest: impl Future<Output = T> + Send + 'static) -> Self {
+        Self { meter, guest: Some(Box::pin(guest)), rest: None }
+    }
+
+    /// Pending until the container's budget allows to run.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Another guest of the container may have used up the new period already: look again.
+        while let Some(until) = self.meter.wait_until(Instant::now()) {
+            let until = until.into();
+            let rest = self.rest.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+            if rest.deadline() != until {
+                rest.as_mut().reset(until);
+            }
+            ready!(rest.as_mut().poll(cx));
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<T> Future for Metered<T> {
+    type Output = Result<T, Interrupted>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if this.meter.is_killed() {
+            this.guest = None;
+            return Poll::Ready(Err(Interrupted::Killed));
+        }
+        ready!(this.poll_rest(cx));
+        let Some(guest) = this.guest.as_mut() else {
+            return Poll::Ready(Err(Interrupted::Killed));
+        };
+        let started = Instant::now();
+        this.meter.ticker.enter();
+        let polled = catch_unwind(AssertUnwindSafe(|| guest.as_mut().poll(cx)));
+        this.meter.ticker.leave();
+        this.meter.charge(started);
+        match polled {
+            Ok(Poll::Pending) if this.meter.is_killed() => {
+                this.guest = None;
+                Poll::Ready(Err(Interrupted::Killed))
+            }
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(value)) => {
+                this.guest = None;
+                Poll::Ready(Ok(value))
+            }
+            Err(panic) => {
+                this.guest = None;
+                Poll::Ready(Err(Interrupted::Panicked(panic_text(&*panic))))
+            }
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(millicores: u64) -> Budget {
+        let nanos_per_period = CPU_PERIOD.as_nanos() as u64 / 1000 * millicores;
+        Budget { nanos_per_period, period_started: Instant::now(), used_nanos: 0 }
+    }
+
+    #[test]
+    fn a_budget_is_refilled_each_period_and_overruns_are_paid_back() {
+        let mut budget = budget(100);
+        let start = budget.period_started;
+        budget.used_nanos = 25_000_000;
+        budget.advance(start + CPU_PERIOD / 2);
+        assert_eq!(budget.used_nanos, 25_000_000, "the same period");
+        budget.advance(start + CPU_PERIOD);
+        assert_eq!(budget.used_nanos, 15_000_000);
+        budget.advance(start + CPU_PERIOD * 2 + CPU_PERIOD / 3);
+        assert_eq!(budget.used_nanos, 5_000_000);
+        assert_eq!(budget.period_started, start + CPU_PERIOD * 2);
+        budget.advance(start + CPU_PERIOD * 9);
+        assert_eq!(budget.used_nanos, 0, "what is left over is not saved up");
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_the_host_is_a_result() {
+        let engine = crate::engine::new_engine().expect("an engine");
+        let ticker = Arc::new(Ticker::start(&engine).expect("a thread"));
+        let meter = Arc::new(Meter::new(ticker, None));
+        let got = Metered::new(meter.clone(), async { panic!("oh {}", 1) }).await;
+        let (): () = match got {
+            Err(Interrupted::Panicked(text)) => assert_eq!(text, "oh 1"),
+            other => panic!("{other:?}"),
+        };
+        meter.kill();
+        let got: Result<(), _> = Metered::new(meter, std::future::pending()).await;
+        assert_eq!(got, Err(Interrupted::Killed));
+    }
+}

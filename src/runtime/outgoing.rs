@@ -1,0 +1,263 @@
+//! Outgoing `wasi:http` requests of a container: to the cluster, and to allowed hosts.
+//!
+//! The policy resolves the name and judges every address, so that a `Host` header or a name that
+//! points elsewhere opens nothing. One request is one HTTP/1.1 connection; HTTPS trusts the
+//! system's certificate authorities.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HeaderName;
+use http::uri::Scheme;
+use http::{HeaderValue, Request, Response, Uri};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, Sleep, timeout};
+use wasmtime_wasi_http::{
+    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody,
+    WasiHttpHooks,
+};
+
+use super::policy::{LookupError, NetworkPolicy, host_of, is_cluster};
+
+/// Time to connect when the guest names none.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time to the response's head, and between two parts of its body, when the guest names none.
+const READ_TIMEOUT: Duration = Duration::from_secs(600);
+/// Bytes a guest may hand over at once; the host buffers one such chunk.
+const BODY_CHUNK_BYTES: usize = 64 << 10;
+
+/// Where Linux systems keep their certificate authorities.
+const CA_FILES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The TLS configuration of every outgoing connection; the system's authorities are read when the
+/// first guest needs them.
+#[derive(Clone, Default)]
+pub struct Tls(Arc<OnceLock<Arc<rustls::ClientConfig>>>);
+
+impl Tls {
+    fn config(&self) -> Result<Arc<rustls::ClientConfig>, Error> {
+        if let Some(config) = self.0.get() {
+            return Ok(config.clone());
+        }
+        let config = Arc::new(tls_config()?);
+        Ok(self.0.get_or_init(|| config).clone())
+    }
+}
+
+fn tls_config() -> Result<rustls::ClientConfig, Error> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    let mut roots = rustls::RootCertStore::empty();
+    let file = CA_FILES.iter().find(|file| Path::new(file).exists());
+    if let Some(file) = file
+        && let Ok(certificates) = CertificateDer::pem_file_iter(file)
+    {
+        roots.add_parsable_certificates(certificates.filter_map(Result::ok));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::InternalError(Some(error.to_string())))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// The hooks of wasmtime-wasi-http: what a container's outgoing requests go through.
+#[derive(Clone)]
+pub struct OutgoingHttp {
+    network: Arc<NetworkPolicy>,
+    tls: Tls,
+    forbidden: ForbiddenHeaderFilter,
+}
+
+impl OutgoingHttp {
+    pub fn new(network: Arc<NetworkPolicy>, tls: Tls) -> Self {
+        Self { network, tls, forbidden: Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name)) }
+    }
+}
+
+type Driver = Box<dyn Future<Output = Result<(), Error>> + Send>;
+type Sent = Result<(Response<WasiBody>, Driver), Error>;
+
+impl WasiHttpHooks for OutgoingHttp {
+    // These three are asked for every request that is served, too: no allocation.
+    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
+        self.forbidden.clone()
+    }
+
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        DEFAULT_FORBIDDEN_HEADERS.contains(name)
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK_BYTES
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK_BYTES
+    }
+
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _body_sent: Driver,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        let (network, tls) = (self.network.clone(), self.tls.clone());
+        Box::new(send(network, tls, request, options.unwrap_or_default()))
+    }
+}
+
+async fn send(
+    network: Arc<NetworkPolicy>,
+    tls: Tls,
+    mut request: Request<WasiBody>,
+    options: RequestOptions,
+) -> Sent {
+    let authority = request.uri().authority().cloned().ok_or(Error::HttpRequestUriInvalid)?;
+    let secure = request.uri().scheme() == Some(&Scheme::HTTPS);
+    let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let host = host_of(authority.as_str()).to_owned();
+    let connect_timeout = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+
+    let connected = timeout(connect_timeout, connect(&network, &host, port)).await;
+    let stream = connected.map_err(|_| Error::ConnectionTimeout)??;
+    // WASI's `host` header is the authority's; a proxy behind it must see no other.
+    let value = HeaderValue::from_str(authority.as_str()).map_err(|_| Error::HttpProtocolError)?;
+    request.headers_mut().insert(http::header::HOST, value);
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    *request.uri_mut() = path.parse::<Uri>().map_err(|_| Error::HttpRequestUriInvalid)?;
+
+    let first = options.first_byte_timeout.unwrap_or(READ_TIMEOUT);
+    let between = options.between_bytes_timeout.unwrap_or(READ_TIMEOUT);
+    if secure {
+        let name = ServerName::try_from(host).map_err(|_| Error::HttpRequestUriInvalid)?;
+        let connector = tokio_rustls::TlsConnector::from(tls.config()?);
+        let stream = timeout(connect_timeout, connector.connect(name, stream))
+            .await
+            .map_err(|_| Error::ConnectionTimeout)?
+            .map_err(Error::Tls)?;
+        exchange(TokioIo::new(stream), request, first, between).await
+    } else {
+        exchange(TokioIo::new(stream), request, first, between).await
+    }
+}
+
+/// Connects to the first address of a host that answers and that the policy allows.
+async fn connect(network: &NetworkPolicy, host: &str, port: u16) -> Result<TcpStream, Error> {
+    let addresses = network.resolve(host).await.map_err(|error| match error {
+        LookupError::Denied => Error::HttpRequestDenied,
+        LookupError::Invalid => Error::HttpRequestUriInvalid,
+        LookupError::NotFound => {
+            Error::DnsError { rcode: Some("NXDOMAIN".to_owned()), info_code: None }
+        }
+    })?;
+    // A name outside was judged when it was looked up; an address must be judged here.
+    let literal = host.parse::<IpAddr>().is_ok();
+    let mut last = Error::DestinationIpProhibited;
+    for address in addresses {
+        if literal && !network.may_connect(address) {
+            continue;
+        }
+        match connect_to(network, SocketAddr::new(address, port)).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = Error::Connect(error),
+        }
+    }
+    Err(last)
+}
+
+async fn connect_to(network: &NetworkPolicy, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = if is_cluster(to.ip()) && network.pod_ip.is_ipv4() {
+        // Inside the cluster the other end sees which pod speaks.
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(network.pod_ip, 0))?;
+        socket.connect(to).await?
+    } else {
+        TcpStream::connect(to).await?
+    };
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Aborts a connection's task when nobody waits for it any more.
+struct AbortOnDrop(tokio::task::JoinHandle<Result<(), hyper::Error>>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn exchange<I>(io: I, request: Request<WasiBody>, first: Duration, between: Duration) -> Sent
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+    let mut driver = AbortOnDrop(tokio::spawn(connection));
+    let response = timeout(first, sender.send_request(request))
+        .await
+        .map_err(|_| Error::HttpResponseTimeout)??;
+    let body = |inner| TimedBody { inner, between, timer: Box::pin(tokio::time::sleep(between)) };
+    let response = response.map(|incoming| body(incoming).boxed_unsync());
+    let driver: Driver = Box::new(async move {
+        match (&mut driver.0).await {
+            Ok(result) => result.map_err(Error::from),
+            Err(_) => Err(Error::ConnectionTerminated),
+        }
+    });
+    Ok((response, driver))
+}
+
+/// A response's body that ends with an error when the other end falls silent.
+struct TimedBody {
+    inner: Incoming,
+    between: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Body for TimedBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                let next = Instant::now() + this.between;
+                this.timer.as_mut().reset(next);
+                Poll::Ready(frame.map(|frame| frame.map_err(Error::from)))
+            }
+            Poll::Pending => {
+                ready!(this.timer.as_mut().poll(cx));
+                Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

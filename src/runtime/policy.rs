@@ -1,0 +1,268 @@
+//! Where one container may connect, and what names mean to it.
+//!
+//! Deny by default: the cluster's own addresses are open (who may speak to whom inside is
+//! NetworkPolicy, enforced by the proxy), everything outside only by the pod's list of allowed
+//! hosts. The host's loopback and link-local addresses are never open: the control plane and cloud
+//! metadata live there.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::Names;
+
+/// Addresses of allowed hosts that a container's look-ups are remembered by, at most; the oldest
+/// is forgotten first.
+const MAX_REMEMBERED_ADDRESSES: usize = 256;
+/// Addresses of one name that are used.
+const MAX_ADDRESSES: usize = 16;
+/// Longest name that DNS knows, in bytes (RFC 1035, section 2.3.4).
+const MAX_NAME_BYTES: usize = 253;
+
+/// The network as one container may use it.
+pub struct NetworkPolicy {
+    pub pod_ip: IpAddr,
+    namespace: String,
+    names: Arc<dyn Names>,
+    allow_all: bool,
+    /// Lower case, without ports.
+    allowed_hosts: Vec<String>,
+    /// What allowed hosts' names resolved to: these addresses are open for plain sockets, too.
+    resolved: Mutex<VecDeque<IpAddr>>,
+}
+
+/// Why a name gives no address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LookupError {
+    /// Neither a name of the cluster nor an allowed host.
+    Denied,
+    Invalid,
+    NotFound,
+}
+
+impl NetworkPolicy {
+    pub fn new(
+        pod_ip: IpAddr,
+        namespace: String,
+        names: Arc<dyn Names>,
+        allowed_hosts: &[String],
+    ) -> Self {
+        let allowed_hosts: Vec<String> =
+            allowed_hosts.iter().map(|host| host_of(host).to_ascii_lowercase()).collect();
+        let allow_all = allowed_hosts.iter().any(|host| host == "*");
+        let resolved = Mutex::default();
+        Self { pod_ip, namespace, names, allow_all, allowed_hosts, resolved }
+    }
+
+    /// Where a guest's bind really goes: a wildcard means the pod's own address.
+    pub fn bind_address(&self, wanted: SocketAddr) -> SocketAddr {
+        let same_family = wanted.is_ipv4() == self.pod_ip.is_ipv4();
+        if wanted.ip().is_unspecified() && same_family {
+            return SocketAddr::new(self.pod_ip, wanted.port());
+        }
+        wanted
+    }
+
+    /// Whether a guest may bind here. An unspecified address without port is what the system does
+    /// by itself before a connect; explicit binds have been through [`Self::bind_address`].
+    pub fn may_bind(&self, address: SocketAddr) -> bool {
+        address.ip() == self.pod_ip || (address.ip().is_unspecified() && address.port() == 0)
+    }
+
+    /// Whether a guest may connect or send to this address.
+    pub fn may_connect(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        if is_cluster(address) || address == self.pod_ip {
+            return true;
+        }
+        if self.lists(&address.to_string()) {
+            return true;
+        }
+        !is_host_local(address) && (self.allow_all || self.resolved.lock().contains(&address))
+    }
+
+    fn lists(&self, host: &str) -> bool {
+        self.allowed_hosts.iter().any(|allowed| {
+            allowed == host
+                || allowed.strip_prefix("*.").is_some_and(|domain| {
+                    host.strip_suffix(domain).is_some_and(|sub| sub.ends_with('.'))
+                })
+        })
+    }
+
+    /// The addresses of a name: the cluster's first, then, for allowed hosts, the world's.
+    ///
+    /// # Errors
+    /// [`LookupError`] says whether the name is unknown or not allowed.
+    pub async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, LookupError> {
+        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        if let Ok(address) = bare.parse::<IpAddr>() {
+            return Ok(vec![address.to_canonical()]);
+        }
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(is_name_byte) {
+            return Err(LookupError::Invalid);
+        }
+        if let Some(mut found) = self.names.resolve(&self.namespace, &name) {
+            found.truncate(MAX_ADDRESSES);
+            return if found.is_empty() { Err(LookupError::NotFound) } else { Ok(found) };
+        }
+        if !self.allow_all && !self.lists(&name) {
+            return Err(LookupError::Denied);
+        }
+        let listed = self.lists(&name);
+        let found =
+            tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|_| LookupError::NotFound)?;
+        // A public name that points at this machine is an attack (DNS rebinding), not a service.
+        let found: Vec<IpAddr> = found
+            .map(|address| address.ip().to_canonical())
+            .filter(|address| !is_host_local(*address))
+            .take(MAX_ADDRESSES)
+            .collect();
+        if found.is_empty() {
+            return Err(LookupError::NotFound);
+        }
+        if listed {
+            self.remember(&found);
+        }
+        Ok(found)
+    }
+
+    fn remember(&self, addresses: &[IpAddr]) {
+        let mut resolved = self.resolved.lock();
+        for address in addresses {
+            if !resolved.contains(address) {
+                if resolved.len() >= MAX_REMEMBERED_ADDRESSES {
+                    resolved.pop_front();
+                }
+                resolved.push_back(*address);
+            }
+        }
+    }
+}
+
+/// The host of `host:port`, `[::1]:80` or a bare address.
+pub fn host_of(authority: &str) -> &str {
+    if let Some(rest) = authority.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or(rest);
+    }
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') && port.bytes().all(|b| b.is_ascii_digit()) => {
+            host
+        }
+        _ => authority,
+    }
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
+}
+
+/// Pods (127.64.0.0/10) and services (127.128.0.0/12) of the cluster on this machine.
+pub fn is_cluster(address: IpAddr) -> bool {
+    let IpAddr::V4(address) = address else { return false };
+    let [first, second, ..] = address.octets();
+    first == 127 && ((64..128).contains(&second) || (128..144).contains(&second))
+}
+
+/// Addresses that mean this machine, its neighbours on the link, or nothing at all.
+fn is_host_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            address.is_loopback()
+                || address.is_link_local()
+                || address.is_unspecified()
+                || address.is_multicast()
+                || address == Ipv4Addr::BROADCAST
+        }
+        IpAddr::V6(address) => {
+            address.is_loopback()
+                || address.is_unicast_link_local()
+                || address.is_unspecified()
+                || address.is_multicast()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct One;
+    impl Names for One {
+        fn resolve(&self, namespace: &str, name: &str) -> Option<Vec<IpAddr>> {
+            (namespace == "prod" && name == "db").then(|| vec![ip("127.128.0.9")])
+        }
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn policy(allowed: &[&str]) -> NetworkPolicy {
+        let allowed: Vec<String> = allowed.iter().map(|host| (*host).to_owned()).collect();
+        NetworkPolicy::new(ip("127.64.0.7"), "prod".to_owned(), Arc::new(One), &allowed)
+    }
+
+    #[test]
+    fn only_the_cluster_is_open_by_default() {
+        let policy = policy(&[]);
+        for open in ["127.64.0.1", "127.127.255.255", "127.128.0.1", "127.143.0.1"] {
+            assert!(policy.may_connect(ip(open)), "{open}");
+        }
+        for closed in [
+            "127.0.0.1",
+            "127.63.0.1",
+            "127.144.0.1",
+            "169.254.169.254",
+            "10.0.0.1",
+            "::1",
+            "::ffff:127.0.0.1",
+            "8.8.8.8",
+            "0.0.0.0",
+        ] {
+            assert!(!policy.may_connect(ip(closed)), "{closed}");
+        }
+    }
+
+    #[test]
+    fn allowed_hosts_open_the_world_but_never_this_machine() {
+        let all = policy(&["*"]);
+        assert!(all.may_connect(ip("8.8.8.8")));
+        assert!(!all.may_connect(ip("127.0.0.1")));
+        assert!(!all.may_connect(ip("169.254.169.254")));
+        assert!(policy(&["10.1.2.3:5432"]).may_connect(ip("10.1.2.3")));
+        assert!(policy(&["*.example.com"]).lists("api.example.com"));
+        assert!(!policy(&["*.example.com"]).lists("badexample.com"));
+    }
+
+    #[test]
+    fn wildcard_binds_become_the_pods_address() {
+        let policy = policy(&[]);
+        let to = |text: &str| policy.bind_address(text.parse().expect("an address")).to_string();
+        assert_eq!(to("0.0.0.0:80"), "127.64.0.7:80");
+        assert_eq!(to("127.64.0.7:81"), "127.64.0.7:81");
+        assert!(!policy.may_bind("127.64.0.8:80".parse().expect("an address")));
+        assert!(!policy.may_bind("0.0.0.0:80".parse().expect("an address")));
+    }
+
+    #[tokio::test]
+    async fn names_are_the_clusters_or_denied() {
+        let policy = policy(&[]);
+        assert_eq!(policy.resolve("DB.").await, Ok(vec![ip("127.128.0.9")]));
+        assert_eq!(policy.resolve("127.0.0.1").await, Ok(vec![ip("127.0.0.1")]));
+        assert_eq!(policy.resolve("example.com").await, Err(LookupError::Denied));
+        assert_eq!(policy.resolve("a/../b").await, Err(LookupError::Invalid));
+    }
+
+    #[test]
+    fn hosts_are_cut_from_authorities() {
+        for (authority, host) in
+            [("a.b:80", "a.b"), ("[::1]:80", "::1"), ("::1", "::1"), ("a", "a")]
+        {
+            assert_eq!(host_of(authority), host);
+        }
+    }
+}

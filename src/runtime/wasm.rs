@@ -1,0 +1,301 @@
+//! The runtime on wasmtime: engine, code and the threads that guests run on.
+//!
+//! Guests have a tokio runtime of their own, so that no guest's time is taken from the control
+//! plane's threads. One engine serves the process; its epoch is advanced by the ticker.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use wasmtime::Engine;
+
+use super::code::{CodeCache, Slot};
+use super::command::Command;
+use super::container::{Clock, Process, Reporter};
+use super::host::{Linkers, Sandbox};
+use super::http::HttpContainer;
+use super::http_guest::Handler;
+use super::meter::{Meter, Ticker};
+use super::outgoing::Tls;
+use super::prepared::{Code, PreparedCode};
+use super::{Container, ContainerSpec, PrepareError, Prepared, Runtime, RuntimeEvent, StartError};
+use crate::engine::cache::DiskCache;
+use crate::engine::compile::{self, CompileError, Compiler, CompilerPlace};
+use crate::engine::{check_imports, new_engine, settings_hash};
+
+/// Threads for guests' blocking system calls (files), at most.
+const MAX_BLOCKING_THREADS: usize = 64;
+
+/// What a [`WasmRuntime`] is given.
+#[derive(Clone)]
+pub struct Options {
+    /// Threads that guests run on; at least 1.
+    pub worker_threads: usize,
+    pub compiler: compile::Options,
+    /// Where compiled code is kept; `None`: in memory only.
+    pub cache_directory: Option<PathBuf>,
+    pub cache_max_bytes: u64,
+    /// The wall clock, for the times in events.
+    pub clock: Clock,
+}
+
+impl Options {
+    /// One thread a core, 1 GiB of disk cache.
+    pub fn new(compiler: CompilerPlace, cache_directory: Option<PathBuf>, clock: Clock) -> Self {
+        Self {
+            worker_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            compiler: compile::Options::new(compiler),
+            cache_directory,
+            cache_max_bytes: 1 << 30,
+            clock,
+        }
+    }
+}
+
+/// Why there is no runtime; for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum NewRuntimeError {
+    #[error("the engine cannot be made: {0}")]
+    Engine(String),
+    #[error("the directory for compiled code: {0}")]
+    Cache(std::io::Error),
+    #[error("threads for guests: {0}")]
+    Threads(std::io::Error),
+}
+
+/// Runs containers with wasmtime.
+pub struct WasmRuntime {
+    inner: Arc<Inner>,
+    ticker: Arc<Ticker>,
+    tls: Tls,
+    clock: Clock,
+    /// `None` only while it is dropped.
+    threads: Option<tokio::runtime::Runtime>,
+}
+
+struct Inner {
+    engine: Engine,
+    linkers: Linkers,
+    code: CodeCache,
+    disk: Option<DiskCache>,
+    compiler: Compiler,
+}
+
+impl WasmRuntime {
+    /// # Errors
+    /// When the engine, the cache directory or the threads cannot be made.
+    pub fn new(options: Options) -> Result<Arc<Self>, NewRuntimeError> {
+        let not_made = |error: wasmtime::Error| NewRuntimeError::Engine(format!("{error:#}"));
+        let engine = new_engine().map_err(not_made)?;
+        let linkers = Linkers::new(&engine).map_err(not_made)?;
+        let disk = options
+            .cache_directory
+            .map(|path| DiskCache::open(path, options.cache_max_bytes, &settings_hash()))
+            .transpose()
+            .map_err(NewRuntimeError::Cache)?;
+        let threads = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(options.worker_threads.max(1))
+            .max_blocking_threads(MAX_BLOCKING_THREADS)
+            .thread_name("guest")
+            .enable_all()
+            .build()
+            .map_err(NewRuntimeError::Threads)?;
+        let ticker = Arc::new(Ticker::start(&engine).map_err(NewRuntimeError::Threads)?);
+        let compiler = Compiler::new(options.compiler);
+        let code = CodeCache::default();
+        Ok(Arc::new(Self {
+            inner: Arc::new(Inner { engine, linkers, code, disk, compiler }),
+            ticker,
+            tls: Tls::default(),
+            clock: options.clock,
+            threads: Some(threads),
+        }))
+    }
+
+    fn guests(&self) -> Result<&tokio::runtime::Handle, StartError> {
+        let threads = self.threads.as_ref();
+        threads
+            .map(tokio::runtime::Runtime::handle)
+            .ok_or_else(|| StartError::Internal("the runtime is going down".to_owned()))
+    }
+
+    /// The code of a digest, made by whoever comes first. The work goes on when the caller does
+    /// not wait for it.
+    async fn code(
+        &self,
+        digest: &str,
+        wasm: Option<Bytes>,
+    ) -> Result<Option<Arc<PreparedCode>>, PrepareError> {
+        let internal = |error: &dyn std::fmt::Display| PrepareError::Internal(error.to_string());
+        let slot = self.inner.code.slot(digest);
+        if let Some(code) = self.inner.code.get(&slot) {
+            return Ok(Some(code));
+        }
+        if let Some(message) = slot.invalid() {
+            return Err(PrepareError::InvalidModule(message));
+        }
+        let guests = self.guests().map_err(|error| internal(&error))?;
+        let making = slot.making.clone().lock_owned().await;
+        let (inner, digest) = (self.inner.clone(), digest.to_owned());
+        let made = guests.spawn(async move {
+            let _making = making;
+            inner.make(&slot, &digest, wasm).await
+        });
+        made.await.map_err(|error| internal(&error))?
+    }
+}
+
+impl Inner {
+    async fn make(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        digest: &str,
+        wasm: Option<Bytes>,
+    ) -> Result<Option<Arc<PreparedCode>>, PrepareError> {
+        if let Some(code) = self.code.get(slot) {
+            return Ok(Some(code));
+        }
+        let (inner, its_digest) = (self.clone(), digest.to_owned());
+        let kept = blocking(move || inner.kept_code(&its_digest)).await?;
+        let code = match (kept, wasm) {
+            (Some(code), _) => code,
+            (None, None) => return Ok(None),
+            (None, Some(wasm)) => match self.compile(digest, wasm).await {
+                Ok(code) => code,
+                Err(error) => {
+                    // What is wrong with the bytes stays wrong: no second compile for a restart.
+                    if let PrepareError::InvalidModule(message) = &error {
+                        slot.set_invalid(message.clone());
+                    }
+                    return Err(error);
+                }
+            },
+        };
+        let code = Arc::new(code);
+        self.code.put(slot, &code);
+        Ok(Some(code))
+    }
+
+    fn kept_code(&self, digest: &str) -> Option<PreparedCode> {
+        let native = self.disk.as_ref()?.get(digest)?;
+        // SAFETY: the cache returns only what it was given by `compile`, checked by its hash.
+        let loaded = unsafe { PreparedCode::load(&self.engine, &self.linkers, &native) };
+        loaded.inspect_err(|error| tracing::warn!(digest, %error, "kept code does not load")).ok()
+    }
+
+    async fn compile(
+        self: &Arc<Self>,
+        digest: &str,
+        wasm: Bytes,
+    ) -> Result<PreparedCode, PrepareError> {
+        let (bytes, its_digest) = (wasm.clone(), digest.to_owned());
+        blocking(move || {
+            if format!("sha256:{}", hex::encode(Sha256::digest(&bytes))) != its_digest {
+                let message = format!("the artifact is not what its digest {its_digest} names");
+                return Err(PrepareError::Internal(message));
+            }
+            check_imports(&bytes)
+                .map(|_| ())
+                .map_err(|error| PrepareError::InvalidModule(error.to_string()))
+        })
+        .await??;
+        let native = self.compiler.compile(wasm).await.map_err(|error| match error {
+            CompileError::Invalid(message) => PrepareError::InvalidModule(message),
+            CompileError::Limit(message) => PrepareError::CompileLimit(message),
+            CompileError::Internal(message) => PrepareError::Internal(message),
+        })?;
+        let (inner, digest) = (self.clone(), digest.to_owned());
+        blocking(move || {
+            // SAFETY: these bytes came from the compiler this moment.
+            let code = unsafe { PreparedCode::load(&inner.engine, &inner.linkers, &native) }?;
+            if let Some(disk) = &inner.disk
+                && let Err(error) = disk.put(&digest, &native)
+            {
+                tracing::warn!(digest, %error, "compiled code is not kept");
+            }
+            Ok(code)
+        })
+        .await?
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, PrepareError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| PrepareError::Internal(error.to_string()))
+}
+
+#[async_trait::async_trait]
+impl Runtime for WasmRuntime {
+    async fn prepare(&self, digest: &str, wasm: Bytes) -> Result<Arc<dyn Prepared>, PrepareError> {
+        match self.code(digest, Some(wasm)).await? {
+            Some(code) => Ok(code),
+            None => Err(PrepareError::Internal("no code was made".to_owned())),
+        }
+    }
+
+    async fn prepared(&self, digest: &str) -> Option<Arc<dyn Prepared>> {
+        match self.code(digest, None).await {
+            Ok(Some(code)) => Some(code),
+            Ok(None) | Err(_) => None,
+        }
+    }
+
+    async fn start(
+        &self,
+        spec: ContainerSpec,
+        events: mpsc::Sender<RuntimeEvent>,
+    ) -> Result<Box<dyn Container>, StartError> {
+        let artifact = spec.artifact.clone();
+        let Some(prepared) = artifact.as_any().downcast_ref::<PreparedCode>() else {
+            return Err(StartError::Internal("the code is another runtime's".to_owned()));
+        };
+        let guests = self.guests()?;
+        let engine = &self.inner.engine;
+        let reporter = Reporter { id: spec.id.clone(), events, clock: self.clock.clone() };
+        let meter = Arc::new(Meter::new(self.ticker.clone(), spec.cpu_limit_millicores));
+        let sandbox = Arc::new(Sandbox::new(spec, self.tls.clone()));
+        let command = match &prepared.code {
+            Code::Preview1(pre) => Command::Preview1(pre.clone()),
+            Code::P2Command(pre) => Command::P2(pre.clone()),
+            Code::P3Command(pre) => Command::P3(pre.clone()),
+            Code::P2Http(pre) => {
+                let handler = Handler::P2(pre.clone());
+                return self.serve(sandbox, meter, reporter, handler);
+            }
+            Code::P3Http(pre) => {
+                let handler = Handler::P3(pre.clone());
+                return self.serve(sandbox, meter, reporter, handler);
+            }
+        };
+        let guest = command.start(engine, &sandbox)?;
+        Ok(Box::new(Process::spawn(guests, sandbox, meter, reporter, guest)))
+    }
+}
+
+impl WasmRuntime {
+    fn serve(
+        &self,
+        sandbox: Arc<Sandbox>,
+        meter: Arc<Meter>,
+        reporter: Reporter,
+        handler: Handler,
+    ) -> Result<Box<dyn Container>, StartError> {
+        let engine = self.inner.engine.clone();
+        let guests = self.guests()?;
+        let container = HttpContainer::spawn(guests, engine, sandbox, meter, reporter, handler)?;
+        Ok(Box::new(container))
+    }
+}
+
+impl Drop for WasmRuntime {
+    fn drop(&mut self) {
+        // Dropped from async code as well, where waiting for the threads would panic.
+        if let Some(threads) = self.threads.take() {
+            threads.shutdown_background();
+        }
+    }
+}

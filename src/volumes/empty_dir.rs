@@ -1,0 +1,52 @@
+//! emptyDir: a directory that lives as long as the pod. `medium: Memory` is kept on disk too: a
+//! node without root cannot mount tmpfs.
+
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::Volume;
+
+use super::{Content, VolumeKind};
+use crate::api::quantity::Quantity;
+
+/// Entries that one look at the usage visits at most; more is taken as over the limit.
+const MOST_ENTRIES: usize = 1_000_000;
+
+pub static KIND: VolumeKind = VolumeKind {
+    name: "empty-dir",
+    // A volume without a source is an emptyDir (core/v1 defaults).
+    matches: |volume| {
+        volume.empty_dir.is_some()
+            || *volume == Volume { name: volume.name.clone(), ..Volume::default() }
+    },
+    needs: |_, _| {},
+    content: |_, _| Ok(Content::Scratch),
+};
+
+/// The bytes that the volume may hold, where it says so.
+pub fn size_limit(volume: &Volume) -> Option<u64> {
+    let limit = volume.empty_dir.as_ref()?.size_limit.as_ref()?;
+    let bytes = Quantity::parse(&limit.0).ok()?.value();
+    u64::try_from(bytes).ok().filter(|bytes| *bytes > 0)
+}
+
+/// The bytes of all files below a directory (blocking); links are not followed.
+pub fn usage_bytes(dir: &Path) -> u64 {
+    let (mut bytes, mut entries) = (0u64, 0usize);
+    let mut open = vec![dir.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        // What vanishes while it is looked at counts nothing.
+        let Ok(list) = std::fs::read_dir(&dir) else { continue };
+        for entry in list.flatten() {
+            entries += 1;
+            if entries > MOST_ENTRIES {
+                return u64::MAX;
+            }
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => open.push(entry.path()),
+                Ok(meta) => bytes = bytes.saturating_add(meta.len()),
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
+}

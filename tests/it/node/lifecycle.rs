@@ -1,0 +1,205 @@
+//! Start, restart, end and deletion of pods.
+
+use std::time::Duration;
+
+use serde_json::json;
+use wasmfleet::node::images::PullError;
+use wasmfleet::runtime::fake::{FakeEnd, PrepareFailure, Script};
+
+use super::harness::{Rig, summary};
+
+fn one(image: &str) -> serde_json::Value {
+    json!({"containers": [{"name": "web", "image": image}]})
+}
+
+fn policy(policy: &str) -> serde_json::Value {
+    json!({"restartPolicy": policy, "containers": [{"name": "web", "image": "hello:v1"}]})
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_starts_is_told_in_one_write_and_is_deleted() {
+    let rig = Rig::start().await;
+    rig.create("a", one("hello:v1")).await;
+    let pod = rig.pod_is("a", "Running ready web:running/0").await;
+    let status = pod.status.clone().unwrap();
+    assert_eq!(status.pod_ip.as_deref(), Some("127.64.1.2"));
+    assert_eq!(status.host_ip.as_deref(), Some("127.0.0.1"));
+    let container = &status.container_statuses.as_ref().unwrap()[0];
+    assert_eq!(container.image_id, "hello:v1@sha256:hello:v1");
+    let id = container.container_id.clone().unwrap();
+    assert_eq!(id, format!("wasmtime://{}", rig.running().id));
+    assert_eq!(
+        *rig.pod_events.lock(),
+        ["Pending unready", "Running ready web:running/0"],
+        "one write from bound to running"
+    );
+    let spec = rig.running();
+    assert_eq!(spec.args, ["hello"]);
+    assert_eq!(spec.http_port, 8080);
+    assert_eq!(spec.pod_ip.to_string(), "127.64.1.2");
+
+    rig.delete("a", None).await;
+    rig.gone("a").await;
+    assert!(rig.runtime.running().is_empty());
+    assert!(rig.reasons().contains(&"Killing"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_serving_pod_is_unready_before_it_stops() {
+    let rig = Rig::start().await;
+    rig.runtime.script_default(Script::serves());
+    rig.create("a", one("hello:v1")).await;
+    rig.pod_is("a", "Running ready web:running/0").await;
+    rig.delete("a", None).await;
+    rig.pod_is("a", "Running unready web:running/0").await;
+    assert_eq!(rig.runtime.running().len(), 1, "it still serves while proxies move away");
+    rig.gone("a").await;
+    let events = rig.pod_events.lock().clone();
+    assert_eq!(events.last().unwrap(), "Succeeded unready web:Completed=0/0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forced_delete_kills() {
+    let rig = Rig::start().await;
+    rig.create("a", one("hello:v1")).await;
+    rig.pod_is("a", "Running ready web:running/0").await;
+    rig.delete("a", Some(0)).await;
+    rig.gone("a").await;
+    // The container of a new pod of the same name is another one.
+    rig.create("a", one("hello:v2")).await;
+    rig.pod_is("a", "Running ready web:running/0").await;
+    rig.until(|_| (rig.runtime.running().len() == 1).then_some(())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn crashes_back_off() {
+    let rig = Rig::start().await;
+    let script = Script::ends(Duration::from_millis(10), FakeEnd::Exit(3));
+    rig.runtime.script_default(script);
+    rig.create("a", one("hello:v1")).await;
+    let pod = rig.pod_is("a", "Running unready web:CrashLoopBackOff/2").await;
+    let status = pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0].clone();
+    let last = status.last_state.unwrap().terminated.unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (3, Some("Error")));
+    let message = status.state.unwrap().waiting.unwrap().message.unwrap();
+    assert!(message.starts_with("back-off 20s restarting failed container=web pod=a_default("));
+}
+
+#[tokio::test(start_paused = true)]
+async fn policies_decide_what_an_exit_means() {
+    let rig = Rig::start().await;
+    let ends = |code| Script::ends(Duration::from_millis(10), FakeEnd::Exit(code));
+    rig.runtime.script_default(ends(0));
+    rig.create("ok", policy("Never")).await;
+    rig.pod_is("ok", "Succeeded unready web:Completed=0/0").await;
+    rig.create("again", policy("OnFailure")).await;
+    rig.pod_is("again", "Succeeded unready web:Completed=0/0").await;
+    rig.runtime.script_default(ends(7));
+    rig.create("bad", policy("Never")).await;
+    rig.pod_is("bad", "Failed unready web:Error=7/0").await;
+    let script = Script::ends(Duration::from_millis(10), FakeEnd::OutOfMemory);
+    rig.runtime.script_default(script);
+    rig.create("oom", policy("Never")).await;
+    rig.pod_is("oom", "Failed unready web:OOMKilled=137/0").await;
+    rig.delete("oom", None).await;
+    rig.gone("oom").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn init_containers_go_in_order() {
+    let rig = Rig::start().await;
+    rig.runtime.script("sha256:init", Script::ends(Duration::from_secs(1), FakeEnd::Exit(0)));
+    rig.create(
+        "a",
+        json!({"initContainers": [
+                {"name": "one", "image": "init"},
+                {"name": "side", "image": "side", "restartPolicy": "Always"},
+                {"name": "two", "image": "init"}],
+            "containers": [{"name": "web", "image": "hello:v1"}]}),
+    )
+    .await;
+    rig.pod_is(
+        "a",
+        "Running ready one:Completed=0/0 side:running/0 two:Completed=0/0 web:running/0",
+    )
+    .await;
+    let events = rig.pod_events.lock().join("\n");
+    assert!(
+        events.contains(
+            "Pending unready one:running/0 side:PodInitializing/0 two:PodInitializing/0 \
+             web:PodInitializing/0"
+        ),
+        "{events}"
+    );
+    rig.delete("a", None).await;
+    rig.gone("a").await;
+    assert!(rig.runtime.running().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_start_says_why() {
+    let rig = Rig::start().await;
+    let failed = PullError::Failed("no such image".into());
+    rig.images.failures.lock().insert("missing".into(), failed);
+    rig.create("pull", one("missing")).await;
+    rig.pod_is("pull", "Pending unready web:ErrImagePull/0").await;
+    rig.pod_is("pull", "Pending unready web:ImagePullBackOff/0").await;
+    rig.images.failures.lock().clear();
+    rig.pod_is("pull", "Running ready web:running/0").await;
+
+    let invalid = PrepareFailure::InvalidModule("imports wasi:gfx".into());
+    rig.runtime.script("sha256:invalid", Script::fails_prepare(invalid));
+    rig.create("invalid", one("invalid")).await;
+    let pod = rig.pod_is("invalid", "Pending unready web:InvalidModule/0").await;
+    let status = &pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
+    let waiting = status.state.as_ref().unwrap().waiting.as_ref().unwrap();
+    assert_eq!(waiting.message.as_deref(), Some("imports wasi:gfx"));
+
+    let mut script = Script::runs();
+    script.start_fails = Some("port 8080 is in use".into());
+    rig.runtime.script("sha256:port", script);
+    rig.create("port", one("port")).await;
+    rig.pod_is("port", "Running unready web:CrashLoopBackOff/1").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn deadlines_end_pods() {
+    let rig = Rig::start().await;
+    let mut spec = one("hello:v1");
+    spec["activeDeadlineSeconds"] = json!(5);
+    rig.create("a", spec).await;
+    rig.pod_is("a", "Failed (DeadlineExceeded) unready web:Error=137/0").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_agent_brings_its_pods_back() {
+    let mut rig = Rig::start().await;
+    rig.create("a", one("hello:v1")).await;
+    let pod = rig.pod_is("a", "Running ready web:running/0").await;
+    rig.runtime.script("sha256:once", Script::ends(Duration::from_millis(1), FakeEnd::Exit(0)));
+    let once = json!({"restartPolicy": "Never", "containers": [{"name": "web", "image": "once"}]});
+    rig.create("done", once).await;
+    rig.pod_is("done", "Succeeded unready web:Completed=0/0").await;
+    rig.create("never", policy("Never")).await;
+    rig.pod_is("never", "Running ready web:running/0").await;
+    let ip = pod.status.as_ref().unwrap().pod_ip.clone();
+    rig.restart_agent().await;
+    let pod = rig.pod_is("a", "Running ready web:running/1").await;
+    assert_eq!(pod.status.as_ref().unwrap().pod_ip, ip, "it keeps its address");
+    rig.pod_is("never", "Failed unready web:ContainerStatusUnknown=137/0").await;
+    let done = rig.pod("done", |_| true).await;
+    assert_eq!(summary(&done), "Succeeded unready web:Completed=0/0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_image_restarts_the_container() {
+    let rig = Rig::start().await;
+    rig.create("a", one("hello:v1")).await;
+    let pod = rig.pod_is("a", "Running ready web:running/0").await;
+    let mut pod = (*pod).clone();
+    pod.spec.as_mut().unwrap().containers[0].image = Some("hello:v2".into());
+    rig.client.update(&pod).await.unwrap();
+    let pod = rig.pod_is("a", "Running ready web:running/1").await;
+    let status = &pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
+    assert_eq!(status.image_id, "hello:v2@sha256:hello:v2");
+}

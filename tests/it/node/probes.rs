@@ -1,0 +1,48 @@
+//! Probes on real sockets, in real time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::harness::Rig;
+
+/// Answers 200 or 503 to every request.
+async fn serve(listener: TcpListener, healthy: Arc<AtomicBool>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut request = [0; 1024];
+        let _ = stream.read(&mut request).await;
+        let status = if healthy.load(Ordering::SeqCst) { "200 OK" } else { "503 No" };
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        let _ = stream.write_all(answer.as_bytes()).await;
+    }
+}
+
+#[tokio::test]
+async fn readiness_and_liveness_follow_the_answers() {
+    let rig = Rig::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let healthy = Arc::new(AtomicBool::new(true));
+    tokio::spawn(serve(listener, healthy.clone()));
+    let get = json!({"httpGet": {"path": "/ok", "port": port}, "periodSeconds": 1,
+        "failureThreshold": 1});
+    let spec = json!({"hostNetwork": true, "terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "web", "image": "hello",
+            "startupProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1},
+            "readinessProbe": get, "livenessProbe": get}]});
+    rig.create("a", spec).await;
+    rig.pod_is("a", "Running ready web:running/0").await;
+    healthy.store(false, Ordering::SeqCst);
+    rig.pod("a", |pod| {
+        let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
+        statuses.is_some_and(|list| !list[0].ready)
+    })
+    .await;
+    rig.pod("a", |pod| super::harness::summary(pod).contains("running/1")).await;
+    healthy.store(true, Ordering::SeqCst);
+    rig.pod("a", |pod| super::harness::summary(pod).starts_with("Running ready")).await;
+    assert!(rig.reasons().contains(&"Unhealthy"));
+}

@@ -1,0 +1,8 @@
+//! The runtime with real guests: text guests assembled here, and small built ones.
+
+mod cache;
+mod commands;
+mod harness;
+mod http;
+mod limits;
+mod network;
