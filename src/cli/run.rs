@@ -89,15 +89,22 @@ async fn wait_end(session: &Session, name: &str, from: &str) -> anyhow::Result<i
     query.add("resourceVersion", from);
     let path = query.on(&format!("/api/v1/namespaces/{}/pods", session.namespace));
     let mut events = Events::open(session, &path, "application/json").await?;
+    let mut told = String::new();
     while let Some((kind, pod)) = events.next().await? {
         if kind == "DELETED" {
             bail!("pod {name} was deleted before it ended");
         }
         let state = pod.pointer("/status/containerStatuses/0/state");
-        if let Some(waiting) = state.and_then(|s| s.get("waiting"))
-            && matches!(text(waiting, "/reason"), "InvalidModule" | "CreateContainerConfigError")
-        {
-            bail!("{}: {}", text(waiting, "/reason"), text(waiting, "/message"));
+        if let Some(waiting) = state.and_then(|s| s.get("waiting")) {
+            let (reason, message) = (text(waiting, "/reason"), text(waiting, "/message"));
+            if reason == "InvalidModule" {
+                bail!("{reason}: {message}");
+            }
+            // What may still get better is told, and waited for.
+            if !message.is_empty() && reason != told {
+                printer::note(&format!("waiting: {reason}: {message}"));
+                told = reason.to_string();
+            }
         }
         if matches!(text(&pod, "/status/phase"), "Succeeded" | "Failed") {
             let code =
