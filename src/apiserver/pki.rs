@@ -14,7 +14,7 @@ mod token;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
@@ -27,6 +27,7 @@ use sha2::{Digest, Sha256};
 
 use super::User;
 use super::user::AUTHENTICATED;
+use crate::base::clock::{Clock, RealClock};
 
 pub use kubeconfig::kubeconfig;
 pub use pinned::pinned_client_config;
@@ -268,7 +269,8 @@ fn make_ca(dir: &Path) -> Result<(String, String), PkiError> {
 /// From a moment ago for `days`. This is the machine's clock and not a virtual one, because the
 /// peers' TLS libraries compare it with theirs.
 fn set_validity(params: &mut CertificateParams, days: u32) {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = RealClock.now().as_second().max(0).unsigned_abs();
+    let since_epoch = Duration::from_secs(now);
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     params.not_before = epoch + since_epoch.saturating_sub(BACKDATED);
     params.not_after = epoch + since_epoch + Duration::from_secs(u64::from(days) * 24 * 60 * 60);

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{digest_hex, digest_of};
+use crate::base::clock::{Clock, RealClock};
 
 /// Names that are remembered; the oldest go.
 const MAX_NAMES: usize = 10_000;
@@ -71,8 +72,10 @@ impl Cache {
                 let _ = fs::remove_file(&path);
                 return None;
             }
-            // Its age is the time since its last use; failing makes it look older.
-            let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+            // Its age is the time since its last use, by the clock of the files; failing makes it
+            // look older.
+            let now = SystemTime::from(RealClock.now());
+            let _ = File::open(&path).and_then(|file| file.set_modified(now));
             Some(Bytes::from(bytes))
         });
         read.await.ok().flatten()

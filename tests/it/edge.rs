@@ -3,4 +3,8 @@
 
 mod access;
 mod connections;
+mod discovery;
+mod images;
+mod openapi;
 mod pki;
+mod registry;

@@ -15,6 +15,7 @@ use super::blobs::{CONTENT_DIGEST, sync_parent};
 use super::errors::{OciError, OciResult};
 use super::{Artifacts, Record, UPLOAD_SILENCE};
 use crate::apiserver::{Body, full, reply};
+use crate::base::clock::{Clock, RealClock};
 use crate::engine::{Inspection, check_imports};
 use crate::images::layout::{MANIFEST_TYPE, Manifest};
 use crate::images::{MAX_MANIFEST_BYTES, digest_hex, digest_of};
@@ -216,6 +217,8 @@ impl Artifacts {
                 needed.extend([record.digest, record.wasm_digest, record.config_digest]);
             }
         }
+        // Compared with the times of files, so it is the machine's clock.
+        let now = SystemTime::from(RealClock.now());
         let mut collected = Collected::default();
         for entry in fs::read_dir(self.dir.join("blobs/sha256"))? {
             let entry = entry?;
@@ -224,7 +227,7 @@ impl Artifacts {
             let old = meta
                 .modified()
                 .ok()
-                .and_then(|time| SystemTime::now().duration_since(time).ok())
+                .and_then(|time| now.duration_since(time).ok())
                 .is_some_and(|passed| passed >= age);
             if old && !needed.contains(&digest) {
                 fs::remove_file(entry.path())?;

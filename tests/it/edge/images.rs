@@ -1,0 +1,183 @@
+//! Names of images, the node's cache, and pulls from the cluster's registry.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use wasmfleet::api::{ApiError, Object, Raw};
+use wasmfleet::client::{
+    Api, DeleteOptions, ListOptions, Patch, RawList, Target, WatchOptions, WatchStream,
+    WriteOptions,
+};
+use wasmfleet::images::cache::Cache;
+use wasmfleet::images::{PullError, PullPolicy, Puller, Reference, digest_of};
+
+use super::registry::{Fixture, program};
+
+#[test]
+fn names_are_read() {
+    let digest = format!("sha256:{}", "0a".repeat(32));
+    let cases = [
+        ("hello", "hello:latest", None),
+        ("team/hello:v1", "team/hello:v1", None),
+        ("oci://ghcr.io/a/b", "ghcr.io/a/b:latest", Some("ghcr.io")),
+        ("localhost:5000/a__b-c.d:1", "localhost:5000/a__b-c.d:1", Some("localhost:5000")),
+        ("localhost/a", "localhost/a:latest", Some("localhost")),
+    ];
+    for (text, canonical, registry) in cases {
+        let image: Reference = text.parse().unwrap();
+        assert_eq!(image.to_string(), canonical);
+        assert_eq!(image.registry.as_deref(), registry);
+        assert_eq!(canonical.parse::<Reference>().unwrap(), image);
+    }
+    let pinned: Reference = format!("hello:v1@{digest}").parse().unwrap();
+    assert_eq!((pinned.version(), pinned.tag.as_deref()), (&*digest, Some("v1")));
+    assert_eq!(pinned.image_id(&digest), format!("hello@{digest}"));
+    let bad = [
+        "",
+        ":v1",
+        "Hello",
+        "a//b",
+        "../etc",
+        "a/../b",
+        "a/.b",
+        "a_",
+        "a___b",
+        "a..b",
+        "hello:",
+        "hello:-x",
+        "hello@sha256:00",
+        "hello@md5:00",
+        "https://example.org/x.wasm",
+        "hello world",
+        "a/b:c/d",
+        "é",
+    ];
+    for text in bad {
+        let error = text.parse::<Reference>().expect_err(text);
+        assert!(error.to_string().contains("invalid image name"), "{error}");
+    }
+    assert!("a/".repeat(200).parse::<Reference>().is_err());
+}
+
+#[tokio::test]
+async fn the_cache_is_bounded_and_checks_what_it_gives() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::open(dir.path(), 2500).unwrap();
+    let blobs: Vec<Bytes> = (0..3u8).map(|n| Bytes::from(vec![n; 1000])).collect();
+    for blob in &blobs {
+        cache.put(&digest_of(blob), blob.clone()).await.unwrap();
+    }
+    let mut here = 0;
+    for blob in &blobs {
+        here += usize::from(cache.get(&digest_of(blob)).await.is_some());
+    }
+    assert_eq!(here, 2);
+    let last = digest_of(&blobs[2]);
+    assert_eq!(cache.get(&last).await.as_ref(), Some(&blobs[2]), "the newest stays");
+    let file = dir.path().join("blobs").join(last.strip_prefix("sha256:").unwrap());
+    std::fs::write(&file, "torn").unwrap();
+    assert_eq!(cache.get(&last).await, None);
+    assert!(!file.exists());
+    assert_eq!(cache.get("sha256:../../etc/passwd").await, None);
+}
+
+/// The part of the API that pulls use.
+struct OnlyBytes {
+    fixture: Fixture,
+    blobs_read: AtomicU64,
+    /// Answers with this instead of blobs.
+    lie: Option<Bytes>,
+}
+
+fn unused<T>() -> Result<T, ApiError> {
+    Err(ApiError::internal("pulls do not call this"))
+}
+
+#[async_trait::async_trait]
+impl Api for OnlyBytes {
+    async fn get(&self, _: &Target) -> Result<Raw, ApiError> {
+        unused()
+    }
+    async fn list(&self, _: &Target, _: &ListOptions) -> Result<RawList, ApiError> {
+        unused()
+    }
+    async fn watch(&self, _: &Target, _: &WatchOptions) -> Result<WatchStream, ApiError> {
+        unused()
+    }
+    async fn create(&self, _: &Target, _: Object, _: &WriteOptions) -> Result<Raw, ApiError> {
+        unused()
+    }
+    async fn update(&self, _: &Target, _: Object, _: &WriteOptions) -> Result<Raw, ApiError> {
+        unused()
+    }
+    async fn patch(&self, _: &Target, _: Patch, _: &WriteOptions) -> Result<Raw, ApiError> {
+        unused()
+    }
+    async fn delete(&self, _: &Target, _: &DeleteOptions) -> Result<Raw, ApiError> {
+        unused()
+    }
+    async fn get_bytes(&self, path: &str) -> Result<Bytes, ApiError> {
+        if path.contains("/blobs/") {
+            self.blobs_read.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            if let Some(lie) = &self.lie {
+                return Ok(lie.clone());
+            }
+        }
+        let reply = self.fixture.send(Method::GET, path, "").await;
+        match reply.code {
+            StatusCode::OK => Ok(reply.body),
+            code => Err(ApiError::from_response(code.as_u16(), &reply.body)),
+        }
+    }
+}
+
+fn puller(fixture: Fixture, lie: Option<Bytes>) -> (Arc<OnlyBytes>, Puller) {
+    let cache = Cache::open(&fixture.dir.path().join("cache"), 1 << 20).unwrap();
+    let api = Arc::new(OnlyBytes { fixture, blobs_read: AtomicU64::new(0), lie });
+    (api.clone(), Puller::new(api, cache))
+}
+
+#[tokio::test]
+async fn pulls_follow_their_policy_and_fetch_once() {
+    let fixture = Fixture::new();
+    let wasm = program(0);
+    let pushed = fixture.push("hello:v1", wasm.clone()).await.unwrap();
+    let (api, puller) = puller(fixture, None);
+    let image: Reference = "hello:v1".parse().unwrap();
+    let never = puller.pull(&image, PullPolicy::Never).await;
+    assert_eq!(never, Err(PullError::NotPresent("hello:v1".into())));
+    let all = (0..8).map(|_| puller.pull(&image, PullPolicy::Always));
+    for pulled in futures::future::join_all(all).await {
+        let pulled = pulled.unwrap();
+        assert_eq!((&pulled.digest, &pulled.wasm), (&pushed.digest, &wasm));
+        assert_eq!(pulled.wasm_digest, pushed.wasm_digest);
+    }
+    assert_eq!(api.blobs_read.load(Ordering::Relaxed), 1);
+
+    // The tag moves on: only Always sees it.
+    let newer = api.fixture.push("hello:v1", program(1)).await.unwrap();
+    let same = puller.pull(&image, PullPolicy::IfNotPresent).await.unwrap();
+    assert_eq!(same.digest, pushed.digest);
+    assert_eq!(puller.pull(&image, PullPolicy::Never).await.unwrap().digest, pushed.digest);
+    assert_eq!(puller.pull(&image, PullPolicy::Always).await.unwrap().digest, newer.digest);
+    let pinned: Reference = format!("hello@{}", pushed.digest).parse().unwrap();
+    assert_eq!(puller.pull(&pinned, PullPolicy::Always).await.unwrap().digest, pushed.digest);
+    let missing: Reference = "nobody".parse().unwrap();
+    let missing = puller.pull(&missing, PullPolicy::IfNotPresent).await;
+    assert_eq!(missing, Err(PullError::NotFound("nobody:latest".into())));
+}
+
+#[tokio::test]
+async fn what_is_not_what_its_digest_says_is_refused() {
+    let fixture = Fixture::new();
+    fixture.push("hello", program(0)).await.unwrap();
+    let (_, puller) = puller(fixture, Some(program(1)));
+    let image: Reference = "hello".parse().unwrap();
+    let refused = puller.pull(&image, PullPolicy::Always).await;
+    assert!(matches!(refused, Err(PullError::Invalid { .. })), "{refused:?}");
+    // And it was not kept either.
+    assert!(puller.pull(&image, PullPolicy::Never).await.is_err());
+}
