@@ -10,6 +10,8 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use wasmfleet::client::remote::Remote;
 use wasmfleet::client::{Client, ListOptions};
+use wasmfleet::images::layout::Interfaces;
+use wasmfleet::images::push;
 
 use crate::stats;
 
@@ -53,7 +55,7 @@ impl Cluster {
         let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/guests/built");
         for (image, file) in [("http:v1", "rust-http-p2.wasm"), ("tcp:v1", "rust-tcp-p2.wasm")] {
             let wasm = std::fs::read(built.join(file)).with_context(|| file.to_string())?;
-            wasmfleet::images::push::push(&self.remote, image, wasm.into()).await?;
+            push::push(&self.remote, &image.parse()?, wasm.into(), Interfaces::default()).await?;
         }
         Ok(())
     }
@@ -126,9 +128,7 @@ pub async fn start_times() -> anyhow::Result<Value> {
             let begin = Instant::now();
             let (mut child, remote) = launch(dir.path().to_path_buf()).await?;
             let client = Client::new(Arc::new(remote), "bench");
-            client
-                .list::<k8s_openapi::api::core::v1::Node>(None, &ListOptions::default())
-                .await?;
+            client.list::<k8s_openapi::api::core::v1::Node>(None, &ListOptions::default()).await?;
             times.push(begin.elapsed());
             terminate(&mut child)?;
         }

@@ -18,7 +18,10 @@ const FIGURES: &[&str] = &["start", "idle", "pods", "deployment", "http", "write
 fn main() -> anyhow::Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     for name in &wanted {
-        anyhow::ensure!(FIGURES.contains(&name.as_str()), "no figure {name}; there are {FIGURES:?}");
+        anyhow::ensure!(
+            FIGURES.contains(&name.as_str()),
+            "no figure {name}; there are {FIGURES:?}"
+        );
     }
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -68,8 +68,7 @@ async fn round(cluster: &Cluster, clients: usize) -> anyhow::Result<Value> {
 }
 
 async fn remove(cluster: &Cluster) -> anyhow::Result<()> {
-    let options =
-        ListOptions { label_selector: "bench=writes".into(), ..ListOptions::default() };
+    let options = ListOptions { label_selector: "bench=writes".into(), ..ListOptions::default() };
     for map in cluster.client.list::<ConfigMap>(Some("default"), &options).await? {
         let name = map.metadata.name.unwrap_or_default();
         cluster.client.delete::<ConfigMap>("default", &name, &DeleteOptions::default()).await?;

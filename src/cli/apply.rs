@@ -63,7 +63,8 @@ async fn apply(
 /// Keeps the file in an annotation, so that the next apply knows what has left it.
 fn note_last_applied(object: &mut Object) -> anyhow::Result<()> {
     let text = String::from_utf8(object.to_json())? + "\n";
-    let annotations = object.meta_mut().entry("annotations").or_insert_with(|| Value::Object(Default::default()));
+    let annotations =
+        object.meta_mut().entry("annotations").or_insert_with(|| Value::Object(Default::default()));
     if annotations.is_null() {
         *annotations = Value::Object(Default::default());
     }

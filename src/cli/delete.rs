@@ -89,7 +89,10 @@ async fn victims(session: &Session, args: &DeleteArgs) -> anyhow::Result<Vec<Vic
             continue;
         }
         if args.select.selector.is_none() && !args.all {
-            bail!("name the {} to delete, or give -l LABELS or --all", selected.resource.gvr.resource);
+            bail!(
+                "name the {} to delete, or give -l LABELS or --all",
+                selected.resource.gvr.resource
+            );
         }
         let namespace = args.select.namespace(session);
         let path = args.select.query().on(&selected.path(namespace));
@@ -108,7 +111,11 @@ async fn victims(session: &Session, args: &DeleteArgs) -> anyhow::Result<Vec<Vic
 }
 
 /// Answers with the uid of what was deleted.
-async fn delete(session: &Session, victim: &Victim, options: &DeleteOptions) -> Result<String, ApiError> {
+async fn delete(
+    session: &Session,
+    victim: &Victim,
+    options: &DeleteOptions,
+) -> Result<String, ApiError> {
     let path = victim.selected.path(victim.namespace.as_deref());
     let body = Some(("application/json", delete_body(options).to_string().into_bytes()));
     let answer = session.json(Method::DELETE, &path, body).await?;

@@ -46,7 +46,11 @@ pub async fn run(session: &Session, args: &SelectArgs) -> anyhow::Result<()> {
     super::create::report(failed)
 }
 
-async fn fetch(session: &Session, one: &Selected, args: &SelectArgs) -> Result<Vec<Value>, ApiError> {
+async fn fetch(
+    session: &Session,
+    one: &Selected,
+    args: &SelectArgs,
+) -> Result<Vec<Value>, ApiError> {
     let path = one.path(args.namespace(session));
     if one.name.is_some() {
         return Ok(vec![session.get_json(&path).await?]);
@@ -74,7 +78,9 @@ fn describe(one: &Selected, object: &Value) -> Vec<String> {
     metadata.retain(|name, _| !HIDDEN_METADATA.contains(&name.as_str()));
     render("Metadata", &Value::Object(metadata), 0, &mut lines);
     let fields = object.as_object().into_iter().flatten();
-    for (name, value) in fields.filter(|(n, _)| !matches!(n.as_str(), "kind" | "apiVersion" | "metadata")) {
+    for (name, value) in
+        fields.filter(|(n, _)| !matches!(n.as_str(), "kind" | "apiVersion" | "metadata"))
+    {
         if secret && name == "data" {
             lines.extend(sizes(value));
         } else {
@@ -92,7 +98,9 @@ fn pairs(name: &str, map: &Map<String, Value>, sign: char) -> Vec<String> {
     let space = if sign == ':' { " " } else { "" };
     let shown = map.iter().filter(|(key, _)| *key != HIDDEN_ANNOTATION);
     let texts: Vec<String> = shown
-        .map(|(key, value)| format!("{key}{sign}{space}{}", cut(value.as_str().unwrap_or_default())))
+        .map(|(key, value)| {
+            format!("{key}{sign}{space}{}", cut(value.as_str().unwrap_or_default()))
+        })
         .collect();
     match texts.split_first() {
         None => vec![field(name, "<none>")],
@@ -217,12 +225,14 @@ async fn events(
     };
     let path = query.on(&format!("/api/v1/namespaces/{place}/events"));
     let list = session.get_json(&path).await?;
-    let mut items: Vec<&Value> = list.get("items").and_then(Value::as_array).into_iter().flatten().collect();
+    let mut items: Vec<&Value> =
+        list.get("items").and_then(Value::as_array).into_iter().flatten().collect();
     if items.is_empty() {
         return Ok(vec![field("Events", "<none>")]);
     }
     items.sort_by_key(|event| text(event, "/lastTimestamp").to_string());
-    let mut rows = vec![["  TYPE", "REASON", "AGE", "FROM", "MESSAGE"].map(str::to_string).to_vec()];
+    let mut rows =
+        vec![["  TYPE", "REASON", "AGE", "FROM", "MESSAGE"].map(str::to_string).to_vec()];
     rows.extend(items.into_iter().map(event_row));
     let mut lines = vec!["Events:".to_string()];
     lines.extend(printer::aligned(&rows));
@@ -260,7 +270,8 @@ mod tests {
     #[test]
     fn nested_fields_read_like_kubectl() {
         let mut lines = Vec::new();
-        let spec = json!({"minReadySeconds": 3, "containers": [{"image": "x", "name": "c"}], "e": {}});
+        let spec =
+            json!({"minReadySeconds": 3, "containers": [{"image": "x", "name": "c"}], "e": {}});
         render("Spec", &spec, 0, &mut lines);
         assert_eq!(
             lines,

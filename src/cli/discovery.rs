@@ -113,7 +113,9 @@ impl Discovery {
         let (name, suffix) = typed.split_once('.').unwrap_or((&typed, ""));
         let of_group = |resource: &&Resource| {
             let gvr = &resource.gvr;
-            suffix.is_empty() || suffix == gvr.group || suffix == format!("{}.{}", gvr.version, gvr.group)
+            suffix.is_empty()
+                || suffix == gvr.group
+                || suffix == format!("{}.{}", gvr.version, gvr.group)
         };
         let named = |resource: &&Resource| {
             resource.gvr.resource == name

@@ -95,7 +95,11 @@ fn grouped(selected: &[Selected]) -> Vec<&[Selected]> {
 }
 
 /// One Table, or the pages of a list.
-async fn fetch_table(session: &Session, args: &GetArgs, one: &Selected) -> Result<Vec<Value>, ApiError> {
+async fn fetch_table(
+    session: &Session,
+    args: &GetArgs,
+    one: &Selected,
+) -> Result<Vec<Value>, ApiError> {
     if one.name.is_some() && !args.watch {
         let namespace = args.select.namespace(session);
         return Ok(vec![table_json(session, &one.path(namespace)).await?]);

@@ -64,7 +64,8 @@ fn render(nodes: &[Node], root: &Value, here: &Value, out: &mut String) {
         match node {
             Node::Text(text) => out.push_str(text),
             Node::Path(path) => {
-                let texts: Vec<String> = select(path, root, here).iter().map(|v| plain(v)).collect();
+                let texts: Vec<String> =
+                    select(path, root, here).iter().map(|v| plain(v)).collect();
                 out.push_str(&texts.join(" "));
             }
             Node::Range(path, body) => {
@@ -393,12 +394,12 @@ mod tests {
         assert_eq!(run("{.items[*].metadata.name}"), "a b");
         assert_eq!(run(".items[-1].metadata.name"), "b");
         assert_eq!(run("{.items[0:1].metadata.name}"), "a");
-        assert_eq!(run(r#"{range .items[*]}{.metadata.name}{"\t"}{.status.n}{"\n"}{end}"#), "a\t3\nb\t1\n");
-        assert_eq!(run(r#"{.items[?(@.status.n>2)].metadata.name}"#), "a");
         assert_eq!(
-            run(r#"{.items[0].status.conditions[?(@.type=="Ready")].status}"#),
-            "True"
+            run(r#"{range .items[*]}{.metadata.name}{"\t"}{.status.n}{"\n"}{end}"#),
+            "a\t3\nb\t1\n"
         );
+        assert_eq!(run(r#"{.items[?(@.status.n>2)].metadata.name}"#), "a");
+        assert_eq!(run(r#"{.items[0].status.conditions[?(@.type=="Ready")].status}"#), "True");
         assert_eq!(run(r"{.items[0].metadata.labels.app\.kubernetes\.io/name}"), "x");
         assert_eq!(run("{..name}"), "a b");
         assert_eq!(run("{.missing}"), "");

@@ -67,7 +67,9 @@ fn selector_text(selector: &Value) -> String {
         .flatten()
         .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
         .collect();
-    for expression in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
+    for expression in
+        selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten()
+    {
         let key = text(expression, "/key");
         let values = expression.get("values").and_then(Value::as_array);
         let values: Vec<&str> = values.into_iter().flatten().filter_map(Value::as_str).collect();
@@ -98,7 +100,12 @@ async fn by_labels(session: &Session, labels: &str) -> anyhow::Result<Vec<Value>
     }
 }
 
-async fn print(session: &Session, args: &LogsArgs, pod: &Value, prefix: bool) -> anyhow::Result<()> {
+async fn print(
+    session: &Session,
+    args: &LogsArgs,
+    pod: &Value,
+    prefix: bool,
+) -> anyhow::Result<()> {
     let name = text(pod, "/metadata/name");
     let mut query = Query::default();
     let container = match &args.container {
@@ -106,11 +113,9 @@ async fn print(session: &Session, args: &LogsArgs, pod: &Value, prefix: bool) ->
         None => text(pod, "/spec/containers/0/name"),
     };
     query.add("container", container);
-    for (option, on) in [
-        ("follow", args.follow),
-        ("previous", args.previous),
-        ("timestamps", args.timestamps),
-    ] {
+    for (option, on) in
+        [("follow", args.follow), ("previous", args.previous), ("timestamps", args.timestamps)]
+    {
         query.add(option, if on { "true" } else { "" });
     }
     query.add("tailLines", &args.tail.map(|n| n.to_string()).unwrap_or_default());

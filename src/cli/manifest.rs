@@ -66,8 +66,10 @@ fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 fn parse(text: &str, source: &str, manifests: &mut Vec<Manifest>) -> anyhow::Result<()> {
     for (n, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
-        let place = if n == 0 { source.to_string() } else { format!("{source} (document {})", n + 1) };
-        let value = Value::deserialize(document).with_context(|| format!("{place} is not valid YAML"))?;
+        let place =
+            if n == 0 { source.to_string() } else { format!("{source} (document {})", n + 1) };
+        let value =
+            Value::deserialize(document).with_context(|| format!("{place} is not valid YAML"))?;
         if value.is_null() {
             continue;
         }
@@ -80,7 +82,8 @@ fn add(value: Value, source: &str, manifests: &mut Vec<Manifest>) -> anyhow::Res
     let Value::Object(mut map) = value else {
         bail!("{source}: expected an object with apiVersion and kind");
     };
-    let is_list = map.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
+    let is_list =
+        map.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
     if is_list && let Some(Value::Array(items)) = map.remove("items") {
         for item in items {
             add(item, source, manifests)?;
@@ -132,6 +135,8 @@ mod tests {
         assert_eq!(kinds, ["A", "B"]);
         let error = parse("kind: A\n", "f", &mut found).unwrap_err().to_string();
         assert_eq!(error, "f: the object has no apiVersion");
-        assert!(parse("a: [", "f", &mut found).unwrap_err().to_string().contains("f is not valid YAML"));
+        assert!(
+            parse("a: [", "f", &mut found).unwrap_err().to_string().contains("f is not valid YAML")
+        );
     }
 }

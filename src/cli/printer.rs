@@ -155,7 +155,8 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_control_characters_do_not_pass() {
-        let rows = [vec!["NAME".into(), "AGE".into()], vec!["a-long-name".into(), "1\u{1b}[2J".into()]];
+        let rows =
+            [vec!["NAME".into(), "AGE".into()], vec!["a-long-name".into(), "1\u{1b}[2J".into()]];
         assert_eq!(aligned(&rows), ["NAME          AGE", "a-long-name   1\\u{1b}[2J"]);
     }
 }

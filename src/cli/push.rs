@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::args::PushArgs;
 use super::printer;
 use super::session::Session;
-use crate::images::push;
+use crate::images::layout::Interfaces;
+use crate::images::{Reference, push};
 
 /// Larger files are refused by the registry anyway.
 const MAX_WASM_BYTES: u64 = 256 << 20;
@@ -16,7 +17,10 @@ pub async fn run(session: &Session, args: &PushArgs) -> anyhow::Result<()> {
     let size = std::fs::metadata(&args.file).with_context(|| place.clone())?.len();
     anyhow::ensure!(size <= MAX_WASM_BYTES, "{place} is larger than {} MiB", MAX_WASM_BYTES >> 20);
     let wasm = std::fs::read(&args.file).with_context(|| place.clone())?;
-    let pushed = push::push(&session.remote, &args.image, wasm.into()).await.context(place)?;
+    let image: Reference = args.image.parse()?;
+    let pushed = push::push(&session.remote, &image, wasm.into(), Interfaces::default())
+        .await
+        .context(place)?;
     Ok(printer::line(&format!("pushed {} ({size} bytes, {})", args.image, pushed.digest))?)
 }
 
@@ -32,7 +36,8 @@ pub async fn images(session: &Session) -> anyhow::Result<()> {
             let digest = answer.headers.get("docker-content-digest");
             let digest = digest.and_then(|d| d.to_str().ok()).unwrap_or_default().to_string();
             let manifest: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            let size = manifest.pointer("/layers/0/size").and_then(Value::as_u64).unwrap_or_default();
+            let size =
+                manifest.pointer("/layers/0/size").and_then(Value::as_u64).unwrap_or_default();
             let short = digest.get(..19).unwrap_or(&digest).to_string();
             rows.push(vec![name.clone(), tag, short, size.to_string()]);
         }

@@ -113,7 +113,10 @@ impl Rollout<'_> {
             }
             let mut query = Query::default();
             query.add("watch", "true");
-            query.add("fieldSelector", &format!("metadata.name={}", text(&deployment, "/metadata/name")));
+            query.add(
+                "fieldSelector",
+                &format!("metadata.name={}", text(&deployment, "/metadata/name")),
+            );
             query.add("resourceVersion", text(&deployment, "/metadata/resourceVersion"));
             let namespace = Some(self.session.namespace.as_str());
             let path = query.on(&self.one.resource.gvr.path(namespace, None, None));
@@ -164,8 +167,10 @@ impl Rollout<'_> {
         printer::line(&self.one.title())?;
         let mut rows = vec![vec!["REVISION".to_string(), "IMAGES".into(), "CHANGE-CAUSE".into()]];
         for (revision, set) in &revisions {
-            let containers = set.pointer("/spec/template/spec/containers").and_then(Value::as_array);
-            let images: Vec<&str> = containers.into_iter().flatten().map(|c| text(c, "/image")).collect();
+            let containers =
+                set.pointer("/spec/template/spec/containers").and_then(Value::as_array);
+            let images: Vec<&str> =
+                containers.into_iter().flatten().map(|c| text(c, "/image")).collect();
             let cause = annotation(set, CHANGE_CAUSE);
             let cause = if cause.is_empty() { "<none>" } else { cause };
             rows.push(vec![revision.to_string(), images.join(","), cause.to_string()]);
@@ -207,7 +212,8 @@ impl Rollout<'_> {
             bail!("{} is paused; resume it first", self.one.title());
         }
         let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let patch = json!({"spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: now}}}}});
+        let patch =
+            json!({"spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: now}}}}});
         self.patch("application/strategic-merge-patch+json", &patch).await?;
         Ok(printer::line(&format!("{} restarted", self.one.title()))?)
     }

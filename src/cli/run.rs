@@ -18,7 +18,8 @@ pub async fn run(session: &Session, args: &RunArgs) -> anyhow::Result<()> {
         return Ok(printer::raw(serde_yaml::to_string(&pod.into_value())?.as_bytes())?);
     }
     let path = format!("/api/v1/namespaces/{}/pods?fieldManager=wasmctl-run", session.namespace);
-    let created = session.object(Method::POST, &path, Some(("application/json", pod.to_json()))).await?;
+    let created =
+        session.object(Method::POST, &path, Some(("application/json", pod.to_json()))).await?;
     if !args.wait {
         return Ok(printer::line(&format!("pod/{} created", args.name))?);
     }
@@ -51,7 +52,8 @@ fn manifest(session: &Session, args: &RunArgs) -> anyhow::Result<Value> {
         labels.insert("run".into(), json!(args.name));
     }
     let env = pairs(&args.env)?;
-    let env: Vec<Value> = env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+    let env: Vec<Value> =
+        env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
     let mut container = json!({"name": args.name, "image": args.image});
     if !env.is_empty() {
         container["env"] = json!(env);
@@ -72,7 +74,8 @@ fn manifest(session: &Session, args: &RunArgs) -> anyhow::Result<Value> {
 
 fn pairs(words: &[String]) -> anyhow::Result<Map<String, Value>> {
     let pair = |word: &String| {
-        let (name, value) = word.split_once('=').with_context(|| format!("{word:?} is not NAME=VALUE"))?;
+        let (name, value) =
+            word.split_once('=').with_context(|| format!("{word:?} is not NAME=VALUE"))?;
         Ok((name.to_string(), json!(value)))
     };
     words.iter().map(pair).collect()
@@ -97,7 +100,8 @@ async fn wait_end(session: &Session, name: &str, from: &str) -> anyhow::Result<i
             bail!("{}: {}", text(waiting, "/reason"), text(waiting, "/message"));
         }
         if matches!(text(&pod, "/status/phase"), "Succeeded" | "Failed") {
-            let code = state.and_then(|s| s.pointer("/terminated/exitCode")).and_then(Value::as_i64);
+            let code =
+                state.and_then(|s| s.pointer("/terminated/exitCode")).and_then(Value::as_i64);
             return code.context("the pod ended without an exit code");
         }
     }

@@ -30,7 +30,8 @@ impl Session {
                 .with_context(|| format!("the kubeconfig {} cannot be read", path.display()))?,
             None => Kubeconfig::read().context(HOW_TO_FIND)?,
         };
-        let options = KubeConfigOptions { context: connection.context.clone(), ..Default::default() };
+        let options =
+            KubeConfigOptions { context: connection.context.clone(), ..Default::default() };
         let config = kube::Config::from_custom_kubeconfig(file, &options)
             .await
             .context("the kubeconfig cannot be used")?;

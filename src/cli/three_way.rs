@@ -61,7 +61,8 @@ fn add_field(
     }
     let key = rule.map(|rule| rule.patch_merge_key).unwrap_or_default();
     if key.is_empty() {
-        let gone: Vec<&Value> = last_items.iter().filter(|item| !new_items.contains(item)).collect();
+        let gone: Vec<&Value> =
+            last_items.iter().filter(|item| !new_items.contains(item)).collect();
         if !gone.is_empty() {
             patch.insert(format!("$deleteFromPrimitiveList/{field}"), json!(gone));
         }
@@ -105,7 +106,8 @@ mod tests {
 
     #[test]
     fn list_elements_are_removed_by_their_key() {
-        let containers = |list: Value| json!({"spec": {"template": {"spec": {"containers": list}}}});
+        let containers =
+            |list: Value| json!({"spec": {"template": {"spec": {"containers": list}}}});
         let last = containers(json!([{"name": "a", "image": "x", "args": ["1"]}, {"name": "b"}]));
         let new = containers(json!([{"name": "a", "image": "y"}]));
         assert_eq!(

@@ -124,10 +124,8 @@ impl Recorder {
     pub fn run(&self, tasks: &Tasks) {
         let inner = self.inner.clone();
         tasks.spawn("events", async move {
-            let mut memory = Memory {
-                events: Lru::new(REMEMBERED_EVENTS),
-                rates: Lru::new(REMEMBERED_OBJECTS),
-            };
+            let mut memory =
+                Memory { events: Lru::new(REMEMBERED_EVENTS), rates: Lru::new(REMEMBERED_OBJECTS) };
             loop {
                 inner.wake.notified().await;
                 inner.turn(&mut memory).await;

@@ -116,8 +116,7 @@ fn counts(d: &Deployment, sets: &Sets) -> DeploymentStatus {
         ready_replicas: sum(&|status| status.ready_replicas.unwrap_or(0)),
         available_replicas: available,
         unavailable_replicas: Some(unavailable).filter(|count| *count > 0),
-        terminating_replicas: sum(&|status| status.terminating_replicas.unwrap_or(0))
-            .or(Some(0)),
+        terminating_replicas: sum(&|status| status.terminating_replicas.unwrap_or(0)).or(Some(0)),
         collision_count: d.status.as_ref().and_then(|status| status.collision_count),
         conditions: None,
     }

@@ -332,9 +332,8 @@ impl Shared {
     /// What is left to tell about the writes; a failure here is told again with the next one.
     async fn settle(&self, one: &Loop, key: &ObjectKey, done: &Done) {
         let now = self.clock.now();
-        let settled = one.guarded(key, || {
-            one.controller.settle(&self.cache.view(), key, &done.outcomes, now)
-        });
+        let settled = one
+            .guarded(key, || one.controller.settle(&self.cache.view(), key, &done.outcomes, now));
         let Ok(plan) = settled else { return };
         let wrote = self.write(one, key, plan.writes).await;
         if let Some(error) = wrote.error {

@@ -108,10 +108,7 @@ impl Controller for GarbageCollector {
     }
 
     fn limits(&self) -> Limits {
-        Limits {
-            workers: WORKERS,
-            deletions_per_minute: Some(self.collections_per_minute),
-        }
+        Limits { workers: WORKERS, deletions_per_minute: Some(self.collections_per_minute) }
     }
 }
 

@@ -125,11 +125,13 @@ fn tell(namespace: &Namespace, remaining: &[&dyn AnyObject], now: Timestamp, pla
         }
     }
     let list = |counts: Vec<String>| counts.join(", ");
-    let kinds = list(kinds.iter().map(|(k, n)| format!("{k} has {n} resource instances")).collect());
+    let kinds =
+        list(kinds.iter().map(|(k, n)| format!("{k} has {n} resource instances")).collect());
     let held = finalizers.iter().map(|(f, n)| format!("{f} in {n} resource instances"));
     let held = list(held.collect());
     let content = ("NamespaceContentRemaining", "SomeResourcesRemain", "ContentRemoved");
-    let finalizing = ("NamespaceFinalizersRemaining", "SomeFinalizersRemain", "ContentHasNoFinalizers");
+    let finalizing =
+        ("NamespaceFinalizersRemaining", "SomeFinalizersRemain", "ContentHasNoFinalizers");
     let told = [
         condition(
             ("NamespaceDeletionDiscoveryFailure", "", "ResourcesDiscovered"),
@@ -148,7 +150,8 @@ fn tell(namespace: &Namespace, remaining: &[&dyn AnyObject], now: Timestamp, pla
         ),
         condition(
             finalizing,
-            (!held.is_empty()).then(|| format!("Some content in the namespace has finalizers remaining: {held}")),
+            (!held.is_empty())
+                .then(|| format!("Some content in the namespace has finalizers remaining: {held}")),
             "All content-preserving finalizers finished",
         ),
     ];

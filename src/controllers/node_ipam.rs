@@ -50,7 +50,8 @@ impl Controller for NodeIpamController {
 
     fn keys(&self, change: &Changed, _view: &View) -> Vec<ObjectKey> {
         let (_, new) = change.typed::<Node>();
-        let concerns = change.resource == Gvr::of::<Node>() && new.is_none_or(|n| cidr(n).is_none());
+        let concerns =
+            change.resource == Gvr::of::<Node>() && new.is_none_or(|n| cidr(n).is_none());
         concerns.then(|| ObjectKey::new("", ALL_NODES)).into_iter().collect()
     }
 

@@ -159,8 +159,12 @@ fn lose(node: &Node, now: Timestamp, plan: &mut Plan) {
             status: "Unknown".into(),
             reason: Some(if never { "NodeStatusNeverUpdated" } else { "NodeStatusUnknown" }.into()),
             message: Some(
-                if never { "Kubelet never posted node status." } else { "Kubelet stopped posting node status." }
-                    .into(),
+                if never {
+                    "Kubelet never posted node status."
+                } else {
+                    "Kubelet stopped posting node status."
+                }
+                .into(),
             ),
             last_heartbeat_time: old.as_ref().and_then(|old| old.last_heartbeat_time.clone()),
             last_transition_time: Some(Time(now)),

@@ -127,7 +127,13 @@ pub struct NodeTuning {
 #[derive(Args, Clone)]
 pub struct LogArgs {
     /// What is logged to stderr: error, warn, info, debug, or filters such as `wasmfleet::node=debug`
-    #[arg(long, default_value = "warn", value_name = "FILTER", env = "WASMFLEET_LOG", hide_env_values = true)]
+    #[arg(
+        long,
+        default_value = "warn",
+        value_name = "FILTER",
+        env = "WASMFLEET_LOG",
+        hide_env_values = true
+    )]
     pub log: String,
 }
 

@@ -16,6 +16,7 @@ use crate::api::registry::Registry;
 use crate::api::{Object, ObjectKey};
 use crate::client::remote::Remote;
 use crate::client::{Api, Client, ListOptions, Patch, Target, WatchOptions, WriteOptions};
+use crate::images::layout::Interfaces;
 use crate::images::push;
 
 const COMPONENT: &[u8] = include_bytes!("../../examples/guests/built/rust-http-p2.wasm");
@@ -34,7 +35,9 @@ const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// Runs the demo against the API as an administrator, over HTTPS as any client would.
 pub async fn run(remote: &Remote, client: &Client, kubeconfig: &Path) -> anyhow::Result<()> {
     println!("pushing the bundled component as {IMAGE}");
-    push::push(remote, IMAGE, COMPONENT.into()).await.context("pushing the component")?;
+    push::push(remote, &IMAGE.parse()?, COMPONENT.into(), Interfaces::default())
+        .await
+        .context("pushing the component")?;
     for document in serde_yaml::Deserializer::from_str(MANIFEST) {
         let object = Object::from_value(Value::deserialize(document)?)?;
         println!("applying {} {}", object.kind(), object.name());

@@ -1,8 +1,76 @@
 //! The programs put together: which parts run in a process, with which settings. The only room
 //! that sees all others, and with `cli` the only one that reads flags and the environment.
 
+mod agent;
 mod args;
+mod control_plane;
 mod data_dir;
+mod demo;
+mod images;
+mod join;
+mod local_node;
 mod network;
+mod signals;
+mod up;
 
 use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::engine::compile::child;
+use args::{Cli, Command, LogArgs};
+
+/// How long everything may take to end after a signal.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
+
+/// The program `wasmfleet`.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let log = match &cli.command {
+        // Limits of memory and threads hold in this process: nothing else may be started in it.
+        Command::Compile => return exit_code(child::child_main()),
+        Command::Up(args) => &args.server.log,
+        Command::Server(args) => &args.log,
+        Command::Node(args) => &args.log,
+    };
+    if let Err(message) = start_log(log) {
+        eprintln!("error: {message}");
+        return ExitCode::FAILURE;
+    }
+    crate::client::remote::install_crypto();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the program's threads cannot be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Up(args) => up::run(args).await,
+            Command::Server(args) => up::run_server(args).await,
+            Command::Node(args) => agent::run(args).await,
+            Command::Compile => Ok(()),
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn exit_code(code: i32) -> ExitCode {
+    u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+fn start_log(args: &LogArgs) -> Result<(), String> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&args.log)
+        .map_err(|e| format!("--log {:?} is no filter: {e}", args.log))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::layout::{Artifact, CONFIG_TYPE, Interfaces, MANIFEST_TYPE, WASM_TYPE};
 use super::{MAX_BLOB_BYTES, Reference};
+use crate::client::remote::Remote;
 
 /// An HTTP request to the registry, as little of it as pushing needs.
 #[derive(Clone, Debug)]
@@ -31,6 +32,16 @@ pub trait Transport: Send + Sync {
     /// # Errors
     /// When no answer came; the text is for the user.
     async fn send(&self, request: Request) -> Result<Answer, String>;
+}
+
+#[async_trait::async_trait]
+impl Transport for Remote {
+    async fn send(&self, request: Request) -> Result<Answer, String> {
+        let Request { method, path, content_type, body } = request;
+        let headers = [("content-type", content_type)];
+        let answer = self.send(method, &path, &headers, body).await.map_err(|e| e.to_string())?;
+        Ok(Answer { code: answer.status.as_u16(), body: answer.body })
+    }
 }
 
 /// What was pushed.

@@ -23,8 +23,19 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "apiserver", "store", "engine", "images", "controllers", "scheduler", "proxy", "node",
-            "runtime", "volumes", "client", "api", "base",
+            "apiserver",
+            "store",
+            "engine",
+            "images",
+            "controllers",
+            "scheduler",
+            "proxy",
+            "node",
+            "runtime",
+            "volumes",
+            "client",
+            "api",
+            "base",
         ],
     ),
 ];
@@ -131,7 +142,9 @@ fn words_stay_in_their_rooms() {
             }
         }
         for (room, words) in NEVER_IN {
-            for word in words.iter().filter(|word| source.room == *room && source.code.contains(**word)) {
+            for word in
+                words.iter().filter(|word| source.room == *room && source.code.contains(**word))
+            {
                 wrong.push(format!("{}: {word} is not for the room {room}", source.path.display()));
             }
         }

@@ -43,6 +43,12 @@ impl Kind for EndpointSlice {
         validate_ports(errors, &Path::new("ports"), self.ports.as_deref().unwrap_or_default());
     }
 
+    /// By the Service that the slice is of, as `namespace/name`.
+    fn index(&self) -> Option<String> {
+        let service = self.metadata.labels.as_ref()?.get("kubernetes.io/service-name")?;
+        Some(format!("{}/{service}", self.metadata.namespace.as_deref().unwrap_or_default()))
+    }
+
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         let path = Path::new("addressType");
         checks::immutable(errors, &path, &self.address_type, &old.address_type);

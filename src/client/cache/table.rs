@@ -121,10 +121,7 @@ impl<T: Kind> Table<T> {
         self.objects.values().map(|kept| &kept.object)
     }
 
-    pub(super) fn owned<'a>(
-        &'a self,
-        uid: &str,
-    ) -> impl Iterator<Item = &'a Arc<T>> + use<'a, T> {
+    pub(super) fn owned<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Arc<T>> + use<'a, T> {
         self.pick(self.owned.get(uid))
     }
 

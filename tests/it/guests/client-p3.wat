@@ -4,7 +4,7 @@
   (import "wasi:sockets/ip-name-lookup@0.3.0" "resolve-addresses" (func $resolve (param i32 i32 i32)))
   (import "wasi:sockets/types@0.3.0" "[static]tcp-socket.create" (func $create (param i32 i32)))
   (import "wasi:sockets/types@0.3.0" "[method]tcp-socket.connect"
-    (func $connect (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+    (func $connect (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
   (memory (export "memory") 1)
   (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
   (data (i32.const 1024) "NAME")
@@ -20,6 +20,6 @@
     (local.set $s (i32.load (i32.const 4)))
     (call $connect (local.get $s) (i32.const 0) (i32.const PORT)
       (i32.load8_u (local.get $at)) (i32.load8_u offset=1 (local.get $at)) (i32.load8_u offset=2 (local.get $at)) (i32.load8_u offset=3 (local.get $at))
-      (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))
+      (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))
     (if (i32.load8_u (i32.const 0)) (then (call $exit (i32.add (i32.const 70) (i32.load8_u (i32.const 4))))))
     (i32.const 0)))

@@ -1,0 +1,223 @@
+//! A control plane: store, API server, controllers and scheduler in one process.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+
+use super::args::ServerArgs;
+use super::data_dir::{DataDir, write_private};
+use super::network::{NODE_PREFIX, Network};
+use crate::api::registry::Registry;
+use crate::apiserver::artifacts::Artifacts;
+use crate::apiserver::listener::{self, Limits};
+use crate::apiserver::nodes::Tunnels;
+use crate::apiserver::pki::Pki;
+use crate::apiserver::pki::kubeconfig;
+use crate::apiserver::service::{ApiServer, Options, Parts};
+use crate::apiserver::user::SYSTEM_MASTERS;
+use crate::apiserver::{User, user};
+use crate::base::clock::RealClock;
+use crate::base::ids::Ids;
+use crate::base::{SharedClock, Tasks};
+use crate::client::Client;
+use crate::client::cache::Cache;
+use crate::client::recorder::Recorder;
+use crate::controllers::driver::DriverOptions;
+use crate::controllers::{self, Driver};
+use crate::scheduler::Scheduler;
+use crate::store::SharedStore;
+use crate::store::redb::{self, RedbStore};
+
+/// Old Events and history are dropped this often.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// The administrator's certificate; a new one is written at every start.
+const ADMIN_DAYS: u32 = 365;
+
+/// A running control plane.
+pub struct ControlPlane {
+    pub server: Arc<ApiServer>,
+    pub store: SharedStore,
+    pub cache: Arc<Cache>,
+    pub tunnels: Arc<Tunnels>,
+    pub clock: SharedClock,
+    pub address: SocketAddr,
+    pub kubeconfig: PathBuf,
+    pub join_token_file: PathBuf,
+    pub service_cidr: String,
+    /// Held while the cluster runs.
+    _network: Network,
+}
+
+/// What is made before anything runs.
+struct Foundation {
+    listener: TcpListener,
+    address: SocketAddr,
+    network: Network,
+    pki: Pki,
+    store: SharedStore,
+    artifacts: Arc<Artifacts>,
+}
+
+/// Listeners of the cache that a caller adds before the cache is filled.
+pub type Attach<'a> = &'a (dyn Fn(&Arc<Cache>) + Sync);
+
+/// Starts everything; the API answers when this returns. `attach` may add parts that listen to the
+/// cache.
+pub async fn start(
+    args: &ServerArgs,
+    dir: &DataDir,
+    tasks: &Tasks,
+    attach: Attach<'_>,
+) -> anyhow::Result<ControlPlane> {
+    let foundation = lay(args, dir).await?;
+    let clock: SharedClock = Arc::new(RealClock);
+    let tunnels = Arc::new(Tunnels::default());
+    let service_cidr = foundation.network.service_cidr.clone();
+    let server = ApiServer::new(Parts {
+        store: foundation.store.clone(),
+        registry: Arc::new(Registry::builtin()),
+        clock: clock.clone(),
+        ids: Arc::new(Ids::from_system()),
+        artifacts: Some(foundation.artifacts.clone()),
+        nodes: tunnels.clone(),
+        pki: Some(Arc::new(foundation.pki.clone())),
+        options: Options {
+            service_cidr: service_cidr.parse().context("--service-cidr")?,
+            ..Options::default()
+        },
+    });
+    server.bootstrap(Some(foundation.address)).await.context("preparing the cluster")?;
+    let cache = Cache::new();
+    attach(&cache);
+    run_loops(args, &foundation, &server, &cache, &clock, tasks);
+    let (kubeconfig, join_token_file) = write_access(args, dir, &foundation)?;
+    let Foundation { listener, address, network, pki, store, .. } = foundation;
+    let ips = [address.ip(), std::net::Ipv4Addr::LOCALHOST.into()];
+    let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+    let tls = pki.server_config(&names.map(str::to_string), &ips)?;
+    let serve = listener::serve(server.clone(), listener, tls, Limits::default(), tasks.stop());
+    tasks.spawn_until_done("api", serve);
+    Ok(ControlPlane {
+        server,
+        store,
+        cache,
+        tunnels,
+        clock,
+        address,
+        kubeconfig,
+        join_token_file,
+        service_cidr,
+        _network: network,
+    })
+}
+
+/// Takes the address, the data directory's files and the network: all that can be refused.
+async fn lay(args: &ServerArgs, dir: &DataDir) -> anyhow::Result<Foundation> {
+    let listener = TcpListener::bind(args.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {}; name another address with --listen (port 0: any)",
+            args.listen
+        )
+    })?;
+    let address = listener.local_addr()?;
+    let network = match (&args.cluster_cidr, &args.service_cidr) {
+        (Some(cluster), Some(service)) => Network::named(cluster, service),
+        _ => Network::of_slot(&dir.join("network-slot"))?,
+    };
+    let pki = Pki::open(&dir.join("pki"))?;
+    let store_dir = dir.join("store");
+    std::fs::create_dir_all(&store_dir).with_context(|| store_dir.display().to_string())?;
+    let file = store_dir.join("state.redb");
+    let open = || RedbStore::open(&file, redb::Options::default());
+    let store = tokio::task::block_in_place(open).with_context(|| file.display().to_string())?;
+    let artifacts = Artifacts::open(&dir.join("artifacts")).context("the registry's directory")?;
+    Ok(Foundation { listener, address, network, pki, store: Arc::new(store), artifacts })
+}
+
+/// Controllers, scheduler, housekeeping: all listen before the cache is filled.
+fn run_loops(
+    args: &ServerArgs,
+    foundation: &Foundation,
+    server: &Arc<ApiServer>,
+    cache: &Arc<Cache>,
+    clock: &SharedClock,
+    tasks: &Tasks,
+) {
+    let options = controllers::Options {
+        ca_certificates: foundation.pki.ca_pem().to_string(),
+        cluster_cidr: foundation.network.cluster_cidr.clone(),
+        node_cidr_mask: NODE_PREFIX,
+        node_grace: Duration::from_secs(args.node_grace_seconds),
+        ..controllers::Options::default()
+    };
+    let api = server.api(User::system("kube-controller-manager"));
+    let recorder = Recorder::new(api.clone(), "controllers", clock.clone());
+    recorder.run(tasks);
+    let driver = Driver::new(
+        api.clone(),
+        cache.clone(),
+        clock.clone(),
+        recorder,
+        controllers::all(&options),
+        DriverOptions::default(),
+    );
+    let scheduler_api = server.api(User::system("kube-scheduler"));
+    let recorder = Recorder::new(scheduler_api.clone(), "default-scheduler", clock.clone());
+    recorder.run(tasks);
+    let tell = Arc::new(move |notice| recorder.record(notice));
+    let client = Client::new(scheduler_api, "kube-scheduler");
+    let scheduler = Scheduler::new(client, cache, clock.clone(), tell);
+    controllers::keep(cache, &api, tasks);
+    driver.run(tasks);
+    let filled = cache.clone();
+    tasks.spawn("scheduler", async move {
+        filled.wait_synced().await;
+        scheduler.run().await;
+    });
+    let (server, clock) = (server.clone(), clock.clone());
+    tasks.spawn("housekeeping", async move {
+        loop {
+            clock.sleep(HOUSEKEEPING).await;
+            if let Err(error) = server.housekeep(clock.now()).await {
+                tracing::warn!(%error, "housekeeping failed");
+            }
+        }
+    });
+}
+
+/// Writes the administrator's kubeconfig and the join token.
+fn write_access(
+    args: &ServerArgs,
+    dir: &DataDir,
+    foundation: &Foundation,
+) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let admin = User::new("admin", &[SYSTEM_MASTERS, user::AUTHENTICATED]);
+    let (certificate, key) = foundation.pki.client_certificate(&admin, ADMIN_DAYS)?;
+    let url = format!("https://{}", reachable(foundation.address));
+    let text = kubeconfig(&url, foundation.pki.ca_pem(), &certificate, &key);
+    let path = args.kubeconfig.clone().unwrap_or_else(|| dir.join("kubeconfig"));
+    write_private(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+    let token_file = dir.join("join-token");
+    write_private(&token_file, &format!("{}\n", foundation.pki.join_token()))
+        .with_context(|| format!("cannot write {}", token_file.display()))?;
+    Ok((path.canonicalize().unwrap_or(path), token_file))
+}
+
+/// An address that a client on this machine can use where the server listens on all of them.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        return SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), address.port());
+    }
+    address
+}
+
+impl ControlPlane {
+    /// The API's URL for clients on this machine.
+    pub fn url(&self) -> String {
+        format!("https://{}", reachable(self.address))
+    }
+}

@@ -1,0 +1,61 @@
+//! How a machine becomes a node: it shows the join token's secret to the server whose CA has the
+//! token's fingerprint, and gets a certificate for a key that never leaves it.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::{CertificateDer, ServerName};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpStream;
+
+use super::data_dir::write_private;
+use crate::apiserver::join::{JOIN_PATH, JoinRequest, JoinResponse};
+use crate::apiserver::pki::kubeconfig;
+use crate::apiserver::pki::{JoinToken, pinned_client_config};
+use crate::client::remote::Remote;
+
+/// The kubeconfig of the node itself: with it no token is needed any more.
+pub const KUBECONFIG: &str = "node.kubeconfig";
+
+/// Joins as `node` and writes the node's kubeconfig into `dir`.
+pub async fn join(server: &str, token: &str, node: &str, dir: &Path) -> anyhow::Result<()> {
+    let token: JoinToken = token.parse()?;
+    let ca = fetch_ca(server, &token.ca_fingerprint).await?;
+    let mut config = kube::Config::new(server.parse().context("--server is no URL")?);
+    config.root_cert = Some(vec![ca.to_vec()]);
+    let remote = Remote::new(config)?;
+    let key = KeyPair::generate()?;
+    let csr = CertificateParams::default().serialize_request(&key)?.pem()?;
+    let body = serde_json::to_vec(&JoinRequest { node: node.to_string(), csr })?;
+    let authorization = format!("Bearer {}", token.secret);
+    let headers = [("authorization", &*authorization), ("content-type", "application/json")];
+    let answer = remote.send(http::Method::POST, JOIN_PATH, &headers, body).await?;
+    if !answer.status.is_success() {
+        let error = crate::api::ApiError::from_response(answer.status.as_u16(), &answer.body);
+        if answer.status == http::StatusCode::UNAUTHORIZED {
+            bail!("the server does not accept the join token; take the one in its join-token file");
+        }
+        bail!("the server refused {node}: {error}");
+    }
+    let joined: JoinResponse = serde_json::from_slice(&answer.body)?;
+    let text = kubeconfig(server, &joined.ca, &joined.certificate, &key.serialize_pem());
+    write_private(&dir.join(KUBECONFIG), &text).context("writing the node's kubeconfig")
+}
+
+/// The CA certificate that the server shows, if it is the one of the token.
+async fn fetch_ca(server: &str, fingerprint: &str) -> anyhow::Result<CertificateDer<'static>> {
+    let uri: http::Uri = server.parse().context("--server is no URL")?;
+    let host = uri.host().context("--server has no host; write https://HOST:PORT")?;
+    let port = uri.port_u16().unwrap_or(443);
+    let config = pinned_client_config(fingerprint)?;
+    let reach = || format!("cannot reach the server at {server}");
+    let stream = TcpStream::connect((host, port)).await.with_context(reach)?;
+    let name = ServerName::try_from(host.to_string()).context("--server has a bad host")?;
+    let connector = tokio_rustls::TlsConnector::from(config);
+    let stream = connector.connect(name, stream).await.with_context(reach)?;
+    let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let same = |der: &&CertificateDer| hex::encode(Sha256::digest(der)) == fingerprint;
+    let ca = shown.iter().find(same).context("the server showed no CA certificate")?;
+    Ok(ca.clone().into_owned())
+}

@@ -1,0 +1,72 @@
+//! Nodes in the control plane's process: the same agent as elsewhere, over the API without HTTP
+//! and a tunnel that is a pipe.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::args::NodeTuning;
+use super::control_plane::ControlPlane;
+use super::images::{NoNames, NodeImages};
+use crate::apiserver::User;
+use crate::base::Tasks;
+use crate::base::ids::Ids;
+use crate::client::recorder::Recorder;
+use crate::engine::compile::CompilerPlace;
+use crate::node::{self, Node, Parts, tunnel};
+use crate::runtime::Runtime;
+use crate::runtime::wasm::{self, WasmRuntime};
+
+/// Bytes in flight in a tunnel that is a pipe.
+const PIPE_BYTES: usize = 64 << 10;
+
+/// The runtime of this process. Compiled code is kept under `dir`.
+pub fn runtime(dir: &Path) -> anyhow::Result<Arc<WasmRuntime>> {
+    let program = std::env::current_exe().context("finding this program's own file")?;
+    let clock = Arc::new(jiff::Timestamp::now);
+    let place = CompilerPlace::ChildProcess(program);
+    let options = wasm::Options::new(place, Some(dir.join("compiled")), clock);
+    Ok(WasmRuntime::new(options)?)
+}
+
+/// The settings of a node agent.
+pub fn options(name: &str, dir: &Path, tuning: &NodeTuning) -> node::Options {
+    let mut options = node::Options::new(name, dir, Ipv4Addr::LOCALHOST.into());
+    options.capacity.pods = u64::from(tuning.max_pods);
+    options.lease_period = Duration::from_secs(tuning.heartbeat_seconds);
+    options.lease_duration = Duration::from_secs(tuning.heartbeat_seconds * 4);
+    options
+}
+
+/// Starts a node agent of this process.
+pub fn start(
+    plane: &ControlPlane,
+    name: &str,
+    dir: &Path,
+    tuning: &NodeTuning,
+    runtime: Arc<dyn Runtime>,
+    tasks: &Tasks,
+) -> anyhow::Result<()> {
+    let api = plane.server.api(User::node(name));
+    let recorder = Recorder::new(api.clone(), "kubelet", plane.clock.clone());
+    recorder.run(tasks);
+    let images = NodeImages::open(api.clone(), &dir.join("images"))?;
+    let parts = Parts {
+        api,
+        runtime,
+        images: Arc::new(images),
+        names: Arc::new(NoNames),
+        clock: plane.clock.clone(),
+        ids: Arc::new(Ids::from_system()),
+        notices: Arc::new(move |notice| recorder.record(notice)),
+    };
+    let node = Node::new(options(name, dir, tuning), parts)?;
+    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+    plane.tunnels.attach(name, ours);
+    tasks.spawn_until_done("tunnel", tunnel::serve(theirs, node.clone(), tasks.stop()));
+    node.run(tasks);
+    Ok(())
+}
