@@ -1,7 +1,9 @@
-//! What the node needs of images: a name becomes a digest and Wasm bytes. Implemented over the
-//! room `images` by whoever puts the node together; tests have their own.
+//! What the node needs of images: a name becomes a digest and Wasm bytes. [`Puller`] of the room
+//! `images` is one; tests have their own.
 
 use bytes::Bytes;
+
+use crate::images::{self, Puller, Reference};
 
 /// When to ask the registry (core/v1 Container.imagePullPolicy).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,4 +76,36 @@ impl PullError {
 #[async_trait::async_trait]
 pub trait Images: Send + Sync + 'static {
     async fn pull(&self, request: &PullRequest<'_>) -> Result<PulledImage, PullError>;
+}
+
+#[async_trait::async_trait]
+impl Images for Puller {
+    async fn pull(&self, request: &PullRequest<'_>) -> Result<PulledImage, PullError> {
+        let parsed = request.image.parse::<Reference>();
+        let name = parsed.map_err(|error| PullError::InvalidName(error.to_string()))?;
+        let policy = match request.policy {
+            PullPolicy::Always => images::PullPolicy::Always,
+            PullPolicy::IfNotPresent => images::PullPolicy::IfNotPresent,
+            PullPolicy::Never => images::PullPolicy::Never,
+        };
+        let pulled = self.pull_with(&name, policy, request.docker_configs).await?;
+        Ok(PulledImage {
+            image_id: name.image_id(&pulled.digest),
+            wasm_digest: pulled.wasm_digest,
+            wasm: pulled.wasm,
+        })
+    }
+}
+
+impl From<images::PullError> for PullError {
+    fn from(error: images::PullError) -> PullError {
+        let text = error.to_string();
+        match error {
+            images::PullError::NotPresent(_) => PullError::NotPresent(text),
+            images::PullError::Invalid { .. } => PullError::NotWasm(text),
+            images::PullError::NotFound(_)
+            | images::PullError::Unauthorized { .. }
+            | images::PullError::Network { .. } => PullError::Failed(text),
+        }
+    }
 }

@@ -39,15 +39,6 @@ impl Pleg {
             inbox.event(Event::Exited { id, exit });
         }
     }
-
-    /// How many containers are waited for.
-    pub fn len(&self) -> usize {
-        self.inboxes.lock().len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// An exit as the API tells it.

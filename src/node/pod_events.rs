@@ -91,7 +91,7 @@ impl PodState {
             serves,
             started,
             ready,
-            doomed: false,
+            doomed: None,
             stopping: None,
         });
     }
@@ -127,7 +127,7 @@ impl PodState {
             (ProbeKind::Liveness, true) => {}
             (ProbeKind::Startup | ProbeKind::Liveness, false) => {
                 running.ready = false;
-                running.doomed = true;
+                running.doomed = Some(kind);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The state machine of one pod: what is known about it goes in, the next actions come out. Pure:
-//! no I/O, no clock, no randomness. [`super::pod_events`] takes events in, [`super::pod_step`] decides; [`super::pod_worker`] performs the actions and reports what
-//! became of them, [`super::pod_status`] renders the state as a PodStatus.
+//! no I/O, no clock, no randomness. [`super::pod_events`] takes events in, [`super::pod_step`]
+//! decides, [`super::pod_status`] renders the state as a PodStatus; [`super::pod_worker`] performs
+//! the actions and reports what became of them.
 //!
 //! ```text
 //!   sandbox:    Absent ──SetUp──▶ SettingUp ──▶ Ready ──TearDown──▶ TearingDown ──▶ Gone
@@ -141,7 +142,7 @@ pub struct Running {
     /// The readiness probe passes, or there is none.
     pub ready: bool,
     /// A probe failed: it is to be stopped, and started again by policy.
-    pub doomed: bool,
+    pub doomed: Option<ProbeKind>,
     /// It was told to stop and is killed at this time.
     pub stopping: Option<Timestamp>,
 }
@@ -412,6 +413,22 @@ impl PodState {
         let of_spec = spec(&self.pod).termination_grace_period_seconds;
         let seconds = of_deletion.or(of_spec).unwrap_or(DEFAULT_GRACE_SECONDS);
         Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    }
+
+    /// The grace period of a container that a probe failed, or of the pod
+    /// (core/v1 Probe.terminationGracePeriodSeconds).
+    pub fn grace_after(&self, probe: ProbeKind, container: &str) -> Duration {
+        let spec = self.container_spec(container);
+        let probe = spec.and_then(|spec| match probe {
+            ProbeKind::Startup => spec.startup_probe.as_ref(),
+            ProbeKind::Readiness => None,
+            ProbeKind::Liveness => spec.liveness_probe.as_ref(),
+        });
+        let seconds = probe.and_then(|probe| probe.termination_grace_period_seconds);
+        match seconds.and_then(|seconds| u64::try_from(seconds).ok()) {
+            Some(seconds) => Duration::from_secs(seconds),
+            None => self.grace(),
+        }
     }
 
     /// Begins the end, or hastens it: causes only get stronger and grace only shorter.

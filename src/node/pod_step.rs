@@ -123,7 +123,6 @@ impl PodState {
     fn keep(&mut self, index: usize, now: Timestamp, step: &mut Step) -> bool {
         let wanted = self.container_spec(&self.containers[index].name);
         let wanted = wanted.and_then(|c| c.image.clone()).unwrap_or_default();
-        let grace = self.grace();
         let container = &self.containers[index];
         match &container.run {
             Run::Starting { image } => {
@@ -139,7 +138,11 @@ impl PodState {
             }
             Run::Running(running) => {
                 let (started, stale) = (running.started, running.image != wanted);
-                if (running.doomed || stale) && running.stopping.is_none() {
+                let grace = match running.doomed {
+                    Some(kind) => Some(self.grace_after(kind, &container.name)),
+                    None => stale.then(|| self.grace()),
+                };
+                if let Some(grace) = grace.filter(|_| running.stopping.is_none()) {
                     self.stop(index, grace, now, step);
                 }
                 container_may_pass(&self.containers[index], started)

@@ -23,13 +23,14 @@ async fn serve(listener: TcpListener, healthy: Arc<AtomicBool>) {
 #[tokio::test]
 async fn readiness_and_liveness_follow_the_answers() {
     let rig = Rig::start().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // The address that the node's first pod gets.
+    let listener = TcpListener::bind("127.64.1.2:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let healthy = Arc::new(AtomicBool::new(true));
     tokio::spawn(serve(listener, healthy.clone()));
     let get = json!({"httpGet": {"path": "/ok", "port": port}, "periodSeconds": 1,
         "failureThreshold": 1});
-    let spec = json!({"hostNetwork": true, "terminationGracePeriodSeconds": 1,
+    let spec = json!({"terminationGracePeriodSeconds": 1,
         "containers": [{"name": "web", "image": "hello",
             "startupProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1},
             "readinessProbe": get, "livenessProbe": get}]});
