@@ -119,6 +119,14 @@ impl ApiServer {
         std::iter::once(delete).chain(admission::release(&attributes, &old.object)).collect()
     }
 
+    async fn delete_one(&self, call: Call, options: &DeleteOptions) -> Result<(), ApiError> {
+        match self.delete_authorized(&call, options).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Deletes what the selectors find, page by page, and answers with the list of it.
     pub async fn delete_collection(
         &self,
@@ -129,27 +137,24 @@ impl ApiServer {
         use futures::{StreamExt, TryStreamExt};
         self.authorize(call, "deletecollection")?;
         let filter = Filter::parse(&call.info, &list.label_selector, &list.field_selector)?;
-        let mut page_options = ListOptions { limit: COLLECTION_PAGE, ..ListOptions::default() };
+        // With a limit only one page goes, as the caller asked.
+        let one_page = list.limit > 0;
+        let mut page_options = list.clone();
+        page_options.limit = if one_page { list.limit } else { COLLECTION_PAGE };
         let mut items: Vec<Bytes> = Vec::new();
         let revision = loop {
             let page = self.list_filtered(call, &page_options, &filter).await?;
-            // Owned calls: the compiler cannot prove this future Send over a borrowing iterator.
             let calls: Vec<Call> = page.items.iter().filter_map(|raw| one_of(call, raw)).collect();
-            let deletions = calls.into_iter().map(|one| async move {
-                match self.delete_authorized(&one, options).await {
-                    Ok(_) => Ok(()),
-                    Err(error) if error.is_not_found() => Ok(()),
-                    Err(error) => Err(error),
-                }
-            });
-            futures::stream::iter(deletions)
+            futures::stream::iter(calls.into_iter().map(|one| self.delete_one(one, options)))
                 .buffer_unordered(COLLECTION_CONCURRENCY)
                 .try_collect::<Vec<()>>()
                 .await?;
             items.extend(page.items);
-            if page.continue_token.is_empty() {
+            if page.continue_token.is_empty() || one_page {
                 break page.revision;
             }
+            page_options.resource_version.clear();
+            page_options.resource_version_match.clear();
             page_options.continue_token = page.continue_token;
         };
         let listed = super::read::Listed { revision, items, ..Default::default() };

@@ -51,7 +51,7 @@ fn check_of(path: &str) -> Option<(&str, &str)> {
 /// `ok`, or which checks failed.
 pub fn respond(server: &ApiServer, path: &str, query: &Query) -> Response<Body> {
     let Some((endpoint, wanted)) = check_of(path) else {
-        return super::http::not_found();
+        return super::reply::no_such_path();
     };
     let mut lines = String::new();
     let mut healthy = true;

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WARNING};
-use http::{HeaderMap, Method, Request, Response, StatusCode, request};
+use http::{HeaderMap, Method, Request, Response, request};
 use http_body::Frame;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::negotiate::{Form, Shape, negotiate};
+use super::negotiate::{self, Form, Shape, negotiate};
 use super::patch::Patch;
 use super::request::{self as parse, Query, ResourcePath, Verb};
 use super::service::{Answer, ApiServer, Call};
 use super::stream::StreamBody;
 use super::subresource::method_not_allowed;
 use super::write::WriteParams;
-use super::{Body, User, authz, body, discovery, full, health, join, nodes, options, respond};
+use super::{Body, User, authz, body, discovery, health, join, nodes, options, reply, respond};
 use crate::api::ApiError;
 use crate::api::error::Reason;
 
@@ -43,14 +43,18 @@ where
 {
     let audit_id = server.ids.uid();
     let (parts, body) = request.into_parts();
-    let pretty = parts.uri.query().is_some_and(|query| query.contains("pretty=true"));
-    let work = route(server, user, parts, body);
-    let result = match tokio::time::timeout(REQUEST_TIMEOUT, work).await {
-        Ok(result) => result,
-        Err(_) => {
+    let query = parts.uri.query().map(Query::parse).and_then(Result::ok).unwrap_or_default();
+    let pretty = negotiate::is_pretty(&parts.headers, &query);
+    let path = parts.uri.path();
+    let result = if path == "/v2" || path.starts_with("/v2/") {
+        // Programs are large: the registry bounds their silence and not their time.
+        registry(&server, user, Request::from_parts(parts, body)).await
+    } else {
+        let work = route(server, user, parts, body);
+        tokio::time::timeout(REQUEST_TIMEOUT, work).await.unwrap_or_else(|_| {
             let message = "the request did not end within a minute";
             Err(ApiError::new(504, Reason::Timeout, message))
-        }
+        })
     };
     let mut response = result.unwrap_or_else(|error| respond::failure(&error, pretty));
     let headers = response.headers_mut();
@@ -58,15 +62,6 @@ where
         headers.insert(AUDIT_ID, value);
     }
     headers.entry(CACHE_CONTROL).or_insert(PRIVATE);
-    response
-}
-
-/// The 404 of paths that are nothing: plain text, as upstream's.
-pub fn not_found() -> Response<Body> {
-    let mut response = Response::new(full("404 page not found\n"));
-    *response.status_mut() = StatusCode::NOT_FOUND;
-    let text = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, text);
     response
 }
 
@@ -92,12 +87,12 @@ where
     if path == join::JOIN_PATH {
         return Ok(match &server.pki {
             Some(pki) => join::respond(pki, Request::from_parts(parts, body)).await,
-            None => not_found(),
+            None => reply::no_such_path(),
         });
     }
     let user = Arc::new(user.ok_or_else(ApiError::unauthorized)?);
     if matches!(path, "/" | "") {
-        return Ok(not_found());
+        return Ok(reply::no_such_path());
     }
     if path == "/v2" || path.starts_with("/v2/") {
         return Ok(match &server.artifacts {
@@ -125,14 +120,31 @@ where
             let request = Request::from_parts(parts, body);
             return nodes::accept_tunnel(&server.nodes, &user, request);
         }
-        _ => return Ok(not_found()),
+        _ => return Ok(reply::no_such_path()),
     }
     let Some(path) = parse::resource(&server.registry, &segments) else {
-        return Ok(not_found());
+        return Ok(reply::no_such_path());
     };
     let verb = parse::verb(&parts.method, &path, &query)?;
     let exchange = Exchange { server: &server, user, path, query, headers: &parts.headers };
     exchange.answer(verb, body).await
+}
+
+/// The registry of artifacts, if there is one.
+async fn registry<B>(
+    server: &ApiServer,
+    user: Option<User>,
+    request: Request<B>,
+) -> Result<Response<Body>, ApiError>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let user = user.ok_or_else(ApiError::unauthorized)?;
+    match &server.artifacts {
+        Some(artifacts) => Ok(artifacts.respond(&user, request).await),
+        None => Ok(reply::no_such_path()),
+    }
 }
 
 /// What needs no user: health and version.
@@ -189,6 +201,8 @@ impl Exchange<'_> {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        // Before anything is read; the pipeline asks again for itself.
+        self.server.authorize(&self.call(), verb.name())?;
         if verb == Verb::Get && self.path.subresource == "log" {
             return self.server.log(&self.call(), &self.query).await;
         }

@@ -43,10 +43,7 @@ pub enum Include {
 /// # Errors
 /// 406 if there is none.
 pub fn negotiate(headers: &HeaderMap, query: &Query, is_resource: bool) -> Result<Form, ApiError> {
-    let pretty = match query.get("pretty") {
-        "" => is_a_person(headers),
-        text => !matches!(text, "false" | "0"),
-    };
+    let pretty = is_pretty(headers, query);
     let include = match query.get("includeObject") {
         "None" => Include::None,
         "Object" => Include::Object,
@@ -108,6 +105,14 @@ fn acceptable(item: &str, include: Include, is_resource: bool) -> Option<(Shape,
             Some((Shape::Metadata { version }, yaml))
         }
         _ => None,
+    }
+}
+
+/// Whether the answer is indented: as the query says, else by who asks.
+pub fn is_pretty(headers: &HeaderMap, query: &Query) -> bool {
+    match query.get("pretty") {
+        "" => is_a_person(headers),
+        text => !matches!(text, "false" | "0"),
     }
 }
 

@@ -80,7 +80,7 @@ impl ApiServer {
         } else {
             self.list_some(call, options.limit, &cursor, filter).await
         };
-        result.map_err(|error| self.expired_page(error, call, options))
+        result.map_err(|error| expired_page(error, options))
     }
 
     fn list_one(&self, call: &Call, name: &str, filter: &Filter) -> Result<Listed, ApiError> {
@@ -188,27 +188,6 @@ impl ApiServer {
             _ => Ok(()),
         }
     }
-
-    /// A 410 of a paged list carries a token that goes on at the newest revision.
-    fn expired_page(&self, error: ListError, call: &Call, options: &ListOptions) -> ApiError {
-        let error = match error {
-            ListError::Api(error) => return error,
-            ListError::Read(error) => error,
-        };
-        let compacted = matches!(error, ReadError::Compacted { .. });
-        if !compacted || options.continue_token.is_empty() {
-            return read_error(error);
-        }
-        let message = "The provided continue parameter is too old to display a consistent list \
-                       result. You can start a new list without the continue parameter, or use \
-                       the continue token in this response to retrieve the remainder of the \
-                       results.";
-        let mut expired = ApiError::expired(message);
-        let start = decode_token(&options.continue_token).ok().map(|t| t.start);
-        expired.continue_token = start.map(|start| encode_token(-1, start));
-        let _ = call;
-        expired
-    }
 }
 
 enum ListError {
@@ -226,6 +205,26 @@ impl From<ApiError> for ListError {
     fn from(error: ApiError) -> ListError {
         ListError::Api(error)
     }
+}
+
+/// A 410 of a paged list carries a token that goes on at the newest revision.
+fn expired_page(error: ListError, options: &ListOptions) -> ApiError {
+    let error = match error {
+        ListError::Api(error) => return error,
+        ListError::Read(error) => error,
+    };
+    let compacted = matches!(error, ReadError::Compacted { .. });
+    if !compacted || options.continue_token.is_empty() {
+        return read_error(error);
+    }
+    let message = "The provided continue parameter is too old to display a consistent list \
+                   result. You can start a new list without the continue parameter, or use \
+                   the continue token in this response to retrieve the remainder of the \
+                   results.";
+    let mut expired = ApiError::expired(message);
+    let start = decode_token(&options.continue_token).ok().map(|t| t.start);
+    expired.continue_token = start.map(|start| encode_token(-1, start));
+    expired
 }
 
 /// "" is `None`; 400 for what is not a number.

@@ -131,6 +131,20 @@ pub fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Result<Verb,
 }
 
 impl Verb {
+    /// The verb as authorization knows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verb::Get => "get",
+            Verb::List => "list",
+            Verb::Watch => "watch",
+            Verb::Create => "create",
+            Verb::Update => "update",
+            Verb::Patch => "patch",
+            Verb::Delete => "delete",
+            Verb::DeleteCollection => "deletecollection",
+        }
+    }
+
     pub fn writes(self) -> bool {
         !matches!(self, Verb::Get | Verb::List | Verb::Watch)
     }

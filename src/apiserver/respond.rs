@@ -153,7 +153,7 @@ pub fn event(
         Sent::Modified(raw) => ("MODIFIED", object(info, form, raw, now)?),
         Sent::Deleted(raw) => ("DELETED", object(info, form, raw, now)?),
         Sent::Bookmark { revision, initial_end } => {
-            ("BOOKMARK", bookmark(info, form, *revision, *initial_end)?)
+            ("BOOKMARK", bookmark(info, form, *revision, *initial_end))
         }
     };
     line(out, title, &body);
@@ -174,12 +174,7 @@ fn line(out: &mut Vec<u8>, title: &str, body: &[u8]) {
 }
 
 /// An object that has a kind and a resource version and nothing else.
-fn bookmark(
-    info: &KindInfo,
-    form: Form,
-    revision: u64,
-    initial_end: bool,
-) -> Result<Bytes, ApiError> {
+fn bookmark(info: &KindInfo, form: Form, revision: u64, initial_end: bool) -> Bytes {
     let annotations = match initial_end {
         true => ",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}",
         false => "",
@@ -190,14 +185,10 @@ fn bookmark(
         Shape::Metadata { version } => {
             ("PartialObjectMetadata".into(), format!("meta.k8s.io/{version}"))
         }
-        Shape::Table { version, include } => {
-            // Initial-events-end is looked for on the row's object as well as on the table.
-            let _ = include;
-            return Ok(tables::bookmark(info, version, &meta));
-        }
+        Shape::Table { version, .. } => return tables::bookmark(info, version, &meta),
     };
     let (kind, api_version) = (Value::from(kind), Value::from(api_version));
-    Ok(format!("{{\"kind\":{kind},\"apiVersion\":{api_version},\"metadata\":{meta}}}").into())
+    format!("{{\"kind\":{kind},\"apiVersion\":{api_version},\"metadata\":{meta}}}").into()
 }
 
 /// A whole response with JSON (one newline at its end) or what the form asks for.

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -247,7 +248,17 @@ pub(super) fn commit_error(error: CommitError) -> ApiError {
 }
 
 impl ApiServer {
-    pub(super) async fn bytes(&self, _user: &User, path: &str) -> Result<Bytes, ApiError> {
-        Err(ApiError::unavailable(path))
+    /// Bytes of the registry of artifacts, as a GET of `path` answers them.
+    pub(super) async fn bytes(&self, user: &User, path: &str) -> Result<Bytes, ApiError> {
+        let Some(artifacts) = &self.artifacts else {
+            return Err(ApiError::unavailable("this server has no registry of artifacts"));
+        };
+        let request = http::Request::get(path)
+            .body(http_body_util::Empty::<Bytes>::new())
+            .map_err(|e| ApiError::bad_request(format!("{path:?} is no path: {e}")))?;
+        let response = artifacts.respond(user, request).await;
+        let code = response.status().as_u16();
+        let body = response.into_body().collect().await.map_err(ApiError::internal)?.to_bytes();
+        if code == 200 { Ok(body) } else { Err(ApiError::from_response(code, &body)) }
     }
 }

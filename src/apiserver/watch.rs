@@ -62,7 +62,7 @@ struct Watcher {
     filter: Filter,
     prefix: Key,
     watch: Watch,
-    /// What is sent before any change.
+    /// What is sent next: the initial state, then changes.
     waiting: VecDeque<Sent>,
     /// Everything up to here was sent.
     position: Revision,
@@ -173,12 +173,11 @@ fn check_initial(initial: &InitialEvents) -> Result<(), ApiError> {
 impl Watcher {
     /// The next batch, or `None` at the end.
     async fn next(&mut self) -> Option<Result<Vec<Sent>, ApiError>> {
+        if !self.waiting.is_empty() {
+            return Some(Ok(self.batch()));
+        }
         if self.ended {
             return None;
-        }
-        if !self.waiting.is_empty() {
-            let count = self.waiting.len().min(BATCH_EVENTS);
-            return Some(Ok(self.waiting.drain(..count).collect()));
         }
         loop {
             let wake = self.next_bookmark.min(self.deadline);
@@ -187,73 +186,74 @@ impl Watcher {
                 events = self.watch.next() => Some(events),
                 () = tokio::time::sleep_until(wake) => None,
             };
-            let batch = match events {
-                Some(Ok(events)) => self.sent(events),
-                Some(Err(end)) => return self.end(end),
+            let taken = match events {
+                Some(Ok(events)) => self.take(events),
+                // Ending the stream makes the client begin again from what it has seen.
+                Some(Err(WatchEnd::Closed | WatchEnd::TooSlow)) => return None,
                 None => self.wake().await,
             };
-            match batch {
-                Ok(batch) if batch.is_empty() && self.ended => return None,
-                Ok(batch) if batch.is_empty() => {}
-                Ok(batch) => return Some(Ok(batch)),
-                Err(error) => {
-                    self.ended = true;
-                    return Some(Err(error));
-                }
+            if let Err(error) = taken {
+                self.ended = true;
+                return Some(Err(error));
+            }
+            if !self.waiting.is_empty() {
+                return Some(Ok(self.batch()));
+            }
+            if self.ended {
+                return None;
             }
         }
     }
 
+    /// A bounded part of what waits.
+    fn batch(&mut self) -> Vec<Sent> {
+        let count = self.waiting.len().min(BATCH_EVENTS);
+        self.waiting.drain(..count).collect()
+    }
+
     /// A minute has passed, or the time is up.
-    async fn wake(&mut self) -> Result<Vec<Sent>, ApiError> {
+    async fn wake(&mut self) -> Result<(), ApiError> {
         let now = Instant::now();
         self.ended = now >= self.deadline;
         self.next_bookmark = now + BOOKMARK_INTERVAL;
-        let mut batch = self.catch_up().await?;
         if self.bookmarks {
-            batch.push(Sent::Bookmark { revision: self.position, initial_end: false });
+            self.catch_up().await?;
+            let bookmark = Sent::Bookmark { revision: self.position, initial_end: false };
+            self.waiting.push_back(bookmark);
         }
-        Ok(batch)
+        Ok(())
     }
 
     /// Moves the position to the newest revision. A commit that changes nothing waits until all
     /// earlier ones are seen by watchers; a fresh watch from the position then has every event up
     /// to it ready at once. What cannot be had leaves the position where it is.
-    async fn catch_up(&mut self) -> Result<Vec<Sent>, ApiError> {
+    async fn catch_up(&mut self) -> Result<(), ApiError> {
+        if self.position >= self.server.store.revision() {
+            return Ok(());
+        }
         let check = Op::Check { key: self.prefix.clone(), expect: Expect::Any };
-        let Ok(barrier) = self.server.store.commit(vec![check]).await else {
-            return Ok(Vec::new());
-        };
+        let Ok(barrier) = self.server.store.commit(vec![check]).await else { return Ok(()) };
         let Ok(watch) = self.server.store.watch(&self.prefix, self.position) else {
-            return Ok(Vec::new());
+            return Ok(());
         };
         self.watch = watch;
-        let batch = match self.watch.next().now_or_never() {
-            Some(Ok(events)) => self.sent(events)?,
-            Some(Err(_)) => return Ok(Vec::new()),
-            None => Vec::new(),
-        };
-        self.position = self.position.max(barrier.revision);
-        Ok(batch)
-    }
-
-    fn end(&mut self, end: WatchEnd) -> Option<Result<Vec<Sent>, ApiError>> {
-        self.ended = true;
-        match end {
-            // Ending the stream makes the client begin again from what it has seen.
-            WatchEnd::Closed | WatchEnd::TooSlow => None,
+        match self.watch.next().now_or_never() {
+            Some(Ok(events)) => self.take(events)?,
+            Some(Err(_)) => return Ok(()),
+            None => {}
         }
+        self.position = self.position.max(barrier.revision);
+        Ok(())
     }
 
-    fn sent(&mut self, events: Vec<Event>) -> Result<Vec<Sent>, ApiError> {
-        let mut batch = Vec::with_capacity(events.len());
+    fn take(&mut self, events: Vec<Event>) -> Result<(), ApiError> {
         for event in events {
             self.position = self.position.max(event.revision);
             if let Some(sent) = self.one(event)? {
-                batch.push(sent);
+                self.waiting.push_back(sent);
             }
         }
-        Ok(batch)
+        Ok(())
     }
 
     /// What an event means to this watcher: with selectors, an object that stops matching is

@@ -11,7 +11,6 @@ use serde_json::Value;
 use super::admission::{self, Attributes, Outcome, Verb};
 use super::service::{Answer, ApiServer, Call, Conflict, Stored, timestamp};
 use super::{authz, keys};
-use crate::api::error::Reason;
 use crate::api::field::Errors;
 use crate::api::resource::{KindInfo, Operation};
 use crate::api::{ApiError, Object, meta};
@@ -75,7 +74,7 @@ pub(super) struct Update {
     /// The whole new object; system fields are set from the stored one.
     pub object: Object,
     pub operation: Operation,
-    /// Fields found unknown already.
+    /// Whether a change of the spec counts as a new generation.
     pub generation: bool,
 }
 
@@ -86,14 +85,8 @@ impl ApiServer {
         body: Value,
         params: &WriteParams,
     ) -> Result<Answer, ApiError> {
+        self.authorize(call, "create")?;
         let mut object = Object::from_value(body)?;
-        if call.name.is_empty() {
-            // Names are known to the node authorizer before anything is decided.
-            let named = Call { name: object.name().to_string(), ..call.clone() };
-            self.authorize(&named, "create")?;
-        } else {
-            self.authorize(call, "create")?;
-        }
         let info = &call.info;
         check_kind(info, &mut object)?;
         check_namespace(call, &mut object)?;
@@ -115,7 +108,7 @@ impl ApiServer {
         if info.meta.generation {
             object.set_meta("generation", 1);
         }
-        let generated = object.name().is_empty() && !object.meta_text("generateName").is_empty();
+        let generated = object.name().is_empty() && has_generated_name(&object);
         for _ in 0..MAX_CREATE_ATTEMPTS {
             let mut object = object.clone();
             if generated {
@@ -132,11 +125,13 @@ impl ApiServer {
                 Created::Exists(_) | Created::Retry => {}
             }
         }
-        let name = if generated { object.meta_text("generateName") } else { object.name() };
-        if generated {
-            return Err(ApiError::already_exists(&info.gvr, name).retry_after(1));
-        }
-        Err(ApiError::conflict(&info.gvr, name, "too many writes at the same time").retry_after(1))
+        Err(if generated {
+            let prefix = object.meta_text("generateName");
+            ApiError::already_exists(&info.gvr, prefix).retry_after(1)
+        } else {
+            let why = "too many writes at the same time";
+            ApiError::conflict(&info.gvr, object.name(), why).retry_after(1)
+        })
     }
 
     async fn try_create(
@@ -173,7 +168,7 @@ impl ApiServer {
     ) -> Result<Answer, ApiError> {
         self.authorize(call, "update")?;
         let object = Object::from_value(body)?;
-        let unconditional = object.resource_version().is_empty();
+        let unconditional = matches!(object.resource_version(), "" | "0");
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             let old = self.stored(call)?;
             match self.replace(call, &old, object.clone(), params).await? {
@@ -266,10 +261,11 @@ impl ApiServer {
         warnings: &mut Vec<String>,
     ) -> Result<(Object, Outcome), ApiError> {
         let mut outcome = Outcome::default();
-        let before = object.clone();
         admission::admit(attributes, &mut object, &mut outcome)?;
         warnings.append(&mut outcome.warnings);
-        if object != before {
+        let generated = attributes.verb == Verb::Create && has_generated_name(&object);
+        // Defaults may follow from the name, and so from one that was just made.
+        if outcome.changed || generated {
             object = attributes.call.info.rules.redefault(object, attributes.old)?;
         }
         Ok((object, outcome))
@@ -317,6 +313,10 @@ impl ApiServer {
         let why = "a node may write only Pods that are bound to it";
         Err(ApiError::forbidden(&call.info.gvr, &call.name, why))
     }
+}
+
+fn has_generated_name(object: &Object) -> bool {
+    !object.meta_text("generateName").is_empty()
 }
 
 enum Created {
@@ -408,9 +408,7 @@ pub(super) fn check_uid(call: &Call, uid: &str, old: &Object) -> Result<(), ApiE
         "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
         old.uid()
     );
-    let error = ApiError::conflict(&call.info.gvr, &call.name, why);
-    debug_assert_eq!(error.reason, Reason::Conflict);
-    Err(error)
+    Err(ApiError::conflict(&call.info.gvr, &call.name, why))
 }
 
 /// The main resource leaves `status` alone.

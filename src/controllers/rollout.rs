@@ -40,15 +40,26 @@ fn available(set: &ReplicaSet) -> i32 {
     told.min(wanted(set))
 }
 
-/// The size that the newest ReplicaSet gets, created or grown.
+/// Pods that a ReplicaSet has or will have: one that was scaled down has its pods until its status
+/// tells otherwise. `None` while its status is about another spec.
+fn held(set: &ReplicaSet) -> Option<i32> {
+    let status = set.status.as_ref();
+    let observed = status.and_then(|status| status.observed_generation);
+    let seen = observed >= set.metadata.generation;
+    seen.then(|| wanted(set).max(status.map_or(0, |status| status.replicas)))
+}
+
+/// The size that the newest ReplicaSet gets, created or grown. It waits for ReplicaSets that still
+/// give up pods, so that `maxSurge` holds for pods and not for promises.
 pub fn new_size(deployment: &Deployment, sets: &Sets) -> i32 {
     let bounds = Bounds::of(deployment);
     if super::proportion::is_recreate(deployment) {
         return bounds.replicas;
     }
     let present = sets.new.map_or(0, wanted);
-    let total: i32 = sets.all().map(wanted).sum();
-    let room = bounds.most() - total;
+    let others: Option<i32> = sets.old.iter().map(|set| held(set)).sum();
+    let Some(others) = others else { return present };
+    let room = bounds.most() - others - sets.new.and_then(held).unwrap_or(present).max(present);
     if room <= 0 {
         return present;
     }

@@ -14,7 +14,10 @@ pub mod logs;
 mod machine;
 mod options;
 mod pleg;
+mod pod_events;
 pub mod pod_state;
+#[cfg(test)]
+mod pod_state_tests;
 pub mod pod_status;
 pub mod pod_step;
 mod pod_worker;

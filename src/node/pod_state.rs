@@ -1,5 +1,5 @@
 //! The state machine of one pod: what is known about it goes in, the next actions come out. Pure:
-//! no I/O, no clock, no randomness. [`super::pod_step`] decides; [`super::pod_worker`] performs the actions and reports what
+//! no I/O, no clock, no randomness. [`super::pod_events`] takes events in, [`super::pod_step`] decides; [`super::pod_worker`] performs the actions and reports what
 //! became of them, [`super::pod_status`] renders the state as a PodStatus.
 //!
 //! ```text
@@ -380,7 +380,7 @@ impl PodState {
     }
 
     /// The container and attempt of an id, where it is the current or the starting one.
-    fn by_id(&mut self, id: &str) -> Option<&mut ContainerState> {
+    pub(super) fn by_id(&mut self, id: &str) -> Option<&mut ContainerState> {
         let uid = self.uid().to_string();
         self.containers.iter_mut().find(|c| {
             let attempt = match c.run {
@@ -406,146 +406,6 @@ impl PodState {
         }
     }
 
-    /// Takes in what happened.
-    pub fn apply(&mut self, event: Event, now: Timestamp) {
-        match event {
-            Event::Desired(pod) => self.on_desired(pod),
-            Event::Gone => self.end(Cause::Gone, Duration::ZERO, now),
-            Event::SandboxReady { ip } => {
-                if self.sandbox == Sandbox::SettingUp {
-                    self.sandbox = Sandbox::Ready { ip };
-                    self.sandbox_failure = None;
-                }
-            }
-            Event::SandboxFailed { reason, message } => {
-                if self.sandbox == Sandbox::SettingUp {
-                    self.sandbox_failure = Some(self.failure(None, reason, message, true, now));
-                    self.sandbox = Sandbox::Absent;
-                }
-            }
-            Event::Evicted { reason, message } => {
-                self.end(Cause::Failed { reason, message }, Duration::ZERO, now);
-            }
-            Event::TornDown => self.sandbox = Sandbox::Gone { ip: self.ip() },
-            Event::Started { container, attempt, image_id, serves } => {
-                self.on_started(&container, attempt, image_id, serves, now);
-            }
-            Event::StartFailed { container, attempt, reason, message, retry } => {
-                let wait = self.failure(Some(&container), reason, message, retry, now);
-                if let Some(c) = self.starting(&container, attempt) {
-                    c.run = Run::Idle;
-                    c.failure = Some(wait);
-                }
-            }
-            Event::Exited { id, exit } => self.on_exited(&id, exit),
-            Event::Probe { id, kind, passed } => self.on_probe(&id, kind, passed),
-        }
-    }
-
-    /// A changed image is a new chance for a container that could not start.
-    fn on_desired(&mut self, pod: Arc<Pod>) {
-        let old = std::mem::replace(&mut self.pod, pod);
-        for index in 0..self.containers.len() {
-            let name = &self.containers[index].name;
-            let before = find_container(spec(&old), name).and_then(|c| c.image.as_ref());
-            if before != self.container_spec(name).and_then(|c| c.image.as_ref()) {
-                self.containers[index].failure = None;
-                self.containers[index].restart_wait = Duration::ZERO;
-            }
-        }
-    }
-
-    fn starting(&mut self, name: &str, attempt: i32) -> Option<&mut ContainerState> {
-        let starting = |c: &&mut ContainerState| {
-            c.name == name && matches!(c.run, Run::Starting { .. }) && c.next_attempt() == attempt
-        };
-        self.containers.iter_mut().find(starting)
-    }
-
-    fn on_started(
-        &mut self,
-        name: &str,
-        attempt: i32,
-        image_id: String,
-        serves: bool,
-        now: Timestamp,
-    ) {
-        let (started, ready) = match self.container_spec(name) {
-            Some(spec) => (spec.startup_probe.is_none(), spec.readiness_probe.is_none()),
-            None => (true, true),
-        };
-        let Some(container) = self.starting(name, attempt) else { return };
-        let Run::Starting { image } = &container.run else { return };
-        let image = image.clone();
-        container.begun();
-        container.image_id = image_id;
-        container.run = Run::Running(Running {
-            started_at: now,
-            image,
-            serves,
-            started,
-            ready,
-            doomed: false,
-            stopping: None,
-        });
-    }
-
-    fn on_exited(&mut self, id: &str, exit: ContainerStateTerminated) {
-        let timing = self.timing;
-        let Some(container) = self.by_id(id) else { return };
-        if container.is_idle() {
-            return;
-        }
-        if matches!(container.run, Run::Starting { .. }) {
-            // It ended before its start was reported.
-            container.begun();
-        }
-        let ran = match (&exit.started_at, &exit.finished_at) {
-            (Some(start), Some(end)) => end.0.duration_since(start.0),
-            _ => SignedDuration::ZERO,
-        };
-        let reset = SignedDuration::try_from(timing.restart_reset).unwrap_or(SignedDuration::MAX);
-        if ran >= reset {
-            container.restart_wait = Duration::ZERO;
-        }
-        container.run = Run::Idle;
-        container.exited = Some(exit);
-    }
-
-    fn on_probe(&mut self, id: &str, kind: ProbeKind, passed: bool) {
-        let Some(container) = self.by_id(id) else { return };
-        let Run::Running(running) = &mut container.run else { return };
-        match (kind, passed) {
-            (ProbeKind::Startup, true) => running.started = true,
-            (ProbeKind::Readiness, _) => running.ready = passed,
-            (ProbeKind::Liveness, true) => {}
-            (ProbeKind::Startup | ProbeKind::Liveness, false) => {
-                running.ready = false;
-                running.doomed = true;
-            }
-        }
-    }
-
-    /// The next failure of the sandbox (`None`) or a container, with a doubled wait.
-    fn failure(
-        &self,
-        container: Option<&str>,
-        reason: String,
-        message: String,
-        retry: bool,
-        now: Timestamp,
-    ) -> Failure {
-        let before = match container {
-            Some(name) => self.find(name).and_then(|c| c.failure.as_ref()),
-            None => self.sandbox_failure.as_ref(),
-        };
-        let wait = match before.and_then(|f| f.wait) {
-            Some(wait) => (wait * 2).min(self.timing.retry_most),
-            None => self.timing.retry_first,
-        };
-        Failure { reason, message, at: now, wait: retry.then_some(wait) }
-    }
-
     /// The grace period of the spec, or of the deletion.
     pub fn grace(&self) -> Duration {
         let of_deletion = self.pod.metadata.deletion_grace_period_seconds;
@@ -568,7 +428,7 @@ impl PodState {
     }
 }
 
-fn find_container<'a>(spec: &'a PodSpec, name: &str) -> Option<&'a Container> {
+pub(super) fn find_container<'a>(spec: &'a PodSpec, name: &str) -> Option<&'a Container> {
     let init = spec.init_containers.iter().flatten();
     init.chain(&spec.containers).find(|c| c.name == name)
 }

@@ -173,3 +173,47 @@ impl Linkers {
         Ok(Self { components, modules })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use wasmtime::component::Component;
+
+    use super::*;
+    use crate::engine::interfaces::{PACKAGES, PREVIEW1_FUNCTIONS};
+
+    #[test]
+    fn everything_that_is_said_to_be_provided_is() {
+        let engine = crate::engine::new_engine().expect("an engine");
+        let linkers = Linkers::new(&engine).expect("linkers");
+        let mut text = String::from("(component ");
+        for package in PACKAGES {
+            for interface in package.interfaces {
+                let (name, track) = (package.name, package.track);
+                write!(text, "(import \"{name}/{interface}@{track}.0\" (instance)) ")
+                    .expect("writes");
+            }
+        }
+        text.push(')');
+        let wasm = wat::parse_str(text).expect("a component");
+        let component = Component::new(&engine, wasm).expect("compiles");
+        linkers.components.instantiate_pre(&component).map(|_| ()).expect("all are there");
+
+        let state = ModuleState {
+            wasi: WasiCtxBuilder::new().build_p1(),
+            limits: StoreLimits::new(Arc::new(MemoryAccount::new(0))),
+        };
+        let mut store = Store::new(&engine, state);
+        let mut provided: Vec<String> = linkers
+            .modules
+            .iter(&mut store)
+            .map(|(module, name, _)| {
+                assert_eq!(module, PREVIEW1_MODULE);
+                name.to_owned()
+            })
+            .collect();
+        provided.sort();
+        assert_eq!(provided, PREVIEW1_FUNCTIONS, "the table and the linker differ");
+    }
+}

@@ -261,3 +261,74 @@ impl Body for TimedBody {
         self.inner.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, Empty};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::runtime::Names;
+
+    struct Shop(IpAddr);
+
+    impl Names for Shop {
+        fn resolve(&self, _: &str, name: &str) -> Option<Vec<IpAddr>> {
+            (name == "shop").then(|| vec![self.0])
+        }
+    }
+
+    /// An address of the pods' range that other processes running this test do not use.
+    fn address(last: u8) -> IpAddr {
+        let pid = std::process::id();
+        IpAddr::from([127, 110, (pid % 251) as u8, last])
+    }
+
+    fn get(uri: &str) -> Request<WasiBody> {
+        let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        Request::get(uri).header("host", "liar.example").body(body).expect("a request")
+    }
+
+    #[tokio::test]
+    async fn requests_go_to_services_and_nowhere_else() {
+        let listener = TcpListener::bind((address(2), 0)).await.expect("listens");
+        let port = listener.local_addr().expect("an address").port();
+        let server = tokio::spawn(async move {
+            let (mut stream, peer) = listener.accept().await.expect("a connection");
+            let mut head = vec![0; 1024];
+            let count = stream.read(&mut head).await.expect("reads");
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nyes";
+            stream.write_all(answer).await.expect("writes");
+            (String::from_utf8_lossy(&head[..count]).into_owned(), peer)
+        });
+        let names = Arc::new(Shop(address(2)));
+        let network = NetworkPolicy::new(address(1), "default".to_owned(), names, &[]);
+        let mut outgoing = OutgoingHttp::new(Arc::new(network), Tls::default());
+        let mut send = |uri: &str| {
+            let done: Driver = Box::new(std::future::ready(Ok(())));
+            Box::into_pin(outgoing.send_request(get(uri), None, done))
+        };
+        let sent = send(&format!("http://shop:{port}/price?of=tea")).await;
+        let (response, driver) = sent.map_err(|error| error.to_string()).expect("an answer");
+        let body = response.into_body().collect().await.map_err(|error| error.to_string());
+        assert_eq!(body.expect("whole").to_bytes(), "yes");
+        drop(driver);
+        let (head, peer) = server.await.expect("served");
+        assert!(head.starts_with("GET /price?of=tea HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains(&format!("host: shop:{port}\r\n")), "{head}");
+        assert!(!head.contains("liar"), "the host header is the authority's: {head}");
+        assert_eq!(peer.ip(), address(1), "it comes from the pod");
+
+        let refused = |result: Sent| result.err().expect("refused");
+        let host = refused(send(&format!("http://127.0.0.1:{port}/")).await);
+        assert!(matches!(host, Error::DestinationIpProhibited), "{host:?}");
+        let world = refused(send("https://example.com/").await);
+        assert!(matches!(world, Error::HttpRequestDenied), "{world:?}");
+    }
+
+    #[test]
+    fn tls_is_configured_from_the_system() {
+        assert!(Tls::default().config().is_ok());
+    }
+}

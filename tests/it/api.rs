@@ -2,6 +2,7 @@
 //! through the HTTP door where bytes and codes matter.
 
 mod admission;
+mod connections;
 mod deletes;
 mod forms;
 mod reads;
@@ -15,6 +16,7 @@ use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use wasmfleet::api::registry::Registry;
+use wasmfleet::apiserver::artifacts::Artifacts;
 use wasmfleet::apiserver::nodes::Tunnels;
 use wasmfleet::apiserver::{ApiServer, Body, Options, Parts, User, http as door};
 use wasmfleet::base::clock::VirtualClock;
@@ -27,6 +29,7 @@ use wasmfleet::store::{SharedStore, Store};
 pub struct Cluster {
     pub server: Arc<ApiServer>,
     pub store: SharedStore,
+    pub nodes: Arc<Tunnels>,
 }
 
 /// An answer, read to its end.
@@ -46,19 +49,28 @@ impl Cluster {
     }
 
     pub async fn over(store: SharedStore, options: Options) -> Cluster {
+        Cluster::of(store, options, None).await
+    }
+
+    pub async fn of(
+        store: SharedStore,
+        options: Options,
+        artifacts: Option<Arc<Artifacts>>,
+    ) -> Cluster {
+        let nodes = Arc::new(Tunnels::default());
         let start = "2026-01-01T00:00:00Z".parse().unwrap();
         let server = ApiServer::new(Parts {
             store: store.clone(),
             registry: Arc::new(Registry::builtin()),
             clock: Arc::new(VirtualClock::new(start)),
             ids: Arc::new(Ids::seeded(1)),
-            artifacts: None,
-            nodes: Arc::new(Tunnels::default()),
+            artifacts,
+            nodes: nodes.clone(),
             pki: None,
             options,
         });
         server.bootstrap(None).await.unwrap();
-        Cluster { server, store }
+        Cluster { server, store, nodes }
     }
 
     pub fn api(&self) -> SharedApi {

@@ -5,6 +5,8 @@ mod apipure;
 mod edge;
 mod kinds;
 mod node;
+mod plans;
 mod runtime;
+mod sim;
 mod store;
 mod tidy;

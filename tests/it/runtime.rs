@@ -2,6 +2,8 @@
 
 mod cache;
 mod commands;
+mod density;
+mod fake;
 mod harness;
 mod http;
 mod limits;

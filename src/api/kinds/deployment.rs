@@ -58,7 +58,8 @@ impl Kind for Deployment {
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         let path = Path::new("spec");
         if let (Some(new), Some(old)) = (&self.spec, &old.spec) {
-            checks::immutable(errors, &path.child("selector"), &new.selector, &old.selector);
+            let path = path.child("selector");
+            labels::validate_selector_unchanged(errors, &path, &new.selector, &old.selector);
         }
     }
 

@@ -72,6 +72,20 @@ fn validate_requirement(errors: &mut Errors, path: &Path, one: &LabelSelectorReq
     }
 }
 
+/// A selector does not change once it is set. Absent and empty parts are the same.
+pub fn validate_selector_unchanged(
+    errors: &mut Errors,
+    path: &Path,
+    new: &LabelSelector,
+    old: &LabelSelector,
+) {
+    let labels = |s: &LabelSelector| s.match_labels.clone().unwrap_or_default();
+    let expressions = |s: &LabelSelector| s.match_expressions.clone().unwrap_or_default();
+    if labels(new) != labels(old) || expressions(new) != expressions(old) {
+        errors.invalid(path, new, "field is immutable");
+    }
+}
+
 /// True if the selector has no requirement at all.
 pub fn is_empty_selector(selector: &LabelSelector) -> bool {
     selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty)

@@ -31,6 +31,7 @@ pub mod pod_fields;
 mod pod_template;
 mod pod_update;
 mod pod_validation;
+mod pod_warnings;
 mod probe_validation;
 pub mod resources;
 mod scheduling_validation;

@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
 use serde_json::Value;
 
-use super::{checks, pod_columns, pod_defaults, pod_fields, pod_update, pod_validation, resources};
+use super::{checks, pod_columns, pod_defaults, pod_fields};
+use super::{pod_update, pod_validation, pod_warnings, resources};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta, Subresource};
 use crate::api::table::Column;
@@ -127,11 +128,8 @@ impl Kind for Pod {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if let Some(spec) = &self.spec {
-            pod_fields::check(spec, &Path::new("spec"), &mut Errors::default(), &mut warnings);
-        }
-        warnings
+        let path = Path::new("spec");
+        self.spec.as_ref().map(|s| pod_warnings::warnings(s, &path)).unwrap_or_default()
     }
 
     fn columns() -> &'static [Column] {

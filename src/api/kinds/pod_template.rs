@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::labels::{self, Map};
-use super::{pod_defaults, pod_fields, pod_validation};
+use super::{pod_defaults, pod_fields, pod_validation, pod_warnings};
 use crate::api::field::{Errors, Path};
 use crate::api::selector::Selector;
 
@@ -50,13 +50,10 @@ pub fn validate_for_selector(
 
 /// What of the template has no effect.
 pub fn warnings(template: &PodTemplateSpec) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if let Some(spec) = &template.spec {
-        let root = Path::new("spec");
-        let path = root.child("template");
-        pod_fields::check(spec, &path.child("spec"), &mut Errors::default(), &mut warnings);
-    }
-    warnings
+    let root = Path::new("spec");
+    let path = root.child("template");
+    let path = path.child("spec");
+    template.spec.as_ref().map(|s| pod_warnings::warnings(s, &path)).unwrap_or_default()
 }
 
 /// The names and the images of the containers, each joined by commas.

@@ -2,7 +2,7 @@
 //! deadline, and little else.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, Toleration};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::api::field::{Errors, Path};
 
@@ -83,28 +83,37 @@ fn copy_images(new: &mut [Container], old: &[Container]) {
     }
 }
 
-/// The names of the spec's fields that differ, where nothing and empty are the same.
+/// The names of the spec's fields that differ.
 fn changed_fields(new: &PodSpec, old: &PodSpec) -> Vec<String> {
     if new == old {
         return Vec::new();
     }
-    let fields = |spec: &PodSpec| match serde_json::to_value(spec) {
+    let fields = |spec: &PodSpec| match serde_json::to_value(spec).map(prune) {
         Ok(Value::Object(fields)) => fields,
-        _ => serde_json::Map::new(),
+        _ => Map::new(),
     };
     let (new, old) = (fields(new), fields(old));
-    let unset = |value: Option<&Value>| match value {
-        None | Some(Value::Null) => true,
-        Some(Value::Array(items)) => items.is_empty(),
-        Some(Value::String(text)) => text.is_empty(),
-        Some(_) => false,
-    };
     let mut names: Vec<&String> = new.keys().chain(old.keys()).collect();
     names.sort();
     names.dedup();
-    let differs = |name: &&String| {
-        let (new, old) = (new.get(*name), old.get(*name));
-        new != old && !(unset(new) && unset(old))
-    };
+    let differs = |name: &&String| new.get(*name) != old.get(*name);
     names.into_iter().filter(differs).map(|name| format!("spec.{name}")).collect()
+}
+
+/// Without what is the same as nothing: nulls, empty texts and empty lists.
+fn prune(value: Value) -> Value {
+    let nothing = |value: &Value| match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    };
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter().map(|(name, value)| (name, prune(value)));
+            Value::Object(fields.filter(|(_, value)| !nothing(value)).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(prune).collect()),
+        other => other,
+    }
 }

@@ -109,6 +109,7 @@ impl Admitter for ClusterIp {
             }
         };
         set(object, &now);
+        outcome.changed = true;
         if now != before {
             outcome.ops.extend(claim(attributes, object, &now));
             outcome.ops.extend(give_back(attributes, &before));

@@ -19,7 +19,7 @@ impl Admitter for DefaultTolerations {
         &self,
         attributes: &Attributes,
         object: &mut Object,
-        _: &mut Outcome,
+        outcome: &mut Outcome,
     ) -> Result<(), ApiError> {
         if attributes.verb != Verb::Create || !attributes.is("", "pods") {
             return Ok(());
@@ -34,6 +34,7 @@ impl Admitter for DefaultTolerations {
         let Some(list) = list.as_array_mut() else { return Ok(()) };
         for taint in TAINTS {
             if !list.iter().any(|toleration| covers(toleration, taint)) {
+                outcome.changed = true;
                 list.push(json!({"key": taint, "operator": "Exists", "effect": EFFECT,
                     "tolerationSeconds": TOLERATION_SECONDS}));
             }

@@ -33,6 +33,8 @@ pub struct Outcome {
     /// Committed together with the object, or not at all. A conflict of one of them makes the
     /// pipeline begin again.
     pub ops: Vec<Op>,
+    /// Whether an admitter changed the object, so that defaults must be set again.
+    pub changed: bool,
     pub warnings: Vec<String>,
 }
 

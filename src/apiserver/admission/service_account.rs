@@ -14,7 +14,7 @@ impl Admitter for ServiceAccount {
         &self,
         attributes: &Attributes,
         object: &mut Object,
-        _: &mut Outcome,
+        outcome: &mut Outcome,
     ) -> Result<(), ApiError> {
         if attributes.verb != Verb::Create || !attributes.is("", "pods") {
             return Ok(());
@@ -31,6 +31,7 @@ impl Admitter for ServiceAccount {
         // The old name of the field is kept in step, as upstream does.
         spec.insert("serviceAccountName".into(), account.clone().into());
         spec.insert("serviceAccount".into(), account.into());
+        outcome.changed = true;
         Ok(())
     }
 }

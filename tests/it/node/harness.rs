@@ -16,7 +16,7 @@ use wasmfleet::apiserver::nodes::Tunnels;
 use wasmfleet::apiserver::{ApiServer, Options as ServerOptions, Parts as ServerParts, User};
 use wasmfleet::base::clock::VirtualClock;
 use wasmfleet::base::ids::Ids;
-use wasmfleet::base::{Clock, SharedClock, Tasks};
+use wasmfleet::base::{SharedClock, Tasks};
 use wasmfleet::client::cache::Cache;
 use wasmfleet::client::event::Notice;
 use wasmfleet::client::{Client, DeleteOptions, SharedApi, Target, WriteOptions};

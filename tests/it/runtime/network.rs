@@ -1,12 +1,14 @@
 //! `wasi:sockets` for pods: wildcard binds become the pod's address, and no other.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use wasmfleet::runtime::Names;
 
-use super::harness::{Harness, PATIENCE, built};
+use super::harness::{Harness, PATIENCE, built, pod_ip, wat};
 
 /// Asks until the guest listens: it tells nobody when it does.
 async fn ask(address: SocketAddr) -> String {
@@ -49,4 +51,63 @@ async fn guests_that_bind_the_wildcard_listen_on_their_pods_address() {
             assert!(TcpStream::connect(*address).await.is_err(), "its socket is closed");
         }
     }
+}
+
+/// A guest that looks up a name, connects there and exits with what came of it.
+fn client(generation: &str, name: &str, port: u16) -> Vec<u8> {
+    use wit_component::{ComponentEncoder, DecodedWasm, StringEncoding, embed_component_metadata};
+    let text = match generation {
+        "p2" => include_str!("../guests/client-p2.wat"),
+        _ => include_str!("../guests/client-p3.wat"),
+    };
+    let text = text
+        .replace("\"NAME\"", &format!("{name:?}"))
+        .replace("LENGTH", &name.len().to_string())
+        .replace("const PORT", &format!("const {port}"));
+    let mut core = wat(&text);
+    let empty = wit_component::decode(&wat("(component)")).expect("a component");
+    let DecodedWasm::Component(mut resolve, _) = empty else { panic!("no component") };
+    let wit = include_str!("../guests/client.wit");
+    let package = resolve.push_str("client.wit", wit).expect("WIT");
+    let world = resolve.select_world(&[package], Some(generation)).expect("a world");
+    embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8).expect("embeds");
+    let mut encoder = ComponentEncoder::default().module(&core).expect("a module");
+    encoder.encode().expect("a component")
+}
+
+struct Db(IpAddr);
+
+impl Names for Db {
+    fn resolve(&self, namespace: &str, name: &str) -> Option<Vec<IpAddr>> {
+        (namespace == "default" && name == "db").then(|| vec![self.0])
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guests_find_services_by_name_and_speak_from_their_own_address() {
+    let harness = Harness::new();
+    let service = pod_ip();
+    let listener = TcpListener::bind(SocketAddr::new(service, 0)).await.expect("listens");
+    let port = listener.local_addr().expect("an address").port();
+    // The host's own loopback, where the same port answers, is closed to guests.
+    let own = TcpListener::bind(("127.0.0.1", port)).await;
+    for (generation, denied_connect, denied_name) in [("p2", 71, 11), ("p3", 70, 10)] {
+        let run = async |name: &str| {
+            let (mut spec, output) = harness.spec(&client(generation, name, port)).await;
+            spec.names = Arc::new(Db(service));
+            let pod = spec.pod_ip;
+            let exit = harness.start(spec).await.expect("it starts").exit().await;
+            (exit, pod, output)
+        };
+        let (exit, pod, output) = run("db").await;
+        assert_eq!(exit.code, 0, "{generation}: {exit:?} {}", output.stderr());
+        let (_, peer) = listener.accept().await.expect("the guest's connection");
+        assert_eq!(peer.ip(), pod, "{generation}: the service sees who speaks");
+        assert_eq!(run(&service.to_string()).await.0.code, 0, "{generation}: an address");
+        listener.accept().await.expect("the guest's connection");
+        assert_eq!(run("127.0.0.1").await.0.code, denied_connect, "{generation}: the host itself");
+        assert_eq!(run("169.254.169.254").await.0.code, denied_connect, "{generation}: metadata");
+        assert_eq!(run("example.com").await.0.code, denied_name, "{generation}: the world");
+    }
+    drop(own);
 }

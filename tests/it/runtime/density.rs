@@ -1,0 +1,57 @@
+//! What a sleeping guest costs: measured in a process of its own.
+
+use std::process::Command;
+
+use super::harness::{Harness, text};
+
+/// Of x86-64 and most of aarch64.
+const PAGE_BYTES: usize = 4096;
+const GUESTS: usize = 1000;
+/// The aim is some 20 KB for wasmtime's part; the bound leaves room for an allocator's mood.
+const MAX_BYTES_EACH: usize = 64 << 10;
+
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
+    pages.expect("a number") * PAGE_BYTES
+}
+
+#[test]
+fn a_thousand_sleeping_guests_are_cheap() {
+    let name = "runtime::density::a_thousand_sleeping_guests_are_cheap";
+    if !std::env::args().any(|arg| arg == "--exact") {
+        // Other tests in this process would be measured, too.
+        let program = std::env::current_exe().expect("this program");
+        let output = Command::new(program).args(["--exact", name, "--nocapture"]).output();
+        let output = output.expect("starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let threads = tokio::runtime::Runtime::new().expect("threads");
+    threads.block_on(async {
+        let harness = Harness::new();
+        let sleep = text!("p1-sleep.wat");
+        let mut running = Vec::new();
+        let mut before = 0;
+        // The first ones pay for what all share.
+        for guest in 0..GUESTS + 50 {
+            if guest == 50 {
+                before = resident_bytes();
+            }
+            let (spec, _) = harness.spec(&sleep).await;
+            let mut one = harness.start(spec).await.expect("it starts");
+            one.started().await;
+            running.push(one);
+        }
+        // `started` is told before the guest first runs: it is asleep when it holds its memory.
+        for one in &running {
+            while one.container.usage().memory_bytes == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let each = (resident_bytes() - before) / GUESTS;
+        println!("{each} bytes for each of {GUESTS} sleeping guests");
+        assert!(each < MAX_BYTES_EACH, "{each} bytes for a sleeping guest");
+    });
+}

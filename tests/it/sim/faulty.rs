@@ -1,0 +1,186 @@
+//! An API that misbehaves on purpose, by a seed: refusals, lost answers, late, repeated and lost
+//! watch events. It keeps what a real one promises: events come in order, and a watch that lost one
+//! ends with 410.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use wasmfleet::api::error::Reason;
+use wasmfleet::api::{ApiError, Object, Raw};
+use wasmfleet::client::{
+    Api, DeleteOptions, ListOptions, Patch, RawList, SharedApi, Target, WatchEvent, WatchOptions,
+    WatchStream, WriteOptions,
+};
+
+const CONFLICT: f64 = 0.05;
+const UNAVAILABLE: f64 = 0.03;
+/// The write happens, its answer does not come.
+const LOST_ANSWER: f64 = 0.03;
+const LATE_EVENT: f64 = 0.10;
+const END_OF_WATCH: f64 = 0.02;
+const LOST_EVENT: f64 = 0.01;
+const REPEATED_EVENT: f64 = 0.05;
+const EXPIRED_WATCH: f64 = 0.05;
+const MOST_WRITE_DELAY: Duration = Duration::from_millis(20);
+const MOST_EVENT_DELAY: Duration = Duration::from_secs(2);
+
+/// Decides where faults strike.
+pub struct Faults {
+    on: AtomicBool,
+    random: Mutex<StdRng>,
+}
+
+impl Faults {
+    pub fn new(seed: u64) -> Arc<Faults> {
+        let random = Mutex::new(StdRng::seed_from_u64(seed));
+        Arc::new(Faults { on: AtomicBool::new(false), random })
+    }
+
+    pub fn set(&self, on: bool) {
+        self.on.store(on, Ordering::Relaxed);
+    }
+
+    fn strikes(&self, probability: f64) -> bool {
+        self.on.load(Ordering::Relaxed) && self.random.lock().random_bool(probability)
+    }
+
+    async fn delay(&self, most: Duration) {
+        if self.on.load(Ordering::Relaxed) {
+            let wait = self.random.lock().random_range(Duration::ZERO..most);
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// See the module's documentation.
+pub struct FaultyApi {
+    pub inner: SharedApi,
+    pub faults: Arc<Faults>,
+}
+
+impl FaultyApi {
+    async fn write(
+        &self,
+        target: &Target,
+        call: impl Future<Output = Result<Raw, ApiError>> + Send,
+    ) -> Result<Raw, ApiError> {
+        self.faults.delay(MOST_WRITE_DELAY).await;
+        if self.faults.strikes(CONFLICT) {
+            let name = target.name.as_deref().unwrap_or_default();
+            return Err(ApiError::modified(&target.resource, name));
+        }
+        self.read_fault()?;
+        let result = call.await;
+        self.faults.delay(MOST_WRITE_DELAY).await;
+        if result.is_ok() && self.faults.strikes(LOST_ANSWER) {
+            return Err(ApiError::new(504, Reason::Timeout, "injected: the answer is lost"));
+        }
+        result
+    }
+
+    fn read_fault(&self) -> Result<(), ApiError> {
+        if self.faults.strikes(UNAVAILABLE) {
+            return Err(ApiError::unavailable("injected"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl Api for FaultyApi {
+    async fn get(&self, target: &Target) -> Result<Raw, ApiError> {
+        self.read_fault()?;
+        self.inner.get(target).await
+    }
+
+    async fn list(&self, target: &Target, options: &ListOptions) -> Result<RawList, ApiError> {
+        self.read_fault()?;
+        self.inner.list(target, options).await
+    }
+
+    async fn watch(
+        &self,
+        target: &Target,
+        options: &WatchOptions,
+    ) -> Result<WatchStream, ApiError> {
+        self.read_fault()?;
+        if self.faults.strikes(EXPIRED_WATCH) {
+            return Err(ApiError::expired("injected"));
+        }
+        let stream = self.inner.watch(target, options).await?;
+        Ok(disturbed(stream, self.faults.clone()))
+    }
+
+    async fn create(
+        &self,
+        target: &Target,
+        object: Object,
+        options: &WriteOptions,
+    ) -> Result<Raw, ApiError> {
+        self.write(target, self.inner.create(target, object, options)).await
+    }
+
+    async fn update(
+        &self,
+        target: &Target,
+        object: Object,
+        options: &WriteOptions,
+    ) -> Result<Raw, ApiError> {
+        self.write(target, self.inner.update(target, object, options)).await
+    }
+
+    async fn patch(
+        &self,
+        target: &Target,
+        patch: Patch,
+        options: &WriteOptions,
+    ) -> Result<Raw, ApiError> {
+        self.write(target, self.inner.patch(target, patch, options)).await
+    }
+
+    async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Raw, ApiError> {
+        self.write(target, self.inner.delete(target, options)).await
+    }
+
+    async fn get_bytes(&self, path: &str) -> Result<Bytes, ApiError> {
+        self.inner.get_bytes(path).await
+    }
+}
+
+struct Disturbed {
+    stream: Option<WatchStream>,
+    repeated: Option<WatchEvent>,
+    faults: Arc<Faults>,
+}
+
+fn disturbed(stream: WatchStream, faults: Arc<Faults>) -> WatchStream {
+    let state = Disturbed { stream: Some(stream), repeated: None, faults };
+    futures::stream::unfold(state, |mut state| async move {
+        if let Some(event) = state.repeated.take() {
+            return Some((Ok(event), state));
+        }
+        let item = state.stream.as_mut()?.next().await?;
+        if state.faults.strikes(LATE_EVENT) {
+            state.faults.delay(MOST_EVENT_DELAY).await;
+        }
+        if state.faults.strikes(END_OF_WATCH) {
+            return None;
+        }
+        if state.faults.strikes(LOST_EVENT) {
+            state.stream = None;
+            return Some((Err(ApiError::expired("injected: an event is lost")), state));
+        }
+        if state.faults.strikes(REPEATED_EVENT) {
+            state.repeated = item.as_ref().ok().cloned();
+        }
+        Some((item, state))
+    })
+    .boxed()
+}
