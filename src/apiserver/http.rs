@@ -94,13 +94,6 @@ where
     if matches!(path, "/" | "") {
         return Ok(reply::no_such_path());
     }
-    if path == "/v2" || path.starts_with("/v2/") {
-        return Ok(match &server.artifacts {
-            // The registry authorizes by itself: its errors have a form of their own.
-            Some(artifacts) => artifacts.respond(&user, Request::from_parts(parts, body)).await,
-            None => not_found(),
-        });
-    }
     let segments = parse::segments(path)?;
     let first = segments.first().map(String::as_str).unwrap_or_default();
     match first {
