@@ -1,0 +1,146 @@
+//! Clusters for the end-to-end tests: the built programs, started as a user starts them, on a
+//! directory of their own. Knows nothing of the library: only programs, files and sockets.
+
+pub mod guests;
+pub mod http;
+pub mod program;
+pub mod space;
+pub mod tools;
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+pub use program::Program;
+pub use space::Space;
+pub use tools::Output;
+
+/// No test waits longer than this for one thing; a slow machine is slow, not wrong.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+/// Between two looks of `until`.
+const LOOK_INTERVAL: Duration = Duration::from_millis(40);
+
+pub const WASMFLEET: &str = env!("CARGO_BIN_EXE_wasmfleet");
+pub const WASMCTL: &str = env!("CARGO_BIN_EXE_wasmctl");
+
+/// Looks again and again until `look` finds something: for states that nothing can be waited on.
+/// The one place where the end-to-end tests wait by the clock.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let begin = Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(why) if begin.elapsed() > PATIENCE => {
+                panic!("{what}: not after {PATIENCE:?}, last: {why}")
+            }
+            Err(_) => std::thread::sleep(LOOK_INTERVAL),
+        }
+    }
+}
+
+/// `wasmfleet up` on a directory that goes with it.
+pub struct Cluster {
+    program: Option<Program>,
+    options: Vec<String>,
+    dir: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// A cluster of `nodes` nodes, ready.
+    pub fn start(nodes: u32) -> Cluster {
+        Cluster::start_with(nodes, &[])
+    }
+
+    pub fn start_with(nodes: u32, options: &[&str]) -> Cluster {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut all: Vec<String> = vec!["--nodes".into(), nodes.to_string()];
+        all.extend(options.iter().map(|option| option.to_string()));
+        let mut cluster = Cluster { program: None, options: all, dir };
+        cluster.start_again();
+        cluster
+    }
+
+    /// The cluster of all tests that need no more than a namespace of their own. It has the images
+    /// of `guests::SHARED`.
+    pub fn shared() -> &'static Cluster {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let cluster = Cluster::start(2);
+            for (image, file) in guests::SHARED {
+                cluster.push(&guests::path(file), image);
+            }
+            cluster
+        })
+    }
+
+    /// Starts the program on the same directory once more, after it ended.
+    pub fn start_again(&mut self) {
+        let dir = self.data_dir();
+        let kubeconfig = self.kubeconfig();
+        let mut args = vec!["up", "--listen", "127.0.0.1:0", "--log", "info"];
+        args.extend(["--data-dir", dir.to_str().expect("UTF-8")]);
+        args.extend(["--kubeconfig", kubeconfig.to_str().expect("UTF-8")]);
+        args.extend(self.options.iter().map(String::as_str));
+        let program = Program::start(WASMFLEET, &args, Some(self.dir.path()));
+        program.wait_line("ready");
+        self.program = Some(program);
+    }
+
+    pub fn program(&mut self) -> &mut Program {
+        self.program.as_mut().expect("started")
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.path().join("kubeconfig")
+    }
+
+    /// Runs `wasmctl`; words are split at spaces, and `'…'` keeps spaces.
+    pub fn wasmctl(&self, words: &str) -> Output {
+        self.run(Path::new(WASMCTL), words, "")
+    }
+
+    /// Runs `kubectl`.
+    pub fn kubectl(&self, words: &str) -> Output {
+        let kubectl = tools::kubectl().expect("tests with kubectl look for it first");
+        self.run(kubectl, words, "")
+    }
+
+    pub fn run(&self, program: &Path, words: &str, stdin: &str) -> Output {
+        self.run_with(program, words, stdin, &[])
+    }
+
+    pub fn run_with(
+        &self,
+        program: &Path,
+        words: &str,
+        stdin: &str,
+        env: &[(&str, &str)],
+    ) -> Output {
+        let mut output =
+            tools::run(program, words, stdin, &self.kubeconfig(), self.dir.path(), env);
+        if let Some(program) = &self.program {
+            output.server_log = program.log();
+        }
+        output
+    }
+
+    pub fn push(&self, file: &Path, image: &str) {
+        self.wasmctl(&format!("push {} {image}", file.display())).ok();
+    }
+
+    /// Applies a manifest in the namespace `default`.
+    pub fn apply(&self, manifest: &str) -> String {
+        self.run(Path::new(WASMCTL), "apply -f -", manifest).ok()
+    }
+
+    /// The address of a Service's first port.
+    pub fn service_url(&self, namespace: &str, name: &str) -> String {
+        let template = "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}";
+        let address = self.wasmctl(&format!("get service {name} -n {namespace} -o {template}")).ok();
+        format!("http://{address}/")
+    }
+}

@@ -1,0 +1,146 @@
+//! Command lines run to their end: `wasmctl`, and kubectl where there is one.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The longest that one command may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(120);
+const KUBECTL_VERSION: &str = "v1.35.";
+/// Set where a missing tool must be a failure, as in CI.
+const REQUIRE_TOOLS: &str = "WASMFLEET_REQUIRE_TOOLS";
+
+/// What a command left behind.
+#[derive(Debug)]
+pub struct Output {
+    pub command: String,
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+    pub server_log: String,
+}
+
+impl Output {
+    /// The output of a command that must have succeeded.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert!(self.code == 0, "{}", self.told());
+        self.stdout
+    }
+
+    /// The error text of a command that must have failed.
+    #[track_caller]
+    pub fn fails(self) -> String {
+        assert!(self.code != 0, "{}", self.told());
+        self.stderr
+    }
+
+    pub fn told(&self) -> String {
+        format!(
+            "{} → {}\n--- stdout\n{}\n--- stderr\n{}\n--- end of the server's log\n{}",
+            self.command, self.code, self.stdout, self.stderr, self.server_log
+        )
+    }
+}
+
+/// Fails, with both texts, unless the text has every one of the pieces.
+#[track_caller]
+pub fn has(text: &str, pieces: &[&str]) {
+    for piece in pieces {
+        assert!(text.contains(piece), "{piece:?} is not in:\n{text}");
+    }
+}
+
+/// Splits at spaces; `'…'` keeps spaces.
+fn split(words: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut word = None::<String>;
+    let mut quoted = false;
+    for c in words.chars() {
+        match c {
+            '\'' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            c if c.is_whitespace() && !quoted => out.extend(word.take()),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    out.extend(word);
+    out
+}
+
+/// Runs a program against the cluster of a kubeconfig, at most for `COMMAND_LIMIT`.
+pub fn run(
+    program: &Path,
+    words: &str,
+    stdin: &str,
+    kubeconfig: &Path,
+    home: &Path,
+    env: &[(&str, &str)],
+) -> Output {
+    let mut command = Command::new(program);
+    command.args(split(words)).env("KUBECONFIG", kubeconfig).env("HOME", home);
+    command.envs(env.iter().copied()).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let told = format!("{name} {words}");
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("{told}: {e}"));
+    let id = Pid::from_child(&child);
+    let mut pipe = child.stdin.take().expect("piped");
+    // A program that does not read all of its input has its reasons.
+    let _ = pipe.write_all(stdin.as_bytes());
+    drop(pipe);
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    let output = match receiver.recv_timeout(COMMAND_LIMIT) {
+        Ok(output) => output.unwrap_or_else(|e| panic!("{told}: {e}")),
+        Err(_) => {
+            let _ = kill_process(id, Signal::KILL);
+            let output = receiver.recv().expect("a result").expect("an output");
+            let (out, err) = (text(output.stdout), text(output.stderr));
+            panic!("{told}: no end after {COMMAND_LIMIT:?}\n--- stdout\n{out}\n--- stderr\n{err}");
+        }
+    };
+    Output {
+        command: told,
+        code: output.status.code().unwrap_or(-1),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+        server_log: String::new(),
+    }
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// kubectl of the version that these tests are written against: the one of
+/// `scripts/setup-tests.sh`, or the one in PATH. `None`, with a line that says so, where there is
+/// none; a failure where tools are required.
+pub fn kubectl() -> Option<&'static Path> {
+    static KUBECTL: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let found = KUBECTL.get_or_init(|| {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/kubectl");
+        [own, PathBuf::from("kubectl")].into_iter().find(|path| is_right_version(path))
+    });
+    if found.is_none() {
+        let missing = format!(
+            "kubectl {KUBECTL_VERSION}x is neither in target/tools/bin nor in PATH; \
+             scripts/setup-tests.sh brings it"
+        );
+        assert!(std::env::var_os(REQUIRE_TOOLS).is_none(), "{missing}");
+        println!("not tested: {missing}");
+    }
+    found.as_deref()
+}
+
+fn is_right_version(kubectl: &Path) -> bool {
+    let output = Command::new(kubectl).args(["version", "--client"]).output();
+    output.is_ok_and(|output| text(output.stdout).contains(KUBECTL_VERSION))
+}
