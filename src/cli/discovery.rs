@@ -19,7 +19,6 @@ pub struct Resource {
     pub singular: String,
     pub short_names: Vec<String>,
     pub categories: Vec<String>,
-    pub verbs: Vec<String>,
     pub subresources: Vec<String>,
 }
 
@@ -68,8 +67,6 @@ struct Item {
     short_names: Vec<String>,
     #[serde(default)]
     categories: Vec<String>,
-    #[serde(default)]
-    verbs: Vec<String>,
     #[serde(default)]
     subresources: Vec<SubItem>,
 }
@@ -160,7 +157,6 @@ fn resource(group: &str, version: &str, item: Item) -> Resource {
         singular: item.singular_resource,
         short_names: item.short_names,
         categories: item.categories,
-        verbs: item.verbs,
         subresources: item.subresources.into_iter().map(|s| s.subresource).collect(),
     }
 }

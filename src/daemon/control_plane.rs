@@ -47,7 +47,6 @@ pub struct ControlPlane {
     pub address: SocketAddr,
     pub kubeconfig: PathBuf,
     pub join_token_file: PathBuf,
-    pub service_cidr: String,
     /// Held while the cluster runs.
     _network: Network,
 }
@@ -76,7 +75,6 @@ pub async fn start(
     let foundation = lay(args, dir).await?;
     let clock: SharedClock = Arc::new(RealClock);
     let tunnels = Arc::new(Tunnels::default());
-    let service_cidr = foundation.network.service_cidr.clone();
     let server = ApiServer::new(Parts {
         store: foundation.store.clone(),
         registry: Arc::new(Registry::builtin()),
@@ -86,7 +84,7 @@ pub async fn start(
         nodes: tunnels.clone(),
         pki: Some(Arc::new(foundation.pki.clone())),
         options: Options {
-            service_cidr: service_cidr.parse().context("--service-cidr")?,
+            service_cidr: foundation.network.service_cidr.parse().context("--service-cidr")?,
             ..Options::default()
         },
     });
@@ -110,7 +108,6 @@ pub async fn start(
         address,
         kubeconfig,
         join_token_file,
-        service_cidr,
         _network: network,
     })
 }

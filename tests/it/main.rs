@@ -7,6 +7,7 @@ mod kinds;
 mod node;
 mod plans;
 mod runtime;
+mod scheduler;
 mod sim;
 mod store;
 mod tidy;

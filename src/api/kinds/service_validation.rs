@@ -89,7 +89,7 @@ pub fn warnings(spec: &ServiceSpec) -> Vec<String> {
     );
     warn(
         is(&spec.session_affinity, "ClientIP"),
-        "spec.sessionAffinity: requests of a client may still go to different endpoints",
+        "spec.sessionAffinity: each node agent of a machine remembers clients by itself",
     );
     warn(
         is(&spec.internal_traffic_policy, "Local"),
