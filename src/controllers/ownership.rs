@@ -45,10 +45,6 @@ pub fn controlled_by_kind<T: Kind>(meta: &ObjectMeta) -> Option<&OwnerReference>
     })
 }
 
-pub fn is_controlled_by(meta: &ObjectMeta, owner: &ObjectMeta) -> bool {
-    controller_of(meta).is_some_and(|reference| Some(&reference.uid) == owner.uid.as_ref())
-}
-
 /// A reference that makes `owner` the controller.
 pub fn controller_reference<T: Kind>(owner: &T) -> OwnerReference {
     let meta = owner.metadata();

@@ -141,7 +141,7 @@ fn places_are_free_again_when_pods_end_or_bindings_fail() {
     let mut snapshot = Snapshot::default();
     snapshot.set_node(&node("a", json!({"status": {"allocatable": {"pods": "1"}}})));
     let framework = default_framework();
-    let mut decide = |snapshot: &mut Snapshot, name: &str| {
+    let decide = |snapshot: &mut Snapshot, name: &str| {
         line(cycle::schedule(vec![PodInfo::of(&pod(name, json!({})))], snapshot, &framework).remove(0))
     };
     assert_eq!(decide(&mut snapshot, "p"), "p → a");

@@ -4,10 +4,10 @@ use wasmfleet::api::Gvr;
 use wasmfleet::apiserver::User;
 use wasmfleet::apiserver::authz::{self, Attributes, authorize};
 
-const PODS: Gvr = Gvr::new("", "v1", "pods", true);
-const NODES: Gvr = Gvr::new("", "v1", "nodes", false);
-const LEASES: Gvr = Gvr::new("coordination.k8s.io", "v1", "leases", true);
-const DEPLOYMENTS: Gvr = Gvr::new("apps", "v1", "deployments", true);
+static PODS: Gvr = Gvr::new("", "v1", "pods", true);
+static NODES: Gvr = Gvr::new("", "v1", "nodes", false);
+static LEASES: Gvr = Gvr::new("coordination.k8s.io", "v1", "leases", true);
+static DEPLOYMENTS: Gvr = Gvr::new("apps", "v1", "deployments", true);
 
 fn ask<'a>(verb: &'a str, resource: &'a Gvr, what: &'a str) -> Attributes<'a> {
     // namespace/name/subresource

@@ -192,8 +192,9 @@ async fn garbage_goes_and_what_is_named_stays() {
     let fixture = Fixture::new();
     let one = fixture.push("hello:v1", program(1)).await.unwrap();
     let two = fixture.push("hello:v2", program(2)).await.unwrap();
-    let deleted = fixture.send(Method::DELETE, &format!("/v2/hello/manifests/{}", one.digest), "");
-    assert_eq!(deleted.await.code, StatusCode::ACCEPTED);
+    let manifest = format!("/v2/hello/manifests/{}", one.digest);
+    let deleted = fixture.send(Method::DELETE, &manifest, "").await;
+    assert_eq!(deleted.code, StatusCode::ACCEPTED);
     let gone = fixture.send(Method::GET, "/v2/hello/manifests/v1", "").await;
     assert_eq!(gone.error().1, "MANIFEST_UNKNOWN");
     // Too young: its manifest may be on its way.
