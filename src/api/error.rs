@@ -301,10 +301,12 @@ mod tests {
     fn already_exists_is_upstreams_body() {
         let gvr = Gvr::new("", "v1", "configmaps", true);
         let error = ApiError::already_exists(&gvr, "x");
-        assert_eq!(
-            error.to_json(),
-            r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"configmaps \"x\" already exists","reason":"AlreadyExists","details":{"name":"x","kind":"configmaps"},"code":409}"#
+        let text = concat!(
+            r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","#,
+            r#""message":"configmaps \"x\" already exists","reason":"AlreadyExists","#,
+            r#""details":{"name":"x","kind":"configmaps"},"code":409}"#,
         );
+        assert_eq!(error.to_json(), text);
         assert_eq!(ApiError::from_response(409, error.to_json().as_bytes()), error);
     }
 }

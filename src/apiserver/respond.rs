@@ -282,7 +282,18 @@ mod tests {
     fn indents_and_keeps_order() {
         let json = br#"{"kind":"A","b":[1,{"c\"}":"x,:"}],"d":{},"e":[]}"#;
         let text = String::from_utf8(indent(json)).unwrap();
-        let expected = "{\n  \"kind\": \"A\",\n  \"b\": [\n    1,\n    {\n      \"c\\\"}\": \"x,:\"\n    }\n  ],\n  \"d\": {},\n  \"e\": []\n}\n";
+        let expected = r#"{
+  "kind": "A",
+  "b": [
+    1,
+    {
+      "c\"}": "x,:"
+    }
+  ],
+  "d": {},
+  "e": []
+}
+"#;
         assert_eq!(text, expected);
     }
 }

@@ -275,7 +275,13 @@ mod tests {
         render("Spec", &spec, 0, &mut lines);
         assert_eq!(
             lines,
-            ["Spec:", "  Containers:", "  - Image:  x", "    Name:  c", "  Min Ready Seconds:  3"]
+            [
+                "Spec:",
+                "  Containers:",
+                "    - Image:  x",
+                "      Name:  c",
+                "  Min Ready Seconds:  3"
+            ]
         );
     }
 }

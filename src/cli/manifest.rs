@@ -129,7 +129,8 @@ mod tests {
     #[test]
     fn documents_and_lists() {
         let mut found = Vec::new();
-        let text = "kind: A\napiVersion: v1\n---\n---\nkind: List\napiVersion: v1\nitems:\n- kind: B\n  apiVersion: v1\n";
+        let text = "kind: A\napiVersion: v1\n---\n---\n\
+                    kind: List\napiVersion: v1\nitems:\n- kind: B\n  apiVersion: v1\n";
         parse(text, "f", &mut found).unwrap();
         let kinds: Vec<&str> = found.iter().map(|m| m.object.kind()).collect();
         assert_eq!(kinds, ["A", "B"]);

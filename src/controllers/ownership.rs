@@ -64,10 +64,10 @@ pub fn usable_selector(selector: &LabelSelector) -> Option<Selector> {
     Selector::from_typed(Some(selector)).ok().filter(|selector| !selector.is_everything())
 }
 
-/// Sorts `candidates` (the owner's dependents and the orphans of its namespace) into those that the owner controls now and
-/// plans to adopt those that match and have no controller, and to release those that it controls
-/// but that do not match. Both come back by their own change; `true` is answered if anything was
-/// planned, so that the caller waits for it before it counts.
+/// Sorts `candidates` (the owner's dependents and the orphans of its namespace) into those that
+/// the owner controls now and plans to adopt those that match and have no controller, and to
+/// release those that it controls but that do not match. Both come back by their own change;
+/// `true` is answered if anything was planned, so that the caller waits for it before it counts.
 pub fn claim<'a, O: Kind, T: Kind>(
     owner: &O,
     selector: &Selector,

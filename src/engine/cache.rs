@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
 use sha2::{Digest, Sha256};
 
 /// First bytes of a cache file; the digit is the layout's version.
@@ -57,7 +58,8 @@ impl DiskCache {
         }
         // The time of last use is the file's modification time: eviction reads it.
         if let Ok(file) = fs::File::options().append(true).open(&path) {
-            let _ = file.set_modified(SystemTime::now());
+            let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+            let _ = futimens(&file, &Timestamps { last_access: now, last_modification: now });
         }
         content.drain(..HEADER_BYTES);
         Some(content)

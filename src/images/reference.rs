@@ -89,10 +89,26 @@ fn parse(name: &str) -> Result<Reference, &'static str> {
 }
 
 fn is_host(part: &str) -> bool {
-    let host = part == "localhost" || part.contains(['.', ':']);
-    let plausible =
-        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']');
-    host && part.bytes().all(plausible)
+    if part != "localhost" && !part.contains(['.', ':']) {
+        return false;
+    }
+    let (host, port) = match part.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (part, None),
+    };
+    let word = |b: u8| b.is_ascii_alphanumeric();
+    let label = |label: &str| {
+        let bytes = label.as_bytes();
+        let ends = bytes.first().zip(bytes.last());
+        ends.is_some_and(|(first, last)| word(*first) && word(*last))
+            && bytes.iter().all(|b| word(*b) || *b == b'-')
+    };
+    let ipv6 = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_name = match ipv6 {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => host.split('.').all(label),
+    };
+    is_name && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
 /// `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.

@@ -396,10 +396,11 @@ impl PodState {
         spec(&self.pod).restart_policy.as_deref().unwrap_or("Always")
     }
 
-    /// Whether an ended container of a role runs again (core/v1 PodSpec.restartPolicy). Init
-    /// containers are only repeated when they failed.
-    pub fn restarts(&self, role: Role, exit_code: i32) -> bool {
-        match (role, self.restart_policy()) {
+    /// Whether an ended container runs again: by its own restart policy (KEP-5307), or by the
+    /// pod's. Init containers are only repeated when they failed.
+    pub fn restarts(&self, container: &ContainerState, exit_code: i32) -> bool {
+        let own = self.container_spec(&container.name).and_then(|c| c.restart_policy.as_deref());
+        match (container.role, own.unwrap_or_else(|| self.restart_policy())) {
             (Role::Sidecar, _) => true,
             (_, "Never") => false,
             (Role::Main, "Always") => true,

@@ -71,7 +71,8 @@ impl Script {
         if step.done {
             line.push_str(" done");
         }
-        let _ = writeln!(self.text, "{} | {phase} {}", line.trim(), containers.join(" "));
+        let line = format!("{line} | {phase} {}", containers.join(" "));
+        let _ = writeln!(self.text, "{}", line.trim());
         self
     }
 

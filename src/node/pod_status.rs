@@ -130,7 +130,7 @@ fn container_states(
         return (waiting(&reason, Some(message)), before());
     }
     if let Some(exited) = &c.exited {
-        let again = state.ending.is_none() && state.restarts(c.role, exited.exit_code);
+        let again = state.ending.is_none() && state.restarts(c, exited.exit_code);
         if again && c.is_idle() && c.restart_at().is_some_and(|at| now < at) {
             let meta = &state.pod.metadata;
             let message = format!(
@@ -150,7 +150,7 @@ fn container_states(
     }
     let sandbox = state.sandbox_failure.as_ref();
     let message = sandbox.map(|f| f.message.clone());
-    let waits_for_init = c.role == Role::Main && !state.initialized && has_inits(state);
+    let waits_for_init = !state.initialized && has_inits(state);
     let reason = match sandbox {
         Some(failure) if failure.reason != "FailedMount" => failure.reason.as_str(),
         _ if waits_for_init => "PodInitializing",

@@ -108,15 +108,13 @@ impl PodState {
     fn failed_for_good(&self, index: usize) -> bool {
         let container = &self.containers[index];
         let code = container.exited.as_ref().map(|exit| exit.exit_code);
-        container.is_idle()
-            && code.is_some_and(|code| code != 0 && !self.restarts(container.role, code))
+        container.is_idle() && code.is_some_and(|code| code != 0 && !self.restarts(container, code))
     }
 
     fn ended_for_good(&self, index: usize) -> bool {
         let container = &self.containers[index];
         let exit = container.exited.as_ref();
-        container.is_idle()
-            && exit.is_some_and(|exit| !self.restarts(container.role, exit.exit_code))
+        container.is_idle() && exit.is_some_and(|exit| !self.restarts(container, exit.exit_code))
     }
 
     /// Keeps one container as its role wants it. Answers whether the next init container may go.
@@ -167,7 +165,7 @@ impl PodState {
                 Some(_) => {}
             }
         } else if let Some(exit) = &container.exited {
-            if !self.restarts(container.role, exit.exit_code) {
+            if !self.restarts(container, exit.exit_code) {
                 return exit.exit_code == 0;
             }
             match container.restart_at() {

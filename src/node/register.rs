@@ -17,11 +17,10 @@ use super::machine::{Machine, Pressure};
 use super::pod_status::time;
 use super::{Capacity, Shared};
 use crate::api::ApiError;
+use crate::runtime::WASMTIME_VERSION;
 
 /// The version of the Kubernetes API that the node speaks, and ours.
 const KUBELET_VERSION: &str = concat!("v1.35.0+wasm.", env!("CARGO_PKG_VERSION"));
-/// The runtime as `kubectl get nodes -o wide` shows it.
-const RUNTIME_VERSION: &str = "wasmtime://48.0.0";
 /// The namespace of node heartbeats.
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// The wait after a failed registration or renewal, doubling to the most.
@@ -163,7 +162,8 @@ fn status(
         node_info: Some(NodeSystemInfo {
             architecture: go_arch().into(),
             boot_id: machine.boot_id.clone(),
-            container_runtime_version: RUNTIME_VERSION.into(),
+            // As `kubectl get nodes -o wide` shows it.
+            container_runtime_version: format!("wasmtime://{WASMTIME_VERSION}"),
             kernel_version: machine.kernel.clone(),
             kube_proxy_version: String::new(),
             kubelet_version: KUBELET_VERSION.into(),

@@ -76,7 +76,7 @@ fn all_ended(state: &PodState) -> bool {
     let count = spec(&state.pod).containers.len();
     let ended = |c: &&ContainerState| {
         let code = c.exited.as_ref().map(|exit| exit.exit_code);
-        c.role == Role::Main && code.is_some_and(|code| !state.restarts(Role::Main, code))
+        c.role == Role::Main && code.is_some_and(|code| !state.restarts(c, code))
     };
     state.containers.iter().filter(ended).count() == count
 }

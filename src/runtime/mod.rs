@@ -32,7 +32,7 @@ use jiff::Timestamp;
 /// What a container is identified by while it runs; unique over restarts.
 pub type ContainerId = String;
 
-pub use crate::engine::ArtifactKind;
+pub use crate::engine::{ArtifactKind, WASMTIME_VERSION};
 pub use container::Clock;
 pub use wasm::{NewRuntimeError, Options, WasmRuntime};
 

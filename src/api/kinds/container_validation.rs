@@ -13,6 +13,7 @@ use crate::api::field::{Errors, Path};
 use crate::api::names;
 
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
+const RESTART_POLICIES: &[&str] = &["Always", "OnFailure", "Never"];
 const MESSAGE_POLICIES: &[&str] = &["File", "FallbackToLogsOnError"];
 const ENV_FIELDS: &[&str] = &[
     "metadata.name",
@@ -57,6 +58,10 @@ pub fn validate(errors: &mut Errors, path: &Path, spec: &PodSpec) {
         if !seen.insert(container.name.as_str()) {
             errors.duplicate(&path.child("name"), &container.name);
         }
+        if container.restart_policy.as_deref() == Some("Always") {
+            probe_validation::validate(errors, &path, container);
+            continue;
+        }
         let detail = "may not be set for init containers without restartPolicy=Always";
         let forbidden = [
             ("lifecycle", container.lifecycle.is_some()),
@@ -83,6 +88,9 @@ fn validate_container(
     }
     if container.image.as_deref().unwrap_or_default().is_empty() {
         errors.required(&path.child("image"), "");
+    }
+    if let Some(policy) = &container.restart_policy {
+        checks::one_of(errors, &path.child("restartPolicy"), policy, RESTART_POLICIES);
     }
     let policy = container.termination_message_policy.as_deref().unwrap_or_default();
     checks::one_of(errors, &path.child("terminationMessagePolicy"), policy, MESSAGE_POLICIES);

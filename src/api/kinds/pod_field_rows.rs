@@ -30,7 +30,7 @@ pub const POD_SPEC: &[Row] = &[
     warned("hostUsers", NO_USERS).unless(&["true"]),
     warned("hostname", NAMES_NOT_SERVED),
     warned("hostnameOverride", NAMES_NOT_SERVED),
-    warned("imagePullSecrets", "not used yet, artifacts are pulled anonymously"),
+    honoured("imagePullSecrets"),
     within("initContainers", CONTAINER),
     honoured("nodeName"),
     honoured("nodeSelector"),
@@ -76,8 +76,8 @@ pub const CONTAINER: &[Row] = &[
     within("readinessProbe", PROBE),
     warned("resizePolicy", "resources of running pods cannot be changed yet"),
     within("resources", RESOURCES),
-    refused("restartPolicy", "restart policies of single containers are not supported yet"),
-    refused("restartPolicyRules", "restart policies of single containers are not supported yet"),
+    honoured("restartPolicy"),
+    refused("restartPolicyRules", "rules by exit code are not supported; set restartPolicy"),
     within("securityContext", SECURITY_CONTEXT),
     within("startupProbe", PROBE),
     warned("stdin", "standard input is empty: attaching is not supported yet").unless(&["false"]),
@@ -191,7 +191,7 @@ const PROBE: &[Row] = &[
     honoured("periodSeconds"),
     honoured("successThreshold"),
     within("tcpSocket", TCP_SOCKET),
-    warned("terminationGracePeriodSeconds", "the pod's own grace period is used"),
+    honoured("terminationGracePeriodSeconds"),
     honoured("timeoutSeconds"),
 ];
 
@@ -271,10 +271,8 @@ const VOLUME: &[Row] = &[
     refused("vsphereVolume", NO_VOLUME),
 ];
 
-const EMPTY_DIR: &[Row] = &[
-    warned("medium", "the volume is a directory on the node's disk"),
-    warned("sizeLimit", "the size of volumes is not limited yet"),
-];
+const EMPTY_DIR: &[Row] =
+    &[warned("medium", "the volume is a directory on the node's disk"), honoured("sizeLimit")];
 
 const PROJECTED: &[Row] = &[honoured("defaultMode"), within("sources", PROJECTION)];
 

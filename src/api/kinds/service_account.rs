@@ -15,15 +15,6 @@ impl Kind for ServiceAccount {
         ..DEFAULT_META
     };
 
-    fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if self.image_pull_secrets.as_ref().is_some_and(|s| !s.is_empty()) {
-            warnings
-                .push("imagePullSecrets: not used yet, artifacts are pulled anonymously".into());
-        }
-        warnings
-    }
-
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             table::NAME,

@@ -1,3 +1,5 @@
+//! Bodies as Go clients send them, and bodies that nobody should.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The documents beside what upstream publishes.
+
 use k8s_openapi::api::{apps, coordination, core, events};
 use k8s_openapi::{ListableResource, Resource};
 use schemars::JsonSchema;

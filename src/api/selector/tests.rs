@@ -1,3 +1,5 @@
+//! Selectors as text: what parses, what matches, what is refused.
+
 use super::*;
 
 fn labels(text: &str) -> BTreeMap<String, String> {

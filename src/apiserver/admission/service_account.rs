@@ -1,11 +1,12 @@
-//! Every Pod runs as a service account: `default` unless it names one.
-//!
-//! No token is mounted yet; a Pod that wants one asks with a projected volume.
+//! Every Pod runs as a service account: `default` unless it names one. A Pod without pull secrets
+//! gets the account's. No token is mounted.
 
 use serde_json::Value;
 
 use super::{Admitter, Attributes, Outcome, Verb};
-use crate::api::{ApiError, Object};
+use crate::api::{ApiError, Object, Raw};
+use crate::apiserver::service::read_error;
+use crate::store::Key;
 
 pub struct ServiceAccount;
 
@@ -28,6 +29,13 @@ impl Admitter for ServiceAccount {
             ("", old_name) => old_name.to_string(),
             (name, _) => name.to_string(),
         };
+        let key = Key::new(&["", "serviceaccounts", &attributes.call.namespace, &account]);
+        if spec.get("imagePullSecrets").and_then(Value::as_array).is_none_or(Vec::is_empty)
+            && let Some(entry) = attributes.server.store.get(&key).map_err(read_error)?
+            && let Some(secrets) = Raw(entry.value).object()?.at(&["imagePullSecrets"])
+        {
+            spec.insert("imagePullSecrets".into(), secrets.clone());
+        }
         // The old name of the field is kept in step, as upstream does.
         spec.insert("serviceAccountName".into(), account.clone().into());
         spec.insert("serviceAccount".into(), account.into());

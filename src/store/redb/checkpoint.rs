@@ -3,9 +3,9 @@
 //! The log alone would grow for ever. So the keys of events that left the ring are remembered, and
 //! when enough of them came together their state rows are brought up to date: a checkpoint. It is
 //! written in pieces of sorted keys that ride in the transactions of ordinary commits, so that no
-//! commit waits long; where no commits come, the log does not grow either. Between pieces the rows are of mixed age. That does no harm: the log is
-//! replayed from the last complete checkpoint, and replaying a put or a deletion over its own later
-//! outcome ends in the same state.
+//! commit waits long; where no commits come, the log does not grow either. Between pieces the rows
+//! are of mixed age. That does no harm: the log is replayed from the last complete checkpoint, and
+//! replaying a put or a deletion over its own later outcome ends in the same state.
 //!
 //! Rows are written as they were at the ring's floor, not as they are now: so the log always holds
 //! the ring's events, and after a restart watches go on where they were.

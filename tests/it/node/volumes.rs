@@ -59,7 +59,8 @@ async fn environment_and_volumes_come_from_objects() {
     let running = rig.running();
     assert_eq!(running.args, ["serve", "--greet=hi you", "$(GREETING)"]);
     let env: Vec<String> = running.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
-    let wanted = ["C_who=you", "GREETING=hi you", "IP=127.64.1.2", "APP=a", "MEM=64", "TLS=pem"];
+    let ip = format!("IP={}", running.pod_ip);
+    let wanted = ["C_who=you", "GREETING=hi you", &ip, "APP=a", "MEM=64", "TLS=pem"];
     assert_eq!(env, wanted);
     assert_eq!(running.http_port, 9090);
     assert_eq!(running.memory_limit_bytes, 64 << 20);

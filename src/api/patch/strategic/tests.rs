@@ -1,3 +1,5 @@
+//! Strategic merge patches: every directive, and what is refused.
+
 use serde_json::json;
 
 use super::*;
