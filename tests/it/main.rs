@@ -2,7 +2,10 @@
 
 mod api;
 mod apipure;
+mod cluster;
+mod e2e;
 mod edge;
+mod interop;
 mod kinds;
 mod node;
 mod plans;

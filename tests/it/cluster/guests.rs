@@ -17,6 +17,7 @@ pub const SHARED: &[(&str, &str)] = &[
     ("greet:v1", "p1-hello.wat"),
     ("hog:v1", "p1-hog.wat"),
     ("sleep:v1", "p1-sleep.wat"),
+    ("spin:v1", "p1-spin.wat"),
 ];
 
 /// The file of a guest, text guests assembled.

@@ -140,7 +140,8 @@ impl Cluster {
     /// The address of a Service's first port.
     pub fn service_url(&self, namespace: &str, name: &str) -> String {
         let template = "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}";
-        let address = self.wasmctl(&format!("get service {name} -n {namespace} -o {template}")).ok();
+        let address =
+            self.wasmctl(&format!("get service {name} -n {namespace} -o {template}")).ok();
         format!("http://{address}/")
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -23,9 +24,11 @@ pub struct Program {
     child: Child,
     watchdog: Child,
     _held: ChildStdin,
-    lines: Receiver<String>,
+    lines: Mutex<Receiver<String>>,
     output: Arc<Mutex<String>>,
     log: Arc<Mutex<String>>,
+    /// They end when the program has closed its streams.
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Program {
@@ -49,9 +52,10 @@ impl Program {
         let held = watchdog.stdin.take().expect("piped");
         let (output, log) = (Arc::<Mutex<String>>::default(), Arc::<Mutex<String>>::default());
         let (sender, lines) = channel();
-        keep(child.stdout.take().expect("piped"), output.clone(), Some(sender));
-        keep(child.stderr.take().expect("piped"), log.clone(), None);
-        Program { child, watchdog, _held: held, lines, output, log }
+        let out = keep(child.stdout.take().expect("piped"), output.clone(), Some(sender));
+        let err = keep(child.stderr.take().expect("piped"), log.clone(), None);
+        let (lines, readers) = (Mutex::new(lines), vec![out, err]);
+        Program { child, watchdog, _held: held, lines, output, log, readers }
     }
 
     /// Waits for a line on stdout that begins so.
@@ -59,7 +63,7 @@ impl Program {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
+            match self.lines.lock().expect("not poisoned").recv_timeout(left) {
                 Ok(line) if line.starts_with(beginning) => return line,
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => {
@@ -94,10 +98,6 @@ impl Program {
         log[from..].to_string()
     }
 
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).expect("a process id");
         kill_process(Pid::from_raw(id).expect("not 0"), signal).expect("the process is ours");
@@ -115,12 +115,17 @@ impl Program {
         self.wait_end();
     }
 
+    /// Waits for the end; afterwards all that it wrote is there.
     pub fn wait_end(&mut self) -> ExitStatus {
         let child = &mut self.child;
-        until("the program's end", || match child.try_wait() {
+        let status = until("the program's end", || match child.try_wait() {
             Ok(Some(status)) => Ok(status),
             other => Err(format!("{other:?}")),
-        })
+        });
+        for reader in self.readers.drain(..) {
+            reader.join().expect("a reader that ends");
+        }
+        status
     }
 }
 
@@ -138,7 +143,7 @@ fn keep(
     stream: impl Read + Send + 'static,
     text: Arc<Mutex<String>>,
     lines: Option<Sender<String>>,
-) {
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
@@ -150,5 +155,5 @@ fn keep(
                 let _ = lines.send(line);
             }
         }
-    });
+    })
 }

@@ -1,0 +1,9 @@
+//! The built programs, driven as users drive them: `wasmfleet` in processes of its own, `wasmctl`,
+//! and plain HTTP. The clusters are of [`crate::cluster`].
+
+mod bad_input;
+mod containers;
+mod programs;
+mod rollout;
+mod separate;
+mod wasmctl;

@@ -1,0 +1,94 @@
+//! The verbs of `wasmctl` and what they print.
+
+use crate::cluster::tools::has;
+use crate::cluster::{Space, guests};
+
+#[test]
+fn get_prints_in_every_form() {
+    let space = Space::new("get");
+    space.apply(&guests::deployment("web", "hello:v1", 2));
+    space.rolled_out("deployment/web");
+    let table = space.wasmctl("get deployments").ok();
+    let words: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(words[0], ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"]);
+    assert_eq!(words[1][..4], ["web", "2/2", "2", "2"]);
+    has(&space.wasmctl("get deploy -o wide").ok(), &["CONTAINERS", "hello:v1", "app=web"]);
+    assert_eq!(space.wasmctl("get deploy -o name").ok(), "deployment.apps/web\n");
+    let json: serde_json::Value =
+        serde_json::from_str(&space.wasmctl("get deploy web -o json").ok()).expect("JSON");
+    assert_eq!(json["spec"]["replicas"], 2);
+    let yaml = space.wasmctl("get deploy web -o yaml").ok();
+    has(&yaml, &["apiVersion: apps/v1\n", "kind: Deployment\n", "replicas: 2\n"]);
+    let path = "get pods -o 'jsonpath={range .items[*]}{.status.phase}{\"\\n\"}{end}'";
+    assert_eq!(space.wasmctl(path).ok(), "Running\nRunning\n");
+    has(&space.wasmctl("get pods -l app=web --show-labels").ok(), &["pod-template-hash="]);
+    assert_eq!(space.wasmctl("get pods -l app=other -o name").ok(), "");
+    has(&space.wasmctl("get pods -l app=other").stderr, &["No resources found in get namespace"]);
+    let all = space.wasmctl("get pods -A").ok();
+    has(&all, &["NAMESPACE", "get   "]);
+    let several = space.wasmctl("get deploy,rs,pods").ok();
+    has(&several, &["deployment.apps/web", "replicaset.apps/web-", "pod/web-"]);
+    let selected = "get pods --field-selector status.phase=Running -o name";
+    assert_eq!(space.wasmctl(selected).ok().lines().count(), 2);
+}
+
+#[test]
+fn objects_are_created_described_scaled_and_deleted() {
+    let space = Space::new("verbs");
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: conf}\ndata: {a: b}\n";
+    assert_eq!(space.wasmctl_with("create -f -", map).ok(), "configmap/conf created\n");
+    has(&space.wasmctl_with("create -f -", map).fails(), &["already exists"]);
+    let first = map.replace("conf", "applied");
+    assert_eq!(space.wasmctl_with("apply -f -", &first).ok(), "configmap/applied created\n");
+    assert_eq!(space.wasmctl_with("apply -f -", &first).ok(), "configmap/applied unchanged\n");
+    let other = map.replace("a: b", "a: c");
+    assert_eq!(space.wasmctl_with("apply -f -", &other).ok(), "configmap/conf configured\n");
+    let dry = space.wasmctl_with("apply --dry-run -f -", &map.replace("a: b", "a: d")).ok();
+    has(&dry, &["configmap/conf configured (server dry run)"]);
+    assert_eq!(space.value("configmap conf", ".data.a"), "c");
+
+    space.apply(&guests::deployment("web", "hello:v1", 1));
+    space.apply(&guests::service("web"));
+    space.rolled_out("deployment/web");
+    has(&space.wasmctl("scale deployment/web --replicas=3").ok(), &["deployment.apps/web scaled"]);
+    space.rolled_out("deployment/web");
+    space.wait_value("deployment/web", ".status.availableReplicas", "3");
+    let told = space.wasmctl("scale deployment/web --current-replicas=9 --replicas=1").fails();
+    has(&told, &["9"]);
+    let restarted = space.wasmctl("rollout restart deployment/web").ok();
+    assert_eq!(restarted, "deployment.apps/web restarted\n");
+    space.rolled_out("deployment/web");
+    let described = space.wasmctl("describe deployment web").ok();
+    has(&described, &["Name:", "web", "Replicas:", "Events:", "ScalingReplicaSet"]);
+    has(&space.wasmctl("describe node node-1").ok(), &["Capacity:", "Conditions:"]);
+    has(&space.wasmctl("logs deployment/web").ok(), &[]);
+
+    assert_eq!(space.wasmctl("delete configmap conf").ok(), "configmap/conf deleted\n");
+    has(&space.wasmctl("delete configmap conf").fails(), &["configmaps \"conf\" not found"]);
+    space.wasmctl("delete deployment,service -l app=web").ok();
+    space.wasmctl_with("delete -f -", &guests::service("web")).ok();
+    space.wait_value("pods", ".items[*].metadata.name", "");
+}
+
+#[test]
+fn run_waits_for_its_pods_end() {
+    let space = Space::new("run");
+    let words = "run once --image tool:v1 --restart Never --wait --rm -e A=b -- exit=6";
+    let output = space.wasmctl(words);
+    assert_eq!(output.code, 6, "{}", output.told());
+    has(&output.stdout, &["arg[1]=exit=6", "env A=b"]);
+    assert_eq!(space.wasmctl("get pods -o name").ok(), "");
+    has(&space.wasmctl("run x --image tool:v1 --dry-run").ok(), &["kind: Pod", "image: tool:v1"]);
+}
+
+#[test]
+fn images_kinds_and_versions_are_listed() {
+    let space = Space::new("lists");
+    let images = space.wasmctl("images").ok();
+    has(&images, &["IMAGE", "hello", "v1", "sha256:"]);
+    let kinds = space.wasmctl("api-resources").ok();
+    has(&kinds, &["deployments", "deploy", "apps/v1", "Deployment", "pods", "po"]);
+    has(&space.wasmctl("version").ok(), &["v1.35"]);
+    has(&space.wasmctl("--help").ok(), &["apply", "rollout", "push"]);
+    has(&space.wasmctl("completion bash").ok(), &["wasmctl"]);
+}

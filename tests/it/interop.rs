@@ -1,0 +1,4 @@
+//! Clients of others, unmodified, against the built programs. A test says by name what it lacks.
+
+mod kubectl;
+mod kubectl_rollout;
