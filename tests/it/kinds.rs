@@ -226,6 +226,36 @@ fn empty_objects_are_answered() {
     }
 }
 
+/// Comparing each element with each would take minutes.
+#[test]
+fn long_lists_are_answered_soon() {
+    const COUNT: i32 = 50_000;
+    let registry = Registry::builtin();
+    let list = |item: fn(i32) -> Value| (0..COUNT).map(item).collect::<Vec<Value>>();
+    let env = list(|n| json!({"name": format!("V{n}"), "value": ""}));
+    let ports = list(|n| json!({"containerPort": n + 1, "protocol": "TCP"}));
+    let tolerations = list(|n| json!({"key": format!("k{n}"), "operator": "Exists"}));
+    let taints = list(|n| json!({"key": format!("k{n}"), "effect": "NoSchedule"}));
+    let addresses = list(|n| json!({"type": "InternalIP", "address": n.to_string()}));
+    let objects = [
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+            "spec": {"tolerations": tolerations,
+                "containers": [{"name": "a", "image": "a:1", "env": env, "ports": ports}]}}),
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"},
+            "spec": {"taints": taints}, "status": {"addresses": addresses}}),
+    ];
+    for object in objects {
+        let info = info(&registry, &object);
+        let old = info.rules.decode(object.clone(), None, Operation::Create).unwrap();
+        info.rules.validate(&old, Operation::Create);
+        assert!(info.rules.warnings(&old).len() <= 50);
+        for operation in [Operation::Update, Operation::UpdateStatus] {
+            let new = info.rules.decode(object.clone(), Some(&old.object), operation).unwrap();
+            info.rules.validate(&new, operation);
+        }
+    }
+}
+
 #[test]
 fn selectable_fields() {
     let registry = Registry::builtin();
