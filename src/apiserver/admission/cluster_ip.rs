@@ -70,7 +70,7 @@ impl FromStr for Cidr {
         let base: Ipv4Addr = base.parse().map_err(|_| bad())?;
         let prefix_bits: u8 = bits.parse().map_err(|_| bad())?;
         let host_bits = 32u32.checked_sub(u32::from(prefix_bits)).ok_or_else(bad)?;
-        if host_bits < 2 || host_bits > 31 || base.to_bits() & ((1 << host_bits) - 1) != 0 {
+        if !(2..=31).contains(&host_bits) || base.to_bits() & ((1 << host_bits) - 1) != 0 {
             return Err(bad());
         }
         Ok(Cidr { base, prefix_bits })
