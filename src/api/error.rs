@@ -14,7 +14,8 @@ pub struct ApiError {
     pub code: u16,
     pub reason: Reason,
     pub message: String,
-    pub details: Option<Details>,
+    /// Boxed, since results that hold an error are passed everywhere.
+    pub details: Option<Box<Details>>,
     /// The token with which an expired paged list goes on at the newest revision.
     pub continue_token: Option<String>,
 }
@@ -94,7 +95,7 @@ struct Status<'a> {
     #[serde(default)]
     reason: Option<Reason>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    details: Option<Details>,
+    details: Option<Box<Details>>,
     #[serde(default)]
     code: u16,
 }
@@ -166,13 +167,13 @@ impl ApiError {
             .collect();
         let mut error =
             ApiError::new(422, Reason::Invalid, format!("{title} {name:?} is invalid: {list}"));
-        error.details = Some(Details {
+        error.details = Some(Box::new(Details {
             name: name.into(),
             group: kind.gvr.group.to_string(),
             kind: kind.kind.to_string(),
             causes,
             ..Details::default()
-        });
+        }));
         error
     }
 

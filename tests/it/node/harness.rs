@@ -97,9 +97,6 @@ impl Rig {
         server.bootstrap(None).await.unwrap();
         let api = server.api(User::system("test"));
         let client = Client::new(api.clone(), "test");
-        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
-            "metadata": {"name": "default", "namespace": "default"}});
-        create(&api, "serviceaccounts", account).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let mut options = Options::new("n1", dir.path(), ip);
