@@ -202,12 +202,11 @@ pub fn validate_spec(errors: &mut Errors, path: &Path, spec: &JobSpec) {
         errors.invalid(&path.child("parallelism"), spec.parallelism, &detail);
     }
     for (field, set) in [
-        ("backoffLimitPerIndex", spec.backoff_limit_per_index.is_some()),
-        ("maxFailedIndexes", spec.max_failed_indexes.is_some()),
+        ("backoffLimitPerIndex", spec.backoff_limit_per_index),
+        ("maxFailedIndexes", spec.max_failed_indexes),
     ] {
-        if set && !indexed {
-            let detail = "requires indexed completion mode";
-            errors.invalid(&path.child(field), set, detail);
+        if set.is_some() && !indexed {
+            errors.invalid(&path.child(field), set, "requires indexed completion mode");
         }
     }
     if let Some(policy) = &spec.pod_replacement_policy {

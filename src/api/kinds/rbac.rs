@@ -17,6 +17,10 @@ use crate::api::table::{self, Column};
 const GROUP: &str = "rbac.authorization.k8s.io";
 const META: KindMeta = KindMeta { name_rule: NameRule::PathSegment, ..DEFAULT_META };
 
+/// The warning of every one of these kinds.
+const STORED_ONLY: &str =
+    "requests are not authorized by roles yet: it is stored, and nothing follows";
+
 const ROLE_COLUMNS: &[Column] =
     &[table::NAME, Column::new("Created At", "date", "When the object was created.")];
 const BINDING_COLUMNS: &[Column] = &[
@@ -36,6 +40,10 @@ impl Kind for Role {
         for (i, rule) in self.rules.iter().flatten().enumerate() {
             validate_rule(errors, &path.index(i), rule, true);
         }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        vec![STORED_ONLY.into()]
     }
 
     fn columns() -> &'static [Column] {
@@ -70,6 +78,10 @@ impl Kind for ClusterRole {
         }
     }
 
+    fn warnings(&self) -> Vec<String> {
+        vec![STORED_ONLY.into()]
+    }
+
     fn columns() -> &'static [Column] {
         ROLE_COLUMNS
     }
@@ -102,6 +114,10 @@ impl Kind for RoleBinding {
         role_ref_unchanged(errors, &self.role_ref, &old.role_ref);
     }
 
+    fn warnings(&self) -> Vec<String> {
+        vec![STORED_ONLY.into()]
+    }
+
     fn columns() -> &'static [Column] {
         BINDING_COLUMNS
     }
@@ -125,6 +141,10 @@ impl Kind for ClusterRoleBinding {
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         role_ref_unchanged(errors, &self.role_ref, &old.role_ref);
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        vec![STORED_ONLY.into()]
     }
 
     fn columns() -> &'static [Column] {
