@@ -23,6 +23,7 @@ pub mod openapi;
 mod options;
 mod patch;
 pub mod pki;
+pub mod rbac;
 pub mod read;
 mod reply;
 mod request;
