@@ -18,6 +18,7 @@ mod keys;
 pub mod listener;
 mod local;
 mod negotiate;
+mod node_graph;
 pub mod nodes;
 pub mod openapi;
 mod options;
