@@ -32,6 +32,7 @@ pub mod service;
 mod stream;
 mod subresource;
 mod tables;
+mod update;
 pub mod user;
 pub mod watch;
 pub mod write;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::admission::{self, Attributes, Outcome, Verb};
 use super::service::{Answer, ApiServer, Call, Conflict, Stored, read_error, timestamp};
-use super::{authz, keys};
+use super::{authz, keys, update};
 use crate::api::error::Reason;
 use crate::api::field::Errors;
 use crate::api::resource::{Draft, Generation, KindInfo, Operation};
@@ -202,9 +202,9 @@ impl ApiServer {
         check_name(call, &mut object)?;
         check_preconditions(call, old, &object)?;
         let (object, operation) = match call.subresource.as_str() {
-            "status" => (status_of(old, object), Operation::UpdateStatus),
-            "finalize" => (finalizers_of(old, object), Operation::UpdateStatus),
-            _ => (main_of(call, old, object), Operation::Update),
+            "status" => (update::status_of(&old.object, object), Operation::UpdateStatus),
+            "finalize" => (update::finalizers_of(&old.object, object), Operation::UpdateStatus),
+            _ => (update::main_of(&call.info, &old.object, object), Operation::Update),
         };
         self.store_update(call, old, Update { object, operation }, params).await
     }
@@ -228,7 +228,7 @@ impl ApiServer {
         let attributes = Attributes::new(self, call, Verb::Update, Some(&old.object));
         let (mut draft, outcome) = self.admit(&attributes, draft, &mut warnings)?;
         let new_generation = operation == Operation::Update
-            && is_new_generation(info.meta.generation, &draft.object, &old.object);
+            && update::is_new_generation(info.meta.generation, &draft.object, &old.object);
         if new_generation {
             draft.object.set_meta("generation", old.object.generation() + 1);
         }
@@ -450,68 +450,4 @@ pub(super) fn check_uid(call: &Call, uid: &str, old: &Object) -> Result<(), ApiE
         old.uid()
     );
     Err(ApiError::conflict(&call.info.gvr, &call.name, why))
-}
-
-/// The main resource leaves `status` alone.
-fn main_of(call: &Call, old: &Stored, mut object: Object) -> Object {
-    if call.info.meta.status {
-        match old.object.get("status") {
-            Some(status) => object.set("status", status.clone()),
-            None => {
-                object.remove("status");
-            }
-        }
-    }
-    meta::keep_system_fields(&mut object, &old.object);
-    object
-}
-
-/// `/status` leaves everything else alone.
-fn status_of(old: &Stored, mut object: Object) -> Object {
-    meta::keep_all_but_status_fields(&mut object, &old.object);
-    let status = object.remove("status").filter(|status| !status.is_null());
-    let mut merged = old.object.clone();
-    *merged.meta_mut() = object.meta().clone();
-    match status {
-        Some(status) => merged.set("status", status),
-        None => {
-            merged.remove("status");
-        }
-    }
-    merged
-}
-
-/// `/finalize` of a Namespace writes `spec.finalizers` only.
-fn finalizers_of(old: &Stored, object: Object) -> Object {
-    let finalizers = object.at(&["spec", "finalizers"]).cloned();
-    let mut merged = old.object.clone();
-    let spec =
-        merged.fields_mut().entry("spec").or_insert_with(|| Value::Object(Default::default()));
-    if let Some(spec) = spec.as_object_mut() {
-        match finalizers {
-            Some(finalizers) => spec.insert("finalizers".into(), finalizers),
-            None => spec.remove("finalizers"),
-        };
-    }
-    merged
-}
-
-fn is_new_generation(rule: Generation, new: &Object, old: &Object) -> bool {
-    match rule {
-        Generation::None => false,
-        Generation::Spec => differs_in_spec(new, old),
-        Generation::SpecAndAnnotations => {
-            differs_in_spec(new, old) || new.annotations() != old.annotations()
-        }
-    }
-}
-
-/// Whether anything but metadata and status differs.
-fn differs_in_spec(new: &Object, old: &Object) -> bool {
-    fn spec(object: &Object) -> impl Iterator<Item = (&String, &Value)> {
-        let fields = object.fields().iter();
-        fields.filter(|(field, _)| !matches!(field.as_str(), "metadata" | "status"))
-    }
-    spec(new).count() != spec(old).count()
-        || spec(new).any(|(field, value)| old.fields().get(field) != Some(value))
 }
