@@ -3,10 +3,14 @@
 //!
 //! Knows no kind and decides nothing about deletion; that is the API server's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use serde_json::Value;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::{Map, Value};
 
+use super::error::ApiError;
 use super::field::{Errors, Path};
 use super::names;
 use super::object::Object;
@@ -30,6 +34,50 @@ const SYSTEM_FIELDS: &[&str] = &[
     "managedFields",
     "resourceVersion",
 ];
+
+type TypeCheck = fn(&Value) -> Result<(), serde_json::Error>;
+
+/// What the pipeline reads or replaces before the kind decodes the object, with its type.
+const TYPES: &[(&str, TypeCheck)] = &[
+    ("name", fits::<String>),
+    ("generateName", fits::<String>),
+    ("namespace", fits::<String>),
+    ("uid", fits::<String>),
+    ("resourceVersion", fits::<String>),
+    ("selfLink", fits::<String>),
+    ("creationTimestamp", fits::<Time>),
+    ("deletionTimestamp", fits::<Time>),
+    ("deletionGracePeriodSeconds", fits::<i64>),
+    ("generation", fits::<i64>),
+    ("managedFields", fits::<Vec<IgnoredAny>>),
+];
+
+/// Null is as good as absent, as in Go.
+fn fits<T: DeserializeOwned>(value: &Value) -> Result<(), serde_json::Error> {
+    Option::<T>::deserialize(value).map(drop)
+}
+
+/// 400 for an object from outside whose `kind`, `apiVersion` or `metadata` has another JSON type
+/// than it should. Everything after this check may take what it cannot read for absent.
+pub fn check_types(object: &Object) -> Result<(), ApiError> {
+    let check = |fits: TypeCheck, path: &str, value: Option<&Value>| match value.map(fits) {
+        Some(Err(error)) => Err(ApiError::bad_request(format!("{path}: {error}"))),
+        _ => Ok(()),
+    };
+    for field in ["kind", "apiVersion"] {
+        check(fits::<String>, field, object.fields().get(field))?;
+    }
+    match object.fields().get("metadata") {
+        None | Some(Value::Null | Value::Object(_)) => {}
+        other => check(fits::<Map<String, Value>>, "metadata", other)?,
+    }
+    for (field, value) in object.meta() {
+        if let Some((_, fits)) = TYPES.iter().find(|(name, _)| name == field) {
+            check(*fits, &format!("metadata.{field}"), Some(value))?;
+        }
+    }
+    Ok(())
+}
 
 /// Takes away what a creator cannot set.
 pub fn wipe(object: &mut Object) {
@@ -138,7 +186,7 @@ fn validate_finalizers(object: &Object, old: Option<&Object>, path: &Path, error
         errors.invalid(path, &finalizers, &detail);
     }
     let Some(old) = old.filter(|old| old.deletion_timestamp().is_some()) else { return };
-    let before = old.finalizers();
+    let before: HashSet<&str> = old.finalizers().into_iter().collect();
     let new: Vec<&str> = finalizers.into_iter().filter(|f| !before.contains(f)).collect();
     if !new.is_empty() {
         let list: Vec<String> = new.iter().map(|f| format!("{f:?}")).collect();

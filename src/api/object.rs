@@ -81,8 +81,7 @@ impl Object {
     }
 
     pub fn typed<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        serde_json::from_value(Value::Object(self.0.clone()))
-            .map_err(|e| ApiError::bad_request(e.to_string()))
+        T::deserialize(&self.0).map_err(|e| ApiError::bad_request(e.to_string()))
     }
 
     pub fn into_value(self) -> Value {

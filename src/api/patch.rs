@@ -14,6 +14,8 @@ mod strategic;
 pub const MAX_OPERATIONS: usize = 10_000;
 /// Most bytes (as JSON text, about) that the `copy` operations of one patch may add together.
 pub const MAX_COPIED_BYTES: usize = 3 << 20;
+/// Most bytes that the `move` operations of one patch may carry together: each is walked through.
+pub const MAX_MOVED_BYTES: usize = 64 << 20;
 /// Deepest nesting of a patched object; everything behind may recurse.
 pub const MAX_DEPTH: usize = super::strict::MAX_DEPTH;
 
@@ -57,9 +59,9 @@ pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, PatchError> 
     let Patch(operations) = serde::Deserialize::deserialize(patch)
         .map_err(|error: serde_json::Error| PatchError::malformed(error))?;
     let mut patched = original.clone();
-    let mut copied_bytes = 0;
+    let mut carried = Carried::default();
     for (index, operation) in operations.iter().enumerate() {
-        check_growth(&patched, operation, &mut copied_bytes)?;
+        check_growth(&patched, operation, &mut carried)?;
         if let Err(error) = patch_unsafe(&mut patched, std::slice::from_ref(operation)) {
             let (path, kind) = (operation.path(), error.kind);
             return Err(PatchError::Unprocessable(format!(
@@ -70,12 +72,19 @@ pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, PatchError> 
     Ok(patched)
 }
 
+/// What the operations so far copied and moved, in bytes.
+#[derive(Default)]
+struct Carried {
+    copied: usize,
+    moved: usize,
+}
+
 /// Without this check a few `copy` operations could double an object many times over, or nest it
 /// into itself until a recursion overflows the stack.
 fn check_growth(
     document: &Value,
     operation: &PatchOperation,
-    copied_bytes: &mut usize,
+    carried: &mut Carried,
 ) -> Result<(), PatchError> {
     let (value, target) = match operation {
         PatchOperation::Add(add) => (Some(&add.value), &add.path),
@@ -91,13 +100,15 @@ fn check_growth(
             "the patched object is nested deeper than {MAX_DEPTH}"
         )));
     }
-    if matches!(operation, PatchOperation::Copy(_)) {
-        *copied_bytes += text_bytes(value);
-        if *copied_bytes > MAX_COPIED_BYTES {
-            return Err(PatchError::TooLarge(format!(
-                "the copy operations of the patch add more than {MAX_COPIED_BYTES} bytes"
-            )));
-        }
+    let (name, sum, most) = match operation {
+        PatchOperation::Copy(_) => ("copy", &mut carried.copied, MAX_COPIED_BYTES),
+        PatchOperation::Move(_) => ("move", &mut carried.moved, MAX_MOVED_BYTES),
+        _ => return Ok(()),
+    };
+    *sum += text_bytes(value);
+    if *sum > most {
+        let message = format!("the {name} operations of the patch carry more than {most} bytes");
+        return Err(PatchError::TooLarge(message));
     }
     Ok(())
 }
@@ -194,6 +205,12 @@ mod tests {
         let original = json!({"a": ["x"]});
         let patch = Value::Array(vec![doubling; 60]);
         assert_eq!(json_patch(&original, &patch).unwrap_err().code(), 413);
+
+        let there = json!({"op": "move", "from": "/a", "path": "/b"});
+        let back = json!({"op": "move", "from": "/b", "path": "/a"});
+        let original = json!({"a": vec!["x".repeat(1000); 1000]});
+        let patch: Vec<Value> = [there, back].into_iter().cycle().take(MAX_OPERATIONS).collect();
+        assert_eq!(json_patch(&original, &Value::Array(patch)).unwrap_err().code(), 413);
 
         let nesting = json!({"op": "copy", "from": "/a", "path": "/a/a"});
         let original = json!({"a": {}});

@@ -1,9 +1,11 @@
 //! What a kind is: one trait for the typed rules ([`Kind`]), one table row without the type
 //! ([`KindInfo`]). The pipeline works on rows; only a kind's own file knows its fields.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -37,12 +39,14 @@ pub struct KindMeta {
     pub categories: &'static [&'static str],
     /// Has a `/status` subresource: `status` is written only there, the rest only on the main one.
     pub status: bool,
+    /// A creator may set `status` as well (Nodes register with it).
+    pub status_on_create: bool,
     /// Has a `/scale` subresource at `spec.replicas`, `status.replicas` and `spec.selector`.
     pub scale: bool,
     /// Subresources with a meaning of their own (`pods/log`), beside status and scale.
     pub subresources: &'static [Subresource],
-    /// `metadata.generation` is kept: 1 at first, +1 when `spec` changes.
-    pub generation: bool,
+    /// What raises `metadata.generation`.
+    pub generation: Generation,
     /// A finished deletion answers with the object instead of a Status.
     pub delete_returns_object: bool,
     /// May be deleted as a collection (all but namespaces).
@@ -76,15 +80,27 @@ pub enum NameRule {
     PathSegment,
 }
 
+/// When `metadata.generation`, which begins at 1, is raised (each kind's `strategy.go` upstream).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generation {
+    /// The kind has none.
+    None,
+    /// When anything but metadata and status changes.
+    Spec,
+    /// Also when annotations change.
+    SpecAndAnnotations,
+}
+
 /// The usual row; a kind's file changes what differs.
 pub const DEFAULT_META: KindMeta = KindMeta {
     singular: "",
     short_names: &[],
     categories: &[],
     status: false,
+    status_on_create: false,
     scale: false,
     subresources: &[],
-    generation: false,
+    generation: Generation::None,
     delete_returns_object: false,
     delete_collection: true,
     name_rule: NameRule::Subdomain,
@@ -111,7 +127,8 @@ pub trait Kind:
     fn set_defaults(&mut self, _old: Option<&Self>) {}
 
     /// Clears or sets what only the system decides (a new Pod's phase, say). The pipeline itself
-    /// clears `status` on create and keeps it on update where [`KindMeta::status`] is set.
+    /// clears `status` on create (but see [`KindMeta::status_on_create`]) and keeps it on update
+    /// where [`KindMeta::status`] is set.
     fn prepare_create(&mut self) {}
 
     fn prepare_update(&mut self, _old: &Self) {}
@@ -171,27 +188,39 @@ pub enum Operation {
     UpdateStatus,
 }
 
-/// [`Kind`]'s functions on erased objects. `old` is the stored object (none on create).
+/// An object on its way into the store: erased, for the pipeline, and typed beside it, for the
+/// kind's rules, so that each is decoded once.
+#[derive(Clone)]
+pub struct Draft {
+    /// After any change but that of metadata which the system sets, the typed half is made anew by
+    /// [`Rules::redefault`].
+    pub object: Object,
+    /// Fields that the type does not know, as paths; they are gone from the object.
+    pub unknown: Vec<String>,
+    typed: Arc<dyn Any + Send + Sync>,
+    /// The stored object; none on create.
+    old: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+/// [`Kind`]'s functions on erased objects.
 pub trait Rules: Send + Sync + 'static {
-    /// Parses, sets defaults, runs `prepare_*`, and renders again: fields that the type does not
-    /// know are gone and listed in the second part (as paths).
+    /// Parses, runs `prepare_*`, sets defaults, and renders again. `old` is the stored object (none
+    /// on create).
     fn decode(
         &self,
         value: Value,
         old: Option<&Object>,
         operation: Operation,
-    ) -> Result<(Object, Vec<String>), ApiError>;
+    ) -> Result<Draft, ApiError>;
 
     /// The defaults again, after mutating admission.
-    fn redefault(&self, object: Object, old: Option<&Object>) -> Result<Object, ApiError>;
+    fn redefault(&self, draft: Draft) -> Result<Draft, ApiError>;
 
-    /// All of the kind's errors, and its warnings.
-    fn validate(
-        &self,
-        object: &Object,
-        old: Option<&Object>,
-        operation: Operation,
-    ) -> Result<(Vec<FieldError>, Vec<String>), ApiError>;
+    /// All of the kind's errors.
+    fn validate(&self, draft: &Draft, operation: Operation) -> Vec<FieldError>;
+
+    /// What the user is told of an object that is accepted.
+    fn warnings(&self, draft: &Draft) -> Vec<String>;
 
     fn columns(&self) -> &'static [Column];
 
@@ -315,7 +344,7 @@ impl<T: Kind> Rules for Typed<T> {
         value: Value,
         old: Option<&Object>,
         operation: Operation,
-    ) -> Result<(Object, Vec<String>), ApiError> {
+    ) -> Result<Draft, ApiError> {
         let (mut object, unknown) = super::strict::decode_typed::<T>(value)?;
         let old = old.map(Object::typed::<T>).transpose()?;
         match (&old, operation) {
@@ -324,26 +353,25 @@ impl<T: Kind> Rules for Typed<T> {
             (Some(_), _) => {}
         }
         object.set_defaults(old.as_ref());
-        Ok((Object::from_typed(&object), unknown))
+        Ok(Draft {
+            object: Object::from_typed(&object),
+            unknown,
+            typed: Arc::new(object),
+            old: old.map(|old| Arc::new(old) as Arc<dyn Any + Send + Sync>),
+        })
     }
 
-    fn redefault(&self, object: Object, old: Option<&Object>) -> Result<Object, ApiError> {
-        let old = old.map(Object::typed::<T>).transpose()?;
-        let mut object = object.typed::<T>()?;
-        object.set_defaults(old.as_ref());
-        Ok(Object::from_typed(&object))
+    fn redefault(&self, draft: Draft) -> Result<Draft, ApiError> {
+        let mut object = draft.object.typed::<T>()?;
+        object.set_defaults(draft.old.as_deref().map(typed_half));
+        Ok(Draft { object: Object::from_typed(&object), typed: Arc::new(object), ..draft })
     }
 
-    fn validate(
-        &self,
-        object: &Object,
-        old: Option<&Object>,
-        operation: Operation,
-    ) -> Result<(Vec<FieldError>, Vec<String>), ApiError> {
-        let object = object.typed::<T>()?;
-        let old = old.map(Object::typed::<T>).transpose()?;
+    fn validate(&self, draft: &Draft, operation: Operation) -> Vec<FieldError> {
+        let object: &T = typed_half(&*draft.typed);
+        let old: Option<&T> = draft.old.as_deref().map(typed_half);
         let mut errors = Errors::default();
-        match (&old, operation) {
+        match (old, operation) {
             (Some(old), Operation::UpdateStatus) => object.validate_status_update(old, &mut errors),
             (old, _) => {
                 object.validate(&mut errors);
@@ -352,7 +380,11 @@ impl<T: Kind> Rules for Typed<T> {
                 }
             }
         }
-        Ok((errors.into_vec(), object.warnings()))
+        errors.into_vec()
+    }
+
+    fn warnings(&self, draft: &Draft) -> Vec<String> {
+        typed_half::<T>(&*draft.typed).warnings()
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -373,6 +405,11 @@ impl<T: Kind> Rules for Typed<T> {
         };
         Ok(fields.iter().map(value).collect())
     }
+}
+
+/// The typed half of a draft of this kind.
+fn typed_half<T: Kind>(half: &(dyn Any + Send + Sync)) -> &T {
+    half.downcast_ref().unwrap_or_else(|| unreachable!("a draft of another kind than {}", T::KIND))
 }
 
 fn decode_stored<T: DeserializeOwned>(raw: &[u8]) -> Result<T, ApiError> {

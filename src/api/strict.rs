@@ -1,6 +1,6 @@
 //! Decoding that notices what a lenient decoder drops: unknown and duplicate fields.
 //!
-//! Owns the one parse of a JSON body (bounded in depth, duplicates listed) and the typed decoding
+//! Owns the one parse of a JSON or YAML body (bounded in depth, duplicates listed) and the typed decoding
 //! that lists unknown fields and says where a type does not fit. What becomes of the lists (an
 //! error, a warning, nothing) is the caller's decision.
 
@@ -30,10 +30,20 @@ pub struct Parsed {
 /// Reads JSON in one pass. Fails on bad syntax, on anything after the document, and on nesting
 /// deeper than [`MAX_DEPTH`].
 pub fn parse(json: &[u8]) -> Result<Parsed, serde_json::Error> {
-    let mut scan = Scan { path: Vec::new(), duplicates: Vec::new() };
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let value = Element(&mut scan).deserialize(&mut deserializer)?;
+    let parsed = parse_with(&mut deserializer)?;
     deserializer.end()?;
+    Ok(parsed)
+}
+
+/// Reads one YAML document, which may be JSON, with the same bounds.
+pub fn parse_yaml(yaml: &[u8]) -> Result<Parsed, serde_yaml::Error> {
+    parse_with(serde_yaml::Deserializer::from_slice(yaml))
+}
+
+fn parse_with<'de, D: de::Deserializer<'de>>(deserializer: D) -> Result<Parsed, D::Error> {
+    let mut scan = Scan { path: Vec::new(), duplicates: Vec::new() };
+    let value = Element(&mut scan).deserialize(deserializer)?;
     Ok(Parsed { value, duplicates: scan.duplicates })
 }
 
@@ -213,6 +223,21 @@ mod tests {
         assert_eq!(parsed.value["spec"]["replicas"], 2);
         assert_eq!(parsed.value["spec"]["a"][1]["x"], 3);
         assert_eq!(duplicate_fields(b"[1, \"a\", null, 1.5, -3, true]").unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn yaml_is_read_as_json_is() {
+        let text = b"spec: {replicas: 1, replicas: 2}\nlist:\n- a: null\n  a: 1.5\n1: x\ny: true\n";
+        let parsed = parse_yaml(text).unwrap();
+        assert_eq!(parsed.duplicates, ["spec.replicas", "list[0].a"]);
+        let expected = json!({"spec": {"replicas": 2}, "list": [{"a": 1.5}], "1": "x", "y": true});
+        assert_eq!(parsed.value, expected);
+        assert_eq!(parse_yaml(b"a: &x {b: 1}\nc: *x").unwrap().value["c"]["b"], 1);
+        for bad in ["a: [", "a: 1\n---\nb: 2", "a: !tag {}"] {
+            assert!(parse_yaml(bad.as_bytes()).is_err(), "{bad}");
+        }
+        let nested = "[".repeat(MAX_DEPTH + 1) + &"]".repeat(MAX_DEPTH + 1);
+        assert!(parse_yaml(nested.as_bytes()).is_err());
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //! `system:masters` may do everything; a node agent may do what the table below lists (the Node
 //! authorizer's part that a URL shows; rules that need the object are the functions at the end,
 //! for admission); everyone who is authenticated may read discovery, schemas, version and health.
-//! Nothing else is allowed.
+//! Nothing else is allowed. What Pods refer to is in [`super::node_graph`].
 
 use super::User;
+use super::node_graph::Referent;
 use super::user::{AUTHENTICATED, SYSTEM_MASTERS, SYSTEM_NODES};
 use crate::api::error::Reason;
 use crate::api::{ApiError, Gvr};
@@ -72,11 +73,11 @@ const NODE_TABLE: &[Row] = &[
     row("", "pods", "status", WRITE_STATUS, Scope::Any),
     row("", "services", "", READ, Scope::Any),
     row("discovery.k8s.io", "endpointslices", "", READ, Scope::Any),
-    row("", "configmaps", "", READ, Scope::Any),
-    row("", "secrets", "", READ, Scope::Any),
+    // And only those that its Pods refer to: see [`needs_reference`].
+    row("", "configmaps", "", &["get"], Scope::Any),
+    row("", "secrets", "", &["get"], Scope::Any),
     row("", "namespaces", "", READ, Scope::Any),
     row("", "events", "", WRITE_EVENTS, Scope::Any),
-    row("events.k8s.io", "events", "", WRITE_EVENTS, Scope::Any),
 ];
 
 /// Paths that every authenticated user may read (`system:discovery`).
@@ -103,6 +104,21 @@ pub fn authorize(user: &User, attributes: &Attributes<'_>) -> Result<(), ApiErro
 pub fn node_name(user: &User) -> Option<&str> {
     let name = user.name.strip_prefix("system:node:").filter(|name| !name.is_empty())?;
     user.is_in(SYSTEM_NODES).then_some(name)
+}
+
+/// The node and the kind of an object that a node's agent may read only if a Pod bound to the node
+/// refers to it.
+pub(super) fn needs_reference<'a>(
+    user: &'a User,
+    attributes: &Attributes<'_>,
+) -> Option<(&'a str, Referent)> {
+    let node = node_name(user).filter(|_| !user.is_in(SYSTEM_MASTERS))?;
+    let resource = attributes.resource.filter(|resource| resource.group.is_empty())?;
+    match &*resource.resource {
+        "configmaps" => Some((node, Referent::ConfigMap)),
+        "secrets" => Some((node, Referent::Secret)),
+        _ => None,
+    }
 }
 
 /// Whether a user may write the status of, or delete, a pod that is bound to this node ("" while
@@ -153,6 +169,13 @@ fn node_allowed(node: &str, resource: &Gvr, attributes: &Attributes<'_>) -> bool
                 Scope::OwnLease => own && attributes.namespace == NODE_LEASES,
             }
     })
+}
+
+/// No Pod of the node refers to the object.
+pub(super) fn unrelated(user: &User, attributes: &Attributes<'_>, node: &str) -> ApiError {
+    let mut error = forbidden(user, attributes);
+    error.message += &format!(": no relationship found between node '{node}' and this object");
+    error
 }
 
 /// Upstream's words (k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go).

@@ -78,10 +78,10 @@ pub fn json(body: &[u8]) -> Result<Decoded, ApiError> {
     }
 }
 
-/// One YAML document, which may be JSON.
+/// One YAML document, which may be JSON, with its duplicate keys.
 pub fn yaml(body: &[u8]) -> Result<Decoded, ApiError> {
-    match serde_yaml::from_slice(body) {
-        Ok(value) => Ok(Decoded { value, duplicates: Vec::new() }),
+    match strict::parse_yaml(body) {
+        Ok(parsed) => Ok(Decoded { value: parsed.value, duplicates: parsed.duplicates }),
         Err(error) => Err(ApiError::bad_request(format!("the body is not valid YAML: {error}"))),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::User;
-use super::service::{ApiServer, Call};
+use super::service::{ApiServer, Call, read_error};
 use super::write::WriteParams;
 use crate::api::ApiError;
 
@@ -20,6 +20,7 @@ impl ApiServer {
     /// Creates what is missing; done at every start. `address` is where the API is reached, if it
     /// is reached over the network at all. Kinds that the registry does not have are left out.
     pub async fn bootstrap(&self, address: Option<SocketAddr>) -> Result<(), ApiError> {
+        self.node_graph.fill(&self.store).map_err(read_error)?;
         for name in NAMESPACES {
             self.ensure("", "v1", "namespaces", "", json!({"metadata": {"name": name}})).await?;
         }

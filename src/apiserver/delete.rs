@@ -1,4 +1,5 @@
-//! DELETE: grace, propagation, finalizers, preconditions (kubernetes-api 2.12).
+//! DELETE: grace, propagation, finalizers, preconditions (k8s.io/apiserver's registry/rest/delete.go
+//! and registry/generic/registry/store.go).
 //!
 //! ```text
 //!   stored --delete--> gone                        nothing to wait for

@@ -85,10 +85,7 @@ where
         return Ok(response);
     }
     if path == join::JOIN_PATH {
-        return Ok(match &server.pki {
-            Some(pki) => join::respond(pki, Request::from_parts(parts, body)).await,
-            None => reply::no_such_path(),
-        });
+        return Ok(join::respond(&server, Request::from_parts(parts, body)).await);
     }
     let user = Arc::new(user.ok_or_else(ApiError::unauthorized)?);
     if matches!(path, "/" | "") {

@@ -1,5 +1,9 @@
 //! `POST /wasmfleet/v1/join`: a machine shows the secret of a join token and a certificate request,
 //! and is given the client certificate of its node.
+//!
+//! Nobody is given the certificate of a node that exists: with the token alone, one machine could
+//! take another's place and read what its pods read. A machine that lost its key joins again after
+//! an administrator has deleted the Node.
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -7,9 +11,11 @@ use http_body_util::{BodyExt, Limited};
 use serde::{Deserialize, Serialize};
 
 use super::pki::{MAX_CSR_BYTES, Pki, PkiError};
+use super::service::{ApiServer, read_error};
 use super::{Body, User, authn, reply};
-use crate::api::ApiError;
 use crate::api::error::{Cause, Reason};
+use crate::api::{ApiError, Gvr};
+use crate::store::Key;
 
 /// Where machines join.
 pub const JOIN_PATH: &str = "/wasmfleet/v1/join";
@@ -17,6 +23,8 @@ pub const JOIN_PATH: &str = "/wasmfleet/v1/join";
 const MAX_REQUEST_BYTES: usize = 2 * MAX_CSR_BYTES;
 /// Longest node name, in characters: it becomes a label's value (`kubernetes.io/hostname`).
 const MAX_NODE_NAME: usize = 63;
+
+const NODES: Gvr = Gvr::new("", "v1", "nodes", false);
 
 /// What a machine sends.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,19 +44,24 @@ pub struct JoinResponse {
     pub ca: String,
 }
 
-/// Answers a request to [`JOIN_PATH`].
-pub async fn respond<B>(pki: &Pki, request: Request<B>) -> Response<Body>
+/// Answers a request to [`JOIN_PATH`]; a server without a CA has no such path.
+pub async fn respond<B>(server: &ApiServer, request: Request<B>) -> Response<Body>
 where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    match join(pki, request).await {
+    let Some(pki) = &server.pki else { return reply::no_such_path() };
+    match join(server, pki, request).await {
         Ok(answer) => reply::json(StatusCode::CREATED, &answer),
         Err(error) => reply::status(&error),
     }
 }
 
-async fn join<B>(pki: &Pki, request: Request<B>) -> Result<JoinResponse, ApiError>
+async fn join<B>(
+    server: &ApiServer,
+    pki: &Pki,
+    request: Request<B>,
+) -> Result<JoinResponse, ApiError>
 where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -69,6 +82,7 @@ where
     let request: JoinRequest =
         serde_json::from_slice(&body).map_err(|e| ApiError::bad_request(e.to_string()))?;
     check_node_name(&request.node)?;
+    check_is_new(server, &request.node)?;
     let user = User::node(&request.node);
     let certificate = pki.sign_csr(&request.csr, &user).map_err(|error| match error {
         PkiError::BadRequest(_) => invalid("csr", &error.to_string()),
@@ -76,6 +90,18 @@ where
     })?;
     tracing::info!(node = request.node, "a machine joined");
     Ok(JoinResponse { certificate, ca: pki.ca_pem().to_string() })
+}
+
+fn check_is_new(server: &ApiServer, node: &str) -> Result<(), ApiError> {
+    let key = Key::new(&["", "nodes", "", node]);
+    if server.store.get(&key).map_err(read_error)?.is_none() {
+        return Ok(());
+    }
+    let message = format!(
+        "node {node:?} exists already: join under another name, or, if this machine is that node \
+         and lost its data directory, delete the Node first (kubectl delete node {node})"
+    );
+    Err(ApiError::new(409, Reason::AlreadyExists, message).about(&NODES, node))
 }
 
 /// An RFC 1123 subdomain (as every Node's name) that fits a label's value.

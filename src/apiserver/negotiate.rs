@@ -112,7 +112,8 @@ fn acceptable(item: &str, include: Include, is_resource: bool) -> Option<(Shape,
 pub fn is_pretty(headers: &HeaderMap, query: &Query) -> bool {
     match query.get("pretty") {
         "" => is_a_person(headers),
-        text => !matches!(text, "false" | "0"),
+        // Here upstream reads booleans as Go's strconv.ParseBool, and what is none as false.
+        text => matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True"),
     }
 }
 

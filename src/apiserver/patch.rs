@@ -4,10 +4,10 @@ use serde_json::Value;
 
 use super::service::{Answer, ApiServer, Call};
 use super::subresource::method_not_allowed;
-use super::write::{MAX_UPDATE_ATTEMPTS, Updated, WriteParams};
+use super::write::{MAX_UPDATE_ATTEMPTS, Updated, WriteParams, body_object};
+use crate::api::ApiError;
 use crate::api::error::Reason;
 use crate::api::patch::{PatchError, json_patch, merge_patch, strategic_merge};
-use crate::api::{ApiError, Object};
 
 pub use crate::client::Patch;
 
@@ -31,7 +31,7 @@ impl ApiServer {
                 let gvr = &call.info.gvr;
                 let kind = (&*gvr.group, &*gvr.version, &*call.info.kind);
                 let value = old.object.clone().into_value();
-                let patched = Object::from_value(apply(call, kind, value, patch)?)?;
+                let patched = body_object(apply(call, kind, value, patch)?)?;
                 self.replace(call, &old, patched, params).await?
             };
             match updated {

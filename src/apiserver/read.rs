@@ -145,7 +145,8 @@ impl ApiServer {
         }
     }
 
-    /// The table of kubernetes-api 2.8: what `resourceVersion`, its match and the token mean.
+    /// What `resourceVersion`, its match and the token mean
+    /// (kubernetes.io/docs/reference/using-api/api-concepts, "Resource versions").
     fn cursor(&self, call: &Call, options: &ListOptions) -> Result<Cursor, ApiError> {
         let version = parse_version(&options.resource_version)?;
         let exact = match options.resource_version_match.as_str() {

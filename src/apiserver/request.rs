@@ -177,9 +177,11 @@ impl Query {
         self.0.iter().any(|(k, _)| k == key)
     }
 
-    /// Go's rule for booleans: there and neither `false` nor `0`.
+    /// Upstream's rule for booleans: there, and neither `false` in any case nor `0`
+    /// (k8s.io/apimachinery/pkg/runtime/conversion.go).
     pub fn flag(&self, key: &str) -> bool {
-        self.has(key) && !matches!(self.get(key), "false" | "0")
+        let value = self.get(key);
+        self.has(key) && value != "0" && !value.eq_ignore_ascii_case("false")
     }
 
     fn optional_flag(&self, key: &str) -> Option<bool> {
@@ -317,7 +319,8 @@ mod tests {
 
     #[test]
     fn queries_are_decoded() {
-        let query = Query::parse("labelSelector=a%3Db%2Cc+in+(d)&watch=1&x").unwrap();
+        let query = Query::parse("labelSelector=a%3Db%2Cc+in+(d)&watch=1&x&f=False&z=0").unwrap();
+        assert!(!query.flag("f") && !query.flag("z"));
         assert_eq!(query.get("labelSelector"), "a=b,c in (d)");
         assert!(query.flag("watch") && query.flag("x") && !query.flag("y"));
         assert!(Query::parse("a=%").is_err());

@@ -5,6 +5,7 @@
 //! [`super::delete`] and [`super::subresource`]. Knows nothing of HTTP.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -16,6 +17,7 @@ use super::admission::cluster_ip::Cidr;
 use super::artifacts::Artifacts;
 use super::filter::FieldMemo;
 use super::housekeep::History;
+use super::node_graph::NodeGraph;
 use super::nodes::Tunnels;
 use super::openapi::OpenApi;
 use super::pki::Pki;
@@ -82,6 +84,9 @@ pub struct ApiServer {
     pub(super) writes: Semaphore,
     pub(super) history: Mutex<History>,
     pub(super) memo: FieldMemo,
+    pub(super) node_graph: NodeGraph,
+    /// Where the next search for a free cluster IP begins.
+    pub(super) next_service_ip: AtomicU64,
 }
 
 /// Who asks for what: one request about a resource.
@@ -131,6 +136,8 @@ impl ApiServer {
             options: parts.options,
             history: Mutex::new(History::default()),
             memo: FieldMemo::default(),
+            node_graph: NodeGraph::default(),
+            next_service_ip: AtomicU64::new(0),
         })
     }
 
@@ -152,7 +159,15 @@ impl ApiServer {
             name: &call.name,
             path: "",
         };
-        authz::authorize(&call.user, &attributes)
+        authz::authorize(&call.user, &attributes)?;
+        // What the URL does not tell: whose Pods need the object.
+        let Some((node, kind)) = authz::needs_reference(&call.user, &attributes) else {
+            return Ok(());
+        };
+        if self.node_graph.refers(node, &call.namespace, kind, &call.name) {
+            return Ok(());
+        }
+        Err(authz::unrelated(&call.user, &attributes, node))
     }
 
     /// The stored object that a call names.
@@ -173,7 +188,10 @@ impl ApiServer {
         &self,
         ops: Vec<Op>,
     ) -> Result<Result<Committed, Conflict>, ApiError> {
-        match self.store.commit(ops).await {
+        let pending = self.node_graph.before(&ops);
+        let result = self.store.commit(ops).await;
+        self.node_graph.after(pending, result.is_ok());
+        match result {
             Ok(committed) => Ok(Ok(committed)),
             Err(CommitError::Conflict { op, current }) => Ok(Err(Conflict { op, current })),
             Err(error) => Err(commit_error(error)),

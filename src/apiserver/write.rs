@@ -1,5 +1,5 @@
 //! POST and PUT: the order in which a write is decoded, defaulted, admitted, validated, committed
-//! (kubernetes-api 2.6).
+//! (k8s.io/apiserver/pkg/registry/rest and registry/generic/registry/store.go).
 //!
 //! Owns what is the same for every kind. What a kind decides is behind [`crate::api::resource::Rules`];
 //! what crosses kinds (namespaces, cluster IPs, images) is in [`super::admission`].
@@ -9,10 +9,11 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::admission::{self, Attributes, Outcome, Verb};
-use super::service::{Answer, ApiServer, Call, Conflict, Stored, timestamp};
-use super::{authz, keys};
+use super::service::{Answer, ApiServer, Call, Conflict, Stored, read_error, timestamp};
+use super::{authz, keys, update};
+use crate::api::error::Reason;
 use crate::api::field::Errors;
-use crate::api::resource::{KindInfo, Operation};
+use crate::api::resource::{Draft, Generation, KindInfo, Operation};
 use crate::api::{ApiError, Object, meta};
 use crate::store::{Committed, Expect, Op, Value as StoreValue};
 
@@ -21,6 +22,11 @@ use crate::store::{Committed, Expect, Op, Value as StoreValue};
 const MAX_CREATE_ATTEMPTS: usize = 8;
 /// How often a write without a resource version is tried again on top of the newest object.
 pub(super) const MAX_UPDATE_ATTEMPTS: usize = 5;
+
+/// The largest object that is stored, in bytes of its JSON: etcd's default bound on a request
+/// (`--max-request-bytes`). Bodies may be larger, since much of them may be white space; an object
+/// that is larger already may still shrink.
+pub const MAX_OBJECT_BYTES: usize = 3 << 19;
 
 /// What becomes of fields that the kind does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,8 +80,6 @@ pub(super) struct Update {
     /// The whole new object; system fields are set from the stored one.
     pub object: Object,
     pub operation: Operation,
-    /// Whether a change of the spec counts as a new generation.
-    pub generation: bool,
 }
 
 impl ApiServer {
@@ -86,7 +90,7 @@ impl ApiServer {
         params: &WriteParams,
     ) -> Result<Answer, ApiError> {
         self.authorize(call, "create")?;
-        let mut object = Object::from_value(body)?;
+        let mut object = body_object(body)?;
         let info = &call.info;
         check_kind(info, &mut object)?;
         check_namespace(call, &mut object)?;
@@ -96,28 +100,28 @@ impl ApiServer {
         }
         self.check_node_create(call, &object)?;
         meta::wipe(&mut object);
-        if info.meta.status {
+        if info.meta.status && !info.meta.status_on_create {
             object.remove("status");
         }
         let mut warnings = Vec::new();
-        let (mut object, unknown) =
-            info.rules.decode(object.into_value(), None, Operation::Create)?;
-        params.report(&unknown, &mut warnings)?;
+        let mut draft = info.rules.decode(object.into_value(), None, Operation::Create)?;
+        params.report(&draft.unknown, &mut warnings)?;
+        let object = &mut draft.object;
         object.set_meta("uid", self.ids.uid());
         object.set_meta("creationTimestamp", timestamp(self.clock.now()));
-        if info.meta.generation {
+        if info.meta.generation != Generation::None {
             object.set_meta("generation", 1);
         }
-        let generated = object.name().is_empty() && has_generated_name(&object);
+        let generated = object.name().is_empty() && has_generated_name(object);
         for _ in 0..MAX_CREATE_ATTEMPTS {
-            let mut object = object.clone();
+            let mut draft = draft.clone();
             if generated {
                 let suffix = self.ids.suffix(meta::GENERATED_SUFFIX_LENGTH);
-                let name = meta::generated_name(object.meta_text("generateName"), &suffix);
-                object.set_meta("name", name);
+                let name = meta::generated_name(draft.object.meta_text("generateName"), &suffix);
+                draft.object.set_meta("name", name);
             }
             let mut warnings = warnings.clone();
-            match self.try_create(call, object, params, &mut warnings).await? {
+            match self.try_create(call, draft, params, &mut warnings).await? {
                 Created::Done(answer) => return Ok(answer.warn(warnings)),
                 Created::Exists(name) if !generated => {
                     return Err(ApiError::already_exists(&info.gvr, &name));
@@ -126,32 +130,37 @@ impl ApiServer {
             }
         }
         Err(if generated {
-            let prefix = object.meta_text("generateName");
+            let prefix = draft.object.meta_text("generateName");
             ApiError::already_exists(&info.gvr, prefix).retry_after(1)
         } else {
             let why = "too many writes at the same time";
-            ApiError::conflict(&info.gvr, object.name(), why).retry_after(1)
+            ApiError::conflict(&info.gvr, draft.object.name(), why).retry_after(1)
         })
     }
 
     async fn try_create(
         &self,
         call: &Call,
-        object: Object,
+        draft: Draft,
         params: &WriteParams,
         warnings: &mut Vec<String>,
     ) -> Result<Created, ApiError> {
         let info = &call.info;
-        let name = object.name().to_string();
+        let name = draft.object.name().to_string();
         let call = Call { name: name.clone(), ..call.clone() };
         let attributes = Attributes::new(self, &call, Verb::Create, None);
-        let (object, outcome) = self.admit(&attributes, object, warnings)?;
-        self.validate(&attributes, &object, Operation::Create, warnings)?;
-        if params.dry_run {
-            return Ok(Created::Done(Answer::object(201, object.to_json().into())));
-        }
+        let (draft, outcome) = self.admit(&attributes, draft, warnings)?;
+        self.validate(&attributes, &draft, Operation::Create, warnings)?;
+        let value = spliced(&draft.object);
+        check_size(&value, 0)?;
         let key = keys::object(info, &call.namespace, &name);
-        let put = Op::Put { key, value: spliced(&object), expect: Expect::Absent };
+        if params.dry_run {
+            if self.store.get(&key).map_err(read_error)?.is_some() {
+                return Ok(Created::Exists(name));
+            }
+            return Ok(Created::Done(Answer::object(201, draft.object.to_json().into())));
+        }
+        let put = Op::Put { key, value, expect: Expect::Absent };
         let ops = std::iter::once(put).chain(outcome.ops).collect();
         match self.commit(ops).await? {
             Ok(committed) => Ok(Created::Done(Answer::object(201, first(committed)))),
@@ -167,7 +176,7 @@ impl ApiServer {
         params: &WriteParams,
     ) -> Result<Answer, ApiError> {
         self.authorize(call, "update")?;
-        let object = Object::from_value(body)?;
+        let object = body_object(body)?;
         let unconditional = matches!(object.resource_version(), "" | "0");
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             let old = self.stored(call)?;
@@ -193,12 +202,11 @@ impl ApiServer {
         check_name(call, &mut object)?;
         check_preconditions(call, old, &object)?;
         let (object, operation) = match call.subresource.as_str() {
-            "status" => (status_of(old, object), Operation::UpdateStatus),
-            "finalize" => (finalizers_of(old, object), Operation::UpdateStatus),
-            _ => (main_of(call, old, object), Operation::Update),
+            "status" => (update::status_of(&old.object, object), Operation::UpdateStatus),
+            "finalize" => (update::finalizers_of(&old.object, object), Operation::UpdateStatus),
+            _ => (update::main_of(&call.info, &old.object, object), Operation::Update),
         };
-        let generation = operation == Operation::Update && call.info.meta.generation;
-        self.store_update(call, old, Update { object, operation, generation }, params).await
+        self.store_update(call, old, Update { object, operation }, params).await
     }
 
     /// The half that every update shares: decode, admit, validate, commit. `update.object` is
@@ -213,25 +221,29 @@ impl ApiServer {
         let info = &call.info;
         self.check_node_write(call, &old.object)?;
         let mut warnings = Vec::new();
-        let Update { object, operation, generation } = update;
-        let (mut object, unknown) =
-            info.rules.decode(object.into_value(), Some(&old.object), operation)?;
-        params.report(&unknown, &mut warnings)?;
-        meta::keep_system_fields(&mut object, &old.object);
+        let Update { object, operation } = update;
+        let mut draft = info.rules.decode(object.into_value(), Some(&old.object), operation)?;
+        params.report(&draft.unknown, &mut warnings)?;
+        meta::keep_system_fields(&mut draft.object, &old.object);
         let attributes = Attributes::new(self, call, Verb::Update, Some(&old.object));
-        let (mut object, outcome) = self.admit(&attributes, object, &mut warnings)?;
-        if generation && differs_in_spec(&object, &old.object) {
-            object.set_meta("generation", old.object.generation() + 1);
+        let (mut draft, outcome) = self.admit(&attributes, draft, &mut warnings)?;
+        let new_generation = operation == Operation::Update
+            && update::is_new_generation(info.meta.generation, &draft.object, &old.object);
+        if new_generation {
+            draft.object.set_meta("generation", old.object.generation() + 1);
         }
-        self.validate(&attributes, &object, operation, &mut warnings)?;
+        self.validate(&attributes, &draft, operation, &mut warnings)?;
+        let object = draft.object;
         let done = |raw| Updated::Done(Answer::object(200, raw).warn(warnings));
         if object == old.object {
             return Ok(done(old.entry.value.clone()));
         }
+        let value = spliced(&object);
+        check_size(&value, old.entry.value.len())?;
         if params.dry_run {
             return Ok(done(object.to_json().into()));
         }
-        let ops = self.update_ops(call, old, &object, outcome);
+        let ops = self.update_ops(call, old, &object, value, outcome);
         match self.commit(ops).await? {
             Ok(committed) => Ok(done(first(committed))),
             Err(_) => Ok(Updated::Conflict),
@@ -239,7 +251,14 @@ impl ApiServer {
     }
 
     /// A put, or a deletion if the update removed what a deletion was waiting for.
-    fn update_ops(&self, call: &Call, old: &Stored, object: &Object, outcome: Outcome) -> Vec<Op> {
+    fn update_ops(
+        &self,
+        call: &Call,
+        old: &Stored,
+        object: &Object,
+        value: StoreValue,
+        outcome: Outcome,
+    ) -> Vec<Op> {
         let key = old.entry.key.clone();
         let expect = Expect::Revision(old.entry.revision);
         let ends = object.deletion_timestamp().is_some()
@@ -247,7 +266,7 @@ impl ApiServer {
             && super::delete::is_blocked(&call.info, &old.object)
             && super::delete::remaining_grace_seconds(object) == 0;
         if !ends {
-            let put = Op::Put { key, value: spliced(object), expect };
+            let put = Op::Put { key, value, expect };
             return std::iter::once(put).chain(outcome.ops).collect();
         }
         self.deletion_ops(call, old, object)
@@ -257,39 +276,40 @@ impl ApiServer {
     pub(super) fn admit(
         &self,
         attributes: &Attributes,
-        mut object: Object,
+        mut draft: Draft,
         warnings: &mut Vec<String>,
-    ) -> Result<(Object, Outcome), ApiError> {
+    ) -> Result<(Draft, Outcome), ApiError> {
         let mut outcome = Outcome::default();
-        admission::admit(attributes, &mut object, &mut outcome)?;
+        admission::admit(attributes, &mut draft.object, &mut outcome)?;
         warnings.append(&mut outcome.warnings);
-        let generated = attributes.verb == Verb::Create && has_generated_name(&object);
+        let generated = attributes.verb == Verb::Create && has_generated_name(&draft.object);
         // Defaults may follow from the name, and so from one that was just made.
         if outcome.changed || generated {
-            object = attributes.call.info.rules.redefault(object, attributes.old)?;
+            draft = attributes.call.info.rules.redefault(draft)?;
         }
-        Ok((object, outcome))
+        Ok((draft, outcome))
     }
 
     /// The kind's own rules, those of metadata, and validating admission.
     pub(super) fn validate(
         &self,
         attributes: &Attributes,
-        object: &Object,
+        draft: &Draft,
         operation: Operation,
         warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
         let info = &attributes.call.info;
+        let object = &draft.object;
         let mut errors = Errors::default();
         meta::validate(object, info, attributes.old, &mut errors);
         let mut errors = errors.into_vec();
-        let (more, texts) = info.rules.validate(object, attributes.old, operation)?;
-        errors.extend(more);
+        errors.extend(info.rules.validate(draft, operation));
         if !errors.is_empty() {
             return Err(ApiError::invalid(info, object.name(), errors));
         }
+        // Who writes a status did not choose the spec.
         if operation != Operation::UpdateStatus {
-            warnings.extend(texts);
+            warnings.extend(info.rules.warnings(draft));
         }
         admission::validate(attributes, object, warnings)
     }
@@ -331,6 +351,25 @@ pub(super) fn spliced(object: &Object) -> StoreValue {
     StoreValue { bytes: bytes.into(), splice_at: Some(offset) }
 }
 
+/// 413 for a value that is too large to store and larger than the stored one.
+fn check_size(value: &StoreValue, stored_bytes: usize) -> Result<(), ApiError> {
+    let bytes = value.bytes.len();
+    if bytes <= MAX_OBJECT_BYTES || bytes <= stored_bytes {
+        return Ok(());
+    }
+    let message = format!(
+        "Request entity too large: the object would have {bytes} bytes, limit is {MAX_OBJECT_BYTES}"
+    );
+    Err(ApiError::new(413, Reason::RequestEntityTooLarge, message))
+}
+
+/// An object from outside, whose system fields have the types that the pipeline reads.
+pub(super) fn body_object(body: Value) -> Result<Object, ApiError> {
+    let object = Object::from_value(body)?;
+    meta::check_types(&object)?;
+    Ok(object)
+}
+
 /// The bytes of a commit's first change.
 pub(super) fn first(committed: Committed) -> bytes::Bytes {
     committed.values.into_iter().next().unwrap_or_default()
@@ -369,11 +408,13 @@ fn check_namespace(call: &Call, object: &mut Object) -> Result<(), ApiError> {
         object.set_meta("namespace", call.namespace.clone());
         return Ok(());
     }
-    let message = if call.info.gvr.namespaced {
-        "the namespace of the provided object does not match the namespace sent on the request"
-    } else {
-        "a cluster-scoped object has no namespace"
-    };
+    if !call.info.gvr.namespaced {
+        // As upstream: a cluster-scoped object loses it.
+        object.meta_mut().remove("namespace");
+        return Ok(());
+    }
+    let message =
+        "the namespace of the provided object does not match the namespace sent on the request";
     Err(ApiError::bad_request(message))
 }
 
@@ -409,58 +450,4 @@ pub(super) fn check_uid(call: &Call, uid: &str, old: &Object) -> Result<(), ApiE
         old.uid()
     );
     Err(ApiError::conflict(&call.info.gvr, &call.name, why))
-}
-
-/// The main resource leaves `status` alone.
-fn main_of(call: &Call, old: &Stored, mut object: Object) -> Object {
-    if call.info.meta.status {
-        match old.object.get("status") {
-            Some(status) => object.set("status", status.clone()),
-            None => {
-                object.remove("status");
-            }
-        }
-    }
-    meta::keep_system_fields(&mut object, &old.object);
-    object
-}
-
-/// `/status` leaves everything else alone.
-fn status_of(old: &Stored, mut object: Object) -> Object {
-    meta::keep_all_but_status_fields(&mut object, &old.object);
-    let status = object.remove("status").filter(|status| !status.is_null());
-    let mut merged = old.object.clone();
-    *merged.meta_mut() = object.meta().clone();
-    match status {
-        Some(status) => merged.set("status", status),
-        None => {
-            merged.remove("status");
-        }
-    }
-    merged
-}
-
-/// `/finalize` of a Namespace writes `spec.finalizers` only.
-fn finalizers_of(old: &Stored, object: Object) -> Object {
-    let finalizers = object.at(&["spec", "finalizers"]).cloned();
-    let mut merged = old.object.clone();
-    let spec =
-        merged.fields_mut().entry("spec").or_insert_with(|| Value::Object(Default::default()));
-    if let Some(spec) = spec.as_object_mut() {
-        match finalizers {
-            Some(finalizers) => spec.insert("finalizers".into(), finalizers),
-            None => spec.remove("finalizers"),
-        };
-    }
-    merged
-}
-
-/// Whether anything but metadata and status differs.
-fn differs_in_spec(new: &Object, old: &Object) -> bool {
-    let rest = |object: &Object| -> Vec<(String, Value)> {
-        let fields = object.fields().iter();
-        let spec = fields.filter(|(field, _)| !matches!(field.as_str(), "metadata" | "status"));
-        spec.map(|(field, value)| (field.clone(), value.clone())).collect()
-    };
-    rest(new) != rest(old)
 }

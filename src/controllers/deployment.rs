@@ -245,7 +245,8 @@ impl Work<'_> {
         }
         let mut changed = self.deployment.clone();
         changed.metadata.annotations.get_or_insert_default().insert(REVISION.into(), revision);
-        plan.update(&changed);
+        // Annotations count for the generation, but not those that are written with the status.
+        plan.update_status(&changed);
         true
     }
 

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use wasmfleet::api::registry::Registry;
 use wasmfleet::apiserver::artifacts::Artifacts;
 use wasmfleet::apiserver::nodes::Tunnels;
+use wasmfleet::apiserver::pki::Pki;
 use wasmfleet::apiserver::{ApiServer, Body, Options, Parts, User, http as door};
 use wasmfleet::base::clock::VirtualClock;
 use wasmfleet::base::ids::Ids;
@@ -57,6 +58,21 @@ impl Cluster {
         options: Options,
         artifacts: Option<Arc<Artifacts>>,
     ) -> Cluster {
+        Cluster::assemble(store, options, artifacts, None).await
+    }
+
+    /// With a CA, so that machines may join.
+    pub async fn with_pki(pki: Arc<Pki>) -> Cluster {
+        let store = Arc::new(MemoryStore::default());
+        Cluster::assemble(store, Options::default(), None, Some(pki)).await
+    }
+
+    async fn assemble(
+        store: SharedStore,
+        options: Options,
+        artifacts: Option<Arc<Artifacts>>,
+        pki: Option<Arc<Pki>>,
+    ) -> Cluster {
         let nodes = Arc::new(Tunnels::default());
         let start = "2026-01-01T00:00:00Z".parse().unwrap();
         let server = ApiServer::new(Parts {
@@ -66,7 +82,7 @@ impl Cluster {
             ids: Arc::new(Ids::seeded(1)),
             artifacts,
             nodes: nodes.clone(),
-            pki: None,
+            pki,
             options,
         });
         server.bootstrap(None).await.unwrap();

@@ -54,8 +54,9 @@ fn info(registry: &Registry, object: &Value) -> std::sync::Arc<KindInfo> {
 /// The stored form of an object that a user created.
 fn stored(info: &KindInfo, object: Value) -> Object {
     let status = object.get("status").cloned();
-    let (mut object, unknown) = info.rules.decode(object, None, Operation::Create).unwrap();
-    assert_eq!(unknown, Vec::<String>::new());
+    let draft = info.rules.decode(object, None, Operation::Create).unwrap();
+    assert_eq!(draft.unknown, Vec::<String>::new());
+    let mut object = draft.object;
     if let Some(status) = status {
         object.set("status", status);
     }
@@ -80,18 +81,19 @@ fn run(registry: &Registry, case: Case) -> String {
         (Some(_), false) => Operation::Update,
         (Some(_), true) => Operation::UpdateStatus,
     };
-    let (object, unknown) = info.rules.decode(case.object, old.as_ref(), operation).unwrap();
-    assert_eq!(unknown, Vec::<String>::new(), "{}", case.name);
-    let again = info.rules.redefault(object.clone(), old.as_ref()).unwrap();
-    assert_eq!(again, object, "{}: the defaults are not idempotent", case.name);
-    let (errors, warnings) = info.rules.validate(&object, old.as_ref(), operation).unwrap();
+    let draft = info.rules.decode(case.object, old.as_ref(), operation).unwrap();
+    assert_eq!(draft.unknown, Vec::<String>::new(), "{}", case.name);
+    let again = info.rules.redefault(draft.clone()).unwrap().object;
+    assert_eq!(again, draft.object, "{}: the defaults are not idempotent", case.name);
+    let errors = info.rules.validate(&draft, operation);
+    let warnings = info.rules.warnings(&draft);
     text.extend(errors.iter().map(|error| format!("error: {error}\n")));
     text.extend(warnings.iter().map(|warning| format!("warning: {warning}\n")));
     if errors.is_empty() && warnings.is_empty() {
         text += "fine\n";
     }
     if case.show == Some(Show::Object) {
-        text += &serde_yaml::to_string(&object.into_value()).unwrap();
+        text += &serde_yaml::to_string(&draft.object.into_value()).unwrap();
     }
     text
 }
@@ -212,11 +214,13 @@ fn empty_objects_are_answered() {
                 object.as_object_mut().unwrap().remove("spec");
                 object.as_object_mut().unwrap().remove("status");
             }
-            let old = info.rules.decode(object.clone(), None, Operation::Create).unwrap().0;
-            info.rules.validate(&old, None, Operation::Create).unwrap();
+            let old = info.rules.decode(object.clone(), None, Operation::Create).unwrap();
+            info.rules.validate(&old, Operation::Create);
+            info.rules.warnings(&old);
             for operation in [Operation::Update, Operation::UpdateStatus] {
-                let new = info.rules.decode(object.clone(), Some(&old), operation).unwrap().0;
-                info.rules.validate(&new, Some(&old), operation).unwrap();
+                let old = Some(&old.object);
+                let new = info.rules.decode(object.clone(), old, operation).unwrap();
+                info.rules.validate(&new, operation);
             }
         }
     }

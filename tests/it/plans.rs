@@ -339,7 +339,7 @@ fn a_rollback_gives_the_old_set_a_new_revision() {
         "deployment-controller",
         "default/web",
         r#"
-        update deployments.apps default/web {"metadata":{"annotations":{"deployment.kubernetes.io/revision":"3"}}}
+        update deployments.apps default/web status {"metadata":{"annotations":{"deployment.kubernetes.io/revision":"3"}}}
         update replicasets.apps default/web-h1 {"metadata":{"annotations":{"deployment.kubernetes.io/revision":"3","deployment.kubernetes.io/revision-history":"1"}}}
         "#,
     );

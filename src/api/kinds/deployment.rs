@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::workload::{self, Counters};
 use super::{checks, labels, pod_template};
 use crate::api::field::{Errors, Path};
-use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
+use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
 const RECREATE: &str = "Recreate";
@@ -25,7 +25,7 @@ impl Kind for Deployment {
         categories: &["all"],
         status: true,
         scale: true,
-        generation: true,
+        generation: Generation::SpecAndAnnotations,
         ..DEFAULT_META
     };
 

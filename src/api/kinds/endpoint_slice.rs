@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::checks;
 use crate::api::field::{Errors, Path};
 use crate::api::names;
-use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
+use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
 const ADDRESS_TYPES: &[&str] = &["FQDN", "IPv4", "IPv6"];
@@ -21,7 +21,8 @@ const MAX_PORTS: usize = 20_000;
 const MAX_SHOWN: usize = 3;
 
 impl Kind for EndpointSlice {
-    const META: KindMeta = KindMeta { singular: "endpointslice", generation: true, ..DEFAULT_META };
+    const META: KindMeta =
+        KindMeta { singular: "endpointslice", generation: Generation::Spec, ..DEFAULT_META };
 
     fn set_defaults(&mut self, _old: Option<&Self>) {
         for port in self.ports.iter_mut().flatten() {

@@ -1,6 +1,6 @@
 //! Node (core/v1).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeStatus, Taint};
@@ -20,6 +20,7 @@ impl Kind for Node {
         singular: "node",
         short_names: &["no"],
         status: true,
+        status_on_create: true,
         selectable: &["spec.unschedulable"],
         ..DEFAULT_META
     };
@@ -43,9 +44,10 @@ impl Kind for Node {
         validate_taints(errors, &metadata.child("taints"), taints);
         let cidrs = spec.pod_cidrs.as_deref().unwrap_or_default();
         let path = spec_path.child("podCIDRs");
+        let mut seen = HashSet::new();
         for (i, cidr) in cidrs.iter().enumerate() {
             checks::cidr(errors, &path.index(i), cidr);
-            if cidrs[..i].contains(cidr) {
+            if !seen.insert(cidr) {
                 errors.duplicate(&path.index(i), cidr);
             }
         }
@@ -78,8 +80,9 @@ impl Kind for Node {
         let path = status.child("addresses");
         let addresses = self.status.as_ref().and_then(|s| s.addresses.as_deref());
         let addresses = addresses.unwrap_or_default();
+        let mut seen = HashSet::new();
         for (i, address) in addresses.iter().enumerate() {
-            if addresses[..i].contains(address) {
+            if !seen.insert((&address.type_, &address.address)) {
                 errors.duplicate(&path.index(i), address);
             }
         }
@@ -165,14 +168,14 @@ fn address(status: &NodeStatus, kind: &str) -> String {
 /// Taints are unique by key and effect.
 fn validate_taints(errors: &mut Errors, path: &Path, taints: &[Taint]) {
     const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
+    let mut seen = HashSet::new();
     for (i, taint) in taints.iter().enumerate() {
         let path = path.index(i);
         labels::validate_label_key(errors, &path.child("key"), &taint.key);
         let value = taint.value.as_deref().unwrap_or_default();
         names::report(errors, &path.child("value"), value, names::is_label_value(value));
         checks::one_of(errors, &path.child("effect"), &taint.effect, EFFECTS);
-        let same = |other: &Taint| other.key == taint.key && other.effect == taint.effect;
-        if taints[..i].iter().any(same) {
+        if !seen.insert((&taint.key, &taint.effect)) {
             errors.duplicate(&path, taint);
         }
     }

@@ -1,6 +1,8 @@
 //! Pod (core/v1): metadata, the rules of change, and what selectors see. The spec's defaults,
 //! policy, validation and the table's row have files of their own.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
 use serde_json::Value;
@@ -8,7 +10,7 @@ use serde_json::Value;
 use super::{checks, pod_columns, pod_defaults, pod_fields};
 use super::{pod_update, pod_validation, pod_warnings, resources};
 use crate::api::field::{Errors, Path};
-use crate::api::resource::{DEFAULT_META, Kind, KindMeta, Subresource};
+use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta, Subresource};
 use crate::api::table::Column;
 
 const fn core_subresource(
@@ -36,7 +38,7 @@ impl Kind for Pod {
             },
             core_subresource("log", "Pod", &["get"]),
         ],
-        generation: true,
+        generation: Generation::Spec,
         delete_returns_object: true,
         selectable: &[
             "spec.nodeName",
@@ -180,12 +182,14 @@ fn validate_transitions(
         return;
     }
     let ended = |c: &ContainerStatus| c.state.as_ref().and_then(|s| s.terminated.clone());
+    let alive: HashSet<&str> =
+        new.iter().filter(|n| ended(n).is_none()).map(|n| n.name.as_str()).collect();
     for (i, old) in old.iter().enumerate() {
         let Some(terminated) = ended(old) else { continue };
         if terminated.exit_code != 0 && policy == "OnFailure" {
             continue;
         }
-        if new.iter().any(|n| n.name == old.name && ended(n).is_none()) {
+        if alive.contains(old.name.as_str()) {
             let detail = "may not be transitioned to non-terminated state";
             errors.forbidden(&path.index(i).child("state"), detail);
         }

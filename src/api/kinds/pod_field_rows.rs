@@ -36,9 +36,9 @@ pub const POD_SPEC: &[Row] = &[
     honoured("nodeSelector"),
     warned("os", "Wasm runs on nodes of every operating system; this has no effect"),
     refused("overhead", "may only be set by a RuntimeClass, which is not supported"),
-    harmless("preemptionPolicy", "accepted with the priority"),
-    harmless("priority", "accepted; set from the priority class"),
-    harmless("priorityClassName", "accepted with the priority"),
+    harmless("preemptionPolicy", "told with the priority, if there is one"),
+    honoured("priority"),
+    honoured("priorityClassName"),
     warned("readinessGates", "conditions of others are not waited for yet"),
     refused("resourceClaims", NO_CLAIMS),
     refused("resources", "resources of a whole pod are not supported; set those of containers")

@@ -12,7 +12,7 @@ use super::pod_field_rows::POD_SPEC;
 use crate::api::field::{Errors, Path};
 
 /// Most warnings that one spec may raise; each becomes a header line.
-const MAX_WARNINGS: usize = 32;
+pub const MAX_WARNINGS: usize = 32;
 
 /// What happens to a field that is set.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,8 @@
 //! What may change in the spec of a Pod that exists: images, additions of tolerations, a shorter
 //! deadline, and little else.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::core::v1::{Container, PodSpec, Toleration};
 use serde_json::{Map, Value};
 
@@ -70,11 +72,11 @@ fn validate_deadline(errors: &mut Errors, path: &Path, new: &PodSpec, old: &PodS
 
 /// Every old toleration is still there; its seconds may differ.
 fn only_adds(new: &[Toleration], old: &[Toleration]) -> bool {
-    let same = |new: &Toleration, old: &Toleration| {
-        let toleration_seconds = new.toleration_seconds;
-        *new == Toleration { toleration_seconds, ..old.clone() }
-    };
-    old.iter().all(|old| new.iter().any(|new| same(new, old)))
+    fn identity(of: &Toleration) -> [Option<&str>; 4] {
+        [&of.key, &of.operator, &of.value, &of.effect].map(|field| field.as_deref())
+    }
+    let new: HashSet<_> = new.iter().map(identity).collect();
+    old.iter().all(|old| new.contains(&identity(old)))
 }
 
 fn copy_images(new: &mut [Container], old: &[Container]) {

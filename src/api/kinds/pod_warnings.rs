@@ -1,9 +1,12 @@
 //! What a user is told about a pod spec that is accepted: fields without effect, and definitions
 //! that hide each other (k8s.io/kubernetes/pkg/api/pod/warnings.go).
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
-use super::pod_fields;
+use super::pod_fields::{self, MAX_WARNINGS};
 use crate::api::field::{Errors, Path};
 
 pub fn warnings(spec: &PodSpec, path: &Path) -> Vec<String> {
@@ -17,15 +20,30 @@ pub fn warnings(spec: &PodSpec, path: &Path) -> Vec<String> {
         }
     }
     duplicate_ports(spec, path, &mut warnings);
+    preemption(spec, path, &mut warnings);
     warnings
+}
+
+/// A priority puts a pod in front of others that wait, which is half of what it promises.
+fn preemption(spec: &PodSpec, path: &Path, warnings: &mut Vec<String>) {
+    let class = spec.priority_class_name.as_deref().unwrap_or_default();
+    let has_priority = spec.priority.unwrap_or_default() != 0 || !class.is_empty();
+    if has_priority && spec.preemption_policy.as_deref() != Some("Never") {
+        let path = path.child("priorityClassName");
+        warnings.push(format!("{path}: no running pod of lower priority is preempted yet"));
+    }
 }
 
 /// Of two variables of one name the later one counts.
 fn hidden_variables(container: &Container, path: &Path, warnings: &mut Vec<String>) {
-    let env = container.env.as_deref().unwrap_or_default();
-    for (i, variable) in env.iter().enumerate() {
-        if env[..i].iter().any(|earlier| earlier.name == variable.name) {
-            let (path, name) = (path.child("env"), &variable.name);
+    let mut seen = HashSet::new();
+    for (i, variable) in container.env.iter().flatten().enumerate() {
+        if warnings.len() >= MAX_WARNINGS {
+            return;
+        }
+        let name = &variable.name;
+        if !seen.insert(name) {
+            let path = path.child("env");
             warnings.push(format!(
                 "{}: hides previous definition of {name:?}, which may be dropped when using apply",
                 path.index(i)
@@ -37,18 +55,24 @@ fn hidden_variables(container: &Container, path: &Path, warnings: &mut Vec<Strin
 /// The containers of a pod share its address, so that a port can be served only once.
 fn duplicate_ports(spec: &PodSpec, path: &Path, warnings: &mut Vec<String>) {
     let containers = path.child("containers");
-    let mut seen: Vec<(i32, &str, String)> = Vec::new();
+    let mut seen: HashMap<(i32, &str), (usize, usize)> = HashMap::new();
     for (i, container) in spec.containers.iter().enumerate() {
         let path = containers.index(i);
         for (j, port) in container.ports.iter().flatten().enumerate() {
             let (number, protocol) =
                 (port.container_port, port.protocol.as_deref().unwrap_or("TCP"));
-            let here = path.child("ports").index(j).to_string();
-            match seen.iter().find(|(n, p, _)| *n == number && *p == protocol) {
-                Some((_, _, first)) => {
+            if warnings.len() >= MAX_WARNINGS {
+                return;
+            }
+            match seen.entry((number, protocol)) {
+                Entry::Vacant(place) => _ = place.insert((i, j)),
+                Entry::Occupied(first) => {
+                    let (i, first) = *first.get();
+                    let (at, ports) = (containers.index(i), path.child("ports"));
+                    let first = at.child("ports").index(first).to_string();
+                    let here = ports.index(j);
                     warnings.push(format!("{here}: duplicate port definition with {first}"));
                 }
-                None => seen.push((number, protocol, here)),
             }
         }
     }

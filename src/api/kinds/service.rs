@@ -1,8 +1,11 @@
 //! Service (core/v1): metadata, defaults and printing. What a spec may hold is in
 //! [`super::service_validation`].
 //!
-//! Cluster IPs and node ports are given out by the API server, which alone knows what is taken;
-//! here they are only kept across updates and dropped when the type no longer has them.
+//! Cluster IPs are given out by the API server, which alone knows what is taken. Node ports are
+//! given out by nobody yet: only those that the user asks for are stored, and nothing listens on
+//! them. Here both are only kept across updates, and dropped when the type no longer has them.
+
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -190,7 +193,8 @@ fn drop_what_the_type_lost(new: &mut ServiceSpec, old: &ServiceSpec) {
         }
     }
     if has_node_ports(old) && !has_node_ports(new) {
-        let old_ports: Vec<Option<i32>> = old.ports.iter().flatten().map(|p| p.node_port).collect();
+        let old_ports = old.ports.iter().flatten();
+        let old_ports: HashSet<Option<i32>> = old_ports.map(|p| p.node_port).collect();
         let ports = new.ports.iter_mut().flatten();
         for port in ports.filter(|p| old_ports.contains(&p.node_port)) {
             port.node_port = None;
@@ -224,14 +228,13 @@ fn keep_what_was_given(new: &mut ServiceSpec, old: &ServiceSpec) {
         }
     }
     if has_node_ports(new) && has_node_ports(old) {
-        let old_ports = old.ports.as_deref().unwrap_or_default();
+        fn identity(of: &ServicePort) -> (i32, &str) {
+            (of.port, of.protocol.as_deref().unwrap_or("TCP"))
+        }
+        let old_ports = old.ports.iter().flatten();
+        let given: HashMap<_, _> = old_ports.map(|p| (identity(p), p.node_port)).collect();
         for port in new.ports.iter_mut().flatten().filter(|p| p.node_port.unwrap_or(0) == 0) {
-            let same = |o: &&ServicePort| {
-                o.port == port.port
-                    && o.protocol.as_deref().unwrap_or("TCP")
-                        == port.protocol.as_deref().unwrap_or("TCP")
-            };
-            port.node_port = old_ports.iter().find(same).and_then(|o| o.node_port);
+            port.node_port = given.get(&identity(port)).copied().flatten();
         }
     }
 }

@@ -92,10 +92,6 @@ pub fn warnings(spec: &ServiceSpec) -> Vec<String> {
         "spec.sessionAffinity: each node agent of a machine remembers clients by itself",
     );
     warn(
-        is(&spec.internal_traffic_policy, "Local"),
-        "spec.internalTrafficPolicy: endpoints on other nodes are used too",
-    );
-    warn(
         is(&spec.external_traffic_policy, "Local"),
         "spec.externalTrafficPolicy: node ports are not served yet",
     );

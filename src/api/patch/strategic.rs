@@ -6,6 +6,8 @@
 //! does not know merge as maps and replace as lists; that they are unknown is for the decoder to
 //! notice.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::super::typegraph::{FieldType, MergeRule, TypeId, graph};
@@ -160,7 +162,8 @@ fn apply_retain_keys(
     let Some(directive) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let bad = || PatchError::malformed(BAD_RETAIN_KEYS);
     let retained = directive.as_array().ok_or_else(bad)?;
-    let retains = |key: &str| retained.iter().any(|item| item.as_str() == Some(key));
+    let retained: HashSet<&str> = retained.iter().filter_map(Value::as_str).collect();
+    let retains = |key: &str| retained.contains(key);
     let all_listed =
         patch.iter().all(|(key, value)| value.is_null() || is_directive(key) || retains(key));
     if !all_listed {

@@ -6,6 +6,7 @@
 
 use std::net::Ipv4Addr;
 use std::str::FromStr;
+use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
@@ -16,10 +17,11 @@ use crate::apiserver::service::{read_error, timestamp};
 use crate::apiserver::write::spliced;
 use crate::store::{Expect, Key, Op};
 
-/// How many random addresses are tried before the range is searched from end to end.
+/// How many random addresses are tried before the range is searched in order.
 const RANDOM_TRIES: u32 = 16;
-/// Ranges larger than this many addresses are not searched to the end.
-const MAX_SEARCHED_ADDRESSES: u64 = 1 << 20;
+/// How many addresses one request looks at in order; the next request goes on where it ended, so
+/// that a large range that is nearly full costs each of them little.
+const MAX_SEARCHED_ADDRESSES: u64 = 1 << 14;
 
 /// A range of IPv4 addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,9 +172,8 @@ fn is_taken(attributes: &Attributes, address: Ipv4Addr) -> Result<bool, ApiError
 /// A free address; another write may still take it, which is a conflict of the commit then.
 fn free_address(attributes: &Attributes) -> Result<Ipv4Addr, ApiError> {
     let range = attributes.server.options.service_cidr;
-    let usable = range.usable();
     // The first one is kept for the Service `kubernetes`.
-    let choices = usable - 1;
+    let choices = range.usable() - 1;
     let random = || range.address(1 + attributes.server.ids.below(choices));
     for _ in 0..RANDOM_TRIES {
         let address = random();
@@ -180,13 +181,22 @@ fn free_address(attributes: &Attributes) -> Result<Ipv4Addr, ApiError> {
             return Ok(address);
         }
     }
-    for index in 1..usable.min(MAX_SEARCHED_ADDRESSES) {
-        let address = range.address(index);
+    let searched = choices.min(MAX_SEARCHED_ADDRESSES);
+    // Only a hint: two requests that begin at the same place find the same address at worst, and
+    // one of their commits fails.
+    let begin = attributes.server.next_service_ip.fetch_add(searched, Ordering::Relaxed);
+    for offset in 0..searched {
+        let address = range.address(1 + begin.wrapping_add(offset) % choices);
         if !is_taken(attributes, address)? {
             return Ok(address);
         }
     }
-    Err(ApiError::internal(format!("failed to allocate a serviceIP: range {range} is full")))
+    if searched == choices {
+        let message = format!("failed to allocate a serviceIP: range {range} is full");
+        return Err(ApiError::internal(message));
+    }
+    let message = format!("failed to allocate a serviceIP: range {range} is nearly full");
+    Err(ApiError::unavailable(message))
 }
 
 fn check_given(

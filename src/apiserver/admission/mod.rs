@@ -5,6 +5,8 @@ pub mod artifact;
 pub mod cluster_ip;
 pub mod default_tolerations;
 pub mod namespace_lifecycle;
+pub mod node_restriction;
+pub mod priority;
 pub mod service_account;
 
 use super::service::{ApiServer, Call};
@@ -60,6 +62,8 @@ pub trait Admitter: Sync {
 const ADMITTERS: &[&dyn Admitter] = &[
     &namespace_lifecycle::NamespaceLifecycle,
     &service_account::ServiceAccount,
+    &node_restriction::NodeRestriction,
+    &priority::Priority,
     &default_tolerations::DefaultTolerations,
     &cluster_ip::ClusterIp,
     &artifact::LinkCheck,

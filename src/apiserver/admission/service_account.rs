@@ -1,12 +1,19 @@
-//! Every Pod runs as a service account: `default` unless it names one. A Pod without pull secrets
-//! gets the account's. No token is mounted.
+//! Every Pod runs as a service account that exists: `default` unless it names one. A Pod without
+//! pull secrets gets the account's. No token is mounted.
+//!
+//! A namespace is created together with its `default` account, so that Pods can be created in it at
+//! once; should the account be deleted, its controller makes it anew.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Admitter, Attributes, Outcome, Verb};
 use crate::api::{ApiError, Object, Raw};
-use crate::apiserver::service::read_error;
-use crate::store::Key;
+use crate::apiserver::service::{read_error, timestamp};
+use crate::apiserver::write::spliced;
+use crate::store::{Expect, Key, Op};
+
+/// The account of Pods that name none.
+const DEFAULT: &str = "default";
 
 pub struct ServiceAccount;
 
@@ -17,29 +24,69 @@ impl Admitter for ServiceAccount {
         object: &mut Object,
         outcome: &mut Outcome,
     ) -> Result<(), ApiError> {
-        if attributes.verb != Verb::Create || !attributes.is("", "pods") {
+        if attributes.verb != Verb::Create {
             return Ok(());
         }
-        let Some(spec) = object.fields_mut().get_mut("spec").and_then(Value::as_object_mut) else {
-            return Ok(());
-        };
-        let named = |field: &str| spec.get(field).and_then(Value::as_str).unwrap_or_default();
-        let account = match (named("serviceAccountName"), named("serviceAccount")) {
-            ("", "") => "default".to_string(),
-            ("", old_name) => old_name.to_string(),
-            (name, _) => name.to_string(),
-        };
-        let key = Key::new(&["", "serviceaccounts", &attributes.call.namespace, &account]);
-        if spec.get("imagePullSecrets").and_then(Value::as_array).is_none_or(Vec::is_empty)
-            && let Some(entry) = attributes.server.store.get(&key).map_err(read_error)?
-            && let Some(secrets) = Raw(entry.value).object()?.at(&["imagePullSecrets"])
-        {
-            spec.insert("imagePullSecrets".into(), secrets.clone());
+        if attributes.is("", "namespaces") {
+            outcome.ops.extend(default_account(attributes, object.name())?);
+        } else if attributes.is("", "pods") {
+            set_account(attributes, object)?;
+            outcome.changed = true;
         }
-        // The old name of the field is kept in step, as upstream does.
-        spec.insert("serviceAccountName".into(), account.clone().into());
-        spec.insert("serviceAccount".into(), account.into());
-        outcome.changed = true;
         Ok(())
     }
+}
+
+fn key(namespace: &str, name: &str) -> Key {
+    Key::new(&["", "serviceaccounts", namespace, name])
+}
+
+/// Creates a new namespace's account, unless something left one there.
+fn default_account(attributes: &Attributes, namespace: &str) -> Result<Option<Op>, ApiError> {
+    let server = attributes.server;
+    let key = key(namespace, DEFAULT);
+    if server.store.get(&key).map_err(read_error)?.is_some() {
+        return Ok(None);
+    }
+    let account = Object::from_value(json!({
+        "kind": "ServiceAccount",
+        "apiVersion": "v1",
+        "metadata": {
+            "name": DEFAULT,
+            "namespace": namespace,
+            "uid": server.ids.uid(),
+            "creationTimestamp": timestamp(server.clock.now()),
+        },
+    }))?;
+    Ok(Some(Op::Put { key, value: spliced(&account), expect: Expect::Absent }))
+}
+
+fn set_account(attributes: &Attributes, object: &mut Object) -> Result<(), ApiError> {
+    let call = attributes.call;
+    let Some(spec) = object.fields_mut().get_mut("spec").and_then(Value::as_object_mut) else {
+        return Ok(());
+    };
+    let named = |field: &str| spec.get(field).and_then(Value::as_str).unwrap_or_default();
+    let account = match (named("serviceAccountName"), named("serviceAccount")) {
+        ("", "") => DEFAULT.to_string(),
+        ("", old_name) => old_name.to_string(),
+        (name, _) => name.to_string(),
+    };
+    let entry = attributes.server.store.get(&key(&call.namespace, &account)).map_err(read_error)?;
+    let Some(entry) = entry else {
+        let why = format!(
+            "error looking up service account {}/{account}: serviceaccount {account:?} not found",
+            call.namespace
+        );
+        return Err(ApiError::forbidden(&call.info.gvr, &call.name, why));
+    };
+    if spec.get("imagePullSecrets").and_then(Value::as_array).is_none_or(Vec::is_empty)
+        && let Some(secrets) = Raw(entry.value).object()?.at(&["imagePullSecrets"])
+    {
+        spec.insert("imagePullSecrets".into(), secrets.clone());
+    }
+    // The old name of the field is kept in step, as upstream does.
+    spec.insert("serviceAccountName".into(), account.clone().into());
+    spec.insert("serviceAccount".into(), account.into());
+    Ok(())
 }

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::super::service::{Answer, ApiServer, Call, timestamp};
-use super::super::write::{MAX_UPDATE_ATTEMPTS, Update, Updated, WriteParams, check_uid};
+use super::super::write::{
+    MAX_UPDATE_ATTEMPTS, Update, Updated, WriteParams, body_object, check_uid,
+};
 use super::eviction::created;
 use crate::api::field::{Errors, Path};
 use crate::api::resource::Operation;
@@ -17,7 +19,7 @@ impl ApiServer {
         params: &WriteParams,
     ) -> Result<Answer, ApiError> {
         self.authorize(call, "create")?;
-        let binding = Object::from_value(body)?;
+        let binding = body_object(body)?;
         if !matches!(binding.kind(), "" | "Binding") {
             let message = format!("expected a Binding, not a {}", binding.kind());
             return Err(ApiError::bad_request(message));
@@ -43,8 +45,7 @@ impl ApiServer {
             let old = self.stored(call)?;
             check_uid(call, binding.uid(), &old.object)?;
             let object = self.bound(call, &old.object, &node, &binding)?;
-            let operation = Operation::UpdateStatus;
-            let update = Update { object, operation, generation: false };
+            let update = Update { object, operation: Operation::UpdateStatus };
             match self.store_update(call, &old, update, params).await? {
                 Updated::Done(_) => return Ok(created()),
                 Updated::Conflict => {}

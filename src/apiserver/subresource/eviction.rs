@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::super::options;
 use super::super::service::{Answer, ApiServer, Call};
-use super::super::write::WriteParams;
-use crate::api::{ApiError, Object};
+use super::super::write::{WriteParams, body_object};
+use crate::api::ApiError;
 
 impl ApiServer {
     pub(super) async fn evict(
@@ -16,7 +16,7 @@ impl ApiServer {
         params: &WriteParams,
     ) -> Result<Answer, ApiError> {
         self.authorize(call, "create")?;
-        let eviction = Object::from_value(body)?;
+        let eviction = body_object(body)?;
         if !matches!(eviction.kind(), "" | "Eviction") {
             let message = format!("expected an Eviction, not a {}", eviction.kind());
             return Err(ApiError::bad_request(message));

@@ -11,11 +11,15 @@ use super::super::Body;
 use super::super::request::Query;
 use super::super::service::{ApiServer, Call};
 use super::super::stream::StreamBody;
-use crate::api::error::Reason;
+use crate::api::error::{Cause, Reason};
+use crate::api::field::{Errors, Path};
 use crate::api::{ApiError, Object};
 
-/// Options that are numbers, passed to the node if they are there.
-const NUMBERS: &[&str] = &["tailLines", "sinceSeconds", "limitBytes"];
+/// Options that are numbers, passed to the node if they are there, and the least each may be
+/// (ValidatePodLogOptions in k8s.io/kubernetes/pkg/apis/core/validation).
+const NUMBERS: &[(&str, i64)] = &[("tailLines", 0), ("sinceSeconds", 1), ("limitBytes", 1)];
+/// Values of `stream`.
+const STREAMS: &[&str] = &["All", "Stderr", "Stdout"];
 /// Options that are yes or no.
 const FLAGS: &[&str] = &["follow", "previous", "timestamps"];
 /// The most of a node's error text that is passed on.
@@ -35,7 +39,7 @@ impl ApiServer {
             let message = format!("pod {} does not have a host assigned", call.name);
             return Err(ApiError::bad_request(message));
         }
-        let options = node_query(query)?;
+        let options = node_query(query, &call.name)?;
         let uri = format!("/logs/{}/{}/{container}{options}", call.namespace, call.name);
         let request = Request::get(uri)
             .body(Full::new(Bytes::new()))
@@ -94,12 +98,19 @@ fn container_of<'a>(pod: &'a Object, asked: &str) -> Result<&'a str, ApiError> {
 }
 
 /// The checked options, as the node agent takes them.
-fn node_query(query: &Query) -> Result<String, ApiError> {
+fn node_query(query: &Query, pod: &str) -> Result<String, ApiError> {
     let mut pairs = Vec::new();
-    for key in NUMBERS {
-        if let Some(number) = query.number(key)? {
-            pairs.push(format!("{key}={number}"));
+    let mut errors = Errors::default();
+    for (key, least) in NUMBERS {
+        let Some(number) = number(query, key)? else { continue };
+        if number < *least {
+            let detail = match least {
+                0 => "must be greater than or equal to 0",
+                _ => "must be greater than 0",
+            };
+            errors.invalid(&Path::new(key), number, detail);
         }
+        pairs.push(format!("{key}={number}"));
     }
     for key in FLAGS.iter().filter(|key| query.flag(key)) {
         pairs.push(format!("{key}=true"));
@@ -109,17 +120,85 @@ fn node_query(query: &Query) -> Result<String, ApiError> {
         let time: jiff::Timestamp = since.parse().map_err(|_| {
             ApiError::bad_request(format!("sinceTime is no RFC 3339 time: {since:?}"))
         })?;
-        if query.number("sinceSeconds")?.is_some() {
-            let message = "at most one of sinceTime or sinceSeconds may be specified";
-            return Err(ApiError::new(422, Reason::Invalid, message));
+        if !query.get("sinceSeconds").is_empty() {
+            let detail = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+            errors.forbidden(&Path::ROOT, detail);
         }
         // A time in UTC has no character that a query would need escaped.
         pairs.push(format!("sinceTime={time}"));
+    }
+    let stream = query.get("stream");
+    if !stream.is_empty() {
+        if !STREAMS.contains(&stream) {
+            errors.not_supported(&Path::new("stream"), stream, STREAMS);
+        } else if stream != "All" && !query.get("tailLines").is_empty() {
+            let detail = "`tailLines` and specific `stream` are mutually exclusive for now";
+            errors.forbidden(&Path::ROOT, detail);
+        }
+        pairs.push(format!("stream={stream}"));
     }
     if query.flag("insecureSkipTLSVerifyBackend") {
         let message = "insecureSkipTLSVerifyBackend is not supported: nodes are reached through \
                        their own tunnel, which is always verified";
         return Err(ApiError::bad_request(message));
     }
+    if !errors.is_empty() {
+        return Err(invalid(pod, errors));
+    }
     Ok(if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) })
+}
+
+/// As a Go client writes it; upstream decodes options before it validates them.
+fn number(query: &Query, key: &str) -> Result<Option<i64>, ApiError> {
+    match query.get(key) {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| {
+            ApiError::bad_request(format!("the query parameter {key} is no number: {text:?}"))
+        }),
+    }
+}
+
+/// PodLogOptions are no kind of the registry.
+fn invalid(pod: &str, errors: Errors) -> ApiError {
+    let errors = errors.into_vec();
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let list = if let [one] = &texts[..] { one.clone() } else { format!("[{}]", texts.join(", ")) };
+    let message = format!("PodLogOptions {pod:?} is invalid: {list}");
+    let mut error = ApiError::new(422, Reason::Invalid, message);
+    for one in errors {
+        let reason = one.kind.reason().into();
+        error = error.cause(Cause { reason, message: one.body(), field: one.field });
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_checked_before_a_node_is_asked() {
+        let ask = |query: &str| node_query(&Query::parse(query).unwrap(), "p");
+        assert_eq!(ask("").unwrap(), "");
+        let all = "tailLines=0&sinceSeconds=5&follow=1&previous=False&stream=All&pretty=true";
+        assert_eq!(ask(all).unwrap(), "?tailLines=0&sinceSeconds=5&follow=true&stream=All");
+        assert_eq!(ask("stream=Stderr").unwrap(), "?stream=Stderr");
+        for bad in [
+            "sinceSeconds=0",
+            "limitBytes=0",
+            "tailLines=-1",
+            "stream=stdout",
+            "stream=Stdout&tailLines=3",
+            "sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z",
+        ] {
+            assert_eq!(ask(bad).unwrap_err().code, 422, "{bad}");
+        }
+        assert_eq!(
+            ask("limitBytes=0").unwrap_err().message,
+            "PodLogOptions \"p\" is invalid: limitBytes: Invalid value: 0: must be greater than 0"
+        );
+        for bad in ["tailLines=x", "sinceTime=yesterday"] {
+            assert_eq!(ask(bad).unwrap_err().code, 400, "{bad}");
+        }
+    }
 }

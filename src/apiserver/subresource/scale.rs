@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::super::patch::{self, Patch};
 use super::super::service::{Answer, ApiServer, Call, Stored};
-use super::super::write::{MAX_UPDATE_ATTEMPTS, Update, Updated, WriteParams, check_uid};
+use super::super::write::{
+    MAX_UPDATE_ATTEMPTS, Update, Updated, WriteParams, body_object, check_uid,
+};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::Operation;
 use crate::api::{ApiError, Object};
@@ -25,7 +27,7 @@ impl ApiServer {
         params: &WriteParams,
     ) -> Result<Answer, ApiError> {
         self.authorize(call, "update")?;
-        let scale = Object::from_value(body)?;
+        let scale = body_object(body)?;
         let unconditional = scale.resource_version().is_empty();
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             let old = self.stored(call)?;
@@ -46,7 +48,7 @@ impl ApiServer {
         params: &WriteParams,
     ) -> Result<Updated, ApiError> {
         let patched = patch::apply(call, KIND, scale_of(&old.object).into_value(), patch)?;
-        self.set_scale(call, old, &Object::from_value(patched)?, params).await
+        self.set_scale(call, old, &body_object(patched)?, params).await
     }
 
     async fn set_scale(
@@ -69,8 +71,7 @@ impl ApiServer {
         if let Some(spec) = spec.as_object_mut() {
             spec.insert("replicas".into(), replicas);
         }
-        let generation = call.info.meta.generation;
-        let update = Update { object, operation: Operation::Update, generation };
+        let update = Update { object, operation: Operation::Update };
         Ok(match self.store_update(call, old, update, params).await? {
             Updated::Done(answer) => {
                 let stored = crate::api::Raw(answer.raw).object()?;

@@ -46,6 +46,133 @@ async fn pods_are_given_an_account_and_tolerations() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pods_run_as_an_account_that_exists() {
+    let cluster = Cluster::new().await;
+    let mut named = super::pod("p");
+    named["spec"]["serviceAccountName"] = "robot".into();
+    let message = cluster.post(PODS, &named).await.failure(403);
+    assert_eq!(
+        message,
+        "pods \"p\" is forbidden: error looking up service account default/robot: \
+         serviceaccount \"robot\" not found"
+    );
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let robot = json!({"metadata": {"name": "robot"}, "imagePullSecrets": [{"name": "s"}]});
+    cluster.post(accounts, &robot).await.expect(201);
+    let pod = cluster.post(PODS, &named).await.expect(201);
+    assert_eq!(pod["spec"]["imagePullSecrets"], json!([{"name": "s"}]));
+    // A new namespace has its account from the first moment.
+    cluster.post("/api/v1/namespaces", &json!({"metadata": {"name": "n"}})).await.expect(201);
+    cluster.post("/api/v1/namespaces/n/pods", &super::pod("p")).await.expect(201);
+    let path = "/api/v1/namespaces/n/serviceaccounts/default";
+    let account = cluster.get(path).await.expect(200);
+    assert!(account["metadata"]["uid"].is_string());
+    assert!(version(&account) > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn priorities_follow_from_classes() {
+    let cluster = Cluster::new().await;
+    let send = async |name: &str, more: Value| {
+        let mut pod = super::pod(name);
+        for (key, value) in more.as_object().unwrap() {
+            pod["spec"][key] = value.clone();
+        }
+        cluster.post(PODS, &pod).await
+    };
+    let plain = send("a", json!({})).await;
+    assert_eq!(plain.header("warning"), "");
+    let plain = plain.expect(201);
+    assert_eq!(plain["spec"]["priority"], 0);
+    assert_eq!(plain["spec"]["preemptionPolicy"], "PreemptLowerPriority");
+    let critical = json!({"priorityClassName": "system-node-critical"});
+    let critical = send("b", critical).await;
+    assert!(critical.header("warning").contains("preempted"), "{:?}", critical.headers);
+    assert_eq!(critical.expect(201)["spec"]["priority"], 2_000_001_000);
+    let quiet =
+        json!({"priorityClassName": "system-cluster-critical", "preemptionPolicy": "Never"});
+    let quiet = send("c", quiet).await;
+    assert_eq!(quiet.header("warning"), "");
+    assert_eq!(quiet.expect(201)["spec"]["priority"], 2_000_000_000);
+    let unknown = send("d", json!({"priorityClassName": "high"})).await.failure(403);
+    assert!(unknown.ends_with("no PriorityClass with name high was found"), "{unknown}");
+    let own = send("e", json!({"priority": 7})).await.failure(403);
+    assert!(own.contains("the integer value of priority (7) must not be provided"), "{own}");
+    // Clients that do not know the fields may leave them out.
+    let mut again = plain.clone();
+    again["spec"].as_object_mut().unwrap().remove("priority");
+    again["spec"].as_object_mut().unwrap().remove("preemptionPolicy");
+    assert_eq!(cluster.put(&format!("{PODS}/a"), &again).await.expect(200), plain);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_reads_what_its_pods_refer_to() {
+    use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+    use wasmfleet::client::Client;
+    let store: SharedStore = Arc::new(MemoryStore::default());
+    let cluster = Cluster::over(store.clone(), Options::default()).await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    cluster.post(secrets, &json!({"metadata": {"name": "s"}})).await.expect(201);
+    cluster.config_map("m", json!({})).await;
+    let node = Client::new(cluster.server.api(User::node("n1")), "kubelet");
+    let codes = async |node: &Client| {
+        let secret = node.get::<Secret>("default", "s").await;
+        let map = node.get::<ConfigMap>("default", "m").await;
+        [secret.err().map(|e| e.code), map.err().map(|e| e.code)]
+    };
+    assert_eq!(codes(&node).await, [Some(403); 2]);
+    let mut pod = super::pod("p");
+    pod["spec"]["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": "m"}}]);
+    pod["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": "s"}}]);
+    cluster.post(PODS, &pod).await.expect(201);
+    assert_eq!(codes(&node).await, [Some(403); 2]);
+    let binding = json!({"target": {"name": "n1"}});
+    cluster.post(&format!("{PODS}/p/binding"), &binding).await.expect(201);
+    assert_eq!(codes(&node).await, [None; 2]);
+    let other = Client::new(cluster.server.api(User::node("n2")), "kubelet");
+    assert_eq!(codes(&other).await, [Some(403); 2]);
+    // So it is after a restart.
+    let again = Cluster::over(store, Options::default()).await;
+    let node = Client::new(again.server.api(User::node("n1")), "kubelet");
+    assert_eq!(codes(&node).await, [None; 2]);
+    again.delete(&format!("{PODS}/p"), &json!({"gracePeriodSeconds": 0})).await.expect(200);
+    assert_eq!(codes(&node).await, [Some(403); 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_does_not_choose_its_pods() {
+    use k8s_openapi::api::core::v1::Node;
+    use wasmfleet::client::Client;
+    let cluster = Cluster::new().await;
+    let node = Client::new(cluster.server.api(User::node("n1")), "kubelet");
+    let admin = Client::new(cluster.api(), "admin");
+    let object = |value: Value| -> Node {
+        serde_json::from_value(json!({"apiVersion": "v1", "kind": "Node", "metadata": value}))
+            .unwrap()
+    };
+    let restricted = "node-restriction.kubernetes.io/tier";
+    let refused = node.create(&object(json!({"name": "n1", "labels": {restricted: "gold"}}))).await;
+    let message = refused.unwrap_err().message;
+    assert!(message.ends_with(&format!("not allowed to set the following labels: {restricted}")));
+    let labels = json!({"kubernetes.io/hostname": "n1", "zone": "a"});
+    let mut own = node.create(&object(json!({"name": "n1", "labels": labels}))).await.unwrap();
+    own.metadata.labels.get_or_insert_default().insert("zone".into(), "b".into());
+    let mut own = node.update(&own).await.unwrap();
+    let taints = json!([{"key": "k", "effect": "NoSchedule"}]);
+    own.spec = Some(serde_json::from_value(json!({"taints": taints})).unwrap());
+    let message = node.update(&own).await.unwrap_err().message;
+    assert!(message.ends_with("node \"n1\" is not allowed to modify taints"), "{message}");
+    let mut own = admin.update(&own).await.unwrap();
+    // What administrators set does not hinder the node.
+    own.metadata.labels.get_or_insert_default().insert(restricted.into(), "gold".into());
+    let mut own = admin.update(&own).await.unwrap();
+    own.metadata.labels.get_or_insert_default().insert("zone".into(), "c".into());
+    let mut own = node.update(&own).await.unwrap();
+    own.metadata.labels.get_or_insert_default().remove(restricted);
+    assert_eq!(node.update(&own).await.unwrap_err().code, 403);
+}
+
+#[tokio::test(start_paused = true)]
 async fn cluster_ips_are_unique_and_come_back() {
     let cluster = small_range().await;
     let kubernetes = cluster.get(&format!("{SERVICES}/kubernetes")).await.expect(200);

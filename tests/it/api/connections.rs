@@ -48,8 +48,13 @@ async fn logs_come_from_the_node() {
     );
     let previous = cluster.get(&format!("{path}?previous=true")).await;
     assert_eq!(previous.failure(400), "no earlier run");
-    for bad in ["container=none", "tailLines=-1", "sinceTime=noon"] {
+    let errors = cluster.get(&format!("{path}?stream=Stderr")).await;
+    assert_eq!(errors.text(), "/logs/default/p/main?stream=Stderr");
+    for bad in ["container=none", "tailLines=x", "sinceTime=noon"] {
         cluster.get(&format!("{path}?{bad}")).await.failure(400);
+    }
+    for bad in ["tailLines=-1", "sinceSeconds=0", "limitBytes=0", "stream=both"] {
+        cluster.get(&format!("{path}?{bad}")).await.failure(422);
     }
     cluster.get(&format!("{PODS}/none/log")).await.failure(404);
 }

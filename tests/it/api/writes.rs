@@ -38,7 +38,12 @@ async fn create_refuses_what_contradicts_the_url() {
         (json!({"metadata": {}}), 422),
         (json!([1]), 400),
         (json!({"metadata": {"name": 3}}), 400),
-        (json!({"metadata": "x"}), 422),
+        (json!({"metadata": "x"}), 400),
+        (json!({"kind": 1, "metadata": {"name": "x"}}), 400),
+        (json!({"apiVersion": ["v1"], "metadata": {"name": "x"}}), 400),
+        (json!({"metadata": {"name": "x", "generation": "1"}}), 400),
+        (json!({"metadata": {"name": "x", "creationTimestamp": "yesterday"}}), 400),
+        (json!({"metadata": {"name": "x", "managedFields": {}}}), 400),
     ] {
         let answer = cluster.post(MAPS, &body).await;
         assert_eq!(answer.code, code, "{body}: {}", answer.text());
@@ -81,6 +86,8 @@ async fn dry_run_stores_nothing() {
     cluster.get(&format!("{MAPS}/x")).await.failure(404);
     cluster.post(&format!("{MAPS}?dryRun=Some"), &json!({})).await.failure(422);
     cluster.config_map("y", json!({})).await;
+    let again = cluster.post(&path, &json!({"metadata": {"name": "y"}})).await;
+    assert_eq!(again.expect(409)["reason"], "AlreadyExists");
     let path = format!("{MAPS}/y?dryRun=All");
     let patched = cluster.merge(&path, &json!({"data": {"a": "c"}})).await.expect(200);
     assert_eq!(patched["data"]["a"], "c");
@@ -107,6 +114,66 @@ async fn unknown_and_duplicate_fields_are_told() {
     assert_eq!(quiet.header("warning"), "");
     assert_eq!(quiet.expect(201)["data"]["a"], "2");
     cluster.send("POST", &format!("{MAPS}?fieldValidation=No"), &[], body).await.failure(422);
+    let yaml = "metadata: {name: y}\ndata: {a: '1'}\ndata: {b: '2'}\n";
+    let media = [("content-type", "application/yaml")];
+    let path = format!("{MAPS}?fieldValidation=Strict");
+    let strict = cluster.send("POST", &path, &media, yaml).await;
+    assert_eq!(strict.failure(400), r#"strict decoding error: duplicate field "data""#);
+    let warned = cluster.send("POST", MAPS, &media, yaml).await;
+    assert_eq!(warned.header("warning"), r#"299 - "duplicate field \"data\"""#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_no_text_is_no_unconditional_write() {
+    let cluster = Cluster::new().await;
+    let mut object = cluster.config_map("x", json!({})).await;
+    let path = format!("{MAPS}/x");
+    for version in [json!(1), json!({}), json!([]), json!(true)] {
+        object["metadata"]["resourceVersion"] = version.clone();
+        let message = cluster.put(&path, &object).await.failure(400);
+        assert!(message.starts_with("metadata.resourceVersion: invalid type"), "{message}");
+        let patch = json!({"metadata": {"resourceVersion": version}});
+        cluster.merge(&path, &patch).await.failure(400);
+    }
+    cluster.post(DEPLOYMENTS, &deployment("web")).await.expect(201);
+    let scale = json!({"metadata": {"name": "web", "resourceVersion": 7}, "spec": {"replicas": 1}});
+    cluster.put(&format!("{DEPLOYMENTS}/web/scale"), &scale).await.failure(400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_have_a_largest_size() {
+    use wasmfleet::apiserver::write::MAX_OBJECT_BYTES;
+    let cluster = Cluster::new().await;
+    // Any kind whose content the kind itself does not bound.
+    let pod_of = |texts: usize| {
+        let args: Vec<String> = (0..texts).map(|n| format!("{n:0100}")).collect();
+        let mut pod = pod("big");
+        pod["spec"]["containers"][0]["args"] = json!(args);
+        pod
+    };
+    let too_many = MAX_OBJECT_BYTES / 103 + 1;
+    let refused = cluster.post(PODS, &pod_of(too_many)).await;
+    assert_eq!(refused.expect(413)["reason"], "RequestEntityTooLarge");
+    cluster.post(PODS, &pod_of(too_many - 100)).await.expect(201);
+    // Patches are small, what they make may not be.
+    let path = format!("{PODS}/big");
+    let grow = json!({"metadata": {"annotations": {"a": "x".repeat(20_000)}}});
+    cluster.merge(&path, &grow).await.failure(413);
+    cluster.merge(&format!("{path}?dryRun=All"), &grow).await.failure(413);
+    cluster.merge(&path, &json!({"metadata": {"labels": {"a": "b"}}})).await.expect(200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cluster_scoped_objects_lose_a_namespace() {
+    let cluster = Cluster::new().await;
+    let body = json!({"metadata": {"name": "n1", "namespace": "default"},
+        "status": {"capacity": {"cpu": "4"}}});
+    let node = cluster.post("/api/v1/nodes", &body).await.expect(201);
+    assert_eq!(node["metadata"].get("namespace"), None);
+    // A node registers with its status.
+    assert_eq!(node["status"]["capacity"]["cpu"], "4");
+    let replaced = cluster.put("/api/v1/nodes/n1", &body).await.expect(200);
+    assert_eq!(replaced["metadata"].get("namespace"), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -196,6 +263,9 @@ async fn spec_and_status_are_written_apart() {
     let labels = json!({"metadata": {"labels": {"a": "b"}}});
     let labelled = cluster.merge(&path, &labels).await.expect(200);
     assert_eq!(labelled["metadata"]["generation"], 2);
+    // Annotations of a Deployment say how it is rolled out.
+    let notes = json!({"metadata": {"annotations": {"a": "b"}}});
+    assert_eq!(cluster.merge(&path, &notes).await.expect(200)["metadata"]["generation"], 3);
 }
 
 #[tokio::test(start_paused = true)]

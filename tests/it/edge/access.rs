@@ -7,6 +7,7 @@ use wasmfleet::apiserver::authz::{self, Attributes, authorize};
 static PODS: Gvr = Gvr::new("", "v1", "pods", true);
 static NODES: Gvr = Gvr::new("", "v1", "nodes", false);
 static LEASES: Gvr = Gvr::new("coordination.k8s.io", "v1", "leases", true);
+static SECRETS: Gvr = Gvr::new("", "v1", "secrets", true);
 static DEPLOYMENTS: Gvr = Gvr::new("apps", "v1", "deployments", true);
 
 fn ask<'a>(verb: &'a str, resource: &'a Gvr, what: &'a str) -> Attributes<'a> {
@@ -57,6 +58,8 @@ fn a_node_is_limited_to_its_own() {
         ask("deletecollection", &PODS, "n/"),
         ask("create", &PODS, "n/x/exec"),
         ask("get", &DEPLOYMENTS, "n/x"),
+        ask("list", &SECRETS, "n/"),
+        ask("watch", &SECRETS, "n/x"),
         path("put", "/v2/hello/manifests/latest"),
         path("get", "/wasmfleet/v1/nodes/n2/tunnel"),
         path("get", "/wasmfleet/v1/nodes/n1/tunnel/x"),

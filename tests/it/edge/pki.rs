@@ -1,7 +1,9 @@
 //! The authority over restarts, what it signs, and the kubeconfig.
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
+use crate::api::Cluster;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use rustls::pki_types::CertificateDer;
@@ -95,12 +97,12 @@ fn kubectl_can_read_the_kubeconfig() {
     assert!(user.client_certificate_data.is_some() && user.client_key_data.is_some());
 }
 
-async fn join(pki: &Pki, secret: &str, body: String) -> (StatusCode, serde_json::Value) {
+async fn join(cluster: &Cluster, secret: &str, body: String) -> (StatusCode, serde_json::Value) {
     let request = Request::post(join::JOIN_PATH)
         .header("authorization", format!("Bearer {secret}"))
         .body(Full::<bytes::Bytes>::from(body))
         .unwrap();
-    let response = join::respond(pki, request).await;
+    let response = join::respond(&cluster.server, request).await;
     let code = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (code, serde_json::from_slice(&body).unwrap())
@@ -109,23 +111,34 @@ async fn join(pki: &Pki, secret: &str, body: String) -> (StatusCode, serde_json:
 #[tokio::test]
 async fn machines_join_with_the_secret_only() {
     let dir = tempfile::tempdir().unwrap();
-    let pki = Pki::open(dir.path()).unwrap();
+    let pki = Arc::new(Pki::open(dir.path()).unwrap());
+    let cluster = Cluster::with_pki(pki.clone()).await;
     let secret = pki.join_token().secret;
     let csr = csr_of_an_impostor();
     let body = |node: &str| serde_json::json!({"node": node, "csr": csr}).to_string();
-    let (code, answer) = join(&pki, &secret, body("n1")).await;
+    let (code, answer) = join(&cluster, &secret, body("n1")).await;
     assert_eq!(code, StatusCode::CREATED);
     assert_eq!(answer["ca"], pki.ca_pem());
     assert_eq!(user_of(answer["certificate"].as_str().unwrap()), User::node("n1"));
-    let (code, answer) = join(&pki, "wrong", body("n1")).await;
+    let (code, answer) = join(&cluster, "wrong", body("n1")).await;
     assert_eq!((code, &answer["reason"]), (StatusCode::UNAUTHORIZED, &"Unauthorized".into()));
     for name in ["", "N1", "a/b", "-a", "a..b", "x\ny", &"a".repeat(64)] {
-        let (code, answer) = join(&pki, &secret, body(name)).await;
+        let (code, answer) = join(&cluster, &secret, body(name)).await;
         assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{name:?}");
         assert_eq!(answer["details"]["causes"][0]["field"], "node");
     }
-    let (code, _) = join(&pki, &secret, "{}".into()).await;
+    let (code, _) = join(&cluster, &secret, "{}".into()).await;
     assert_eq!(code, StatusCode::BAD_REQUEST);
-    let (code, _) = join(&pki, &secret, "x".repeat(1 << 20)).await;
+    let (code, _) = join(&cluster, &secret, "x".repeat(1 << 20)).await;
     assert_eq!(code, StatusCode::BAD_REQUEST);
+    // A node that exists is no other machine's, until it is deleted.
+    cluster
+        .post("/api/v1/nodes", &serde_json::json!({"metadata": {"name": "n1"}}))
+        .await
+        .expect(201);
+    let (code, answer) = join(&cluster, &secret, body("n1")).await;
+    assert_eq!((code, &answer["reason"]), (StatusCode::CONFLICT, &"AlreadyExists".into()));
+    cluster.delete("/api/v1/nodes/n1", &serde_json::json!({})).await.expect(200);
+    let (code, _) = join(&cluster, &secret, body("n1")).await;
+    assert_eq!(code, StatusCode::CREATED);
 }

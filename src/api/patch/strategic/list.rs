@@ -1,4 +1,9 @@
 //! Merging of lists: by key for objects, as sets for scalars, and the order that comes out.
+//!
+//! Lists come from requests and may be long, so elements are found by hash and never by comparing
+//! each with each.
+
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -12,6 +17,7 @@ pub(super) fn delete_items(list: Option<&mut Value>, items: &Value) -> Result<()
         return Err(PatchError::malformed(BAD_PRIMITIVE_LIST));
     };
     if let Some(Value::Array(list)) = list {
+        let items: HashSet<&Value> = items.iter().collect();
         list.retain(|item| !items.contains(item));
     }
     Ok(())
@@ -77,13 +83,9 @@ fn merge_items(
     let objects = all().filter(|item| item.is_object()).count();
     match objects {
         0 => {
-            let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
-            for item in original.into_iter().chain(patch) {
-                if !merged.contains(&item) {
-                    merged.push(item);
-                }
-            }
-            Ok(merged)
+            let mut seen = HashSet::with_capacity(original.len() + patch.len());
+            let both = original.into_iter().chain(patch);
+            Ok(both.filter(|item| seen.insert(item.clone())).collect())
         }
         _ if objects == all().count() => merge_objects(original, patch, merge),
         _ => Err(PatchError::Unprocessable("list element types are not identical".into())),
@@ -96,15 +98,14 @@ fn merge_objects(
     merge: FieldMerge,
 ) -> Result<Vec<Value>, PatchError> {
     let mut changes: Vec<Map<String, Value>> = Vec::with_capacity(patch.len());
+    let mut deleted: HashSet<Value> = HashSet::new();
     let mut replace = false;
     for item in patch {
         let Value::Object(item) = item else { continue };
         match item.get(PATCH).map(|directive| (directive, directive.as_str())) {
             None => changes.push(item),
             Some((_, Some("delete"))) => {
-                let item = Value::Object(item);
-                let deleted = identity(&item, merge.key)?;
-                merged.retain(|old| !same_identity(old, merge.key, deleted));
+                deleted.insert(identity(&Value::Object(item), merge.key)?.clone());
             }
             Some((_, Some("replace"))) => replace = true,
             Some((_, Some("merge"))) => {
@@ -118,15 +119,30 @@ fn merge_objects(
     if replace {
         return Ok(changes.into_iter().filter_map(|item| keep(Value::Object(item))).collect());
     }
+    if !deleted.is_empty() {
+        merged.retain(|old| !identity(old, merge.key).is_ok_and(|own| deleted.contains(own)));
+    }
+    // Merging leaves an element's key as it is, so that places stay true.
+    let mut places: HashMap<Value, usize> = HashMap::with_capacity(merged.len());
+    for (at, old) in merged.iter().enumerate() {
+        if let Ok(own) = identity(old, merge.key) {
+            places.entry(own.clone()).or_insert(at);
+        }
+    }
     for change in changes {
         let change = Value::Object(change);
         let wanted = identity(&change, merge.key)?.clone();
-        let found = merged.iter().position(|old| same_identity(old, merge.key, &wanted));
+        let found = places.get(&wanted).copied();
         match (found.map(|at| (at, merged[at].take())), change) {
             (Some((at, Value::Object(old))), Value::Object(change)) => {
                 merged[at] = Value::Object(merge_maps(old, change, merge.id)?);
             }
-            (_, change) => merged.extend(keep(change)),
+            (_, change) => {
+                if let Some(new) = keep(change) {
+                    places.insert(wanted, merged.len());
+                    merged.push(new);
+                }
+            }
         }
     }
     Ok(merged)
@@ -146,8 +162,15 @@ fn same_identity(item: &Value, key: &str, wanted: &Value) -> bool {
     identity(item, key).is_ok_and(|own| own == wanted)
 }
 
-fn position(list: &[Value], key: &str, wanted: &Value) -> Option<usize> {
-    list.iter().position(|item| same_identity(item, key, wanted))
+/// Where each element stands; of several with one identity the first.
+fn places<'v>(list: &'v [Value], key: &str) -> HashMap<&'v Value, usize> {
+    let mut places = HashMap::with_capacity(list.len());
+    for (at, item) in list.iter().enumerate() {
+        if let Ok(own) = identity(item, key) {
+            places.entry(own).or_insert(at);
+        }
+    }
+    places
 }
 
 /// Elements that the order names come in that order; the others keep the order of the original, and
@@ -158,13 +181,13 @@ fn put_in_order(
     before: &[Value],
     key: &str,
 ) -> Result<Vec<Value>, PatchError> {
-    // Places are looked up once for each element: in the order, and in the original.
+    let (in_order, in_original) = (places(order, key), places(before, key));
     type Placed = (Option<usize>, Option<usize>, Value);
     let mut named: Vec<Placed> = Vec::new();
     let mut others: Vec<Placed> = Vec::new();
     for item in merged {
         let own = identity(&item, key)?;
-        let (place, old) = (position(order, key, own), position(before, key, own));
+        let (place, old) = (in_order.get(own).copied(), in_original.get(own).copied());
         let part = if place.is_some() { &mut named } else { &mut others };
         part.push((place, old, item));
     }

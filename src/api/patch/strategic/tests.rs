@@ -262,3 +262,33 @@ fn conditions_merge_by_type_and_replaced_structs_do_not_merge() {
         json!({"selector": {"matchLabels": {"b": "2"}}}),
     );
 }
+
+/// Comparing each element with each would take minutes.
+#[test]
+fn long_lists_are_merged_element_by_element() {
+    const COUNT: usize = 50_000;
+    let env = |value: &str| -> Vec<Value> {
+        (0..COUNT).map(|n| json!({"name": format!("V{n}"), "value": value})).collect()
+    };
+    let pod = |env: Value| json!({"spec": {"containers": [{"name": "a", "env": env}]}});
+    let order: Vec<Value> = (0..COUNT).rev().map(|n| json!({"name": format!("V{n}")})).collect();
+    let mut changes = env("2");
+    changes.reverse();
+    let patch = json!({"spec": {"containers": [{"name": "a", "env": changes,
+        "$setElementOrder/env": order}]}});
+    let patched = strategic_merge(POD, &pod(env("1").into()), &patch).unwrap();
+    let merged = &patched["spec"]["containers"][0]["env"];
+    assert_eq!(merged[0], json!({"name": format!("V{}", COUNT - 1), "value": "2"}));
+    let deletions: Vec<Value> =
+        (0..COUNT).map(|n| json!({"name": format!("V{n}"), "$patch": "delete"})).collect();
+    let emptied = strategic_merge(POD, &patched, &pod(deletions.into())).unwrap();
+    assert_eq!(emptied["spec"]["containers"][0]["env"], json!([]));
+
+    let names: Vec<String> = (0..COUNT).map(|n| format!("a.b/f{n}")).collect();
+    let object = json!({"metadata": {"finalizers": names}});
+    let same = strategic_merge(POD, &object, &object).unwrap();
+    assert_eq!(same, object);
+    let deletion = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": names}});
+    let emptied = strategic_merge(POD, &same, &deletion).unwrap();
+    assert_eq!(emptied["metadata"]["finalizers"], json!([]));
+}

@@ -1,0 +1,131 @@
+//! What a node's agent may say of its own Node (upstream's NodeRestriction): it cannot make pods
+//! come to it that are not meant for it, by labels or by the removal of taints, nor tie the Node's
+//! life to another object.
+//!
+//! That an agent writes only what is its own is decided in [`crate::apiserver::authz`].
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{Admitter, Attributes, Verb};
+use crate::api::{ApiError, Object};
+use crate::apiserver::authz;
+
+/// Labels below it are for administrators only
+/// (kubernetes.io/docs/reference/labels-annotations-taints).
+const RESTRICTED: &str = "node-restriction.kubernetes.io";
+/// Labels of Kubernetes' own domains that agents may set (k8s.io/kubelet/pkg/apis/well_known_labels.go).
+const OWN_LABELS: &[&str] = &[
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "kubernetes.io/arch",
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "node.kubernetes.io/instance-type",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+];
+/// Domains whose labels agents may set.
+const OWN_DOMAINS: &[&str] = &["kubelet.kubernetes.io", "node.kubernetes.io"];
+/// Kubernetes' own domains.
+const KUBERNETES: &[&str] = &["kubernetes.io", "k8s.io"];
+
+pub struct NodeRestriction;
+
+impl Admitter for NodeRestriction {
+    fn validate(
+        &self,
+        attributes: &Attributes,
+        object: &Object,
+        _: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        let call = attributes.call;
+        let is_node = call.info.gvr.group.is_empty() && call.info.gvr.resource == "nodes";
+        let Some(node) = authz::node_name(&call.user) else { return Ok(()) };
+        if !is_node || attributes.verb == Verb::Delete {
+            return Ok(());
+        }
+        let refused = |what: String| {
+            let why = format!("node {node:?} is not allowed to {what}");
+            Err(ApiError::forbidden(&call.info.gvr, &call.name, why))
+        };
+        let owners = |object: &Object| {
+            let list = object.meta().get("ownerReferences").and_then(Value::as_array);
+            list.cloned().unwrap_or_default()
+        };
+        let before = attributes.old.map(owners).unwrap_or_default();
+        if owners(object) != before {
+            return refused("modify ownerReferences".into());
+        }
+        if let Some(old) = attributes.old
+            && taints(object) != taints(old)
+        {
+            return refused("modify taints".into());
+        }
+        let labels = forbidden_labels(object, attributes.old);
+        if labels.is_empty() {
+            return Ok(());
+        }
+        let list = labels.into_iter().collect::<Vec<_>>().join(", ");
+        refused(match attributes.old {
+            None => format!("set the following labels: {list}"),
+            Some(_) => format!("modify labels: {list}"),
+        })
+    }
+}
+
+fn taints(object: &Object) -> &[Value] {
+    let taints = object.at(&["spec", "taints"]).and_then(Value::as_array);
+    taints.map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The keys of labels that differ and that an agent may not touch.
+fn forbidden_labels(new: &Object, old: Option<&Object>) -> BTreeSet<String> {
+    let new = new.labels();
+    let old = old.map(Object::labels).unwrap_or_default();
+    let keys = new.keys().chain(old.keys()).filter(|key| new.get(*key) != old.get(*key));
+    keys.filter(|key| is_forbidden(key)).cloned().collect()
+}
+
+fn is_forbidden(key: &str) -> bool {
+    let Some((domain, _)) = key.split_once('/') else { return false };
+    let within = |parents: &[&str]| {
+        parents.iter().any(|parent| {
+            domain.strip_suffix(parent).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        })
+    };
+    within(&[RESTRICTED])
+        || within(KUBERNETES) && !OWN_LABELS.contains(&key) && !within(OWN_DOMAINS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_administrators() {
+        for key in [
+            "node-restriction.kubernetes.io/x",
+            "a.node-restriction.kubernetes.io/x",
+            "node-role.kubernetes.io/control-plane",
+            "kubernetes.io/role",
+            "x.k8s.io/y",
+        ] {
+            assert!(is_forbidden(key), "{key}");
+        }
+        for key in [
+            "zone",
+            "example.com/zone",
+            "notkubernetes.io/x",
+            "kubernetes.io/hostname",
+            "node.kubernetes.io/anything",
+            "a.kubelet.kubernetes.io/x",
+        ] {
+            assert!(!is_forbidden(key), "{key}");
+        }
+    }
+}
