@@ -52,18 +52,26 @@ pub struct Conflict {
 #[derive(Clone, Copy, Debug)]
 pub struct Who<'a> {
     pub manager: &'a str,
-    pub api_version: &'a str,
+    pub group: &'a str,
+    pub version: &'a str,
     pub subresource: &'a str,
     /// RFC 3339.
     pub time: &'a str,
 }
 
 impl Who<'_> {
+    fn api_version(&self) -> String {
+        match self.group {
+            "" => self.version.to_string(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
     fn manager(&self, operation: Operation) -> Manager {
         Manager {
             name: self.manager.to_string(),
             operation,
-            api_version: self.api_version.to_string(),
+            api_version: self.api_version(),
             subresource: self.subresource.to_string(),
         }
     }
@@ -80,6 +88,20 @@ pub enum Part {
 }
 
 impl Part {
+    /// What is not of the part counts as not said.
+    fn trim(self, config: &mut Object) {
+        match self {
+            Part::Whole => {}
+            Part::WithoutStatus => {
+                config.remove("status");
+            }
+            Part::Status => {
+                let kept = ["apiVersion", "kind", "metadata", "status"];
+                config.fields_mut().retain(|field, _| kept.contains(&field.as_str()));
+            }
+        }
+    }
+
     fn cut(self, fields: &mut FieldSet) {
         match self {
             Part::Whole => {}
@@ -110,6 +132,7 @@ pub fn apply(
     }
     let mut config = config.clone();
     config.meta_mut().remove("managedFields");
+    part.trim(&mut config);
     let config = config.into_value();
     walk::check(&shape, &config, "", 0).map_err(ApplyError::Invalid)?;
     let mut wanted = walk::fields(&shape, &config);
@@ -214,7 +237,7 @@ fn managers_of(shape: Shape, live: &Object, who: Who) -> Managers {
     let manager = Manager {
         name: BEFORE_FIRST_APPLY.into(),
         operation: Operation::Update,
-        api_version: who.api_version.to_string(),
+        api_version: who.api_version(),
         subresource: String::new(),
     };
     Managers([(manager, Owned { fields, time: who.time.to_string() })].into())

@@ -22,6 +22,7 @@ mod node_graph;
 pub mod nodes;
 pub mod openapi;
 mod options;
+mod ownership;
 mod patch;
 pub mod pki;
 pub mod rbac;

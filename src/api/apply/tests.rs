@@ -24,7 +24,7 @@ impl Story {
     fn try_apply(&mut self, manager: &str, config: Value, force: bool) -> Result<(), ApplyError> {
         self.now += 1;
         let time = format!("2026-01-01T00:00:{:02}Z", self.now);
-        let who = Who { manager, api_version: "apps/v1", subresource: "", time: &time };
+        let who = Who { manager, group: "apps", version: "v1", subresource: "", time: &time };
         let applied = apply(
             self.shape,
             self.object.as_ref(),
@@ -52,7 +52,7 @@ impl Story {
         change(&mut new);
         let mut new = object(new);
         let managers = old.meta().get("managedFields").and_then(Managers::read).unwrap();
-        let who = Who { manager, api_version: "apps/v1", subresource: "", time: &time };
+        let who = Who { manager, group: "apps", version: "v1", subresource: "", time: &time };
         let managers = update(self.shape, &managers, &old, &new, Part::WithoutStatus, who);
         new.set_meta("managedFields", managers.write());
         self.object = Some(new);
@@ -212,7 +212,7 @@ fn custom_resources_follow_their_schema() {
                 "id": {"type": "string"}, "size": {"type": "integer"}}}},
         "tags": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
         "free": {"type": "array", "items": {"type": "string"}}}}}});
-    let who = |manager| Who { manager, api_version: "x/v1", subresource: "", time: "t" };
+    let who = |manager| Who { manager, group: "x", version: "v1", subresource: "", time: "t" };
     let shape = Shape::Resource(&schema);
     let config = |spec: Value| object(json!({"apiVersion": "x/v1", "kind": "X", "spec": spec}));
     let one = config(json!({"parts": [{"id": "a", "size": 1}], "tags": ["p"], "free": ["1"]}));

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{checks, job, labels, pod_template, workload};
 use crate::api::field::{Errors, Path};
-use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
+use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
 const CONCURRENCY: &[&str] = &["Allow", "Forbid", "Replace"];
@@ -19,7 +19,7 @@ impl Kind for CronJob {
         short_names: &["cj"],
         categories: &["all"],
         status: true,
-        generation: true,
+        generation: Generation::Spec,
         ..DEFAULT_META
     };
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{checks, labels, pod_template, workload};
 use crate::api::field::{Errors, Path};
-use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
+use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
 const ROLLING_UPDATE: &str = "RollingUpdate";
@@ -20,7 +20,7 @@ impl Kind for DaemonSet {
         short_names: &["ds"],
         categories: &["all"],
         status: true,
-        generation: true,
+        generation: Generation::Spec,
         ..DEFAULT_META
     };
 

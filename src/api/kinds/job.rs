@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::labels::Map;
 use super::{checks, labels, pod_fields, pod_template, pod_validation, workload};
 use crate::api::field::{Errors, Path};
-use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
+use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
 /// Set on the pods of a Job and selected by it (batch/v1 well_known_labels.go).
@@ -27,7 +27,7 @@ impl Kind for Job {
         singular: "job",
         categories: &["all"],
         status: true,
-        generation: true,
+        generation: Generation::Spec,
         selectable: &["status.successful"],
         ..DEFAULT_META
     };

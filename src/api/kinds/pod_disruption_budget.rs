@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{checks, labels, workload};
 use crate::api::field::{Errors, Path};
-use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
+use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
 const EVICTION_POLICIES: &[&str] = &["AlwaysAllow", "IfHealthyBudget"];
@@ -17,7 +17,7 @@ impl Kind for PodDisruptionBudget {
         singular: "poddisruptionbudget",
         short_names: &["pdb"],
         status: true,
-        generation: true,
+        generation: Generation::Spec,
         ..DEFAULT_META
     };
 

@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use super::{labels, pod_fields, pod_template, pod_validation};
 use crate::api::field::{Errors, Path};
-use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
+use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
 impl Kind for PodTemplate {
     const META: KindMeta = KindMeta {
         singular: "podtemplate",
-        generation: true,
+        generation: Generation::Spec,
         delete_returns_object: true,
         ..DEFAULT_META
     };

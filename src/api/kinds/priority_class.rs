@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::checks;
 use crate::api::field::{Errors, Path};
-use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
+use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
 /// Users' classes end here; above are the system's (pkg/apis/scheduling).
@@ -21,7 +21,7 @@ impl Kind for PriorityClass {
     const META: KindMeta = KindMeta {
         singular: "priorityclass",
         short_names: &["pc"],
-        generation: true,
+        generation: Generation::Spec,
         ..DEFAULT_META
     };
 

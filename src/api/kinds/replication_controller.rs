@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::workload::{self, Counters};
 use super::{checks, labels, pod_template};
 use crate::api::field::{Errors, Path};
-use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
+use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
 impl Kind for ReplicationController {
@@ -18,7 +18,7 @@ impl Kind for ReplicationController {
         categories: &["all"],
         status: true,
         scale: true,
-        generation: true,
+        generation: Generation::Spec,
         selectable: &["status.replicas"],
         ..DEFAULT_META
     };

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::workload::{self, Counters};
 use super::{checks, pod_template};
 use crate::api::field::{Errors, Path};
-use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
+use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
 const ROLLING_UPDATE: &str = "RollingUpdate";
@@ -25,7 +25,7 @@ impl Kind for StatefulSet {
         categories: &["all"],
         status: true,
         scale: true,
-        generation: true,
+        generation: Generation::Spec,
         ..DEFAULT_META
     };
 
