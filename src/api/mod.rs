@@ -2,6 +2,7 @@
 //!
 //! No tokio, no I/O, no clock in here. Wire types come from `k8s-openapi`.
 
+pub mod apply;
 pub mod duration;
 pub mod error;
 pub mod field;

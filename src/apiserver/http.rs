@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WARNING};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT, WARNING};
 use http::{HeaderMap, Method, Request, Response, request};
 use http_body::Frame;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -224,13 +224,14 @@ impl Exchange<'_> {
     {
         // Refused before the write, and not after it.
         negotiate(self.headers, &self.query, self.is_resource(verb))?;
-        self.query.field_manager()?;
+        let manager = self.manager()?;
         let bytes = body::read(body).await?;
         let media = body::media_type(self.headers);
         let mut params = WriteParams {
             dry_run: self.query.dry_run()?,
             field_validation: self.query.field_validation()?,
             duplicates: Vec::new(),
+            manager,
         };
         let server = self.server;
         let answer = match verb {
@@ -243,9 +244,13 @@ impl Exchange<'_> {
                 }
             }
             Verb::Patch => {
-                let (patch, duplicates) = read_patch(media, &bytes)?;
+                let (patch, duplicates) = read_patch(media, &bytes, self.query.flag("force"))?;
                 params.duplicates = duplicates;
-                if self.query.flag("force") {
+                let applies = matches!(patch, Patch::Apply { .. });
+                if applies {
+                    // Nobody is taken for a manager by the name of their program.
+                    params.manager = self.query.field_manager()?;
+                } else if self.query.flag("force") {
                     let message = "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may \
                                    not be specified for non-apply patch";
                     return Err(ApiError::new(422, Reason::Invalid, message));
@@ -266,6 +271,18 @@ impl Exchange<'_> {
             }
         };
         self.respond(answer)
+    }
+
+    /// Who writes: as the query says, or the first word of the program's name.
+    fn manager(&self) -> Result<String, ApiError> {
+        let named = self.query.field_manager()?;
+        if !named.is_empty() {
+            return Ok(named);
+        }
+        let agent = self.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+        let word = agent.unwrap_or_default().split(['/', ' ']).next().unwrap_or_default();
+        let word: String = word.chars().take(parse::MAX_MANAGER_CHARACTERS).collect();
+        Ok(if word.is_empty() { "unknown".into() } else { word })
     }
 
     /// Whether the answer may be asked for as a table.
@@ -352,15 +369,22 @@ impl Exchange<'_> {
     }
 }
 
+const APPLY_PATCH: &str = "application/apply-patch+yaml";
+
 /// A patch by its content type, and the keys that its body has twice.
-fn read_patch(media: &str, bytes: &[u8]) -> Result<(Patch, Vec<String>), ApiError> {
+fn read_patch(media: &str, bytes: &[u8], force: bool) -> Result<(Patch, Vec<String>), ApiError> {
     const SUPPORTED: &[&str] = &[
         "application/json-patch+json",
         "application/merge-patch+json",
         "application/strategic-merge-patch+json",
+        APPLY_PATCH,
     ];
     if !SUPPORTED.contains(&media) {
         return Err(body::unsupported(media, SUPPORTED));
+    }
+    if media == APPLY_PATCH {
+        let decoded = body::yaml(bytes)?;
+        return Ok((Patch::Apply { config: decoded.value, force }, decoded.duplicates));
     }
     let decoded = body::json(bytes)?;
     let patch = match media {

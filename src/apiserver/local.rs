@@ -61,6 +61,7 @@ fn params(options: &WriteOptions) -> WriteParams {
         dry_run: options.dry_run,
         field_validation: FieldValidation::Ignore,
         duplicates: Vec::new(),
+        manager: options.field_manager.clone(),
     }
 }
 

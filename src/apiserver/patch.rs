@@ -11,6 +11,9 @@ use crate::api::patch::{PatchError, json_patch, merge_patch, strategic_merge};
 
 pub use crate::client::Patch;
 
+/// Conflicts that are listed of one apply.
+pub(super) const MAX_CAUSES: usize = 100;
+
 impl ApiServer {
     pub async fn patch(
         &self,
@@ -19,6 +22,12 @@ impl ApiServer {
         params: &WriteParams,
     ) -> Result<Answer, ApiError> {
         self.authorize(call, "patch")?;
+        if let Patch::Apply { config, force } = patch {
+            if !matches!(call.subresource.as_str(), "" | "status") {
+                return Err(method_not_allowed());
+            }
+            return self.apply(call, config, *force, params).await;
+        }
         if !matches!(call.subresource.as_str(), "" | "status" | "scale") {
             return Err(method_not_allowed());
         }
@@ -55,6 +64,7 @@ pub(super) fn apply(
         Patch::Json(patch) => json_patch(&original, patch),
         Patch::Merge(patch) => merge_patch(&original, patch),
         Patch::Strategic(patch) => strategic_merge(kind, &original, patch),
+        Patch::Apply { .. } => return Err(method_not_allowed()),
     };
     patched.map_err(|error| refused(call, &error))
 }
@@ -76,5 +86,6 @@ fn names_version(patch: &Patch) -> bool {
             let mut paths = operations.filter_map(|one| one.get("path").and_then(Value::as_str));
             paths.any(|path| path == "/metadata/resourceVersion")
         }
+        Patch::Apply { .. } => false,
     }
 }

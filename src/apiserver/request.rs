@@ -20,7 +20,7 @@ use crate::client::{DeleteOptions, ListOptions, WatchOptions};
 /// The longest path and query that are looked at, in bytes.
 pub const MAX_URI_BYTES: usize = 16 * 1024;
 /// The longest field manager, in characters.
-const MAX_MANAGER_CHARACTERS: usize = 128;
+pub const MAX_MANAGER_CHARACTERS: usize = 128;
 /// Subresources of namespaces, whose URLs look like collections of a namespace.
 const NAMESPACE_PARTS: &[&str] = &["status", "finalize"];
 

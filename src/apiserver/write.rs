@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::admission::{self, Attributes, Outcome, Verb};
 use super::service::{Answer, ApiServer, Call, Conflict, Stored, read_error, timestamp};
-use super::{authz, keys, update};
+use super::{authz, keys, ownership, update};
+use crate::api::apply::Managers;
 use crate::api::error::Reason;
 use crate::api::field::Errors;
 use crate::api::resource::{Draft, Generation, KindInfo, Operation};
@@ -46,6 +47,8 @@ pub struct WriteParams {
     pub field_validation: FieldValidation,
     /// The paths of keys that the body has twice.
     pub duplicates: Vec<String>,
+    /// Who writes, for the ownership of fields.
+    pub manager: String,
 }
 
 impl WriteParams {
@@ -80,6 +83,8 @@ pub(super) struct Update {
     /// The whole new object; system fields are set from the stored one.
     pub object: Object,
     pub operation: Operation,
+    /// Who owns its fields then, where the caller decided it; else it follows from what changed.
+    pub managers: Option<Managers>,
 }
 
 impl ApiServer {
@@ -88,6 +93,17 @@ impl ApiServer {
         call: &Call,
         body: Value,
         params: &WriteParams,
+    ) -> Result<Answer, ApiError> {
+        self.create_owned(call, body, params, None).await
+    }
+
+    /// Creates an object whose fields have managers.
+    pub(super) async fn create_owned(
+        &self,
+        call: &Call,
+        body: Value,
+        params: &WriteParams,
+        managers: Option<&Managers>,
     ) -> Result<Answer, ApiError> {
         self.authorize(call, "create")?;
         let mut object = body_object(body)?;
@@ -111,6 +127,9 @@ impl ApiServer {
         object.set_meta("creationTimestamp", timestamp(self.clock.now()));
         if info.meta.generation != Generation::None {
             object.set_meta("generation", 1);
+        }
+        if let Some(managers) = managers {
+            ownership::write(object, managers);
         }
         let generated = object.name().is_empty() && has_generated_name(object);
         for _ in 0..MAX_CREATE_ATTEMPTS {
@@ -201,12 +220,13 @@ impl ApiServer {
         check_namespace(call, &mut object)?;
         check_name(call, &mut object)?;
         check_preconditions(call, old, &object)?;
+        let managers = ownership::told_by_user(call, &old.object, &object);
         let (object, operation) = match call.subresource.as_str() {
             "status" => (update::status_of(&old.object, object), Operation::UpdateStatus),
             "finalize" => (update::finalizers_of(&old.object, object), Operation::UpdateStatus),
             _ => (update::main_of(&call.info, &old.object, object), Operation::Update),
         };
-        self.store_update(call, old, Update { object, operation }, params).await
+        self.store_update(call, old, Update { object, operation, managers }, params).await
     }
 
     /// The half that every update shares: decode, admit, validate, commit. `update.object` is
@@ -221,7 +241,7 @@ impl ApiServer {
         let info = &call.info;
         self.check_node_write(call, &old.object)?;
         let mut warnings = Vec::new();
-        let Update { object, operation } = update;
+        let Update { object, operation, managers } = update;
         let mut draft = info.rules.decode(object.into_value(), Some(&old.object), operation)?;
         params.report(&draft.unknown, &mut warnings)?;
         meta::keep_system_fields(&mut draft.object, &old.object);
@@ -232,6 +252,7 @@ impl ApiServer {
         if new_generation {
             draft.object.set_meta("generation", old.object.generation() + 1);
         }
+        self.set_owners(call, &old.object, &mut draft.object, managers, params);
         self.validate(&attributes, &draft, operation, &mut warnings)?;
         let object = draft.object;
         let done = |raw| Updated::Done(Answer::object(200, raw).warn(warnings));
@@ -399,7 +420,7 @@ pub(super) fn check_kind(info: &KindInfo, object: &mut Object) -> Result<(), Api
     Ok(())
 }
 
-fn check_namespace(call: &Call, object: &mut Object) -> Result<(), ApiError> {
+pub(super) fn check_namespace(call: &Call, object: &mut Object) -> Result<(), ApiError> {
     let namespace = object.namespace();
     if namespace == call.namespace {
         return Ok(());
@@ -418,7 +439,7 @@ fn check_namespace(call: &Call, object: &mut Object) -> Result<(), ApiError> {
     Err(ApiError::bad_request(message))
 }
 
-fn check_name(call: &Call, object: &mut Object) -> Result<(), ApiError> {
+pub(super) fn check_name(call: &Call, object: &mut Object) -> Result<(), ApiError> {
     match object.name() {
         name if name == call.name => Ok(()),
         "" => {
@@ -432,7 +453,11 @@ fn check_name(call: &Call, object: &mut Object) -> Result<(), ApiError> {
     }
 }
 
-fn check_preconditions(call: &Call, old: &Stored, object: &Object) -> Result<(), ApiError> {
+pub(super) fn check_preconditions(
+    call: &Call,
+    old: &Stored,
+    object: &Object,
+) -> Result<(), ApiError> {
     let version = object.resource_version();
     if !version.is_empty() && version != "0" && version != old.object.resource_version() {
         return Err(ApiError::modified(&call.info.gvr, &call.name));

@@ -83,6 +83,8 @@ pub enum Patch {
     Merge(Value),
     /// Kubernetes' own.
     Strategic(Value),
+    /// Server-side apply (KEP-555); `force` takes fields from other managers.
+    Apply { config: Value, force: bool },
 }
 
 /// A list as read: its items are in stored bytes.

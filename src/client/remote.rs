@@ -199,12 +199,17 @@ impl Api for Remote {
         patch: Patch,
         options: &WriteOptions,
     ) -> Result<Raw, ApiError> {
-        let path = write_query(options).on(&target.path());
+        let mut query = write_query(options);
         let (content_type, body) = match patch {
             Patch::Json(body) => ("application/json-patch+json", body),
             Patch::Merge(body) => ("application/merge-patch+json", body),
             Patch::Strategic(body) => ("application/strategic-merge-patch+json", body),
+            Patch::Apply { config, force } => {
+                query.add("force", if force { "true" } else { "" });
+                ("application/apply-patch+yaml", config)
+            }
         };
+        let path = query.on(&target.path());
         self.call(Method::PATCH, &path, content_type, body.to_string()).await.map(Raw)
     }
 

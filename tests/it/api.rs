@@ -2,6 +2,7 @@
 //! through the HTTP door where bytes and codes matter.
 
 mod admission;
+mod applies;
 mod connections;
 mod deletes;
 mod forms;

@@ -1,4 +1,5 @@
 //! Clients of others, unmodified, against the built programs. A test says by name what it lacks.
 
+mod helm;
 mod kubectl;
 mod kubectl_rollout;

@@ -6,20 +6,35 @@
 
 use super::resource::KindInfo;
 use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination};
+use k8s_openapi::api::{batch::v1 as batch, node::v1 as node_api, policy::v1 as policy};
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use k8s_openapi::api::{rbac::v1 as rbac_api, scheduling::v1 as scheduling};
 
 mod config_map;
+mod controller_revision;
+mod cron_job;
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod event;
+mod job;
 mod lease;
+mod limit_range;
 pub mod namespace;
 mod node;
 mod pod;
+mod pod_disruption_budget;
+mod pod_template_kind;
+pub mod priority_class;
+mod rbac;
 mod replica_set;
+mod replication_controller;
+mod resource_quota;
+mod runtime_class;
 mod secret;
 pub mod service;
 mod service_account;
+mod stateful_set;
 
 mod checks;
 mod container_validation;
@@ -56,5 +71,21 @@ pub fn all() -> Vec<KindInfo> {
         KindInfo::of::<coordination::Lease>(),
         KindInfo::of::<apps::Deployment>(),
         KindInfo::of::<apps::ReplicaSet>(),
+        KindInfo::of::<apps::StatefulSet>(),
+        KindInfo::of::<apps::DaemonSet>(),
+        KindInfo::of::<apps::ControllerRevision>(),
+        KindInfo::of::<core::ReplicationController>(),
+        KindInfo::of::<core::PodTemplate>(),
+        KindInfo::of::<core::ResourceQuota>(),
+        KindInfo::of::<core::LimitRange>(),
+        KindInfo::of::<batch::Job>(),
+        KindInfo::of::<batch::CronJob>(),
+        KindInfo::of::<policy::PodDisruptionBudget>(),
+        KindInfo::of::<scheduling::PriorityClass>(),
+        KindInfo::of::<node_api::RuntimeClass>(),
+        KindInfo::of::<rbac_api::Role>(),
+        KindInfo::of::<rbac_api::ClusterRole>(),
+        KindInfo::of::<rbac_api::RoleBinding>(),
+        KindInfo::of::<rbac_api::ClusterRoleBinding>(),
     ]
 }

@@ -16,6 +16,11 @@ pub const IMAGES: Column =
 pub const SELECTOR: Column =
     Column::wide("Selector", "string", "The labels of the pods that belong to the object.");
 
+/// The warning of kinds that are stored and that no controller acts on.
+pub fn stored_only(kind: &str) -> String {
+    format!("no controller of this release acts on a {kind}: it is stored, and nothing follows")
+}
+
 /// The counters of a workload's status.
 #[derive(Clone, Copy, Default)]
 pub struct Counters {

@@ -45,7 +45,7 @@ impl ApiServer {
             let old = self.stored(call)?;
             check_uid(call, binding.uid(), &old.object)?;
             let object = self.bound(call, &old.object, &node, &binding)?;
-            let update = Update { object, operation: Operation::UpdateStatus };
+            let update = Update { object, operation: Operation::UpdateStatus, managers: None };
             match self.store_update(call, &old, update, params).await? {
                 Updated::Done(_) => return Ok(created()),
                 Updated::Conflict => {}

@@ -71,7 +71,7 @@ impl ApiServer {
         if let Some(spec) = spec.as_object_mut() {
             spec.insert("replicas".into(), replicas);
         }
-        let update = Update { object, operation: Operation::Update };
+        let update = Update { object, operation: Operation::Update, managers: None };
         Ok(match self.store_update(call, old, update, params).await? {
             Updated::Done(answer) => {
                 let stored = crate::api::Raw(answer.raw).object()?;

@@ -228,7 +228,7 @@ async fn three_kinds_of_patches() {
     let labels = json!({"metadata": {"labels": {"m": "2"}}});
     let patched = send(strategic, labels).await.expect(200);
     assert_eq!(patched["metadata"]["labels"], json!({"l": "1", "m": "2"}));
-    send("application/apply-patch+yaml", json!({})).await.failure(415);
+    send("application/apply-patch+yaml", json!({})).await.failure(422);
     send("application/json", json!({})).await.failure(415);
     let old = json!({"metadata": {"resourceVersion": "1"}, "data": {"z": "z"}});
     cluster.merge(&path, &old).await.failure(409);

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The longest that one command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 const KUBECTL_VERSION: &str = "v1.35.";
+const HELM_VERSION: &str = "v4.";
 /// Set where a missing tool must be a failure, as in CI.
 const REQUIRE_TOOLS: &str = "WASMFLEET_REQUIRE_TOOLS";
 
@@ -120,27 +121,34 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// kubectl of the version that these tests are written against: the one of
-/// `scripts/setup-tests.sh`, or the one in PATH. `None`, with a line that says so, where there is
-/// none; a failure where tools are required.
+/// kubectl of the version that these tests are written against. `None`, with a line that says so,
+/// where there is none; a failure where tools are required.
 pub fn kubectl() -> Option<&'static Path> {
     static KUBECTL: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let found = KUBECTL.get_or_init(|| {
-        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/kubectl");
-        [own, PathBuf::from("kubectl")].into_iter().find(|path| is_right_version(path))
-    });
+    KUBECTL.get_or_init(|| find("kubectl", KUBECTL_VERSION, &["version", "--client"])).as_deref()
+}
+
+/// Helm, in the same way.
+pub fn helm() -> Option<&'static Path> {
+    static HELM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    HELM.get_or_init(|| find("helm", HELM_VERSION, &["version", "--short"])).as_deref()
+}
+
+/// The program that `scripts/setup-tests.sh` brought, or the one in PATH.
+fn find(name: &str, version: &str, words: &[&str]) -> Option<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin").join(name);
+    let is_right = |path: &PathBuf| {
+        let output = Command::new(path).args(words).output();
+        output.is_ok_and(|output| text(output.stdout).contains(version))
+    };
+    let found = [own, PathBuf::from(name)].into_iter().find(is_right);
     if found.is_none() {
         let missing = format!(
-            "kubectl {KUBECTL_VERSION}x is neither in target/tools/bin nor in PATH; \
+            "{name} {version}x is neither in target/tools/bin nor in PATH; \
              scripts/setup-tests.sh brings it"
         );
         assert!(std::env::var_os(REQUIRE_TOOLS).is_none(), "{missing}");
         println!("not tested: {missing}");
     }
-    found.as_deref()
-}
-
-fn is_right_version(kubectl: &Path) -> bool {
-    let output = Command::new(kubectl).args(["version", "--client"]).output();
-    output.is_ok_and(|output| text(output.stdout).contains(KUBECTL_VERSION))
+    found
 }

@@ -61,6 +61,30 @@ fn objects_are_created_changed_and_deleted() {
 }
 
 #[test]
+fn server_side_apply_owns_fields_and_refuses_others() {
+    let Some(space) = Space::with_kubectl("k-apply") else { return };
+    let apply = |words: &str, manifest: &str| {
+        let words = format!("apply --server-side {words} -f -");
+        space.kubectl_with(&words, manifest, &[])
+    };
+    assert_eq!(apply("", CONF).ok(), "configmap/conf serverside-applied\n");
+    assert_eq!(apply("", CONF).ok(), "configmap/conf serverside-applied\n");
+    let other = CONF.replace("a: b", "a: c");
+    let refused = apply("--field-manager=other", &other).fails();
+    has(&refused, &["conflict with \"kubectl\"", ".data.a"]);
+    apply("--field-manager=other --force-conflicts", &other).ok();
+    let shown = space.kubectl("get configmap conf -o yaml --show-managed-fields").ok();
+    has(&shown, &["a: c", "manager: other", "operation: Apply", "f:a: {}"]);
+    has(&apply("--dry-run=server --force-conflicts", CONF).ok(), &["(server dry run)"]);
+    // From client-side to server-side apply, as kubectl itself moves over.
+    let moved = CONF.replace("conf", "moved");
+    space.kubectl_with("apply -f -", &moved, &[]).ok();
+    apply("", &moved).ok();
+    apply("", &moved.replace("a: b", "a: d")).ok();
+    assert_eq!(space.value("configmap moved", ".data.a"), "d");
+}
+
+#[test]
 fn get_and_describe_show_what_upstream_shows() {
     let Some(space) = Space::with_kubectl("k-shows") else { return };
     space.apply(&guests::deployment("web", "hello:v1", 2));

@@ -1,0 +1,295 @@
+//! Server-side apply (KEP-555): a manager says which fields it wants, the server remembers who
+//! wants what (`metadata.managedFields`), refuses to take a field from another manager unless
+//! forced, and removes what its manager no longer wants and nobody else owns.
+//!
+//! An object that was never applied has no managed fields here: ownership is recorded from the
+//! first apply on, and what is there by then belongs to `before-first-apply`. Upstream records it
+//! from the creation; every status of every Pod would carry that. Pure: no clock, no storage.
+
+mod managers;
+mod set;
+mod shape;
+mod walk;
+
+use serde_json::Value;
+
+pub use managers::{Manager, Managers, Operation};
+pub use set::{FieldSet, Step};
+pub use shape::Shape;
+
+use super::object::Object;
+use managers::{Owned, strip};
+
+/// Owns what an object had before it was applied for the first time.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+
+/// What an apply comes to.
+#[derive(Debug, PartialEq)]
+pub struct Applied {
+    pub object: Object,
+    pub managers: Managers,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// The configuration cannot be applied at all.
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{}", conflict_message(.0))]
+    Conflicts(Vec<Conflict>),
+}
+
+/// A field that another manager owns, with another value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    pub manager: Manager,
+    pub time: String,
+    /// As text: `.spec.replicas`.
+    pub field: String,
+}
+
+/// Who applies or updates, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Who<'a> {
+    pub manager: &'a str,
+    pub group: &'a str,
+    pub version: &'a str,
+    pub subresource: &'a str,
+    /// RFC 3339.
+    pub time: &'a str,
+}
+
+impl Who<'_> {
+    fn api_version(&self) -> String {
+        match self.group {
+            "" => self.version.to_string(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
+    fn manager(&self, operation: Operation) -> Manager {
+        Manager {
+            name: self.manager.to_string(),
+            operation,
+            api_version: self.api_version(),
+            subresource: self.subresource.to_string(),
+        }
+    }
+}
+
+/// Which part of an object a write is about; the rest is nobody's by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Whole,
+    /// Everything but `status`: the kind has a status subresource.
+    WithoutStatus,
+    /// `status`, and metadata.
+    Status,
+}
+
+impl Part {
+    /// What is not of the part counts as not said.
+    fn trim(self, config: &mut Object) {
+        match self {
+            Part::Whole => {}
+            Part::WithoutStatus => {
+                config.remove("status");
+            }
+            Part::Status => {
+                let kept = ["apiVersion", "kind", "metadata", "status"];
+                config.fields_mut().retain(|field, _| kept.contains(&field.as_str()));
+            }
+        }
+    }
+
+    fn cut(self, fields: &mut FieldSet) {
+        match self {
+            Part::Whole => {}
+            Part::WithoutStatus => fields.remove(&[Step::field("status")]),
+            Part::Status => fields.keep_only(&[Step::field("status")]),
+        }
+    }
+}
+
+/// Applies `config` to `live`, or makes an object of it where there is none.
+///
+/// # Errors
+/// [`ApplyError::Conflicts`] unless `force`; [`ApplyError::Invalid`] for what is no configuration.
+pub fn apply(
+    shape: Shape,
+    live: Option<&Object>,
+    config: &Object,
+    part: Part,
+    who: Who,
+    force: bool,
+) -> Result<Applied, ApplyError> {
+    if config
+        .meta()
+        .get("managedFields")
+        .is_some_and(|f| f.as_array().is_none_or(|f| !f.is_empty()))
+    {
+        return Err(ApplyError::Invalid("metadata.managedFields must be nil".into()));
+    }
+    let mut config = config.clone();
+    config.meta_mut().remove("managedFields");
+    part.trim(&mut config);
+    let config = config.into_value();
+    walk::check(&shape, &config, "", 0).map_err(ApplyError::Invalid)?;
+    let mut wanted = walk::fields(&shape, &config);
+    strip(&mut wanted);
+    part.cut(&mut wanted);
+
+    let manager = who.manager(Operation::Apply);
+    let (before, mut managers) = match live {
+        Some(live) => (plain(live), managers_of(shape, live, who)),
+        None => (Value::Object(Default::default()), Managers::default()),
+    };
+    let last = managers.0.get(&manager).cloned();
+    let mut after = walk::merge(&shape, &before, &config);
+    if let Some(last) = &last {
+        let others = managers.all_but(Some(&manager)).union(&wanted);
+        walk::prune(&shape, &mut after, &last.fields, &others);
+    }
+    let changes = walk::compare(&shape, &before, &after);
+    let changed = changes.modified.clone().union(&changes.added);
+    let conflicts = conflicts_of(&managers, &manager, &changed);
+    if !conflicts.is_empty() && !force {
+        return Err(ApplyError::Conflicts(conflicts));
+    }
+    for (other, owned) in &mut managers.0 {
+        if *other != manager {
+            owned.fields = owned.fields.difference(&changed);
+        }
+    }
+    managers.take_away(&changes.removed);
+    let unchanged = changes.is_empty() && last.as_ref().is_some_and(|last| last.fields == wanted);
+    let time = match last.filter(|_| unchanged) {
+        Some(last) => last.time,
+        None => who.time.to_string(),
+    };
+    if !wanted.is_empty() {
+        managers.0.insert(manager, Owned { fields: wanted, time });
+    } else {
+        managers.0.remove(&manager);
+    }
+    let object = Object::from_value(after)
+        .map_err(|_| ApplyError::Invalid("the configuration is no object".into()))?;
+    Ok(Applied { object, managers })
+}
+
+/// The managers after another write than apply changed `old` into `new`. What changed belongs to
+/// whoever wrote.
+pub fn update(
+    shape: Shape,
+    managers: &Managers,
+    old: &Object,
+    new: &Object,
+    part: Part,
+    who: Who,
+) -> Managers {
+    let changes = walk::compare(&shape, &plain(old), &plain(new));
+    let mut changed = changes.modified.union(&changes.added);
+    let mut removed = changes.removed;
+    for set in [&mut changed, &mut removed] {
+        strip(set);
+        part.cut(set);
+    }
+    if changed.is_empty() && removed.is_empty() {
+        return managers.clone();
+    }
+    let manager = who.manager(Operation::Update);
+    let mut managers = managers.clone();
+    for (other, owned) in &mut managers.0 {
+        if *other != manager {
+            owned.fields = owned.fields.difference(&changed);
+        }
+    }
+    managers.take_away(&removed);
+    if !changed.is_empty() {
+        let time = who.time.to_string();
+        let owned = managers
+            .0
+            .entry(manager)
+            .or_insert_with(|| Owned { fields: FieldSet::default(), time: time.clone() });
+        owned.fields = std::mem::take(&mut owned.fields).union(&changed);
+        owned.time = time;
+    }
+    managers.cap();
+    managers
+}
+
+/// The object without its managed fields.
+fn plain(object: &Object) -> Value {
+    let mut object = object.clone();
+    object.meta_mut().remove("managedFields");
+    object.into_value()
+}
+
+/// The managers that an object tells of. One that was never applied belongs to a manager of its
+/// own, in whole.
+fn managers_of(shape: Shape, live: &Object, who: Who) -> Managers {
+    let told = live.meta().get("managedFields").and_then(Managers::read);
+    if let Some(managers) = told.filter(|managers| !managers.0.is_empty()) {
+        return managers;
+    }
+    let mut fields = walk::fields(&shape, &plain(live));
+    strip(&mut fields);
+    let manager = Manager {
+        name: BEFORE_FIRST_APPLY.into(),
+        operation: Operation::Update,
+        api_version: who.api_version(),
+        subresource: String::new(),
+    };
+    Managers([(manager, Owned { fields, time: who.time.to_string() })].into())
+}
+
+fn conflicts_of(managers: &Managers, applier: &Manager, changed: &FieldSet) -> Vec<Conflict> {
+    let mut conflicts = Vec::new();
+    for (manager, owned) in managers.0.iter().filter(|(manager, _)| *manager != applier) {
+        for field in owned.fields.intersection(changed).paths() {
+            let (manager, time) = (manager.clone(), owned.time.clone());
+            conflicts.push(Conflict { manager, time, field });
+        }
+    }
+    conflicts
+}
+
+impl Conflict {
+    /// `conflict with "m" using apps/v1`, as a cause's message begins.
+    pub fn message(&self) -> String {
+        let manager = &self.manager;
+        let mut text = format!("conflict with {:?}", manager.name);
+        if !manager.subresource.is_empty() {
+            text.push_str(&format!(" with subresource {:?}", manager.subresource));
+        }
+        if manager.operation == Operation::Update {
+            text.push_str(&format!(" using {} at {}", manager.api_version, self.time));
+        } else {
+            text.push_str(&format!(" using {}", manager.api_version));
+        }
+        text
+    }
+}
+
+/// The text of upstream's conflict error (structured-merge-diff merge/conflict.go).
+fn conflict_message(conflicts: &[Conflict]) -> String {
+    if let [only] = conflicts {
+        return format!("Apply failed with 1 conflict: {}: {}", only.message(), only.field);
+    }
+    let mut text = format!("Apply failed with {} conflicts:", conflicts.len());
+    let mut last = None;
+    for conflict in conflicts {
+        let message = conflict.message();
+        if last.as_ref() != Some(&message) {
+            let title = message.replacen("conflict with", "conflicts with", 1);
+            text.push_str(&format!(" {title}:"));
+            last = Some(message);
+        }
+        text.push_str(&format!("\n- {}", conflict.field));
+    }
+    text
+}
+
+#[cfg(test)]
+#[path = "apply/tests.rs"]
+mod tests;

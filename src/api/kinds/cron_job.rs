@@ -1,0 +1,177 @@
+//! CronJob (batch/v1).
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::CronJob;
+use serde_json::Value;
+
+use super::{checks, job, labels, pod_template, workload};
+use crate::api::field::{Errors, Path};
+use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
+use crate::api::table::{self, Column};
+
+const CONCURRENCY: &[&str] = &["Allow", "Forbid", "Replace"];
+/// Names of Jobs get 11 characters more than the CronJob's.
+const MAX_NAME: usize = 52;
+
+impl Kind for CronJob {
+    const META: KindMeta = KindMeta {
+        singular: "cronjob",
+        short_names: &["cj"],
+        categories: &["all"],
+        status: true,
+        generation: Generation::Spec,
+        ..DEFAULT_META
+    };
+
+    fn set_defaults(&mut self, _old: Option<&Self>) {
+        let spec = self.spec.get_or_insert_default();
+        let policy = spec.concurrency_policy.get_or_insert_default();
+        if policy.is_empty() {
+            *policy = CONCURRENCY[0].into();
+        }
+        spec.suspend.get_or_insert(false);
+        spec.successful_jobs_history_limit.get_or_insert(3);
+        spec.failed_jobs_history_limit.get_or_insert(1);
+        job::set_defaults(spec.job_template.spec.get_or_insert_default());
+        self.status.get_or_insert_default();
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        let path = Path::new("spec");
+        let Some(spec) = &self.spec else { return errors.required(&path, "") };
+        let name = self.metadata.name.as_deref().unwrap_or_default();
+        if name.len() > MAX_NAME {
+            let detail = format!("must be no more than {MAX_NAME} characters");
+            errors.invalid(&Path::new("metadata").child("name"), name, &detail);
+        }
+        let schedule = path.child("schedule");
+        if spec.schedule.is_empty() {
+            errors.required(&schedule, "");
+        } else if !is_schedule(&spec.schedule) {
+            errors.invalid(
+                &schedule,
+                &spec.schedule,
+                "is no cron schedule: five fields, or @daily",
+            );
+        }
+        if let Some(zone) = &spec.time_zone
+            && jiff::tz::TimeZone::get(zone).is_err()
+        {
+            errors.invalid(&path.child("timeZone"), zone, &format!("unknown time zone {zone}"));
+        }
+        let policy = spec.concurrency_policy.as_deref().unwrap_or_default();
+        checks::one_of(errors, &path.child("concurrencyPolicy"), policy, CONCURRENCY);
+        let deadline = path.child("startingDeadlineSeconds");
+        checks::nonnegative_if_set(errors, &deadline, spec.starting_deadline_seconds);
+        let kept = path.child("successfulJobsHistoryLimit");
+        checks::nonnegative_if_set(errors, &kept, spec.successful_jobs_history_limit);
+        let kept = path.child("failedJobsHistoryLimit");
+        checks::nonnegative_if_set(errors, &kept, spec.failed_jobs_history_limit);
+        let path = path.child("jobTemplate");
+        let template = spec.job_template.spec.clone().unwrap_or_default();
+        job::validate_spec(errors, &path.child("spec"), &template);
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        vec![workload::stored_only("CronJob")]
+    }
+
+    fn columns() -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            table::NAME,
+            Column::new("Schedule", "string", "When jobs are started."),
+            Column::new("Timezone", "string", "The zone of the schedule's times."),
+            Column::new("Suspend", "boolean", "Whether no jobs are started."),
+            Column::new("Active", "integer", "Jobs that run now."),
+            Column::new("Last Schedule", "string", "When a job was started last."),
+            table::AGE,
+            workload::CONTAINERS,
+            workload::IMAGES,
+            workload::SELECTOR,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, now: Timestamp) -> Vec<Value> {
+        let spec = self.spec.clone().unwrap_or_default();
+        let status = self.status.clone().unwrap_or_default();
+        let job = spec.job_template.spec.unwrap_or_default();
+        let (names, images) = pod_template::container_cells(&job.template);
+        let last = match &status.last_schedule_time {
+            Some(time) => table::since(Some(time), now),
+            None => "<none>".into(),
+        };
+        // Go prints the pointer's value.
+        let suspend = if spec.suspend == Some(true) { "True" } else { "False" };
+        vec![
+            table::name(&self.metadata),
+            spec.schedule.into(),
+            spec.time_zone.unwrap_or_else(|| "<none>".into()).into(),
+            suspend.into(),
+            status.active.map_or(0, |active| active.len()).into(),
+            last.into(),
+            table::age(&self.metadata, now),
+            names.into(),
+            images.into(),
+            labels::format_selector(&job.selector.unwrap_or_default()).into(),
+        ]
+    }
+}
+
+/// Five fields of cron, or one of the `@` words. What the fields mean is the controller's.
+fn is_schedule(text: &str) -> bool {
+    const WORDS: &[&str] =
+        &["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
+    if WORDS.contains(&text) {
+        return true;
+    }
+    if let Some(every) = text.strip_prefix("@every ") {
+        return every.parse::<jiff::Span>().is_ok();
+    }
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    let bounds = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 7)];
+    let names = ["", "", "", "JANFEBMARAPRMAYJUNJULAUGSEPOCTNOVDEC", "SUNMONTUEWEDTHUFRISAT"];
+    fields.len() == bounds.len()
+        && fields.iter().zip(bounds.iter().zip(names)).all(|(field, (bounds, names))| {
+            field.split(',').all(|part| is_part(part, *bounds, names))
+        })
+}
+
+/// `*`, `?`, `5`, `1-5`, `*/10`, `1-30/5`, `MON-FRI`.
+fn is_part(part: &str, (least, most): (u32, u32), names: &str) -> bool {
+    let (range, step) = match part.split_once('/') {
+        Some((range, step)) => (range, step.parse::<u32>().is_ok_and(|step| step > 0)),
+        None => (part, true),
+    };
+    let number = |text: &str| match text.parse::<u32>() {
+        Ok(number) => Some(number).filter(|n| (least..=most).contains(n)),
+        Err(_) => {
+            let text = text.to_uppercase();
+            let at = names.find(&text).filter(|at| text.len() == 3 && at % 3 == 0)?;
+            u32::try_from(at / 3).ok().map(|n| n + least)
+        }
+    };
+    let range = match (range, range.split_once('-')) {
+        ("*" | "?", _) => true,
+        (_, Some((from, to))) => matches!((number(from), number(to)), (Some(a), Some(b)) if a <= b),
+        (one, None) => number(one).is_some(),
+    };
+    range && step
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_schedule;
+
+    #[test]
+    fn schedules() {
+        for good in ["* * * * *", "*/5 0 1 JAN mon-fri", "0 0 1,15 * ?", "@daily", "@every 1h"] {
+            assert!(is_schedule(good), "{good}");
+        }
+        for bad in
+            ["", "* * * *", "60 * * * *", "5-1 * * * *", "*/0 * * * *", "@often", "x * * * *"]
+        {
+            assert!(!is_schedule(bad), "{bad}");
+        }
+    }
+}

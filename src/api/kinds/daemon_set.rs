@@ -1,0 +1,158 @@
+//! DaemonSet (apps/v1).
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
+use super::{checks, labels, pod_template, workload};
+use crate::api::field::{Errors, Path};
+use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
+use crate::api::table::{self, Column};
+
+const ROLLING_UPDATE: &str = "RollingUpdate";
+const ON_DELETE: &str = "OnDelete";
+const REVISION_HISTORY_LIMIT: i32 = 10;
+
+impl Kind for DaemonSet {
+    const META: KindMeta = KindMeta {
+        singular: "daemonset",
+        short_names: &["ds"],
+        categories: &["all"],
+        status: true,
+        generation: Generation::Spec,
+        ..DEFAULT_META
+    };
+
+    fn set_defaults(&mut self, _old: Option<&Self>) {
+        let spec = self.spec.get_or_insert_default();
+        pod_template::set_defaults(&mut spec.template);
+        spec.revision_history_limit.get_or_insert(REVISION_HISTORY_LIMIT);
+        let strategy = spec.update_strategy.get_or_insert_default();
+        if strategy.type_.as_deref().unwrap_or_default().is_empty() {
+            strategy.type_ = Some(ROLLING_UPDATE.into());
+        }
+        if strategy.type_.as_deref() == Some(ROLLING_UPDATE) {
+            let rolling = strategy.rolling_update.get_or_insert_default();
+            rolling.max_unavailable.get_or_insert(IntOrString::Int(1));
+            rolling.max_surge.get_or_insert(IntOrString::Int(0));
+        }
+        self.status.get_or_insert_default();
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        let path = Path::new("spec");
+        match &self.spec {
+            Some(spec) => validate_spec(errors, &path, spec),
+            None => errors.required(&path, ""),
+        }
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        let path = Path::new("spec");
+        if let (Some(new), Some(old)) = (&self.spec, &old.spec) {
+            let path = path.child("selector");
+            labels::validate_selector_unchanged(errors, &path, &new.selector, &old.selector);
+        }
+    }
+
+    fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
+        let status = self.status.clone().unwrap_or_default();
+        let path = Path::new("status");
+        for (field, value) in [
+            ("currentNumberScheduled", Some(status.current_number_scheduled)),
+            ("numberMisscheduled", Some(status.number_misscheduled)),
+            ("desiredNumberScheduled", Some(status.desired_number_scheduled)),
+            ("numberReady", Some(status.number_ready)),
+            ("updatedNumberScheduled", status.updated_number_scheduled),
+            ("numberAvailable", status.number_available),
+            ("numberUnavailable", status.number_unavailable),
+        ] {
+            checks::nonnegative_if_set(errors, &path.child(field), value);
+        }
+        let observed = path.child("observedGeneration");
+        checks::nonnegative_if_set(errors, &observed, status.observed_generation);
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut texts = vec![workload::stored_only("DaemonSet")];
+        texts.extend(self.spec.iter().flat_map(|spec| pod_template::warnings(&spec.template)));
+        texts
+    }
+
+    fn columns() -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            table::NAME,
+            Column::new("Desired", "integer", "Nodes that should run the pod."),
+            Column::new("Current", "integer", "Nodes that run the pod."),
+            Column::new("Ready", "integer", "Nodes whose pod is ready."),
+            Column::new("Up-to-date", "integer", "Nodes whose pod has the newest template."),
+            Column::new("Available", "integer", "Nodes whose pod is available."),
+            Column::new("Node Selector", "string", "The nodes that should run the pod."),
+            table::AGE,
+            workload::CONTAINERS,
+            workload::IMAGES,
+            workload::SELECTOR,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, now: Timestamp) -> Vec<Value> {
+        let spec = self.spec.clone().unwrap_or_default();
+        let status = self.status.clone().unwrap_or_default();
+        let (names, images) = pod_template::container_cells(&spec.template);
+        let nodes = spec.template.spec.as_ref().and_then(|s| s.node_selector.clone());
+        vec![
+            table::name(&self.metadata),
+            status.desired_number_scheduled.into(),
+            status.current_number_scheduled.into(),
+            status.number_ready.into(),
+            status.updated_number_scheduled.unwrap_or_default().into(),
+            status.number_available.unwrap_or_default().into(),
+            labels::format_labels(nodes.as_ref()).into(),
+            table::age(&self.metadata, now),
+            names.into(),
+            images.into(),
+            labels::format_selector(&spec.selector).into(),
+        ]
+    }
+}
+
+fn validate_spec(errors: &mut Errors, path: &Path, spec: &DaemonSetSpec) {
+    workload::validate_selector(errors, &path.child("selector"), &spec.selector);
+    let template = path.child("template");
+    let (pods, selector) = (&spec.template, &spec.selector);
+    pod_template::validate_for_selector(errors, &template, pods, selector, "DaemonSet");
+    if let Some(strategy) = &spec.update_strategy {
+        validate_strategy(errors, &path.child("updateStrategy"), strategy);
+    }
+    let min_ready = path.child("minReadySeconds");
+    checks::nonnegative_if_set(errors, &min_ready, spec.min_ready_seconds);
+    let history = path.child("revisionHistoryLimit");
+    checks::nonnegative_if_set(errors, &history, spec.revision_history_limit);
+}
+
+fn validate_strategy(errors: &mut Errors, path: &Path, strategy: &DaemonSetUpdateStrategy) {
+    let type_ = strategy.type_.as_deref().unwrap_or_default();
+    checks::one_of(errors, &path.child("type"), type_, &[ROLLING_UPDATE, ON_DELETE]);
+    if type_ != ROLLING_UPDATE {
+        return;
+    }
+    let path = path.child("rollingUpdate");
+    let Some(rolling) = &strategy.rolling_update else { return errors.required(&path, "") };
+    let fields = [("maxUnavailable", &rolling.max_unavailable), ("maxSurge", &rolling.max_surge)];
+    for (field, value) in fields {
+        if let Some(value) = value {
+            workload::validate_count_or_percent(errors, &path.child(field), value);
+        }
+    }
+    let unavailable = workload::count_or_percent(rolling.max_unavailable.as_ref()).unwrap_or(0);
+    let surge = workload::count_or_percent(rolling.max_surge.as_ref()).unwrap_or(0);
+    if unavailable == 0 && surge == 0 {
+        errors.required(&path.child("maxUnavailable"), "cannot be 0 when maxSurge is 0");
+    }
+    if unavailable > 0 && surge > 0 {
+        let detail = "may not be set when maxUnavailable is non-zero";
+        errors.invalid(&path.child("maxSurge"), &rolling.max_surge, detail);
+    }
+}

@@ -1,0 +1,272 @@
+//! Job (batch/v1), and what CronJob shares of it.
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use serde_json::Value;
+
+use super::labels::Map;
+use super::{checks, labels, pod_fields, pod_template, pod_validation, workload};
+use crate::api::field::{Errors, Path};
+use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
+use crate::api::table::{self, Column};
+
+/// Set on the pods of a Job and selected by it (batch/v1 well_known_labels.go).
+const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
+const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+/// The same, as they were called before; both are set.
+const OLD_CONTROLLER_UID: &str = "controller-uid";
+const OLD_JOB_NAME: &str = "job-name";
+const BACKOFF_LIMIT: i32 = 6;
+const COMPLETION_MODES: &[&str] = &["NonIndexed", "Indexed"];
+const REPLACEMENT_POLICIES: &[&str] = &["Failed", "TerminatingOrFailed"];
+/// Most pods at the same time, and most completions, of an indexed Job.
+const MAX_PARALLEL_INDEXED: i32 = 100_000;
+
+impl Kind for Job {
+    const META: KindMeta = KindMeta {
+        singular: "job",
+        categories: &["all"],
+        status: true,
+        generation: Generation::Spec,
+        selectable: &["status.successful"],
+        ..DEFAULT_META
+    };
+
+    fn set_defaults(&mut self, old: Option<&Self>) {
+        let (name, uid) = (self.metadata.name.clone(), self.metadata.uid.clone());
+        let spec = self.spec.get_or_insert_default();
+        set_defaults(spec);
+        if spec.manual_selector != Some(true)
+            && let (Some(name), Some(uid)) = (name, uid)
+            && !name.is_empty()
+            && old.is_none()
+        {
+            select_own_pods(spec, &name, &uid);
+        }
+        self.status.get_or_insert_default();
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        let path = Path::new("spec");
+        let Some(spec) = &self.spec else { return errors.required(&path, "") };
+        validate_spec(errors, &path, spec);
+        let selector = path.child("selector");
+        match &spec.selector {
+            None => errors.required(&selector, ""),
+            Some(own) => {
+                labels::validate_selector(errors, &selector, own);
+                let metadata = spec.template.metadata.clone().unwrap_or_default();
+                let found = crate::api::selector::Selector::from_typed(Some(own));
+                let no_labels = Map::new();
+                let labels = metadata.labels.as_ref().unwrap_or(&no_labels);
+                if !found.is_ok_and(|selector| selector.matches(labels)) {
+                    let path = path.child("template");
+                    let path = path.child("metadata");
+                    let detail = "`selector` does not match template `labels`";
+                    errors.invalid(&path.child("labels"), &metadata.labels, detail);
+                }
+            }
+        }
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        let (Some(new), Some(old)) = (&self.spec, &old.spec) else { return };
+        let path = Path::new("spec");
+        checks::immutable(errors, &path.child("selector"), &new.selector, &old.selector);
+        let mode = path.child("completionMode");
+        checks::immutable(errors, &mode, &new.completion_mode, &old.completion_mode);
+        let policy = path.child("podFailurePolicy");
+        checks::immutable(errors, &policy, &new.pod_failure_policy, &old.pod_failure_policy);
+        let indexed = new.completion_mode.as_deref() == Some("Indexed");
+        if !(indexed && new.completions == new.parallelism) {
+            let completions = path.child("completions");
+            checks::immutable(errors, &completions, &new.completions, &old.completions);
+        }
+        // While it is suspended, scheduling directives may change; nothing else ever.
+        if old.suspend != Some(true) {
+            checks::immutable(errors, &path.child("template"), &new.template, &old.template);
+        }
+    }
+
+    fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
+        let status = self.status.clone().unwrap_or_default();
+        let path = Path::new("status");
+        for (field, value) in
+            [("active", status.active), ("succeeded", status.succeeded), ("failed", status.failed)]
+        {
+            checks::nonnegative_if_set(errors, &path.child(field), value);
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut texts = vec![workload::stored_only("Job")];
+        texts.extend(self.spec.iter().flat_map(|spec| pod_template::warnings(&spec.template)));
+        texts
+    }
+
+    fn columns() -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            table::NAME,
+            Column::new("Status", "string", "How the job is."),
+            Column::new("Completions", "string", "How many pods succeeded of how many."),
+            Column::new("Duration", "string", "How long the job took or has been running."),
+            table::AGE,
+            workload::CONTAINERS,
+            workload::IMAGES,
+            workload::SELECTOR,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, now: Timestamp) -> Vec<Value> {
+        let spec = self.spec.clone().unwrap_or_default();
+        let (names, images) = pod_template::container_cells(&spec.template);
+        vec![
+            table::name(&self.metadata),
+            status_cell(self).into(),
+            completions_cell(self).into(),
+            duration_cell(self, now).into(),
+            table::age(&self.metadata, now),
+            names.into(),
+            images.into(),
+            labels::format_selector(&spec.selector.unwrap_or_default()).into(),
+        ]
+    }
+
+    fn field(&self, field: &str) -> String {
+        match field {
+            "status.successful" => {
+                self.status.as_ref().and_then(|s| s.succeeded).unwrap_or(0).to_string()
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+/// The defaults of a Job's spec, also within a CronJob (pkg/apis/batch/v1/defaults.go).
+pub fn set_defaults(spec: &mut JobSpec) {
+    if spec.completions.is_none() && spec.parallelism.is_none() {
+        spec.completions = Some(1);
+    }
+    spec.parallelism.get_or_insert(1);
+    let per_index = spec.backoff_limit_per_index.is_some();
+    spec.backoff_limit.get_or_insert(if per_index { i32::MAX } else { BACKOFF_LIMIT });
+    spec.completion_mode.get_or_insert_with(|| COMPLETION_MODES[0].into());
+    spec.suspend.get_or_insert(false);
+    let policy = if spec.pod_failure_policy.is_some() { 0 } else { 1 };
+    spec.pod_replacement_policy.get_or_insert_with(|| REPLACEMENT_POLICIES[policy].into());
+    pod_template::set_defaults(&mut spec.template);
+}
+
+/// Labels that nobody else's pods have, and the selector of them (job strategy's
+/// generateSelector).
+fn select_own_pods(spec: &mut JobSpec, name: &str, uid: &str) {
+    let metadata = spec.template.metadata.get_or_insert_default();
+    let own = metadata.labels.get_or_insert_default();
+    for (label, value) in
+        [(CONTROLLER_UID, uid), (OLD_CONTROLLER_UID, uid), (JOB_NAME, name), (OLD_JOB_NAME, name)]
+    {
+        own.insert(label.into(), value.into());
+    }
+    let selector = spec.selector.get_or_insert_default();
+    let labels = selector.match_labels.get_or_insert_default();
+    labels.insert(CONTROLLER_UID.into(), uid.into());
+}
+
+/// Everything but the selector.
+pub fn validate_spec(errors: &mut Errors, path: &Path, spec: &JobSpec) {
+    let numbers = [
+        ("parallelism", spec.parallelism),
+        ("completions", spec.completions),
+        ("backoffLimit", spec.backoff_limit),
+        ("backoffLimitPerIndex", spec.backoff_limit_per_index),
+        ("maxFailedIndexes", spec.max_failed_indexes),
+        ("ttlSecondsAfterFinished", spec.ttl_seconds_after_finished),
+    ];
+    for (field, value) in numbers {
+        checks::nonnegative_if_set(errors, &path.child(field), value);
+    }
+    let deadline = path.child("activeDeadlineSeconds");
+    checks::nonnegative_if_set(errors, &deadline, spec.active_deadline_seconds);
+    let mode = spec.completion_mode.as_deref().unwrap_or_default();
+    checks::one_of(errors, &path.child("completionMode"), mode, COMPLETION_MODES);
+    let indexed = mode == "Indexed";
+    if indexed && spec.completions.is_none() {
+        let detail = "when completion mode is Indexed";
+        errors.required(&path.child("completions"), detail);
+    }
+    if indexed && spec.parallelism > Some(MAX_PARALLEL_INDEXED) {
+        let detail = format!(
+            "must be less than or equal to {MAX_PARALLEL_INDEXED} when completion mode is Indexed"
+        );
+        errors.invalid(&path.child("parallelism"), spec.parallelism, &detail);
+    }
+    for (field, set) in [
+        ("backoffLimitPerIndex", spec.backoff_limit_per_index),
+        ("maxFailedIndexes", spec.max_failed_indexes),
+    ] {
+        if set.is_some() && !indexed {
+            errors.invalid(&path.child(field), set, "requires indexed completion mode");
+        }
+    }
+    if let Some(policy) = &spec.pod_replacement_policy {
+        let path = path.child("podReplacementPolicy");
+        checks::one_of(errors, &path, policy, REPLACEMENT_POLICIES);
+    }
+    validate_template(errors, &path.child("template"), spec);
+}
+
+fn validate_template(errors: &mut Errors, path: &Path, spec: &JobSpec) {
+    let metadata = spec.template.metadata.clone().unwrap_or_default();
+    labels::validate_labels(errors, &path.child("labels"), metadata.labels.as_ref());
+    let path = path.child("spec");
+    let Some(pod) = &spec.template.spec else { return errors.required(&path, "") };
+    pod_validation::validate(errors, &path, pod);
+    pod_fields::check(pod, &path, errors, &mut Vec::new());
+    let policy = pod.restart_policy.as_deref().unwrap_or_default();
+    let supported: &[&str] =
+        if spec.pod_failure_policy.is_some() { &["Never"] } else { &["OnFailure", "Never"] };
+    if !supported.contains(&policy) {
+        errors.not_supported(&path.child("restartPolicy"), policy, supported);
+    }
+}
+
+fn has_condition(job: &Job, type_: &str) -> bool {
+    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|c| c.type_ == type_ && c.status == "True")
+}
+
+fn status_cell(job: &Job) -> &'static str {
+    if has_condition(job, "Complete") {
+        "Complete"
+    } else if has_condition(job, "Failed") {
+        "Failed"
+    } else if job.metadata.deletion_timestamp.is_some() {
+        "Terminating"
+    } else if has_condition(job, "Suspended") {
+        "Suspended"
+    } else if has_condition(job, "FailureTarget") {
+        "FailureTarget"
+    } else if has_condition(job, "SuccessCriteriaMet") {
+        "SuccessCriteriaMet"
+    } else {
+        "Running"
+    }
+}
+
+fn completions_cell(job: &Job) -> String {
+    let spec = job.spec.clone().unwrap_or_default();
+    let succeeded = job.status.as_ref().and_then(|s| s.succeeded).unwrap_or(0);
+    match (spec.completions, spec.parallelism.unwrap_or(0)) {
+        (Some(completions), _) => format!("{succeeded}/{completions}"),
+        (None, parallelism) if parallelism > 1 => format!("{succeeded}/1 of {parallelism}"),
+        (None, _) => format!("{succeeded}/1"),
+    }
+}
+
+fn duration_cell(job: &Job, now: Timestamp) -> String {
+    let status = job.status.clone().unwrap_or_default();
+    let Some(start) = status.start_time else { return String::new() };
+    let end = status.completion_time.map_or(now, |end| end.0);
+    crate::api::duration::human(end.duration_since(start.0).as_secs())
+}

@@ -1,0 +1,187 @@
+//! StatefulSet (apps/v1).
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{
+    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
+};
+use serde_json::Value;
+
+use super::workload::{self, Counters};
+use super::{checks, pod_template};
+use crate::api::field::{Errors, Path};
+use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
+use crate::api::table::{self, Column};
+
+const ROLLING_UPDATE: &str = "RollingUpdate";
+const ON_DELETE: &str = "OnDelete";
+const POD_MANAGEMENT: &[&str] = &["OrderedReady", "Parallel"];
+const RETENTION: &[&str] = &["Retain", "Delete"];
+const REVISION_HISTORY_LIMIT: i32 = 10;
+
+impl Kind for StatefulSet {
+    const META: KindMeta = KindMeta {
+        singular: "statefulset",
+        short_names: &["sts"],
+        categories: &["all"],
+        status: true,
+        scale: true,
+        generation: Generation::Spec,
+        ..DEFAULT_META
+    };
+
+    fn set_defaults(&mut self, _old: Option<&Self>) {
+        let spec = self.spec.get_or_insert_default();
+        pod_template::set_defaults(&mut spec.template);
+        spec.replicas.get_or_insert(1);
+        spec.revision_history_limit.get_or_insert(REVISION_HISTORY_LIMIT);
+        let management = spec.pod_management_policy.get_or_insert_default();
+        if management.is_empty() {
+            *management = POD_MANAGEMENT[0].into();
+        }
+        let strategy = spec.update_strategy.get_or_insert_default();
+        if strategy.type_.as_deref().unwrap_or_default().is_empty() {
+            strategy.type_ = Some(ROLLING_UPDATE.into());
+        }
+        if strategy.type_.as_deref() == Some(ROLLING_UPDATE) {
+            strategy.rolling_update.get_or_insert_default().partition.get_or_insert(0);
+        }
+        let retain = || Some(RETENTION[0].to_string());
+        let policy = spec
+            .persistent_volume_claim_retention_policy
+            .get_or_insert_with(StatefulSetPersistentVolumeClaimRetentionPolicy::default);
+        policy.when_deleted = policy.when_deleted.take().or_else(retain);
+        policy.when_scaled = policy.when_scaled.take().or_else(retain);
+        self.status.get_or_insert_default();
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        let path = Path::new("spec");
+        match &self.spec {
+            Some(spec) => validate_spec(errors, &path, spec),
+            None => errors.required(&path, ""),
+        }
+    }
+
+    /// Upstream: only these may change (pkg/apis/apps/validation).
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        let (Some(new), Some(old)) = (&self.spec, &old.spec) else { return };
+        let mut same = new.clone();
+        same.replicas = old.replicas;
+        same.template = old.template.clone();
+        same.update_strategy.clone_from(&old.update_strategy);
+        same.min_ready_seconds = old.min_ready_seconds;
+        same.ordinals.clone_from(&old.ordinals);
+        same.revision_history_limit = old.revision_history_limit;
+        let policy = &old.persistent_volume_claim_retention_policy;
+        same.persistent_volume_claim_retention_policy.clone_from(policy);
+        if same != *old {
+            let detail = "updates to statefulset spec for fields other than 'replicas', 'ordinals', \
+                          'template', 'updateStrategy', 'revisionHistoryLimit', \
+                          'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+            errors.forbidden(&Path::new("spec"), detail);
+        }
+    }
+
+    fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
+        let status = self.status.clone().unwrap_or_default();
+        let counters = Counters {
+            replicas: status.replicas,
+            updated: status.updated_replicas,
+            ready: status.ready_replicas,
+            available: status.available_replicas,
+            observed_generation: status.observed_generation,
+            ..Counters::default()
+        };
+        workload::validate_counters(errors, counters);
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut texts = vec![workload::stored_only("StatefulSet")];
+        texts.extend(self.spec.iter().flat_map(|spec| pod_template::warnings(&spec.template)));
+        texts
+    }
+
+    fn columns() -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            table::NAME,
+            Column::new("Ready", "string", "Number of the pod with ready state"),
+            table::AGE,
+            workload::CONTAINERS,
+            workload::IMAGES,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, now: Timestamp) -> Vec<Value> {
+        let spec = self.spec.clone().unwrap_or_default();
+        let status = self.status.clone().unwrap_or_default();
+        let (names, images) = pod_template::container_cells(&spec.template);
+        let ready = status.ready_replicas.unwrap_or_default();
+        vec![
+            table::name(&self.metadata),
+            format!("{ready}/{}", spec.replicas.unwrap_or_default()).into(),
+            table::age(&self.metadata, now),
+            names.into(),
+            images.into(),
+        ]
+    }
+}
+
+fn validate_spec(errors: &mut Errors, path: &Path, spec: &StatefulSetSpec) {
+    let management = spec.pod_management_policy.as_deref().unwrap_or_default();
+    checks::one_of(errors, &path.child("podManagementPolicy"), management, POD_MANAGEMENT);
+    if let Some(strategy) = &spec.update_strategy {
+        let path = path.child("updateStrategy");
+        let type_ = strategy.type_.as_deref().unwrap_or_default();
+        checks::one_of(errors, &path.child("type"), type_, &[ROLLING_UPDATE, ON_DELETE]);
+        let rolling_path = path.child("rollingUpdate");
+        match &strategy.rolling_update {
+            Some(rolling) if type_ == ROLLING_UPDATE => {
+                let partition = rolling_path.child("partition");
+                checks::nonnegative_if_set(errors, &partition, rolling.partition);
+                if let Some(unavailable) = &rolling.max_unavailable {
+                    let path = rolling_path.child("maxUnavailable");
+                    workload::validate_count_or_percent(errors, &path, unavailable);
+                    if workload::count_or_percent(Some(unavailable)) == Some(0) {
+                        errors.invalid(&path, unavailable, "cannot be 0");
+                    }
+                }
+            }
+            Some(_) if type_ == ON_DELETE => {
+                let detail = "only allowed for updateStrategy 'RollingUpdate'";
+                errors.invalid(&rolling_path, &strategy.rolling_update, detail);
+            }
+            _ => {}
+        }
+    }
+    if let Some(policy) = &spec.persistent_volume_claim_retention_policy {
+        let path = path.child("persistentVolumeClaimRetentionPolicy");
+        for (field, value) in
+            [("whenDeleted", &policy.when_deleted), ("whenScaled", &policy.when_scaled)]
+        {
+            let value = value.as_deref().unwrap_or_default();
+            checks::one_of(errors, &path.child(field), value, RETENTION);
+        }
+    }
+    checks::nonnegative_if_set(errors, &path.child("replicas"), spec.replicas);
+    let min_ready = path.child("minReadySeconds");
+    checks::nonnegative_if_set(errors, &min_ready, spec.min_ready_seconds);
+    let history = path.child("revisionHistoryLimit");
+    checks::nonnegative_if_set(errors, &history, spec.revision_history_limit);
+    if let Some(ordinals) = &spec.ordinals {
+        let path = path.child("ordinals");
+        checks::nonnegative_if_set(errors, &path.child("start"), ordinals.start);
+    }
+    workload::validate_selector(errors, &path.child("selector"), &spec.selector);
+    let template = path.child("template");
+    let (pods, selector) = (&spec.template, &spec.selector);
+    pod_template::validate_for_selector(errors, &template, pods, selector, "StatefulSet");
+    let claims = spec.volume_claim_templates.as_deref().unwrap_or_default();
+    if !claims.is_empty() {
+        let detail = "claims of volumes are not supported yet; use an emptyDir volume";
+        errors.forbidden(&path.child("volumeClaimTemplates"), detail);
+    }
+    if let Some(service) = spec.service_name.as_deref().filter(|name| !name.is_empty()) {
+        checks::dns_label(errors, &path.child("serviceName"), service);
+    }
+}

@@ -1,0 +1,194 @@
+//! Field ownership in the pipeline: server-side apply (PATCH with `application/apply-patch+yaml`),
+//! and what every other write means to the managers of an object that was applied before.
+//!
+//! The rules are in [`crate::api::apply`]; here are URLs, codes and retries.
+
+use serde_json::Value;
+
+use super::service::{Answer, ApiServer, Call, Stored, timestamp};
+use super::write::{
+    MAX_UPDATE_ATTEMPTS, Update, Updated, WriteParams, body_object, check_kind, check_name,
+    check_namespace, check_preconditions,
+};
+use super::{patch, update};
+use crate::api::apply::{self, ApplyError, Managers, Part, Shape, Who};
+use crate::api::error::{Cause, Reason};
+use crate::api::resource::Operation;
+use crate::api::{ApiError, Object};
+
+const MANAGED_FIELDS: &str = "managedFields";
+
+impl ApiServer {
+    /// Applies a configuration: creates the object, or merges into it what its manager wants.
+    pub(super) async fn apply(
+        &self,
+        call: &Call,
+        config: &Value,
+        force: bool,
+        params: &WriteParams,
+    ) -> Result<Answer, ApiError> {
+        if params.manager.is_empty() {
+            let message = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: \
+                           is required for apply patch";
+            return Err(ApiError::new(422, Reason::Invalid, message));
+        }
+        let mut config = body_object(config.clone())?;
+        if config.api_version().is_empty() || config.kind().is_empty() {
+            let message = "the configuration must have apiVersion and kind";
+            return Err(ApiError::bad_request(message));
+        }
+        check_kind(&call.info, &mut config)?;
+        check_namespace(call, &mut config)?;
+        check_name(call, &mut config)?;
+        let conditional = !config.resource_version().is_empty();
+        for _ in 0..MAX_UPDATE_ATTEMPTS {
+            let old = match self.stored(call) {
+                Ok(old) => old,
+                Err(error) if error.is_not_found() && call.subresource.is_empty() => {
+                    match self.apply_new(call, &config, force, params).await {
+                        // Somebody else was faster: it is there now.
+                        Err(error) if error.is_already_exists() => continue,
+                        result => return result,
+                    }
+                }
+                Err(error) => return Err(error),
+            };
+            match self.apply_to(call, &old, &config, force, params).await? {
+                Updated::Done(answer) => return Ok(answer),
+                Updated::Conflict if conditional => break,
+                Updated::Conflict => {}
+            }
+        }
+        Err(ApiError::modified(&call.info.gvr, &call.name))
+    }
+
+    async fn apply_new(
+        &self,
+        call: &Call,
+        config: &Object,
+        force: bool,
+        params: &WriteParams,
+    ) -> Result<Answer, ApiError> {
+        if !config.uid().is_empty() || !config.resource_version().is_empty() {
+            let why = "the configuration names a uid or resourceVersion, and no such object exists";
+            return Err(ApiError::conflict(&call.info.gvr, &call.name, why));
+        }
+        let time = timestamp(self.clock.now());
+        let (shape, part) = (shape_of(call), part_of(call));
+        let applied = apply::apply(shape, None, config, part, who(call, params, &time), force);
+        let applied = applied.map_err(refused)?;
+        let unnamed = Call { name: String::new(), ..call.clone() };
+        let body = applied.object.into_value();
+        self.create_owned(&unnamed, body, params, Some(&applied.managers)).await
+    }
+
+    async fn apply_to(
+        &self,
+        call: &Call,
+        old: &Stored,
+        config: &Object,
+        force: bool,
+        params: &WriteParams,
+    ) -> Result<Updated, ApiError> {
+        check_preconditions(call, old, config)?;
+        let time = timestamp(self.clock.now());
+        let (shape, part) = (shape_of(call), part_of(call));
+        let who = who(call, params, &time);
+        let applied =
+            apply::apply(shape, Some(&old.object), config, part, who, force).map_err(refused)?;
+        let (object, operation) = match call.subresource.as_str() {
+            "status" => (update::status_of(&old.object, applied.object), Operation::UpdateStatus),
+            _ => (update::main_of(&call.info, &old.object, applied.object), Operation::Update),
+        };
+        let managers = Some(applied.managers);
+        self.store_update(call, old, Update { object, operation, managers }, params).await
+    }
+
+    /// Writes into `object` who owns its fields after this update. `told` are the managed fields
+    /// that the body had: users may change or clear them.
+    pub(super) fn set_owners(
+        &self,
+        call: &Call,
+        old: &Object,
+        object: &mut Object,
+        managers: Option<Managers>,
+        params: &WriteParams,
+    ) {
+        let managers = match managers {
+            Some(managers) => managers,
+            None => {
+                let before = old.meta().get(MANAGED_FIELDS).and_then(Managers::read);
+                let Some(before) = before.filter(|managers| !managers.0.is_empty()) else { return };
+                let time = timestamp(self.clock.now());
+                let who = who(call, params, &time);
+                apply::update(shape_of(call), &before, old, object, part_of(call), who)
+            }
+        };
+        write(object, &managers);
+    }
+}
+
+/// The managers that a body tells of, where a user changed them: by clearing them with one empty
+/// entry, or by writing others (k8s.io/apimachinery/pkg/util/managedfields, decodeLiveOrNew).
+pub(super) fn told_by_user(call: &Call, old: &Object, body: &Object) -> Option<Managers> {
+    let told = body.meta().get(MANAGED_FIELDS)?;
+    let same = old.meta().get(MANAGED_FIELDS) == Some(told);
+    if same || !call.subresource.is_empty() {
+        return None;
+    }
+    let cleared = told.as_array().is_some_and(|entries| {
+        entries.len() == 1 && entries[0].as_object().is_some_and(serde_json::Map::is_empty)
+    });
+    Managers::read(told).filter(|managers| cleared || !managers.0.is_empty())
+}
+
+/// Sets the managed fields, or takes them away where nobody owns anything.
+pub(super) fn write(object: &mut Object, managers: &Managers) {
+    match managers.write() {
+        Value::Array(entries) if entries.is_empty() => {
+            object.meta_mut().remove(MANAGED_FIELDS);
+        }
+        entries => object.set_meta(MANAGED_FIELDS, entries),
+    }
+}
+
+fn shape_of(call: &Call) -> Shape<'_> {
+    let gvr = &call.info.gvr;
+    Shape::of_kind(&gvr.group, &gvr.version, &call.info.kind)
+}
+
+fn part_of(call: &Call) -> Part {
+    match call.subresource.as_str() {
+        "status" => Part::Status,
+        "" if call.info.meta.status => Part::WithoutStatus,
+        _ => Part::Whole,
+    }
+}
+
+fn who<'a>(call: &'a Call, params: &'a WriteParams, time: &'a str) -> Who<'a> {
+    Who {
+        manager: &params.manager,
+        group: &call.info.gvr.group,
+        version: &call.info.gvr.version,
+        subresource: &call.subresource,
+        time,
+    }
+}
+
+fn refused(error: ApplyError) -> ApiError {
+    let text = error.to_string();
+    match error {
+        ApplyError::Invalid(_) => ApiError::bad_request(text),
+        ApplyError::Conflicts(conflicts) => {
+            let mut refused = ApiError::new(409, Reason::Conflict, text);
+            for conflict in conflicts.iter().take(patch::MAX_CAUSES) {
+                refused = refused.cause(Cause {
+                    reason: "FieldManagerConflict".into(),
+                    message: conflict.message(),
+                    field: conflict.field.clone(),
+                });
+            }
+            refused
+        }
+    }
+}

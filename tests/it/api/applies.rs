@@ -1,0 +1,150 @@
+//! Server-side apply through the HTTP door: codes, texts, and who owns what afterwards.
+
+use serde_json::json;
+
+use super::*;
+
+async fn apply(cluster: &Cluster, path: &str, query: &str, config: &Value) -> Answer {
+    let media = [("content-type", "application/apply-patch+yaml")];
+    // YAML, as the media type says; the query brings JSON along in the other tests.
+    let body = serde_yaml::to_string(config).unwrap();
+    cluster.send("PATCH", &format!("{path}?{query}"), &media, body).await
+}
+
+fn map(data: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": data})
+}
+
+fn owners(object: &Value) -> Vec<String> {
+    let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or("-").to_string();
+    let line = |entry: &Value| {
+        let words = ["manager", "operation", "subresource"].map(|field| text(entry, field));
+        format!("{} {}", words.join(" "), entry["fieldsV1"])
+    };
+    entries.iter().map(line).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn apply_creates_merges_and_prunes() {
+    let cluster = Cluster::new().await;
+    let path = format!("{MAPS}/x");
+    let made = apply(&cluster, &path, "fieldManager=a", &map(json!({"k": "1", "l": "1"}))).await;
+    let made = made.expect(201);
+    assert_eq!(owners(&made), [r#"a Apply - {"f:data":{"f:k":{},"f:l":{}}}"#]);
+    assert_eq!(made["metadata"]["managedFields"][0]["apiVersion"], "v1");
+    assert_eq!(made["metadata"]["managedFields"][0]["time"], "2026-01-01T00:00:00Z");
+    let again = apply(&cluster, &path, "fieldManager=a", &map(json!({"k": "1", "l": "1"}))).await;
+    assert_eq!(again.expect(200), made, "nothing changed, so nothing is written");
+    let both = apply(&cluster, &path, "fieldManager=b", &map(json!({"m": "2"}))).await.expect(200);
+    assert_eq!(both["data"], json!({"k": "1", "l": "1", "m": "2"}));
+    let less = apply(&cluster, &path, "fieldManager=a", &map(json!({"k": "1"}))).await.expect(200);
+    assert_eq!(less["data"], json!({"k": "1", "m": "2"}));
+    assert_eq!(
+        owners(&less),
+        [r#"a Apply - {"f:data":{"f:k":{}}}"#, r#"b Apply - {"f:data":{"f:m":{}}}"#]
+    );
+    // A dry run shows what would be, and stores nothing.
+    let dry = apply(&cluster, &path, "fieldManager=a&dryRun=All", &map(json!({"k": "9"}))).await;
+    assert_eq!(dry.expect(200)["data"]["k"], "9");
+    assert_eq!(cluster.get(&path).await.expect(200), less);
+}
+
+#[tokio::test(start_paused = true)]
+async fn conflicts_name_the_other_manager_and_force_takes_over() {
+    let cluster = Cluster::new().await;
+    let path = format!("{MAPS}/x");
+    apply(&cluster, &path, "fieldManager=a", &map(json!({"k": "1"}))).await.expect(201);
+    let refused = apply(&cluster, &path, "fieldManager=b", &map(json!({"k": "2"}))).await;
+    let status = refused.expect(409);
+    assert_eq!(
+        status["message"],
+        "Apply failed with 1 conflict: conflict with \"a\" using v1: .data.k"
+    );
+    assert_eq!(status["reason"], "Conflict");
+    assert_eq!(
+        status["details"]["causes"],
+        json!([{"reason": "FieldManagerConflict", "message": "conflict with \"a\" using v1",
+            "field": ".data.k"}])
+    );
+    let query = "fieldManager=b&force=true";
+    let taken = apply(&cluster, &path, query, &map(json!({"k": "2"}))).await.expect(200);
+    assert_eq!(owners(&taken), [r#"b Apply - {"f:data":{"f:k":{}}}"#]);
+    // Other writes take what they change; who wrote is the query's manager, or the program.
+    let media = [("content-type", "application/merge-patch+json"), ("user-agent", "curl/8.0 x")];
+    let body = json!({"data": {"k": "3"}}).to_string();
+    let patched = cluster.send("PATCH", &path, &media, body).await.expect(200);
+    assert_eq!(owners(&patched), [r#"curl Update - {"f:data":{"f:k":{}}}"#]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_never_applied_carries_no_owners_until_it_is() {
+    let cluster = Cluster::new().await;
+    let made = cluster.config_map("x", json!({"l": "1"})).await;
+    assert_eq!(made["metadata"].get("managedFields"), None);
+    let path = format!("{MAPS}/x");
+    let refused = apply(&cluster, &path, "fieldManager=a", &map(json!({"a": "other"}))).await;
+    assert!(refused.failure(409).contains("before-first-apply"));
+    let applied = apply(&cluster, &path, "fieldManager=a", &map(json!({"k": "1"}))).await;
+    let applied = applied.expect(200);
+    assert_eq!(applied["data"], json!({"a": "b", "k": "1"}));
+    assert_eq!(owners(&applied).len(), 2);
+    // One empty entry clears the owners, as kubectl's users do it.
+    let cleared = cluster.merge(&path, &json!({"metadata": {"managedFields": [{}]}})).await;
+    assert_eq!(cleared.expect(200)["metadata"].get("managedFields"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_and_spec_have_owners_of_their_own() {
+    let cluster = Cluster::new().await;
+    let path = format!("{DEPLOYMENTS}/web");
+    let mut config = deployment("web");
+    config["apiVersion"] = "apps/v1".into();
+    config["kind"] = "Deployment".into();
+    config["status"] = json!({"replicas": 9});
+    let made = apply(&cluster, &path, "fieldManager=helm", &config).await.expect(201);
+    assert_eq!(made["status"].get("replicas"), None);
+    assert!(!owners(&made)[0].contains("f:status"));
+    let status = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+        "spec": {"replicas": 7}, "status": {"replicas": 1}});
+    let status_path = format!("{path}/status");
+    let told = apply(&cluster, &status_path, "fieldManager=ctl", &status).await.expect(200);
+    assert_eq!((&told["spec"]["replicas"], &told["status"]["replicas"]), (&json!(2), &json!(1)));
+    assert!(owners(&told).contains(&r#"ctl Apply status {"f:status":{"f:replicas":{}}}"#.into()));
+    // A scaler by /scale owns the number: helm's next apply is refused.
+    let scale = format!("{path}/scale?fieldManager=hpa");
+    cluster.merge(&scale, &json!({"spec": {"replicas": 5}})).await.expect(200);
+    let refused = apply(&cluster, &path, "fieldManager=helm", &config).await.failure(409);
+    assert!(refused.contains("conflict with \"hpa\" with subresource \"scale\""), "{refused}");
+    config["spec"].as_object_mut().unwrap().remove("replicas");
+    let left = apply(&cluster, &path, "fieldManager=helm", &config).await.expect(200);
+    assert_eq!(left["spec"]["replicas"], 5);
+    assert_eq!(left["metadata"]["generation"], 2, "only the scaling was a change");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_configurations_get_their_codes() {
+    let cluster = Cluster::new().await;
+    let path = format!("{MAPS}/x");
+    for (query, config, code, text) in [
+        ("", map(json!({})), 422, "fieldManager"),
+        ("fieldManager=a", json!({"metadata": {"name": "x"}}), 400, "apiVersion and kind"),
+        ("fieldManager=a", json!([1]), 400, "object"),
+        ("fieldManager=a&fieldValidation=Strict", map(json!({"k": "v"})), 201, ""),
+    ] {
+        let answer = apply(&cluster, &path, query, &config).await;
+        assert_eq!(answer.code, code, "{query} {config}: {}", answer.text());
+        assert!(answer.text().contains(text), "{}", answer.text());
+    }
+    let mut named = map(json!({}));
+    named["metadata"]["managedFields"] = json!([{"manager": "x"}]);
+    apply(&cluster, &path, "fieldManager=a", &named).await.failure(400);
+    let mut other = map(json!({}));
+    other["metadata"]["uid"] = "nobody".into();
+    apply(&cluster, &path, "fieldManager=a", &other).await.failure(409);
+    apply(&cluster, &format!("{MAPS}/y"), "fieldManager=a", &other).await.failure(400);
+    let mut typo = map(json!({}));
+    typo["datta"] = json!({"a": "b"});
+    let strict = "fieldManager=a&fieldValidation=Strict";
+    assert!(apply(&cluster, &path, strict, &typo).await.failure(400).contains("datta"));
+}
