@@ -10,6 +10,7 @@ use super::User;
 use super::service::{ApiServer, Call, read_error};
 use super::write::WriteParams;
 use crate::api::ApiError;
+use crate::api::kinds::priority_class::SYSTEM_CLASSES;
 
 /// The namespaces that the system makes.
 pub const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -23,6 +24,10 @@ impl ApiServer {
         self.node_graph.fill(&self.store).map_err(read_error)?;
         for name in NAMESPACES {
             self.ensure("", "v1", "namespaces", "", json!({"metadata": {"name": name}})).await?;
+        }
+        for (name, value) in SYSTEM_CLASSES {
+            let class = json!({"metadata": {"name": name}, "value": value});
+            self.ensure("scheduling.k8s.io", "v1", "priorityclasses", "", class).await?;
         }
         let first = self.options.service_cidr.first().to_string();
         let port = address.map_or(HTTPS_PORT, |address| address.port());

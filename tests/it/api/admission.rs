@@ -96,6 +96,19 @@ async fn priorities_follow_from_classes() {
     assert_eq!(quiet.expect(201)["spec"]["priority"], 2_000_000_000);
     let unknown = send("d", json!({"priorityClassName": "high"})).await.failure(403);
     assert!(unknown.ends_with("no PriorityClass with name high was found"), "{unknown}");
+    const CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    let high = json!({"metadata": {"name": "high"}, "value": 7, "preemptionPolicy": "Never"});
+    cluster.post(CLASSES, &high).await.expect(201);
+    let made = send("d", json!({"priorityClassName": "high"})).await.expect(201);
+    assert_eq!(
+        (&made["spec"]["priority"], &made["spec"]["preemptionPolicy"]),
+        (&json!(7), &json!("Never"))
+    );
+    let usual = json!({"metadata": {"name": "usual"}, "value": 3, "globalDefault": true});
+    cluster.post(CLASSES, &usual).await.expect(201);
+    let defaulted = send("f", json!({})).await.expect(201);
+    assert_eq!(defaulted["spec"]["priority"], 3);
+    assert_eq!(defaulted["spec"]["priorityClassName"], "usual");
     let own = send("e", json!({"priority": 7})).await.failure(403);
     assert!(own.contains("the integer value of priority (7) must not be provided"), "{own}");
     // Clients that do not know the fields may leave them out.
