@@ -374,3 +374,60 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use futures::FutureExt;
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n";
+
+    /// Both ends of a connection that served a request and is idle.
+    fn idle() -> (std::net::TcpStream, Watched) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let client = std::net::TcpStream::connect(address).expect("it listens");
+        let (server, _) = listener.accept().expect("accepts");
+        server.set_nonblocking(true).expect("a socket");
+        let stream = TcpStream::from_std(server).expect("a socket");
+        let activity = Arc::new(Activity::new(Instant::now(), false));
+        drop(InFlight::new(&activity));
+        (client, Watched { stream, activity })
+    }
+
+    // The runtime's only thread looks for what has come when the test awaits; it never does.
+    #[tokio::test]
+    async fn bytes_that_the_runtime_has_not_seen_keep_a_connection_open() {
+        let limits = HttpLimits::default();
+        let mut buffer = [0; 64];
+        let (mut client, mut io) = idle();
+        io.activity.end();
+        client.write_all(REQUEST).expect("it is taken");
+        assert!(io.read(&mut buffer).now_or_never().is_none(), "not seen");
+        assert!(matches!(io.activity.next(&limits), Next::Look(_)));
+
+        let (_client, mut io) = idle();
+        io.activity.end();
+        assert!(io.read(&mut buffer).now_or_never().is_none(), "nothing there");
+        assert!(matches!(io.activity.next(&limits), Next::Close));
+    }
+
+    #[tokio::test]
+    async fn a_head_that_has_begun_keeps_a_connection_open() {
+        let limits = HttpLimits::default();
+        let (mut client, mut io) = idle();
+        client.write_all(REQUEST).expect("it is taken");
+        let count = io.read(&mut [0; 64]).await.expect("reads");
+        assert_eq!(count, REQUEST.len());
+        io.activity.end();
+        assert!(matches!(io.activity.next(&limits), Next::Look(_)));
+        let request = InFlight::new(&io.activity);
+        assert!(matches!(io.activity.next(&limits), Next::Close), "it is the last");
+        assert!(matches!(io.activity.next(&limits), Next::Look(_)), "said once");
+        drop(request);
+    }
+}
