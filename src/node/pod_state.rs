@@ -164,6 +164,8 @@ pub struct Ending {
     pub cause: Cause,
     pub since: Timestamp,
     pub grace: Duration,
+    /// The serving containers were told to send their clients away.
+    pub draining: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -236,6 +238,10 @@ pub enum Action {
     Start {
         container: String,
         attempt: i32,
+    },
+    /// Tells a serving container that it will be stopped: it sends its clients elsewhere.
+    Drain {
+        container: String,
     },
     /// Asks a running container to end within `grace`.
     Stop {
@@ -435,7 +441,7 @@ impl PodState {
     /// Begins the end, or hastens it: causes only get stronger and grace only shorter.
     pub fn end(&mut self, cause: Cause, grace: Duration, now: Timestamp) {
         match &mut self.ending {
-            None => self.ending = Some(Ending { cause, since: now, grace }),
+            None => self.ending = Some(Ending { cause, since: now, grace, draining: false }),
             Some(ending) => {
                 if rank(&cause) > rank(&ending.cause) {
                     ending.cause = cause;

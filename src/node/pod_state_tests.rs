@@ -124,6 +124,7 @@ fn actions(step: &Step) -> String {
     let one = |action: &Action| match action {
         Action::SetUp => "SetUp".to_string(),
         Action::Start { container, attempt } => format!("Start {container}#{attempt}"),
+        Action::Drain { container } => format!("Drain {container}"),
         Action::Stop { container, grace } => format!("Stop {container} {}s", grace.as_secs()),
         Action::Cancel { container } => {
             format!("Cancel {}", container.as_deref().unwrap_or("setup"))
@@ -185,7 +186,7 @@ fn deletion_drains_stops_tears_down_and_deletes() {
         "SetUp (held) | Pending web:ContainerCreating/0
         Start web#0 (held) | Pending web:ContainerCreating/0
         | Running web:running,ready/0
-        | Running web:running,unready/0
+        Drain web | Running web:running,unready/0
         -- 1 s
         Stop web 29s | Running web:running,unready/0
         Stop web 0s | Running web:running,unready/0

@@ -212,6 +212,7 @@ impl PodState {
         if ending.cause == Cause::Deleted && self.containers.iter().any(serving) {
             let until = plus(ending.since, self.timing.drain.min(ending.grace / 2));
             if now < until {
+                self.drain(step);
                 step.wake(until);
                 return;
             }
@@ -243,6 +244,17 @@ impl PodState {
             }
             Cause::Gone => step.done = true,
             Cause::Deleted | Cause::Finished | Cause::Failed { .. } => {}
+        }
+    }
+
+    /// Tells the serving containers, once.
+    fn drain(&mut self, step: &mut Step) {
+        let Some(ending) = self.ending.as_mut().filter(|ending| !ending.draining) else { return };
+        ending.draining = true;
+        for container in &self.containers {
+            if container.running().is_some_and(|running| running.serves) {
+                step.actions.push(Action::Drain { container: container.name.clone() });
+            }
         }
     }
 

@@ -269,6 +269,11 @@ impl PodWorker {
         match action {
             Action::SetUp => self.set_up(),
             Action::Start { container, attempt } => self.start(container, attempt),
+            Action::Drain { container } => {
+                if let Some(live) = self.live.get(&container) {
+                    live.container.drain();
+                }
+            }
             Action::Stop { container, grace } => self.stop(&container, grace),
             Action::Cancel { container: Some(name) } => {
                 self.starting.remove(&name);

@@ -18,7 +18,7 @@ use wasmtime::{Trap, WasmBacktrace};
 
 use super::command::Outcome;
 use super::host::Sandbox;
-use super::limits::OutOfMemory;
+use super::memory::OutOfMemory;
 use super::meter::{Interrupted, Meter, Metered};
 use super::{Container, ContainerId, Exit, ExitReason, RuntimeEvent, Usage};
 
@@ -170,7 +170,7 @@ async fn supervise(
     };
     let end = End::of(result);
     if !end.message.is_empty() && end.code != EXIT_KILLED {
-        sandbox.stderr.write_chunks(format!("{}\n", end.message).as_bytes());
+        sandbox.stderr.write_line(&end.message);
     }
     reporter.exited(started_at, end).await;
 }

@@ -115,6 +115,7 @@ struct State {
     prepared: BTreeMap<String, u64>,
     running: BTreeMap<ContainerId, Running>,
     started: Vec<ContainerId>,
+    drained: Vec<ContainerId>,
 }
 
 struct Running {
@@ -174,6 +175,11 @@ impl FakeRuntime {
     /// Every container that was ever started, in order.
     pub fn started(&self) -> Vec<ContainerId> {
         self.state.lock().started.clone()
+    }
+
+    /// Every container that was told to drain, in order.
+    pub fn drained(&self) -> Vec<ContainerId> {
+        self.state.lock().drained.clone()
     }
 
     /// How many times the code of a digest was made.
@@ -312,6 +318,10 @@ impl FakeContainer {
 }
 
 impl Container for FakeContainer {
+    fn drain(&self) {
+        self.state.lock().drained.push(self.id.clone());
+    }
+
     fn stop(&self, grace: Duration) {
         self.stop_with(grace);
     }

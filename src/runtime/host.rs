@@ -12,9 +12,8 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use super::limits::{
-    MAX_HANDLES, MAX_HTTP_FIELDS_BYTES, MAX_RANDOM_BYTES, MemoryAccount, StoreLimits, bound,
-};
+use super::limits::{MAX_HANDLES, MAX_HTTP_FIELDS_BYTES, MAX_RANDOM_BYTES, bound, bound_waiting};
+use super::memory::{MemoryAccount, StoreLimits};
 use super::outgoing::OutgoingHttp;
 use super::policy::NetworkPolicy;
 use super::stdio::LogWriter;
@@ -77,26 +76,44 @@ impl Sandbox {
         Ok(builder)
     }
 
-    /// A store for one instance of a component.
+    /// A store for the only instance of a component.
     ///
     /// # Errors
     /// When a mount's directory cannot be opened.
     pub fn store(&self, engine: &Engine) -> Result<Store<HostState>, StartError> {
+        let state = self.state(StoreLimits::new(self.memory.clone()))?;
+        let mut store = Store::new(engine, state);
+        bound(&mut store, |state| &mut state.limits);
+        Ok(store)
+    }
+
+    /// A store for one of many instances; [`MemoryAccount::admit`] gives the limits.
+    ///
+    /// # Errors
+    /// When a mount's directory cannot be opened.
+    pub fn admitted_store(
+        &self,
+        engine: &Engine,
+        limits: StoreLimits,
+    ) -> Result<Store<HostState>, StartError> {
+        let mut store = Store::new(engine, self.state(limits)?);
+        bound_waiting(&mut store, |state| &mut state.limits);
+        Ok(store)
+    }
+
+    fn state(&self, limits: StoreLimits) -> Result<HostState, StartError> {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(MAX_HTTP_FIELDS_BYTES);
-        let state = HostState {
+        Ok(HostState {
             wasi: self.wasi()?.build(),
             table,
             http,
             outgoing: self.outgoing.clone(),
             network: self.network.clone(),
-            limits: StoreLimits::new(self.memory.clone()),
-        };
-        let mut store = Store::new(engine, state);
-        bound(&mut store, |state| &mut state.limits);
-        Ok(store)
+            limits,
+        })
     }
 
     /// A store for a preview 1 module.

@@ -1,71 +1,73 @@
-//! Serves an HTTP handler on its pod's address: listener, connections, limits, graceful end.
+//! Serves an HTTP handler on its pod's address: listener, admission of requests, graceful end.
 //!
-//! What a request means to a guest is `http_guest`'s; here is the server around it. An idle
-//! handler costs a listening socket and this one task.
+//! What a request means to a guest is `http_guest`'s, how a connection lives `http_connection`'s;
+//! here is the server around them. An idle handler costs a listening socket and this one task.
 //!
-//! Stopping loses no request: what waits in the listener's queue is still accepted, responses
-//! carry `connection: close` (HTTP/2: GOAWAY), and a connection that is idle is closed only after
-//! a moment in which a request already on its way arrives.
+//! ```text
+//!   Serving ──drain()──▶ Draining ──stop(grace)──▶ Stopping ──no connection is left──▶ ended
+//!                        responses end             the same, and     │ or linger is over
+//!                        their connections         HTTP/2: GOAWAY    ▼
+//!                                                                 Closing: not listening, idle
+//!                                                                 connections are closed
+//! ```
+//!
+//! Stopping loses no request: connections are accepted until the last moment, and one that is idle
+//! is closed only after a time in which most clients have learned from a response to reconnect.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::FutureExt;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use wasmtime::Engine;
 
-use super::container::{End, Reporter, describe, usage};
+use super::container::{End, Reporter, usage};
 use super::host::Sandbox;
-use super::http_guest::{Background, Failure, GuestBody, Handler};
-use super::limits::OutOfMemory;
-use super::meter::{Interrupted, Meter};
-use super::tasks::{TaskExecutor, Tasks};
+use super::http_body::{GuestBody, RequestBody, Rest};
+use super::http_connection;
+use super::http_guest::{Failure, Handler, with_authority};
+use super::http_limits::HttpLimits;
+use super::meter::Meter;
+use super::tasks::Tasks;
 use super::{Container, StartError, Usage};
 
 /// Connections one container serves at once; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 1024;
 /// Instances one container has at once; more requests wait on their connection.
 const MAX_INSTANCES: usize = 512;
-/// Streams of one HTTP/2 connection.
-const MAX_STREAMS: u32 = 128;
 /// Connections the kernel queues for the container.
 const BACKLOG: u32 = 1024;
-/// Time for a request's head, and for which an idle connection is kept.
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of a request's head.
-const MAX_HEAD_BYTES: usize = 64 << 10;
-/// Header fields of a request.
-const MAX_HEADERS: usize = 100;
-/// How long idle connections are kept when the container stops: longer than a request that was
-/// sent before the client could know is on its way.
-const LINGER: Duration = Duration::from_millis(250);
 /// Pause after a failed accept (no file descriptors left), so that it is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How every HTTP/2 connection begins (RFC 9113, section 3.4).
-const HTTP2_PREFACE: &[u8] = b"PRI * HT";
+/// How far the container is on its way to its end.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Phase {
+    Serving,
+    /// Every response ends its connection.
+    Draining,
+    /// The container ends as soon as it has no connection.
+    Stopping,
+    /// Idle connections are closed.
+    Closing,
+}
 
 /// What the connections of one container share.
-struct Server {
+pub struct Server {
+    pub(super) limits: HttpLimits,
+    pub(super) tasks: Arc<Tasks>,
     engine: Engine,
     sandbox: Arc<Sandbox>,
     meter: Arc<Meter>,
     handler: Handler,
+    address: SocketAddr,
     instances: Arc<Semaphore>,
-    tasks: Arc<Tasks>,
-    /// Set first when stopping: every response ends its connection.
-    draining: AtomicBool,
-    /// Set a moment later: idle connections are closed.
-    closing: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
 }
 
 /// A running HTTP handler. Dropping it kills its guests.
@@ -87,6 +89,7 @@ impl HttpContainer {
         meter: Arc<Meter>,
         reporter: Reporter,
         handler: Handler,
+        limits: HttpLimits,
     ) -> Result<Self, StartError> {
         // A mount that is missing is known now, not at the first request.
         drop(sandbox.store(&engine)?);
@@ -97,15 +100,18 @@ impl HttpContainer {
                 StartError::Container(format!("cannot listen on {address}: {error}"))
             })?
         };
+        // A guess, until one has ended: as much again as it begins with.
+        sandbox.memory.expect(handler.initial_memory_bytes().saturating_mul(2));
         let server = Arc::new(Server {
+            limits,
+            tasks: Arc::default(),
             engine,
             sandbox,
             meter,
             handler,
+            address,
             instances: Arc::new(Semaphore::new(MAX_INSTANCES)),
-            tasks: Arc::default(),
-            draining: AtomicBool::new(false),
-            closing: watch::Sender::new(false),
+            phase: watch::Sender::new(Phase::Serving),
         });
         let stop_by = watch::Sender::new(None);
         let killed = Arc::new(Notify::new());
@@ -117,7 +123,13 @@ impl HttpContainer {
 }
 
 impl Container for HttpContainer {
+    fn drain(&self) {
+        self.server.enter(Phase::Draining);
+    }
+
     fn stop(&self, grace: Duration) {
+        // At once, not when the supervisor comes to know of it.
+        self.server.enter(Phase::Draining);
         let by = Instant::now() + grace;
         self.stop_by.send_modify(|stop_by| {
             *stop_by = Some(stop_by.map_or(by, |earlier| earlier.min(by)));
@@ -170,25 +182,49 @@ async fn serve_until_stopped(
 ) -> End {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let accepted = tokio::select! {
+        tokio::select! {
             biased;
             _ = stop_by.changed() => break,
-            accepted = accept(&listener, &connections) => accepted,
-        };
-        match accepted {
-            Ok((stream, permit)) => server.connect(stream, permit),
-            Err(error) => {
-                tracing::debug!(%error, "accept failed");
-                sleep(ACCEPT_PAUSE).await;
-            }
+            accepted = accept(&listener, &connections) => server.take(accepted).await,
         }
     }
-    server.draining.store(true, Ordering::Release);
-    while let Some(Ok((stream, permit))) = accept(&listener, &connections).now_or_never() {
-        server.connect(stream, permit);
+    server.enter(Phase::Stopping);
+    let mut linger = Linger::new(server.limits.linger);
+    let mut idle = pin!(server.tasks.wait());
+    loop {
+        let by = linger.by(stop_by.borrow_and_update().unwrap_or_else(Instant::now));
+        tokio::select! {
+            biased;
+            () = &mut idle => break,
+            () = sleep_until(by) => break,
+            _ = stop_by.changed() => {}
+            accepted = accept(&listener, &connections) => server.take(accepted).await,
+        }
     }
-    drop(listener);
-    drain(server, stop_by).await
+    if let Err(error) = server.take_queued(listener, &connections) {
+        tracing::debug!(%error, "connections may have been lost");
+    }
+    server.enter(Phase::Closing);
+    finish(server, stop_by).await
+}
+
+/// When lingering is over: the nearest of what was ever asked for.
+struct Linger {
+    most: Duration,
+    until: Option<Instant>,
+}
+
+impl Linger {
+    fn new(most: Duration) -> Self {
+        Self { most, until: None }
+    }
+
+    fn by(&mut self, stop_by: Instant) -> Instant {
+        let now = Instant::now();
+        let grace = stop_by.saturating_duration_since(now);
+        let asked = now + self.most.min(grace / HttpLimits::LINGER_PART);
+        *self.until.insert(self.until.map_or(asked, |until| until.min(asked)))
+    }
 }
 
 async fn accept(
@@ -201,20 +237,15 @@ async fn accept(
 }
 
 /// Waits for the requests in flight, until the deadline; the deadline may come nearer meanwhile.
-async fn drain(server: &Server, stop_by: &mut watch::Receiver<Option<Instant>>) -> End {
+async fn finish(server: &Server, stop_by: &mut watch::Receiver<Option<Instant>>) -> End {
     let mut idle = pin!(server.tasks.wait());
-    let mut linger = pin!(sleep(LINGER));
     loop {
         let by = stop_by.borrow_and_update().unwrap_or_else(Instant::now);
-        let closing = *server.closing.borrow();
         tokio::select! {
             biased;
             () = &mut idle => return End::completed(),
             () = sleep_until(by) => {
                 return End::killed("requests were still in flight when the grace period ended");
-            }
-            () = &mut linger, if !closing => {
-                server.closing.send_replace(true);
             }
             _ = stop_by.changed() => {}
         }
@@ -222,125 +253,123 @@ async fn drain(server: &Server, stop_by: &mut watch::Receiver<Option<Instant>>) 
 }
 
 impl Server {
-    fn connect(self: &Arc<Self>, stream: TcpStream, permit: OwnedSemaphorePermit) {
+    fn enter(&self, phase: Phase) {
+        self.phase.send_if_modified(|now| {
+            let is_later = *now < phase;
+            *now = phase.max(*now);
+            is_later
+        });
+    }
+
+    /// Returns when the container is in this phase or a later one.
+    pub async fn reaches(&self, phase: Phase) {
+        // The sender is ours: there is no error.
+        let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
+    }
+
+    async fn take(self: &Arc<Self>, accepted: io::Result<(TcpStream, OwnedSemaphorePermit)>) {
+        match accepted {
+            Ok((stream, permit)) => self.connect(stream, Some(permit)),
+            Err(error) => {
+                tracing::debug!(%error, "accept failed");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
+    /// Takes what waits in the kernel's queue, which would be reset with the listener. The queue
+    /// bounds its number; places are not waited for.
+    fn take_queued(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        connections: &Arc<Semaphore>,
+    ) -> io::Result<()> {
+        let listener = listener.into_std()?;
+        loop {
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => return Err(error),
+            };
+            stream.set_nonblocking(true)?;
+            let permit = connections.clone().try_acquire_owned().ok();
+            self.connect(TcpStream::from_std(stream)?, permit);
+        }
+    }
+
+    fn connect(self: &Arc<Self>, stream: TcpStream, permit: Option<OwnedSemaphorePermit>) {
         let server = self.clone();
         self.tasks.spawn(async move {
             let _permit = permit;
-            if let Err(error) = server.serve_connection(stream).await {
+            if let Err(error) = http_connection::serve(server, stream).await {
                 tracing::debug!(%error, "a connection ended with an error");
             }
         });
     }
 
-    async fn serve_connection(self: Arc<Self>, stream: TcpStream) -> Result<(), BoxError> {
-        stream.set_nodelay(true)?;
-        let mut closing = self.closing.subscribe();
-        let http2 = tokio::select! {
-            http2 = timeout(HEADER_READ_TIMEOUT, speaks_http2(&stream)) => http2??,
-            // No byte has come: nothing is lost.
-            _ = closing.wait_for(|closing| *closing) => return Ok(()),
+    /// Answers one request.
+    pub async fn serve(&self, request: Request<Incoming>) -> Response<GuestBody> {
+        let version = request.version();
+        let mut response = match with_authority(request, self.address) {
+            Some(request) => self.answer(request).await,
+            None => plain(StatusCode::BAD_REQUEST),
         };
-        let io = TokioIo::new(stream);
-        let server = self.clone();
-        let service = service_fn(move |request| {
-            let server = server.clone();
-            async move { Ok::<_, std::convert::Infallible>(server.serve(request).await) }
-        });
-        if http2 {
-            let connection =
-                hyper::server::conn::http2::Builder::new(TaskExecutor(self.tasks.clone()))
-                    .timer(TokioTimer::new())
-                    .max_concurrent_streams(MAX_STREAMS)
-                    .max_header_list_size(MAX_HEAD_BYTES as u32)
-                    .keep_alive_interval(HEADER_READ_TIMEOUT)
-                    .serve_connection(io, service);
-            let mut connection = pin!(connection);
-            tokio::select! {
-                result = connection.as_mut() => return Ok(result?),
-                _ = closing.wait_for(|closing| *closing) => {}
-            }
-            connection.as_mut().graceful_shutdown();
-            return Ok(connection.await?);
-        }
-        let connection = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_READ_TIMEOUT)
-            .max_buf_size(MAX_HEAD_BYTES)
-            .max_headers(MAX_HEADERS)
-            .pipeline_flush(true)
-            .serve_connection(io, service);
-        let mut connection = pin!(connection);
-        tokio::select! {
-            result = connection.as_mut() => return Ok(result?),
-            _ = closing.wait_for(|closing| *closing) => {}
-        }
-        connection.as_mut().graceful_shutdown();
-        Ok(connection.await?)
-    }
-
-    async fn serve(&self, request: Request<Incoming>) -> Response<GuestBody> {
-        let http1 = request.version() <= Version::HTTP_11;
-        let mut response = match self.instances.clone().acquire_owned().await {
-            Ok(permit) => self.run_guest(request, permit).await,
-            Err(_) => failed(StatusCode::SERVICE_UNAVAILABLE),
-        };
-        if http1 && self.draining.load(Ordering::Acquire) {
+        if version == Version::HTTP_2 {
+            response = response.map(GuestBody::pumped);
+        } else if *self.phase.borrow() >= Phase::Draining {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
         response
     }
 
-    async fn run_guest(
-        &self,
-        request: Request<Incoming>,
-        permit: OwnedSemaphorePermit,
-    ) -> Response<GuestBody> {
-        let background = Background { tasks: self.tasks.clone(), permit };
-        let handled = self
-            .handler
-            .handle(&self.engine, &self.sandbox, &self.meter, background, request)
-            .await;
-        let failure = match handled {
-            Ok(response) => return response,
-            Err(failure) => failure,
+    async fn answer(&self, request: Request<Incoming>) -> Response<GuestBody> {
+        let by = Instant::now() + self.limits.response_head;
+        let place = async {
+            let permit = self.instances.clone().acquire_owned().await.ok()?;
+            Some((permit, self.sandbox.memory.admit().await))
         };
-        let (status, message) = match failure {
-            Failure::Start(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-            Failure::Guest(error) => match error.downcast_ref::<OutOfMemory>() {
-                Some(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-                None => (StatusCode::INTERNAL_SERVER_ERROR, describe(&error)),
-            },
-            Failure::NoResponse => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "the handler set no response".to_owned())
-            }
-            Failure::Interrupted(Interrupted::Killed) => {
-                return failed(StatusCode::SERVICE_UNAVAILABLE);
-            }
-            Failure::Interrupted(Interrupted::Panicked(text)) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, format!("a host function failed: {text}"))
-            }
+        let Ok(Some((permit, memory))) = timeout_at(by, place).await else {
+            let waited = self.limits.response_head;
+            return self.refuse(&Failure::Busy(waited));
         };
-        self.sandbox.stderr.write_chunks(format!("{message}\n").as_bytes());
-        failed(status)
+        let rest = Rest {
+            tasks: self.tasks.clone(),
+            permit,
+            stderr: self.sandbox.stderr.clone(),
+            limits: self.limits,
+        };
+        let request = request.map(|body| RequestBody::new(body, self.limits.stalled_client));
+        let store = match self.sandbox.admitted_store(&self.engine, memory) {
+            Ok(store) => store,
+            Err(error) => return self.refuse(&Failure::Start(error)),
+        };
+        let handled = self.handler.handle(store, &self.meter, rest, request);
+        match timeout_at(by, handled).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(failure)) => self.refuse(&failure),
+            Err(_) => self.refuse(&Failure::Late(self.limits.response_head)),
+        }
+    }
+
+    /// The user reads why in the log, the client learns only whose fault it was.
+    fn refuse(&self, failure: &Failure) -> Response<GuestBody> {
+        if let Some(message) = failure.message() {
+            self.sandbox.stderr.write_line(&message);
+        }
+        plain(failure.status())
     }
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-fn failed(status: StatusCode) -> Response<GuestBody> {
+fn plain(status: StatusCode) -> Response<GuestBody> {
     let text = match status {
+        StatusCode::BAD_REQUEST => "the request names no valid host\n",
         StatusCode::SERVICE_UNAVAILABLE => "the service is out of resources\n",
+        StatusCode::GATEWAY_TIMEOUT => "the service did not answer in time\n",
         _ => "the service failed\n",
     };
     let mut response = Response::new(GuestBody::text(text));
     *response.status_mut() = status;
     response
-}
-
-/// Looks at a connection's first bytes and leaves them where they are.
-async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut first = [0_u8; HTTP2_PREFACE.len()];
-    let count = stream.peek(&mut first).await?;
-    Ok(count == first.len() && first == *HTTP2_PREFACE)
 }

@@ -1,34 +1,35 @@
-//! One HTTP request to a guest: a fresh instance, its response's head, and its body.
+//! One HTTP request to a guest: a fresh instance, and its response's head. The body is
+//! `http_body`'s.
 //!
 //! The guest runs inside the future that serves the request and then inside the body that is
 //! sent, not as a task of its own: head and body are handed over without waking another thread,
 //! and a client that goes away takes its instance with it.
 
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
+use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use wasmtime::{Engine, Store};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use tokio::sync::oneshot;
+use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::ProxyPre as P2ProxyPre;
-use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme as P2Scheme;
 use wasmtime_wasi_http::p3::bindings::ServicePre as P3ServicePre;
-use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView};
+use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
 use super::StartError;
-use super::host::{HostState, Sandbox};
+use super::container::describe;
+use super::host::HostState;
+use super::http_body::{GuestBody, RequestBody, Rest};
+use super::memory::OutOfMemory;
 use super::meter::{Interrupted, Meter, Metered};
-use super::tasks::Tasks;
 
-/// Bytes of a body that are gathered before its head is sent, so that a short answer is one
-/// packet with a known length.
-const GATHER_BYTES: u64 = 64 << 10;
+/// Bytes of a page of linear memory.
+const PAGE_BYTES: u64 = 64 << 10;
 
 /// A handler that any number of requests are given to.
 pub enum Handler {
@@ -39,39 +40,124 @@ pub enum Handler {
 /// Why a request got no response from its guest.
 #[derive(Debug)]
 pub enum Failure {
+    /// There was no room for an instance in this time.
+    Busy(Duration),
     /// No instance could be made.
     Start(StartError),
     /// The guest ended with an error before it responded.
     Guest(wasmtime::Error),
     /// The guest ended well and never responded.
     NoResponse,
+    /// The guest did not respond in this time.
+    Late(Duration),
     Interrupted(Interrupted),
+}
+
+impl Failure {
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Busy(_) | Self::Start(_) | Self::Interrupted(Interrupted::Killed) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Guest(error) if error.downcast_ref::<OutOfMemory>().is_some() => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Late(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Guest(_) | Self::NoResponse | Self::Interrupted(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        }
+    }
+
+    /// What the container's log says of it, if anything.
+    pub fn message(&self) -> Option<String> {
+        Some(match self {
+            Self::Busy(limit) => format!("no room for another instance within {limit:?}"),
+            Self::Start(error) => error.to_string(),
+            Self::Guest(error) => complaint(error),
+            Self::NoResponse => "the handler set no response".to_owned(),
+            Self::Late(limit) => format!("the handler did not respond within {limit:?}"),
+            Self::Interrupted(interrupted) => return interruption(interrupted),
+        })
+    }
+}
+
+/// What the container's log says of how a guest ended; `None`: it ended well, or was killed with
+/// its container.
+pub fn outcome(result: &Result<wasmtime::Result<()>, Interrupted>) -> Option<String> {
+    match result {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(complaint(error)),
+        Err(interrupted) => interruption(interrupted),
+    }
+}
+
+fn complaint(error: &wasmtime::Error) -> String {
+    match error.downcast_ref::<OutOfMemory>() {
+        Some(error) => error.to_string(),
+        None => describe(error),
+    }
+}
+
+fn interruption(interrupted: &Interrupted) -> Option<String> {
+    match interrupted {
+        Interrupted::Killed => None,
+        Interrupted::Panicked(text) => Some(format!("a host function failed: {text}")),
+    }
 }
 
 type Head = Response<WasiBody>;
 type HeadSender = oneshot::Sender<Head>;
-type Guest = Metered<wasmtime::Result<()>>;
+/// A guest at work on one request.
+pub type Guest = Metered<wasmtime::Result<()>>;
 
-/// What outlives a response whose guest has not ended: where it is finished, and its place.
-pub struct Background {
-    pub tasks: Arc<Tasks>,
-    pub permit: OwnedSemaphorePermit,
+/// Gives a request the form that guests of both generations find its host in: scheme, authority
+/// and path in the URI. `None`: it names no valid host (RFC 9112, section 3.2).
+pub fn with_authority<B>(mut request: Request<B>, ours: SocketAddr) -> Option<Request<B>> {
+    if request.uri().authority().is_some() {
+        return Some(request);
+    }
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.clone(),
+        // Only HTTP/1.1 made it a duty.
+        (None, _) if request.version() < Version::HTTP_11 => {
+            HeaderValue::try_from(ours.to_string()).ok()?
+        }
+        _ => return None,
+    };
+    let authority = Authority::try_from(host.as_bytes()).ok()?;
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(authority);
+    parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from_parts(parts).ok()?;
+    Some(request)
 }
 
 impl Handler {
+    /// The linear memory that an instance begins with, at most; 0: not known.
+    pub fn initial_memory_bytes(&self) -> u64 {
+        let component = match self {
+            Self::P2(pre) => pre.instance_pre().component(),
+            Self::P3(pre) => pre.instance_pre().component(),
+        };
+        let Some(resources) = component.resources_required() else { return 0 };
+        let pages = resources.max_initial_memory_size.unwrap_or(0);
+        pages.saturating_mul(PAGE_BYTES).saturating_mul(u64::from(resources.num_memories))
+    }
+
     /// Gives a request to a fresh instance and returns its response; the body drives the guest.
     ///
     /// # Errors
-    /// When there was no response; the message for the log is the caller's to make.
+    /// When there was no response.
     pub async fn handle(
         &self,
-        engine: &Engine,
-        sandbox: &Sandbox,
+        store: Store<HostState>,
         meter: &Arc<Meter>,
-        background: Background,
-        request: Request<Incoming>,
+        rest: Rest,
+        request: Request<RequestBody>,
     ) -> Result<Response<GuestBody>, Failure> {
-        let store = sandbox.store(engine).map_err(Failure::Start)?;
         let (sender, receiver) = oneshot::channel();
         let guest = match self {
             Self::P2(pre) => {
@@ -81,19 +167,19 @@ impl Handler {
                 Metered::new(meter.clone(), run_p3(store, pre.clone(), request, sender))
             }
         };
-        respond(guest, receiver, background).await
+        respond(guest, receiver, rest).await
     }
 }
 
 async fn run_p2(
     mut store: Store<HostState>,
     pre: P2ProxyPre<HostState>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     sender: HeadSender,
 ) -> wasmtime::Result<()> {
     let proxy = pre.instantiate_async(&mut store).await?;
     let mut http = store.data_mut().http();
-    let request = http.new_incoming_request(Scheme::Http, request)?;
+    let request = http.new_incoming_request(P2Scheme::Http, request)?;
     let out = http.new_response_outparam_from_callback(move |response| match response {
         Ok(response) => {
             let _ = sender.send(response);
@@ -106,7 +192,7 @@ async fn run_p2(
 async fn run_p3(
     mut store: Store<HostState>,
     pre: P3ServicePre<HostState>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     sender: HeadSender,
 ) -> wasmtime::Result<()> {
     let service = pre.instantiate_async(&mut store).await?;
@@ -128,7 +214,7 @@ async fn run_p3(
 async fn respond(
     mut guest: Guest,
     mut receiver: oneshot::Receiver<Head>,
-    background: Background,
+    rest: Rest,
 ) -> Result<Response<GuestBody>, Failure> {
     let mut ended = None;
     let head = poll_fn(|cx| {
@@ -157,17 +243,10 @@ async fn respond(
         });
     };
     let (parts, inner) = head.into_parts();
-    let mut body = GuestBody {
-        gathered: VecDeque::new(),
-        gathered_bytes: 0,
-        inner: Some(inner),
-        guest: None,
-        failed: false,
-        background: Some(background),
-    };
+    let mut body = GuestBody::new(inner, rest);
     match ended {
-        None => body.guest = Some(guest),
-        Some(result) => body.guest_ended(result),
+        None => body.drive(guest),
+        Some(result) => body.guest_ended(&result),
     }
     poll_fn(|cx| {
         body.gather(cx);
@@ -177,117 +256,29 @@ async fn respond(
     Ok(Response::from_parts(parts, body))
 }
 
-/// A response's body, and the guest that writes it.
-pub struct GuestBody {
-    gathered: VecDeque<Frame<Bytes>>,
-    gathered_bytes: u64,
-    /// `None` once it has ended.
-    inner: Option<WasiBody>,
-    /// `None` once it has ended.
-    guest: Option<Guest>,
-    /// The guest failed: the body must not look complete.
-    failed: bool,
-    background: Option<Background>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl GuestBody {
-    /// A body that no guest writes.
-    pub fn text(text: &'static str) -> Self {
-        let bytes = Bytes::from_static(text.as_bytes());
-        Self {
-            gathered_bytes: bytes.len() as u64,
-            gathered: VecDeque::from([Frame::data(bytes)]),
-            inner: None,
-            guest: None,
-            failed: false,
-            background: None,
-        }
-    }
-
-    fn guest_ended(&mut self, result: Result<wasmtime::Result<()>, Interrupted>) {
-        self.guest = None;
-        self.background = None;
-        if !matches!(result, Ok(Ok(()))) {
-            tracing::debug!(?result, "a guest failed after its response began");
-            self.failed = true;
-        }
-    }
-
-    /// Takes what is ready now, up to the bound, without waiting.
-    fn gather(&mut self, cx: &mut Context<'_>) {
-        while self.gathered_bytes < GATHER_BYTES && self.inner.is_some() {
-            match self.poll_next(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    self.gathered_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
-                    self.gathered.push_back(frame);
-                }
-                // An error is found again when the body is polled.
-                Poll::Ready(Some(Err(_)) | None) | Poll::Pending => return,
+    #[test]
+    fn requests_name_their_host() {
+        let ours = "127.64.0.2:8080".parse().expect("an address");
+        let uri = |version, uri: &str, hosts: &[&str]| {
+            let mut request = Request::builder().version(version).uri(uri);
+            for host in hosts {
+                request = request.header("host", *host);
             }
-        }
-    }
-
-    /// The next frame from the guest: runs it, then looks what it wrote.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if let Some(guest) = self.guest.as_mut()
-            && let Poll::Ready(result) = Pin::new(guest).poll(cx)
-        {
-            self.guest_ended(result);
-        }
-        let Some(inner) = self.inner.as_mut() else {
-            return Poll::Ready(self.failed.then(|| Err(Error::HttpResponseIncomplete)));
+            let request = with_authority(request.body(()).expect("a request"), ours)?;
+            Some(request.uri().to_string())
         };
-        match Pin::new(inner).poll_frame(cx) {
-            Poll::Ready(Some(frame)) => Poll::Ready(Some(frame)),
-            Poll::Ready(None) => {
-                self.inner = None;
-                self.finish_in_background();
-                Poll::Ready(self.failed.then(|| Err(Error::HttpResponseIncomplete)))
-            }
-            Poll::Pending if self.guest.is_none() && self.failed => {
-                self.inner = None;
-                Poll::Ready(Some(Err(Error::HttpResponseIncomplete)))
-            }
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    /// The response is complete and its guest is not: it goes on without a client.
-    fn finish_in_background(&mut self) {
-        if let (Some(guest), Some(background)) = (self.guest.take(), self.background.take()) {
-            background.tasks.clone().spawn(async move {
-                let _permit = background.permit;
-                let _ = guest.await;
-            });
-        }
-    }
-}
-
-impl Body for GuestBody {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if let Some(frame) = self.gathered.pop_front() {
-            return Poll::Ready(Some(Ok(frame)));
-        }
-        self.poll_next(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.gathered.is_empty() && self.inner.is_none() && !self.failed
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let trailers = self.gathered.iter().any(Frame::is_trailers);
-        match &self.inner {
-            None if !trailers && !self.failed => SizeHint::with_exact(
-                self.gathered.iter().filter_map(Frame::data_ref).map(|b| b.len() as u64).sum(),
-            ),
-            _ => SizeHint::default(),
-        }
+        let some = |text: &str| Some(text.to_owned());
+        let (old, new) = (Version::HTTP_10, Version::HTTP_11);
+        assert_eq!(uri(new, "/a?b", &["web:80"]), some("http://web:80/a?b"));
+        assert_eq!(uri(new, "http://web/a", &["other"]), some("http://web/a"));
+        assert_eq!(uri(old, "/", &[]), some("http://127.64.0.2:8080/"));
+        assert_eq!(uri(new, "/", &[]), None);
+        assert_eq!(uri(new, "/", &["a", "b"]), None);
+        assert_eq!(uri(new, "/", &["a b"]), None);
+        assert_eq!(uri(new, "/", &[""]), None);
     }
 }

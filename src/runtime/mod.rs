@@ -10,9 +10,13 @@ mod container;
 pub mod fake;
 mod host;
 mod http;
+mod http_body;
+mod http_connection;
 mod http_guest;
+mod http_limits;
 mod limits;
 mod lookup;
+mod memory;
 mod meter;
 mod outgoing;
 mod policy;
@@ -34,6 +38,7 @@ pub type ContainerId = String;
 
 pub use crate::engine::{ArtifactKind, WASMTIME_VERSION};
 pub use container::Clock;
+pub use http_limits::HttpLimits;
 pub use wasm::{NewRuntimeError, Options, WasmRuntime};
 
 /// Compiled code, ready to be started any number of times.
@@ -150,6 +155,10 @@ pub enum RuntimeEvent {
 /// A running container. Dropping it kills the guest.
 #[async_trait::async_trait]
 pub trait Container: Send + Sync + 'static {
+    /// Says that the guest will be told to end soon: an HTTP handler still takes connections and
+    /// requests, but every response ends its connection, so that clients move elsewhere. Calling
+    /// it again changes nothing.
+    fn drain(&self) {}
     /// Asks the guest to end: an HTTP handler stops accepting and finishes what it has; a process
     /// (WASI has no signals) is killed. After `grace` everything is killed (code 137).
     /// `Exited` is pushed when it has ended.

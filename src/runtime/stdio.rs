@@ -28,6 +28,11 @@ impl LogWriter {
         Self { sink, stream }
     }
 
+    /// A line of our own.
+    pub fn write_line(&self, text: &str) {
+        self.write_chunks(format!("{text}\n").as_bytes());
+    }
+
     pub fn write_chunks(&self, bytes: &[u8]) {
         for chunk in bytes.chunks(MAX_CHUNK_BYTES) {
             self.sink.write(self.stream, chunk);

@@ -19,7 +19,8 @@ pub struct Tasks {
 struct Running {
     next: u64,
     closed: bool,
-    handles: HashMap<u64, AbortHandle>,
+    /// `None` while it is being spawned.
+    handles: HashMap<u64, Option<AbortHandle>>,
 }
 
 struct Ended(Arc<Tasks>, u64);
@@ -34,19 +35,29 @@ impl Drop for Ended {
 impl Tasks {
     /// Spawns on the current runtime; after [`Self::abort`] the future is dropped instead.
     pub fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
-        // The lock is held over the spawn: a task that ends at once must find itself listed.
-        let mut running = self.running.lock();
-        if running.closed {
-            return;
-        }
-        let id = running.next;
-        running.next += 1;
+        let id = {
+            let mut running = self.running.lock();
+            if running.closed {
+                return;
+            }
+            running.next += 1;
+            let id = running.next;
+            // Listed before it is spawned: a task that ends at once must find itself.
+            running.handles.insert(id, None);
+            id
+        };
         let ended = Ended(self.clone(), id);
+        // Without the lock: a runtime that is going down drops the future within this call.
         let handle = tokio::spawn(async move {
             let _ended = ended;
             task.await;
         });
-        running.handles.insert(id, handle.abort_handle());
+        let mut running = self.running.lock();
+        if running.closed {
+            handle.abort();
+        } else if let Some(listed) = running.handles.get_mut(&id) {
+            *listed = Some(handle.abort_handle());
+        }
     }
 
     /// Returns when no task is running.
@@ -64,7 +75,7 @@ impl Tasks {
     pub fn abort(&self) {
         let mut running = self.running.lock();
         running.closed = true;
-        for handle in running.handles.values() {
+        for handle in running.handles.values().flatten() {
             handle.abort();
         }
     }
@@ -80,5 +91,32 @@ where
 {
     fn execute(&self, task: F) {
         self.0.spawn(task);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct SpawnsWhenDropped(tokio::runtime::Handle, Arc<Tasks>);
+
+    impl Drop for SpawnsWhenDropped {
+        fn drop(&mut self) {
+            let _runtime = self.0.enter();
+            self.1.spawn(std::future::pending());
+        }
+    }
+
+    #[test]
+    fn a_runtime_that_is_going_down_drops_what_is_spawned() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("a runtime");
+        let tasks = Arc::new(Tasks::default());
+        let last = SpawnsWhenDropped(runtime.handle().clone(), tasks.clone());
+        runtime.spawn(async move {
+            let _last = last;
+            std::future::pending::<()>().await;
+        });
+        drop(runtime);
+        assert!(tasks.running.lock().handles.is_empty());
     }
 }

@@ -17,6 +17,7 @@ use super::container::{Clock, Process, Reporter};
 use super::host::{Linkers, Sandbox};
 use super::http::HttpContainer;
 use super::http_guest::Handler;
+use super::http_limits::HttpLimits;
 use super::meter::{Meter, Ticker};
 use super::outgoing::Tls;
 use super::prepared::{Code, PreparedCode};
@@ -37,6 +38,8 @@ pub struct Options {
     /// Where compiled code is kept; `None`: in memory only.
     pub cache_directory: Option<PathBuf>,
     pub cache_max_bytes: u64,
+    /// The times that bound requests to HTTP handlers.
+    pub http: HttpLimits,
     /// The wall clock, for the times in events.
     pub clock: Clock,
 }
@@ -49,6 +52,7 @@ impl Options {
             compiler: compile::Options::new(compiler),
             cache_directory,
             cache_max_bytes: 1 << 30,
+            http: HttpLimits::default(),
             clock,
         }
     }
@@ -70,6 +74,7 @@ pub struct WasmRuntime {
     inner: Arc<Inner>,
     ticker: Arc<Ticker>,
     tls: Tls,
+    http: HttpLimits,
     clock: Clock,
     /// `None` only while it is dropped.
     threads: Option<tokio::runtime::Runtime>,
@@ -109,6 +114,7 @@ impl WasmRuntime {
             inner: Arc::new(Inner { engine, linkers, code, disk, compiler }),
             ticker,
             tls: Tls::default(),
+            http: options.http,
             clock: options.clock,
             threads: Some(threads),
         }))
@@ -286,8 +292,9 @@ impl WasmRuntime {
     ) -> Result<Box<dyn Container>, StartError> {
         let engine = self.inner.engine.clone();
         let guests = self.guests()?;
-        let container = HttpContainer::spawn(guests, engine, sandbox, meter, reporter, handler)?;
-        Ok(Box::new(container))
+        let limits = self.http;
+        HttpContainer::spawn(guests, engine, sandbox, meter, reporter, handler, limits)
+            .map(|container| Box::new(container) as Box<dyn Container>)
     }
 }
 

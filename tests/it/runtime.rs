@@ -1,10 +1,13 @@
 //! The runtime with real guests: text guests assembled here, and small built ones.
 
 mod cache;
+mod clients;
 mod commands;
 mod density;
 mod fake;
 mod harness;
 mod http;
+mod http_ending;
+mod http_limits;
 mod limits;
 mod network;

@@ -53,6 +53,7 @@ async fn a_serving_pod_is_unready_before_it_stops() {
     rig.delete("a", None).await;
     rig.pod_is("a", "Running unready web:running/0").await;
     assert_eq!(rig.runtime.running().len(), 1, "it still serves while proxies move away");
+    assert_eq!(rig.runtime.drained().len(), 1, "and sends its clients away");
     rig.gone("a").await;
     let events = rig.pod_events.lock().clone();
     assert_eq!(events.last().unwrap(), "Succeeded unready web:Completed=0/0");
