@@ -46,3 +46,13 @@ pub async fn create(
     let created = session.object(Method::POST, &path, body).await?;
     Ok((title(&resource, created.name()), created.into_value()))
 }
+
+/// Takes away a namespace that nobody said, of an object that is only printed: a manifest that is
+/// kept in a file is then of use in any namespace.
+pub fn without_implied_namespace(session: &Session, object: &mut Value) {
+    if !session.namespace_is_explicit
+        && let Some(Value::Object(metadata)) = object.get_mut("metadata")
+    {
+        metadata.remove("namespace");
+    }
+}

@@ -163,12 +163,8 @@ pub async fn run(session: &Session, simple: &Simple) -> anyhow::Result<()> {
     let mut report = Report::new(how.output.as_deref())?;
     let manifest = Manifest { object: Object::from_value(value)?, source: String::new() };
     let (title, mut created) = create::create(session, manifest, how.dry_run).await?;
-    // A manifest that is to be kept in a file says a namespace only if one was said.
-    if how.dry_run == DryRun::Client
-        && !session.namespace_is_explicit
-        && let Some(Value::Object(metadata)) = created.get_mut("metadata")
-    {
-        metadata.remove("namespace");
+    if how.dry_run == DryRun::Client {
+        create::without_implied_namespace(session, &mut created);
     }
     report.done(&title, "created", how.dry_run, created)?;
     report.finish()

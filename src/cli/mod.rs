@@ -25,6 +25,7 @@ mod session;
 mod set_image;
 mod three_way;
 mod watch;
+mod yaml;
 
 use std::process::ExitCode;
 

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use serde_json::Value;
 
 use super::jsonpath::Template;
+use super::yaml;
 use crate::api::ApiError;
 use crate::api::error::Reason;
 
@@ -111,7 +112,7 @@ pub fn warnings(headers: &http::HeaderMap) {
 pub fn object(value: &Value, format: &Format, title: &str) -> anyhow::Result<()> {
     match format {
         Format::Json => line(&serde_json::to_string_pretty(value)?)?,
-        Format::Yaml => raw(serde_yaml::to_string(value)?.as_bytes())?,
+        Format::Yaml => raw(yaml::write(value).as_bytes())?,
         Format::JsonPath(template) => raw(template.render(value)?.as_bytes())?,
         Format::Columns(custom) => columns(&[custom.header(), custom.row(value)])?,
         Format::Name | Format::Table { .. } => line(title)?,
@@ -166,7 +167,7 @@ pub fn error_text(error: &anyhow::Error) -> String {
     for cause in error.chain() {
         let cause = match cause.downcast_ref::<ApiError>() {
             Some(api) => api_error_text(api),
-            None => cause.to_string(),
+            None => transport_text(&cause.to_string()),
         };
         // A cause is often in its parent's text already.
         if !text.contains(&cause) {
@@ -187,10 +188,15 @@ fn api_error_text(error: &ApiError) -> String {
         Reason::NotFound | Reason::Conflict | Reason::AlreadyExists | Reason::Forbidden => {
             format!("{} ({:?})", error.message, error.reason)
         }
-        _ => match error.message.strip_prefix(UNREACHABLE) {
-            Some(why) => unreachable_text(why),
-            None => error.message.clone(),
-        },
+        _ => transport_text(&error.message),
+    }
+}
+
+/// An error of the transport for a person; any other text as it is.
+fn transport_text(text: &str) -> String {
+    match text.split_once(UNREACHABLE) {
+        Some((before, why)) => format!("{before}{}", unreachable_text(why)),
+        None => text.to_string(),
     }
 }
 

@@ -15,6 +15,7 @@ use super::selection::{self, Selected};
 use super::session::Session;
 use super::three_way::LAST_APPLIED;
 use super::watch;
+use super::yaml;
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
@@ -169,7 +170,7 @@ impl Rollout<'_> {
             let found = revisions.iter().find(|(revision, _)| *revision == wanted);
             let (_, set) = found.with_context(|| format!("there is no revision {wanted}"))?;
             printer::line(&format!("{} with revision #{wanted}", self.one.title()))?;
-            return Ok(printer::raw(serde_yaml::to_string(&template(set))?.as_bytes())?);
+            return Ok(printer::raw(yaml::write(&template(set)).as_bytes())?);
         }
         printer::line(&self.one.title())?;
         let mut rows = vec![vec!["REVISION".to_string(), "IMAGES".into(), "CHANGE-CAUSE".into()]];

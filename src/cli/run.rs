@@ -40,9 +40,12 @@ impl PodFailed {
 pub async fn run(session: &Session, args: &RunArgs) -> anyhow::Result<()> {
     let object = Object::from_value(manifest(session, args)?)?;
     let manifest = Manifest { object, source: String::new() };
-    let (title, created) = create::create(session, manifest, args.dry_run).await?;
+    let (title, mut created) = create::create(session, manifest, args.dry_run).await?;
     if !args.wait || args.dry_run != DryRun::None {
         let output = args.output.as_deref();
+        if args.dry_run == DryRun::Client {
+            create::without_implied_namespace(session, &mut created);
+        }
         let output = output.or((args.dry_run == DryRun::Client).then_some("yaml"));
         let mut report = Report::new(output)?;
         report.done(&title, "created", args.dry_run, created)?;

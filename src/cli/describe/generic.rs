@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use super::super::printer;
 
-/// Longer texts (certificates) are cut.
-const MAX_TEXT_CHARACTERS: usize = 300;
+/// Longer texts are cut.
+const MAX_TEXT_CHARACTERS: usize = 16 << 10;
 /// Fields that say nothing to a person, or are shown at the top.
 const HIDDEN_METADATA: &[&str] = &[
     "name",
@@ -102,7 +102,11 @@ fn render_titled(name: &str, title: &str, value: &Value, depth: usize, lines: &m
                 item_lines(item, depth + 1, lines);
             }
         }
-        scalar => lines.push(format!("{indent}{title}:  {}", scalar_text(scalar, depth))),
+        scalar => {
+            let line = format!("{indent}{title}:  {}", scalar_text(scalar, depth));
+            // Text of several lines begins below its title.
+            lines.push(line.replacen(":  \n", ":\n", 1));
+        }
     }
 }
 
