@@ -44,7 +44,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run_verb(cli)) {
+    match runtime.block_on(connect_and_run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !is_broken_pipe(&error) {
@@ -64,19 +64,19 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-async fn run_verb(cli: Cli) -> anyhow::Result<()> {
+async fn connect_and_run(cli: Cli) -> anyhow::Result<()> {
     if let Verb::Completion { shell } = cli.verb {
         clap_complete::generate(shell, &mut Cli::command(), "wasmctl", &mut std::io::stdout());
         return Ok(());
     }
     let session = Session::connect(&cli.connection).await?;
-    match run_with(&session, cli.verb).await {
+    match run_verb(&session, cli.verb).await {
         Err(error) if printer::is_unreachable(&error) => Err(error.context(session.server)),
         result => result,
     }
 }
 
-async fn run_with(session: &Session, verb: Verb) -> anyhow::Result<()> {
+async fn run_verb(session: &Session, verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Apply(args) => apply::run(session, &args).await,
         Verb::Create(args) => create::run(session, &args).await,

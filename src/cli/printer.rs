@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::jsonpath::Template;
@@ -111,13 +112,21 @@ pub fn warnings(headers: &http::HeaderMap) {
 /// An object in a format that needs no table.
 pub fn object(value: &Value, format: &Format, title: &str) -> anyhow::Result<()> {
     match format {
-        Format::Json => line(&serde_json::to_string_pretty(value)?)?,
+        Format::Json => line(&json_text(value)?)?,
         Format::Yaml => raw(yaml::write(value).as_bytes())?,
         Format::JsonPath(template) => raw(template.render(value)?.as_bytes())?,
         Format::Columns(custom) => columns(&[custom.header(), custom.row(value)])?,
         Format::Name | Format::Table { .. } => line(title)?,
     }
     Ok(())
+}
+
+/// JSON indented as kubectl does it.
+fn json_text(value: &Value) -> anyhow::Result<String> {
+    let mut out = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))?;
+    Ok(String::from_utf8(out)?)
 }
 
 /// Rows with columns as wide as their widest cell, three spaces apart and at least

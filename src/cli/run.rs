@@ -1,6 +1,7 @@
 //! `wasmctl run`: one pod of an image; with `--wait` as if its program were run here.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use http::Method;
@@ -17,6 +18,9 @@ use super::selection::{self, Selected};
 use super::session::Session;
 use super::watch;
 use crate::api::Object;
+
+/// A pod that runs has its grace period to end in.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(60);
 
 /// The pod ended, and not well; `wasmctl` ends with its exit code.
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -160,13 +164,21 @@ fn outcome(
     }
 }
 
+/// Deletes the pod, and waits until its name is free for the next run.
 async fn remove(session: &Session, pod: &Selected) -> anyhow::Result<()> {
-    match session.json(Method::DELETE, &pod.path(Some(&session.namespace)), None).await {
-        Err(error) if !error.is_not_found() => {
-            Err(error).with_context(|| format!("{} could not be deleted", pod.title()))
+    let namespace = Some(session.namespace.as_str());
+    let work = async {
+        match session.json(Method::DELETE, &pod.path(namespace), None).await {
+            Err(error) if !error.is_not_found() => return Err(error.into()),
+            _ => {}
         }
-        _ => Ok(()),
-    }
+        watch::until(session, pod, namespace, |live| Ok(live.is_none().then_some(()))).await
+    };
+    let done = match tokio::time::timeout(REMOVAL_LIMIT, work).await {
+        Ok(done) => done,
+        Err(_) => Err(anyhow::anyhow!("still there after {} seconds", REMOVAL_LIMIT.as_secs())),
+    };
+    done.with_context(|| format!("{} could not be deleted", pod.title()))
 }
 
 #[cfg(test)]
