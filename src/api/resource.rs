@@ -269,7 +269,8 @@ impl Gvr {
         }
     }
 
-    /// `/api/v1/namespaces/n/pods/x/status` and its like.
+    /// `/api/v1/namespaces/n/pods/x/status` and its like, with namespace and name escaped: they may
+    /// be what a person typed.
     pub fn path(
         &self,
         namespace: Option<&str>,
@@ -283,13 +284,30 @@ impl Gvr {
         };
         if let Some(namespace) = namespace.filter(|_| self.namespaced) {
             path.push_str("/namespaces/");
-            path.push_str(namespace);
+            push_segment(&mut path, namespace);
         }
-        for part in [Some(&*self.resource), name, subresource].into_iter().flatten() {
+        path.push('/');
+        path.push_str(&self.resource);
+        if let Some(name) = name {
             path.push('/');
-            path.push_str(part);
+            push_segment(&mut path, name);
+        }
+        if let Some(subresource) = subresource {
+            path.push('/');
+            path.push_str(subresource);
         }
         path
+    }
+}
+
+/// Appends a path segment; what is not a `pchar` of RFC 3986 is percent-encoded.
+fn push_segment(path: &mut String, segment: &str) {
+    for byte in segment.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("%{byte:02X}"));
+        }
     }
 }
 
@@ -415,4 +433,24 @@ fn typed_half<T: Kind>(half: &(dyn Any + Send + Sync)) -> &T {
 fn decode_stored<T: DeserializeOwned>(raw: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(raw)
         .map_err(|e| ApiError::internal(format!("a stored object cannot be read: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_hold_names_as_one_segment() {
+        let pods = Gvr::new("", "v1", "pods", true);
+        assert_eq!(
+            pods.path(Some("n"), Some("a/../b?x=1#%ä"), Some("log")),
+            "/api/v1/namespaces/n/pods/a%2F..%2Fb%3Fx=1%23%25%C3%A4/log"
+        );
+        let roles = Gvr::new("rbac", "v1", "roles", false);
+        assert_eq!(
+            roles.path(Some("n"), Some("system:node"), None),
+            "/apis/rbac/v1/roles/system:node"
+        );
+        assert_eq!(roles.path(None, None, None), "/apis/rbac/v1/roles");
+    }
 }

@@ -1,12 +1,13 @@
 //! `wasmctl apply`: makes objects be as files say.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use http::Method;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::args::FileArgs;
+use super::args::{ApplyArgs, DryRun};
 use super::manifest::{self, Manifest};
-use super::printer::{self, Format};
+use super::printer;
+use super::report::Report;
 use super::selection::title;
 use super::session::Session;
 use super::three_way::{self, LAST_APPLIED};
@@ -17,59 +18,87 @@ use crate::client::remote::Query;
 const MANAGER: &str = "wasmctl-apply";
 
 /// Applies every object; the first error does not keep the rest from being applied.
-pub async fn run(session: &Session, args: &FileArgs) -> anyhow::Result<()> {
-    let format = Format::parse(args.output.as_deref())?;
-    let mut failed = Vec::new();
-    for manifest in manifest::read(&args.filename)? {
+pub async fn run(session: &Session, args: &ApplyArgs) -> anyhow::Result<()> {
+    if args.server_side {
+        bail!(
+            "--server-side is not supported yet by the API server; without it wasmctl merges what \
+             changed in the file since the last apply"
+        );
+    }
+    let files = &args.files;
+    let mut report = Report::new(files.output.as_deref())?;
+    for manifest in manifest::read(&files.filename, files.recursive)? {
         let source = manifest.source.clone();
-        if let Err(error) = apply(session, manifest, args, &format).await {
-            failed.push(error.context(source));
+        match apply(session, manifest, files.dry_run).await {
+            Ok(applied) => {
+                report.done(&applied.title, applied.what, files.dry_run, applied.object)?;
+            }
+            Err(error) => report.fail(error.context(source)),
         }
     }
-    super::create::report(failed)
+    report.finish()
+}
+
+struct Applied {
+    title: String,
+    what: &'static str,
+    object: Value,
 }
 
 async fn apply(
     session: &Session,
     mut manifest: Manifest,
-    args: &FileArgs,
-    format: &Format,
-) -> anyhow::Result<()> {
+    dry_run: DryRun,
+) -> anyhow::Result<Applied> {
     let (resource, target) = manifest.locate(session).await?;
     target.name.as_ref().context("the object has no metadata.name, which apply needs")?;
     let mut object = manifest.object;
-    let name = object.name().to_string();
+    let title = title(&resource, object.name());
     note_last_applied(&mut object)?;
-    let query = query(args.dry_run);
-    let (result, what) = match session.object(Method::GET, &target.path(), None).await {
-        Ok(live) => change(session, &target, &query, &live, object).await?,
-        Err(error) if error.is_not_found() => {
+    let live = match session.object(Method::GET, &target.path(), None).await {
+        Ok(live) => Some(live),
+        Err(error) if error.is_not_found() => None,
+        Err(error) => return Err(error.into()),
+    };
+    let mut query = Query::default();
+    query.add("fieldManager", MANAGER);
+    query.add("fieldValidation", "Strict");
+    dry_run.add_to(&mut query);
+    let (object, what) = match live {
+        Some(_) if dry_run == DryRun::Client => (object, "configured"),
+        None if dry_run == DryRun::Client => (object, "created"),
+        Some(live) => {
+            if !live.annotations().contains_key(LAST_APPLIED) {
+                printer::note(&format!(
+                    "Warning: {title} was not made by apply: fields that it has and the file has \
+                     not stay as they are"
+                ));
+            }
+            change(session, &target, &query, &live, object).await?
+        }
+        None => {
             let path = query.on(&target.collection().path());
             let body = Some(("application/json", object.to_json()));
             (session.object(Method::POST, &path, body).await?, "created")
         }
-        Err(error) => return Err(error.into()),
     };
-    let dry = if args.dry_run { " (server dry run)" } else { "" };
-    match format {
-        Format::Table { .. } => {
-            printer::line(&format!("{} {what}{dry}", title(&resource, &name)))?;
-        }
-        format => printer::object(&result.into_value(), format, &title(&resource, &name))?,
-    }
-    Ok(())
+    Ok(Applied { title, what, object: object.into_value() })
 }
 
-/// Keeps the file in an annotation, so that the next apply knows what has left it.
+/// Keeps the file in an annotation, so that the next apply knows what has left it. It has the very
+/// text that kubectl writes, so that neither program takes the other's apply for a change.
 fn note_last_applied(object: &mut Object) -> anyhow::Result<()> {
-    let text = String::from_utf8(object.to_json())? + "\n";
     let annotations =
-        object.meta_mut().entry("annotations").or_insert_with(|| Value::Object(Default::default()));
+        object.meta_mut().entry("annotations").or_insert_with(|| Value::Object(Map::new()));
     if annotations.is_null() {
-        *annotations = Value::Object(Default::default());
+        *annotations = Value::Object(Map::new());
     }
-    let annotations = annotations.as_object_mut().context("metadata.annotations is not a map")?;
-    annotations.insert(LAST_APPLIED.into(), Value::String(text));
+    annotations.as_object_mut().context("metadata.annotations is not a map")?.remove(LAST_APPLIED);
+    // Maps are sorted by their keys.
+    let text = serde_json::to_string(&object.clone().into_value())? + "\n";
+    if let Some(Value::Object(annotations)) = object.meta_mut().get_mut("annotations") {
+        annotations.insert(LAST_APPLIED.into(), Value::String(text));
+    }
     Ok(())
 }
 
@@ -88,22 +117,54 @@ async fn change(
     let kind = object.kind().to_string();
     let (content_type, mut patch) =
         three_way::patch(&target.resource, &kind, &last, &object.into_value());
-    // The annotation is not in the file itself, so it must not be taken for removed.
+    // A file that was written by `get -o yaml` must not fail for its age.
     if let Some(Value::Object(metadata)) = patch.get_mut("metadata") {
         metadata.remove("resourceVersion");
     }
     let body = Some((content_type, serde_json::to_vec(&patch)?));
     let result = session.object(Method::PATCH, &query.on(&target.path()), body).await?;
-    let same = result.resource_version() == live.resource_version();
-    Ok((result, if same { "unchanged" } else { "configured" }))
+    Ok((result.clone(), if same(live, result) { "unchanged" } else { "configured" }))
 }
 
-fn query(dry_run: bool) -> Query {
-    let mut query = Query::default();
-    query.add("fieldManager", MANAGER);
-    query.add("fieldValidation", "Strict");
-    if dry_run {
-        query.add("dryRun", "All");
+/// A write that changes nothing leaves the version; a dry run leaves it in any case, so all is
+/// compared.
+fn same(live: &Object, mut result: Object) -> bool {
+    let mut live = live.clone();
+    for object in [&mut live, &mut result] {
+        object.meta_mut().remove("resourceVersion");
+        object.meta_mut().remove("managedFields");
     }
-    query
+    live == result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_last_applied_file_is_noted_in_kubectls_words() {
+        let file = json!({"kind": "ConfigMap", "apiVersion": "v1", "data": {"x": "1"},
+            "metadata": {"namespace": "n", "name": "a", "annotations": {LAST_APPLIED: "old"}}});
+        let mut object = Object::from_value(file).unwrap();
+        note_last_applied(&mut object).unwrap();
+        assert_eq!(
+            object.annotations()[LAST_APPLIED],
+            concat!(
+                r#"{"apiVersion":"v1","data":{"x":"1"},"kind":"ConfigMap","#,
+                r#""metadata":{"annotations":{},"name":"a","namespace":"n"}}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn unchanged_is_what_differs_in_its_version_only() {
+        let object = |version: &str, data: &str| {
+            let value = json!({"metadata": {"resourceVersion": version}, "data": {"x": data}});
+            Object::from_value(value).unwrap()
+        };
+        assert!(same(&object("1", "a"), object("2", "a")));
+        assert!(!same(&object("1", "a"), object("1", "b")));
+    }
 }

@@ -1,56 +1,58 @@
-//! `wasmctl create`: creates objects from files.
+//! `wasmctl create`: creates objects from files, or a simple one from arguments.
 
 use http::Method;
+use serde_json::Value;
 
-use super::args::FileArgs;
+use super::args::{CreateArgs, DryRun};
 use super::manifest::{self, Manifest};
-use super::printer::{self, Format};
+use super::report::Report;
 use super::selection::title;
 use super::session::Session;
 use crate::client::remote::Query;
 
-pub async fn run(session: &Session, args: &FileArgs) -> anyhow::Result<()> {
-    let format = Format::parse(args.output.as_deref())?;
-    let mut failed = Vec::new();
-    for manifest in manifest::read(&args.filename)? {
+pub async fn run(session: &Session, args: &CreateArgs) -> anyhow::Result<()> {
+    if let Some(simple) = &args.simple {
+        return super::generate::run(session, simple).await;
+    }
+    let files = &args.files;
+    let mut report = Report::new(files.output.as_deref())?;
+    for manifest in manifest::read(&files.filename, files.recursive)? {
         let source = manifest.source.clone();
-        if let Err(error) = create(session, manifest, args, &format).await {
-            failed.push(error.context(source));
+        match create(session, manifest, files.dry_run).await {
+            Ok((title, object)) => report.done(&title, "created", files.dry_run, object)?,
+            Err(error) => report.fail(error.context(source)),
         }
     }
-    report(failed)
+    report.finish()
 }
 
-async fn create(
+/// Answers with the object's title and the object as it is now.
+pub async fn create(
     session: &Session,
     mut manifest: Manifest,
-    args: &FileArgs,
-    format: &Format,
-) -> anyhow::Result<()> {
+    dry_run: DryRun,
+) -> anyhow::Result<(String, Value)> {
     let (resource, target) = manifest.locate(session).await?;
+    let object = manifest.object;
+    if dry_run == DryRun::Client {
+        return Ok((title(&resource, object.name()), object.into_value()));
+    }
     let mut query = Query::default();
     query.add("fieldManager", "wasmctl-create");
     query.add("fieldValidation", "Strict");
-    if args.dry_run {
-        query.add("dryRun", "All");
-    }
+    dry_run.add_to(&mut query);
     let path = query.on(&target.collection().path());
-    let body = Some(("application/json", manifest.object.to_json()));
+    let body = Some(("application/json", object.to_json()));
     let created = session.object(Method::POST, &path, body).await?;
-    let title = title(&resource, created.name());
-    let dry = if args.dry_run { " (server dry run)" } else { "" };
-    match format {
-        Format::Table { .. } => printer::line(&format!("{title} created{dry}"))?,
-        format => printer::object(&created.into_value(), format, &title)?,
-    }
-    Ok(())
+    Ok((title(&resource, created.name()), created.into_value()))
 }
 
-/// The last error is the command's; the others are told before it.
-pub fn report(mut failed: Vec<anyhow::Error>) -> anyhow::Result<()> {
-    let Some(last) = failed.pop() else { return Ok(()) };
-    for error in &failed {
-        printer::note(&format!("error: {}", printer::error_text(error)));
+/// Takes away a namespace that nobody said, of an object that is only printed: a manifest that is
+/// kept in a file is then of use in any namespace.
+pub fn without_implied_namespace(session: &Session, object: &mut Value) {
+    if !session.namespace_is_explicit
+        && let Some(Value::Object(metadata)) = object.get_mut("metadata")
+    {
+        metadata.remove("namespace");
     }
-    Err(last)
 }

@@ -45,11 +45,31 @@ const MAX_DEPTH: usize = 16;
 
 impl Template {
     pub fn parse(text: &str) -> anyhow::Result<Template> {
-        // kubectl takes a bare path, too.
-        let braced = if text.contains('{') { text.to_string() } else { format!("{{{text}}}") };
+        // kubectl takes a bare path, too, even without its first dot.
+        let braced = if text.contains('{') {
+            text.to_string()
+        } else if text.starts_with(['.', '[', '$', '@']) {
+            format!("{{{text}}}")
+        } else {
+            format!("{{.{text}}}")
+        };
         let mut parser = Parser { rest: &braced };
         let nodes = parser.nodes(false, 0)?;
         Ok(Template(nodes))
+    }
+
+    /// The texts of what the paths of the template find.
+    pub fn values(&self, value: &Value) -> Vec<String> {
+        self.find(value).into_iter().map(plain).collect()
+    }
+
+    /// What the paths of the template find.
+    pub fn find<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
+        let paths = self.0.iter().filter_map(|node| match node {
+            Node::Path(path) => Some(path),
+            _ => None,
+        });
+        paths.flat_map(|path| select(path, value, value)).collect()
     }
 
     pub fn render(&self, value: &Value) -> anyhow::Result<String> {
@@ -78,7 +98,7 @@ fn render(nodes: &[Node], root: &Value, here: &Value, out: &mut String) {
 }
 
 /// Strings without quotes, all else as JSON.
-fn plain(value: &Value) -> String {
+pub fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
@@ -393,6 +413,7 @@ mod tests {
     fn paths_ranges_and_filters() {
         assert_eq!(run("{.items[*].metadata.name}"), "a b");
         assert_eq!(run(".items[-1].metadata.name"), "b");
+        assert_eq!(run("items[0].status.n"), "3");
         assert_eq!(run("{.items[0:1].metadata.name}"), "a");
         assert_eq!(
             run(r#"{range .items[*]}{.metadata.name}{"\t"}{.status.n}{"\n"}{end}"#),

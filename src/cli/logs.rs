@@ -9,30 +9,90 @@ use serde_json::Value;
 use super::args::LogsArgs;
 use super::discovery::text;
 use super::printer;
-use super::selection::{self, Selected};
+use super::report;
+use super::selection::{self, Selected, check_name};
 use super::session::Session;
 use crate::client::remote::Query;
 
-/// Pods whose logs are followed at once.
-const MAX_PODS: usize = 50;
+/// Logs that are read in one command.
+const MAX_LOGS: usize = 100;
+/// Names the container whose log is shown where none is named; as a JSON pointer.
+const DEFAULT_CONTAINER: &str = "/kubectl.kubernetes.io~1default-container";
 /// A line without an end is printed in pieces of this size.
 const MAX_LINE_BYTES: usize = 64 << 10;
 
+/// A container of a pod.
+struct Source {
+    pod: String,
+    container: String,
+}
+
+impl LogsArgs {
+    /// The whole log of a pod.
+    pub fn of_pod(name: &str) -> LogsArgs {
+        LogsArgs { what: Some(name.to_string()), ..LogsArgs::default() }
+    }
+
+    fn container(&self) -> Option<&String> {
+        self.container.as_ref().or(self.in_container.as_ref())
+    }
+}
+
 pub async fn run(session: &Session, args: &LogsArgs) -> anyhow::Result<()> {
     let pods = pods(session, args).await?;
-    if pods.len() > MAX_PODS {
-        bail!("{} pods match; at most {MAX_PODS} can be read at once", pods.len());
+    if pods.is_empty() {
+        printer::nothing_found(Some(&session.namespace));
+    }
+    let sources: Vec<Source> = pods.iter().flat_map(|pod| sources(args, pod)).collect();
+    if sources.len() > MAX_LOGS {
+        bail!("{} containers match; at most {MAX_LOGS} can be read at once", sources.len());
     }
     let prefix = args.prefix || pods.len() > 1;
-    let mut streams: FuturesUnordered<_> =
-        pods.iter().map(|pod| print(session, args, pod, prefix)).collect();
     let mut failed = Vec::new();
-    while let Some(result) = streams.next().await {
-        if let Err(error) = result {
-            failed.push(error);
+    if args.follow {
+        let mut streams: FuturesUnordered<_> =
+            sources.iter().map(|source| print(session, args, source, prefix)).collect();
+        while let Some(result) = streams.next().await {
+            failed.extend(result.err());
+        }
+    } else {
+        // One after the other, so that lines of one source stand together.
+        for source in &sources {
+            failed.extend(print(session, args, source, prefix).await.err());
         }
     }
-    super::create::report(failed)
+    report::errors(failed)
+}
+
+/// The containers of a pod that are meant.
+fn sources(args: &LogsArgs, pod: &Value) -> Vec<Source> {
+    let names = |field: &str| -> Vec<String> {
+        let containers = pod.pointer(field).and_then(Value::as_array).into_iter().flatten();
+        containers.map(|container| text(container, "/name").to_string()).collect()
+    };
+    let pod_name = text(pod, "/metadata/name").to_string();
+    let (mut initial, containers) = (names("/spec/initContainers"), names("/spec/containers"));
+    let chosen = match args.container() {
+        Some(container) => vec![container.clone()],
+        None if args.all_containers => {
+            initial.extend(containers);
+            initial
+        }
+        None => {
+            let annotated = pod
+                .pointer("/metadata/annotations")
+                .map_or("", |annotations| text(annotations, DEFAULT_CONTAINER));
+            let default = containers.iter().find(|name| *name == annotated);
+            let default = default.or(containers.first()).cloned().unwrap_or_default();
+            let all: Vec<String> = containers.into_iter().chain(initial).collect();
+            if all.len() > 1 && annotated.is_empty() {
+                let all = all.join(", ");
+                printer::note(&format!("Defaulted container {default:?} out of: {all}"));
+            }
+            vec![default]
+        }
+    };
+    chosen.into_iter().map(|container| Source { pod: pod_name.clone(), container }).collect()
 }
 
 /// The pods that are meant.
@@ -59,7 +119,7 @@ async fn pods(session: &Session, args: &LogsArgs) -> anyhow::Result<Vec<Value>> 
 }
 
 /// A label selector object (or a Service's plain map) as text.
-fn selector_text(selector: &Value) -> String {
+pub fn selector_text(selector: &Value) -> String {
     let labels = selector.get("matchLabels").unwrap_or(selector);
     let mut parts: Vec<String> = labels
         .as_object()
@@ -85,6 +145,7 @@ fn selector_text(selector: &Value) -> String {
 }
 
 async fn pod(session: &Session, name: &str) -> anyhow::Result<Value> {
+    check_name(name)?;
     let path = format!("/api/v1/namespaces/{}/pods/{name}", session.namespace);
     Ok(session.get_json(&path).await?)
 }
@@ -103,26 +164,24 @@ async fn by_labels(session: &Session, labels: &str) -> anyhow::Result<Vec<Value>
 async fn print(
     session: &Session,
     args: &LogsArgs,
-    pod: &Value,
+    source: &Source,
     prefix: bool,
 ) -> anyhow::Result<()> {
-    let name = text(pod, "/metadata/name");
+    let Source { pod, container } = source;
     let mut query = Query::default();
-    let container = match &args.container {
-        Some(container) => container,
-        None => text(pod, "/spec/containers/0/name"),
-    };
     query.add("container", container);
     for (option, on) in
         [("follow", args.follow), ("previous", args.previous), ("timestamps", args.timestamps)]
     {
         query.add(option, if on { "true" } else { "" });
     }
-    query.add("tailLines", &args.tail.map(|n| n.to_string()).unwrap_or_default());
+    let tail = args.tail.filter(|lines| *lines >= 0);
+    query.add("tailLines", &tail.map(|n| n.to_string()).unwrap_or_default());
     query.add("sinceSeconds", &args.since.map(|n| n.to_string()).unwrap_or_default());
-    let path = format!("/api/v1/namespaces/{}/pods/{name}/log", session.namespace);
+    query.add("sinceTime", args.since_time.as_deref().unwrap_or_default());
+    let path = format!("/api/v1/namespaces/{}/pods/{pod}/log", session.namespace);
     let mut body = session.remote.stream(&query.on(&path)).await?;
-    let head = if prefix { format!("[pod/{name}/{container}] ") } else { String::new() };
+    let head = if prefix { format!("[pod/{pod}/{container}] ") } else { String::new() };
     let mut pending = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.context("the log was cut off")?.into_data() else { continue };
@@ -144,4 +203,36 @@ async fn print(
         printer::raw(&[head.as_bytes(), &pending, b"\n"].concat())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn containers_of_a_pod() {
+        let pod = json!({"metadata": {"name": "p"}, "spec": {
+            "initContainers": [{"name": "i"}], "containers": [{"name": "a"}, {"name": "b"}]}});
+        let names = |args: LogsArgs, pod: &Value| -> Vec<String> {
+            sources(&args, pod).into_iter().map(|source| source.container).collect()
+        };
+        let mut marked = pod.clone();
+        marked["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/default-container": "b"});
+        assert_eq!(names(LogsArgs::default(), &pod), ["a"]);
+        assert_eq!(names(LogsArgs::default(), &marked), ["b"]);
+        let all = LogsArgs { all_containers: true, ..LogsArgs::default() };
+        assert_eq!(names(all, &pod), ["i", "a", "b"]);
+        let one = LogsArgs { in_container: Some("i".into()), ..LogsArgs::default() };
+        assert_eq!(names(one, &pod), ["i"]);
+    }
+
+    #[test]
+    fn selectors_as_text() {
+        let selector = json!({"matchLabels": {"a": "1"}, "matchExpressions": [
+            {"key": "b", "operator": "In", "values": ["2", "3"]},
+            {"key": "c", "operator": "DoesNotExist"}]});
+        assert_eq!(selector_text(&selector), "a=1,b in (2,3),!c");
+        assert_eq!(selector_text(&json!({"app": "x"})), "app=x");
+    }
 }

@@ -3,16 +3,20 @@
 
 mod apply;
 mod args;
+mod cordon;
 mod create;
 mod delete;
 mod describe;
 mod discovery;
+mod generate;
 mod get;
 mod jsonpath;
+mod label;
 mod logs;
 mod manifest;
 mod printer;
 mod push;
+mod report;
 mod rollout;
 mod run;
 mod scale;
@@ -20,6 +24,8 @@ mod selection;
 mod session;
 mod set_image;
 mod three_way;
+mod watch;
+mod yaml;
 
 use std::process::ExitCode;
 
@@ -38,13 +44,16 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run_verb(cli)) {
+    match runtime.block_on(connect_and_run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !is_broken_pipe(&error) {
-                eprintln!("error: {}", printer::error_text(&error));
+                printer::note(&format!("error: {}", printer::error_text(&error)));
             }
-            ExitCode::FAILURE
+            match error.downcast_ref::<run::PodFailed>() {
+                Some(failed) => failed.exit_code(),
+                None => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -55,26 +64,37 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-async fn run_verb(cli: Cli) -> anyhow::Result<()> {
+async fn connect_and_run(cli: Cli) -> anyhow::Result<()> {
     if let Verb::Completion { shell } = cli.verb {
         clap_complete::generate(shell, &mut Cli::command(), "wasmctl", &mut std::io::stdout());
         return Ok(());
     }
     let session = Session::connect(&cli.connection).await?;
-    match cli.verb {
-        Verb::Apply(args) => apply::run(&session, &args).await,
-        Verb::Create(args) => create::run(&session, &args).await,
-        Verb::Get(args) => get::run(&session, &args).await,
-        Verb::Describe(args) => describe::run(&session, &args).await,
-        Verb::Delete(args) => delete::run(&session, &args).await,
-        Verb::Logs(args) => logs::run(&session, &args).await,
-        Verb::Scale(args) => scale::run(&session, &args).await,
-        Verb::Rollout(args) => rollout::run(&session, &args).await,
-        Verb::Run(args) => run::run(&session, &args).await,
-        Verb::Set(args) => set_image::run(&session, &args).await,
-        Verb::Push(args) => push::run(&session, &args).await,
-        Verb::Images => push::images(&session).await,
-        Verb::ApiResources => discovery::print(&session).await,
+    match run_verb(&session, cli.verb).await {
+        Err(error) if printer::is_unreachable(&error) => Err(error.context(session.server)),
+        result => result,
+    }
+}
+
+async fn run_verb(session: &Session, verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Apply(args) => apply::run(session, &args).await,
+        Verb::Create(args) => create::run(session, &args).await,
+        Verb::Get(args) => get::run(session, &args).await,
+        Verb::Label(args) => label::run(session, &args, label::What::Labels).await,
+        Verb::Annotate(args) => label::run(session, &args, label::What::Annotations).await,
+        Verb::Cordon(args) => cordon::run(session, &args, true).await,
+        Verb::Uncordon(args) => cordon::run(session, &args, false).await,
+        Verb::Describe(args) => describe::run(session, &args).await,
+        Verb::Delete(args) => delete::run(session, &args).await,
+        Verb::Logs(args) => logs::run(session, &args).await,
+        Verb::Scale(args) => scale::run(session, &args).await,
+        Verb::Rollout(args) => rollout::run(session, &args).await,
+        Verb::Run(args) => run::run(session, &args).await,
+        Verb::Set(args) => set_image::run(session, &args).await,
+        Verb::Push(args) => push::run(session, &args).await,
+        Verb::Images => push::images(session).await,
+        Verb::ApiResources => discovery::print(session).await,
         Verb::Version => session.print_version().await,
         Verb::Completion { .. } => Ok(()),
     }

@@ -3,9 +3,11 @@
 
 use std::io::{self, Write};
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::jsonpath::Template;
+use super::yaml;
 use crate::api::ApiError;
 use crate::api::error::Reason;
 
@@ -17,6 +19,36 @@ pub enum Format {
     Yaml,
     Name,
     JsonPath(Template),
+    Columns(CustomColumns),
+}
+
+/// `custom-columns=NAME:.metadata.name,…`.
+#[derive(Clone, Debug)]
+pub struct CustomColumns(Vec<(String, Template)>);
+
+impl CustomColumns {
+    fn parse(text: &str) -> anyhow::Result<CustomColumns> {
+        let column = |text: &str| {
+            let (name, path) =
+                text.split_once(':').filter(|(_, path)| !path.is_empty()).ok_or_else(|| {
+                    anyhow::anyhow!("{text:?} is no column; write NAME:.path.of.the.field")
+                })?;
+            Ok((name.to_string(), Template::parse(path)?))
+        };
+        Ok(CustomColumns(text.split(',').map(column).collect::<anyhow::Result<_>>()?))
+    }
+
+    pub fn header(&self) -> Vec<String> {
+        self.0.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    pub fn row(&self, value: &Value) -> Vec<String> {
+        let cell = |(_, template): &(String, Template)| {
+            let found = template.values(value);
+            if found.is_empty() { "<none>".to_string() } else { found.join(",") }
+        };
+        self.0.iter().map(cell).collect()
+    }
 }
 
 impl Format {
@@ -27,11 +59,14 @@ impl Format {
             Some("json") => Ok(Format::Json),
             Some("yaml") => Ok(Format::Yaml),
             Some("name") => Ok(Format::Name),
-            Some(other) => match other.strip_prefix("jsonpath=") {
-                Some(template) => Ok(Format::JsonPath(Template::parse(template)?)),
-                None => anyhow::bail!(
-                    "unknown output format {other:?}; there are wide, json, yaml, name and \
-                     jsonpath=TEMPLATE"
+            Some(other) => match other.split_once('=') {
+                Some(("jsonpath", template)) => Ok(Format::JsonPath(Template::parse(template)?)),
+                Some(("custom-columns", columns)) => {
+                    Ok(Format::Columns(CustomColumns::parse(columns)?))
+                }
+                _ => anyhow::bail!(
+                    "unknown output format {other:?}; there are wide, json, yaml, name, \
+                     jsonpath=TEMPLATE and custom-columns=NAME:PATH,…"
                 ),
             },
         }
@@ -56,6 +91,14 @@ pub fn note(text: &str) {
     eprintln!("{}", clean(text));
 }
 
+/// The remark that a list is empty, in kubectl's words.
+pub fn nothing_found(namespace: Option<&str>) {
+    match namespace {
+        Some(namespace) => note(&format!("No resources found in {namespace} namespace.")),
+        None => note("No resources found"),
+    }
+}
+
 /// The `Warning` headers of an answer, each a line on stderr.
 pub fn warnings(headers: &http::HeaderMap) {
     for header in headers.get_all("warning") {
@@ -69,15 +112,25 @@ pub fn warnings(headers: &http::HeaderMap) {
 /// An object in a format that needs no table.
 pub fn object(value: &Value, format: &Format, title: &str) -> anyhow::Result<()> {
     match format {
-        Format::Json => line(&serde_json::to_string_pretty(value)?)?,
-        Format::Yaml => raw(serde_yaml::to_string(value)?.as_bytes())?,
+        Format::Json => line(&json_text(value)?)?,
+        Format::Yaml => raw(yaml::write(value).as_bytes())?,
         Format::JsonPath(template) => raw(template.render(value)?.as_bytes())?,
+        Format::Columns(custom) => columns(&[custom.header(), custom.row(value)])?,
         Format::Name | Format::Table { .. } => line(title)?,
     }
     Ok(())
 }
 
-/// Rows with columns as wide as their widest cell, three spaces apart, as kubectl prints them.
+/// JSON indented as kubectl does it.
+fn json_text(value: &Value) -> anyhow::Result<String> {
+    let mut out = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))?;
+    Ok(String::from_utf8(out)?)
+}
+
+/// Rows with columns as wide as their widest cell, three spaces apart and at least
+/// [`MIN_COLUMN`] with them, as kubectl prints them.
 pub fn columns(rows: &[Vec<String>]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for row in aligned(rows) {
@@ -85,6 +138,8 @@ pub fn columns(rows: &[Vec<String>]) -> io::Result<()> {
     }
     out.flush()
 }
+
+const MIN_COLUMN: usize = 6;
 
 pub fn aligned(rows: &[Vec<String>]) -> Vec<String> {
     let rows: Vec<Vec<String>> =
@@ -95,11 +150,11 @@ pub fn aligned(rows: &[Vec<String>]) -> Vec<String> {
     };
     let widths: Vec<usize> = (0..count).map(width).collect();
     let pad = |(n, cell): (usize, &String)| {
-        let missing = widths[n].saturating_sub(cell.chars().count());
-        format!("{cell}{}", " ".repeat(missing))
+        let width = (widths[n] + 3).max(MIN_COLUMN);
+        format!("{cell}{}", " ".repeat(width.saturating_sub(cell.chars().count())))
     };
     rows.iter()
-        .map(|row| row.iter().enumerate().map(pad).collect::<Vec<_>>().join("   "))
+        .map(|row| row.iter().enumerate().map(pad).collect::<String>())
         .map(|row| row.trim_end().to_string())
         .collect()
 }
@@ -117,14 +172,11 @@ pub fn clean(text: &str) -> String {
 
 /// An error with its causes, for a person.
 pub fn error_text(error: &anyhow::Error) -> String {
-    if let Some(api) = error.downcast_ref::<ApiError>() {
-        return clean(&api_error_text(api));
-    }
     let mut text = String::new();
     for cause in error.chain() {
         let cause = match cause.downcast_ref::<ApiError>() {
             Some(api) => api_error_text(api),
-            None => cause.to_string(),
+            None => transport_text(&cause.to_string()),
         };
         // A cause is often in its parent's text already.
         if !text.contains(&cause) {
@@ -145,8 +197,46 @@ fn api_error_text(error: &ApiError) -> String {
         Reason::NotFound | Reason::Conflict | Reason::AlreadyExists | Reason::Forbidden => {
             format!("{} ({:?})", error.message, error.reason)
         }
-        _ => error.message.clone(),
+        _ => transport_text(&error.message),
     }
+}
+
+/// An error of the transport for a person; any other text as it is.
+fn transport_text(text: &str) -> String {
+    match text.split_once(UNREACHABLE) {
+        Some((before, why)) => format!("{before}{}", unreachable_text(why)),
+        None => text.to_string(),
+    }
+}
+
+/// How errors of the transport begin; see `client::remote`.
+const UNREACHABLE: &str = "cannot reach the API server: ";
+
+/// Whether the request failed on its way.
+pub fn is_unreachable(error: &anyhow::Error) -> bool {
+    let api = error.downcast_ref::<ApiError>();
+    api.is_some_and(|api| api.message.starts_with(UNREACHABLE))
+}
+
+/// The last cause is what helps; the layers that it went through are not.
+fn unreachable_text(why: &str) -> String {
+    const LAYERS: [&str; 3] = ["ServiceError: ", "client error (Connect): ", "tcp connect error: "];
+    let mut why = why;
+    while let Some(rest) = LAYERS.iter().find_map(|layer| why.strip_prefix(layer)) {
+        why = rest;
+    }
+    let hint = if why.contains("UnknownIssuer") || why.contains("BadSignature") {
+        "; the kubeconfig has the certificate authority of another cluster"
+    } else if why.contains("invalid peer certificate: Expired") {
+        "; the server's certificate has expired"
+    } else if why.contains("CertificateExpired") {
+        "; the kubeconfig's client certificate has expired"
+    } else if why.contains("refused") {
+        "; is wasmfleet running?"
+    } else {
+        ""
+    };
+    format!("{UNREACHABLE}{why}{hint}")
 }
 
 #[cfg(test)]
@@ -158,5 +248,25 @@ mod tests {
         let rows =
             [vec!["NAME".into(), "AGE".into()], vec!["a-long-name".into(), "1\u{1b}[2J".into()]];
         assert_eq!(aligned(&rows), ["NAME          AGE", "a-long-name   1\\u{1b}[2J"]);
+        let short = [vec!["0".into(), "29s".into()]];
+        assert_eq!(aligned(&short), ["0     29s"]);
+    }
+
+    #[test]
+    fn errors_are_one_line_with_their_place() {
+        let invalid = ApiError::new(422, Reason::Invalid, "ConfigMap \"B\" is invalid");
+        let error = anyhow::Error::from(invalid).context("m/b.yaml");
+        assert_eq!(error_text(&error), "m/b.yaml: ConfigMap \"B\" is invalid");
+        let refused = ApiError::unavailable(
+            "cannot reach the API server: ServiceError: client error (Connect): tcp connect \
+             error: Connection refused (os error 111)",
+        );
+        let error = anyhow::Error::from(refused).context("https://127.0.0.1:1");
+        assert!(is_unreachable(&error));
+        assert_eq!(
+            error_text(&error),
+            "https://127.0.0.1:1: cannot reach the API server: Connection refused (os error \
+             111); is wasmfleet running?"
+        );
     }
 }

@@ -5,19 +5,30 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use http::Method;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::args::{RolloutAction, RolloutArgs};
 use super::discovery::text;
-use super::get::Events;
 use super::printer;
+use super::report;
 use super::selection::{self, Selected};
 use super::session::Session;
-use crate::client::remote::Query;
+use super::three_way::LAST_APPLIED;
+use super::watch;
+use super::yaml;
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
+/// Annotations that belong to one object and not to a revision; kubectl's list.
+const OWN_ANNOTATIONS: &[&str] = &[
+    LAST_APPLIED,
+    REVISION,
+    "deployment.kubernetes.io/revision-history",
+    "deployment.kubernetes.io/desired-replicas",
+    "deployment.kubernetes.io/max-replicas",
+    "deprecated.deployment.rollback.to",
+];
 const HASH_LABEL: &str = "pod-template-hash";
 
 pub async fn run(session: &Session, args: &RolloutArgs) -> anyhow::Result<()> {
@@ -27,21 +38,30 @@ pub async fn run(session: &Session, args: &RolloutArgs) -> anyhow::Result<()> {
     | RolloutAction::Restart { what }
     | RolloutAction::Pause { what }
     | RolloutAction::Resume { what }) = &args.action;
-    for one in selection::named(session, what).await? {
-        if one.resource.kind != "Deployment" {
-            bail!("{} has no rollout; Deployments have", one.title());
-        }
-        let rollout = Rollout { session, path: one.path(Some(&session.namespace)), one };
-        match &args.action {
-            RolloutAction::Status { timeout, .. } => rollout.status(*timeout).await?,
-            RolloutAction::History { revision, .. } => rollout.history(*revision).await?,
-            RolloutAction::Undo { to_revision, .. } => rollout.undo(*to_revision).await?,
-            RolloutAction::Restart { .. } => rollout.restart().await?,
-            RolloutAction::Pause { .. } => rollout.pause(true).await?,
-            RolloutAction::Resume { .. } => rollout.pause(false).await?,
-        }
+    let selected = selection::named_or_all(session, what).await?;
+    if selected.is_empty() {
+        printer::nothing_found(Some(&session.namespace));
     }
-    Ok(())
+    let mut failed = Vec::new();
+    for one in selected {
+        failed.extend(act(session, one, &args.action).await.err());
+    }
+    report::errors(failed)
+}
+
+async fn act(session: &Session, one: Selected, action: &RolloutAction) -> anyhow::Result<()> {
+    if one.resource.kind != "Deployment" {
+        bail!("{} has no rollout; Deployments have", one.title());
+    }
+    let rollout = Rollout { session, path: one.path(Some(&session.namespace)), one };
+    match action {
+        RolloutAction::Status { timeout, watch, .. } => rollout.status(*timeout, *watch).await,
+        RolloutAction::History { revision, .. } => rollout.history(*revision).await,
+        RolloutAction::Undo { to_revision, .. } => rollout.undo(*to_revision).await,
+        RolloutAction::Restart { .. } => rollout.restart().await,
+        RolloutAction::Pause { .. } => rollout.pause(true).await,
+        RolloutAction::Resume { .. } => rollout.pause(false).await,
+    }
 }
 
 struct Rollout<'a> {
@@ -96,40 +116,28 @@ impl Rollout<'_> {
         Ok(self.session.get_json(&self.path).await?)
     }
 
-    async fn status(&self, timeout: Option<u64>) -> anyhow::Result<()> {
+    async fn status(&self, timeout: Option<u64>, watch: bool) -> anyhow::Result<()> {
+        if !watch {
+            tell(&self.deployment().await?, &mut String::new())?;
+            return Ok(());
+        }
         let Some(seconds) = timeout else { return self.follow().await };
         match tokio::time::timeout(Duration::from_secs(seconds), self.follow()).await {
             Ok(done) => done,
-            Err(_) => bail!("timed out after {seconds} seconds"),
+            Err(_) => bail!("{} is not rolled out after {seconds} seconds", self.one.title()),
         }
     }
 
     async fn follow(&self) -> anyhow::Result<()> {
+        // That it does not exist at all is the server's to say.
+        self.deployment().await?;
         let mut last = String::new();
-        loop {
-            let deployment = self.deployment().await?;
-            if tell(&deployment, &mut last)? {
-                return Ok(());
-            }
-            let mut query = Query::default();
-            query.add("watch", "true");
-            query.add(
-                "fieldSelector",
-                &format!("metadata.name={}", text(&deployment, "/metadata/name")),
-            );
-            query.add("resourceVersion", text(&deployment, "/metadata/resourceVersion"));
-            let namespace = Some(self.session.namespace.as_str());
-            let path = query.on(&self.one.resource.gvr.path(namespace, None, None));
-            let mut events = Events::open(self.session, &path, "application/json").await?;
-            while let Some((kind, deployment)) = events.next().await? {
-                if kind == "DELETED" {
-                    bail!("{} was deleted", self.one.title());
-                }
-                if tell(&deployment, &mut last)? {
-                    return Ok(());
-                }
-            }
-        }
+        watch::until(self.session, &self.one, Some(&self.session.namespace), |deployment| {
+            let deployment =
+                deployment.with_context(|| format!("{} was deleted", self.one.title()))?;
+            Ok(tell(deployment, &mut last)?.then_some(()))
+        })
+        .await
     }
 
     /// The ReplicaSets of the Deployment by revision.
@@ -162,7 +170,7 @@ impl Rollout<'_> {
             let found = revisions.iter().find(|(revision, _)| *revision == wanted);
             let (_, set) = found.with_context(|| format!("there is no revision {wanted}"))?;
             printer::line(&format!("{} with revision #{wanted}", self.one.title()))?;
-            return Ok(printer::raw(serde_yaml::to_string(&template(set))?.as_bytes())?);
+            return Ok(printer::raw(yaml::write(&template(set)).as_bytes())?);
         }
         printer::line(&self.one.title())?;
         let mut rows = vec![vec!["REVISION".to_string(), "IMAGES".into(), "CHANGE-CAUSE".into()]];
@@ -189,18 +197,21 @@ impl Rollout<'_> {
             0 => revisions.iter().rev().find(|(revision, _)| *revision < current),
             wanted => revisions.iter().find(|(revision, _)| *revision == wanted),
         };
-        let (revision, set) = found.context("there is no such earlier revision")?;
-        if *revision == current {
+        let (revision, set) = found.with_context(|| match to_revision {
+            0 => format!("{} has no earlier revision", self.one.title()),
+            wanted => format!("unable to find specified revision {wanted} in history"),
+        })?;
+        let template = template(set);
+        if deployment.pointer("/spec/template") == Some(&template) {
             return Ok(printer::line(&format!(
-                "{} skipped rollback (the template is that of revision {current} already)",
+                "{} skipped rollback (current template already matches revision {revision})",
                 self.one.title()
             ))?);
         }
-        // The version in the patch makes the answer a conflict if somebody else changed it.
         let patch = json!([
-            {"op": "test", "path": "/metadata/resourceVersion",
-             "value": deployment["metadata"]["resourceVersion"]},
-            {"op": "replace", "path": "/spec/template", "value": template(set)},
+            {"op": "replace", "path": "/spec/template", "value": template},
+            {"op": "add", "path": "/metadata/annotations",
+             "value": annotations_of_revision(&deployment, set)},
         ]);
         self.patch("application/json-patch+json", &patch).await?;
         Ok(printer::line(&format!("{} rolled back", self.one.title()))?)
@@ -219,6 +230,12 @@ impl Rollout<'_> {
     }
 
     async fn pause(&self, paused: bool) -> anyhow::Result<()> {
+        let deployment = self.deployment().await?;
+        let now = deployment.pointer("/spec/paused").and_then(Value::as_bool) == Some(true);
+        if now == paused {
+            let what = if paused { "is already paused" } else { "is not paused" };
+            bail!("{} {what}", self.one.title());
+        }
         let patch = json!({"spec": {"paused": paused}});
         self.patch("application/strategic-merge-patch+json", &patch).await?;
         let what = if paused { "paused" } else { "resumed" };
@@ -250,6 +267,19 @@ fn tell(deployment: &Value, last: &mut String) -> anyhow::Result<bool> {
 fn annotation<'a>(object: &'a Value, name: &str) -> &'a str {
     let annotations = object.pointer("/metadata/annotations");
     annotations.and_then(|a| a.get(name)).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The annotations of a Deployment that goes back to a ReplicaSet's template: the ReplicaSet's (its
+/// change-cause among them), and of the Deployment's those that never follow a revision.
+fn annotations_of_revision(deployment: &Value, set: &Value) -> Map<String, Value> {
+    let of = |object: &Value, keep: fn(&str) -> bool| -> Map<String, Value> {
+        let all = object.pointer("/metadata/annotations").and_then(Value::as_object);
+        let kept = all.into_iter().flatten().filter(|(key, _)| keep(key));
+        kept.map(|(key, value)| (key.clone(), value.clone())).collect()
+    };
+    let mut annotations = of(set, |key| !OWN_ANNOTATIONS.contains(&key));
+    annotations.extend(of(deployment, |key| OWN_ANNOTATIONS.contains(&key)));
+    annotations
 }
 
 /// A ReplicaSet's pod template without the label that the Deployment's controller adds.
@@ -285,5 +315,18 @@ mod tests {
         let mut unseen = deployment(3, 3, 3);
         unseen["metadata"]["generation"] = json!(3);
         assert!(waiting(unseen).contains("spec update to be observed"));
+    }
+
+    #[test]
+    fn going_back_takes_the_revisions_annotations_along() {
+        let of = |annotations: Value| json!({"metadata": {"annotations": annotations}});
+        let deployment = of(json!({CHANGE_CAUSE: "second", "mine": "1", REVISION: "2",
+            LAST_APPLIED: "{}"}));
+        let set = of(json!({CHANGE_CAUSE: "first", REVISION: "1",
+            "deployment.kubernetes.io/desired-replicas": "3"}));
+        assert_eq!(
+            Value::Object(annotations_of_revision(&deployment, &set)),
+            json!({CHANGE_CAUSE: "first", REVISION: "2", LAST_APPLIED: "{}"})
+        );
     }
 }
