@@ -294,8 +294,12 @@ impl Work<'_> {
         self.sets.old.iter().any(|set| wanted(set) > 0)
     }
 
-    /// Whether pods of other revisions still run.
+    /// Whether pods of other revisions still run. What the ReplicaSets tell counts too: a pod that
+    /// was just created may not be seen yet, and its ReplicaSet tells nothing before it is.
     fn old_pods_run(&self) -> bool {
+        if self.sets.old.iter().any(|set| !is_empty(set)) {
+            return true;
+        }
         let pods = |set: &&ReplicaSet| self.view.owned_by::<Pod>(uid(&set.metadata));
         self.sets.old.iter().flat_map(pods).any(|pod| !pods::is_finished(pod))
     }
@@ -307,6 +311,12 @@ fn is_spent(set: &ReplicaSet) -> bool {
     wanted(set) == 0
         && set.status.as_ref().is_none_or(|status| status.replicas == 0)
         && observed >= set.metadata.generation
+}
+
+/// Tells that it has no pods, not even ones that are ending.
+fn is_empty(set: &ReplicaSet) -> bool {
+    let ending = set.status.as_ref().and_then(|status| status.terminating_replicas);
+    is_spent(set) && ending.unwrap_or(0) == 0
 }
 
 /// ReplicaSets to be written, by name: several changes of one make one write.

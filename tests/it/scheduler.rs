@@ -215,7 +215,7 @@ fn huge_requests_are_added_up_exactly() {
         snapshot.set_pod(pod);
     }
     let framework = default_framework();
-    let mut decide = |snapshot: &mut Snapshot, pod: &Pod| {
+    let decide = |snapshot: &mut Snapshot, pod: &Pod| {
         line(cycle::schedule(vec![PodInfo::of(pod)], snapshot, &framework).remove(0))
     };
     let refused = "p: 0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient memory.";
