@@ -164,10 +164,11 @@ impl World {
     async fn until(&self, unfinished: impl Fn(&View) -> Option<String>) {
         let deadline = tokio::time::Instant::now() + MOST_REST;
         loop {
+            // At first too: what was asked for just now must be seen.
+            tokio::time::sleep(Duration::from_secs(1)).await;
             let why = unfinished(&self.truth.cache.view());
             let Some(why) = why else { break };
             assert!(tokio::time::Instant::now() < deadline, "no rest: {why}");
-            tokio::time::sleep(Duration::from_secs(1)).await;
         }
         assert_eq!(self.truth.violations(), Vec::<String>::new());
     }
