@@ -70,6 +70,7 @@ pub fn usable_selector(selector: &LabelSelector) -> Option<Selector> {
 /// the owner controls now and plans to adopt those that match and have no controller, and to
 /// release those that it controls but that do not match. Both come back by their own change;
 /// `true` is answered if anything was planned, so that the caller waits for it before it counts.
+/// Adoptions wait for a live look at the owner.
 pub fn claim<'a, O: Kind, T: Kind>(
     owner: &O,
     selector: &Selector,

@@ -1,6 +1,6 @@
-//! Pods that nobody will end any more: bound to a node that is gone for a while, being deleted without
-//! ever having had a node, or left on a node that was declared out of service; and finished pods
-//! beyond a number, oldest first.
+//! Pods that nobody will end any more: bound to a node that is gone for a while, being deleted
+//! without ever having had a node, or left on a node that was declared out of service; and finished
+//! pods beyond a number, oldest first.
 //! Source: k8s.io/kubernetes pkg/controller/podgc.
 
 use std::time::Duration;

@@ -13,9 +13,11 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Map, Value, json};
-use wasmfleet::api::{Kind, ObjectKey};
+use wasmfleet::api::error::Cause;
+use wasmfleet::api::{ApiError, Kind, ObjectKey};
+use wasmfleet::client::Target;
 use wasmfleet::client::cache::Cache;
-use wasmfleet::controllers::{self, Controller, Options, Plan, Write};
+use wasmfleet::controllers::{self, Action, Controller, Options, Outcome, Plan, Write};
 
 /// The time of all plans.
 const NOW: &str = "2026-01-01T01:00:00Z";
@@ -237,6 +239,25 @@ fn a_status_is_written_before_pods_are_created() {
     assert_eq!(plan.writes.len(), 20);
     assert_eq!(plan.writes[0].to_string(), "update replicasets.apps default/web-h1 status");
     assert!(matches!(plan.writes[1], Write::Create { .. }), "{}", plan.writes[1]);
+}
+
+/// Of a pod that could not be created its ReplicaSet tells, unless its namespace is on its way out.
+#[test]
+fn refused_pods_are_told_where_that_helps() {
+    let objects = Objects::new(&[set(1, 3, 0, 3, 4)]);
+    let key = ObjectKey::new("default", "web-h1");
+    let told = |reason: &str| {
+        let target = Target::all::<Pod>(Some("default"));
+        let cause = Cause { reason: reason.into(), ..Cause::default() };
+        let error = ApiError::forbidden(&target.resource, "", "no").cause(cause);
+        let outcome = Outcome { action: Action::Create, target, result: Err(error) };
+        let controller = named("replicaset-controller");
+        let now: Timestamp = NOW.parse().unwrap();
+        objects.text(&controller.settle(&objects.cache.view(), &key, &[outcome], now))
+    };
+    assert_eq!(told("NamespaceTerminating"), "");
+    let text = told("Quota");
+    assert!(text.contains("ReplicaFailure") && text.contains("event FailedCreate"), "{text}");
 }
 
 #[test]
