@@ -74,9 +74,11 @@ impl Controller for NodeLifecycleController {
             let named = starts && change.key.namespace == NODE_LEASES;
             return named.then(|| ObjectKey::new("", &*change.key.name)).into_iter().collect();
         }
-        // A pod that claims to be ready on a lost node.
-        let (_, new) = change.typed::<Pod>();
-        let node = new.filter(|pod| pods::is_ready(pod)).and_then(pods::node_name);
+        // A pod that is found ready on a lost node. One that becomes ready there is told of by an agent
+        // that lives, and is not contradicted.
+        let (old, new) = change.typed::<Pod>();
+        let found = new.filter(|_| old.is_none()).filter(|pod| pods::is_ready(pod));
+        let node = found.and_then(pods::node_name);
         let node = node.and_then(|node| view.get::<Node>("", node));
         let lost = node.filter(|node| ready(node).is_some_and(|c| c.status == "Unknown"));
         lost.map(|node| ObjectKey::of(&node.metadata)).into_iter().collect()
@@ -90,20 +92,21 @@ impl Controller for NodeLifecycleController {
         let mut plan = Plan::nothing();
         let Some(node) = view.get_key::<Node>(key) else { return plan };
         let is_unknown = ready(node).is_some_and(|ready| ready.status == "Unknown");
-        match self.left(node, view) {
-            Some(left) if left > Duration::ZERO => plan.again_after(left),
-            Some(_) if !is_unknown => {
-                // Taints and pods follow when this is seen.
-                lose(node, now, &mut plan);
-                return plan;
-            }
-            _ => {}
+        let Some(left) = self.left(node, view) else { return plan };
+        if left > Duration::ZERO {
+            plan.again_after(left);
+        } else if !is_unknown {
+            // Taints and pods follow when this is seen.
+            lose(node, now, &mut plan);
+            return plan;
         }
         let mut changed = Node::clone(node);
         if update_taints(&mut changed, now) {
             plan.update(&changed);
         }
-        if is_unknown {
+        // An agent that renews its lease again tells of its node and its pods next.
+        let renewed = !left.is_zero() && view.get::<Lease>(NODE_LEASES, &key.name).is_some();
+        if is_unknown && !renewed {
             mark_pods(view, name(&node.metadata), now, &mut plan);
         }
         plan

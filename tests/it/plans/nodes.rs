@@ -147,3 +147,17 @@ async fn the_pods_of_a_deleted_node_have_a_grace() {
     tokio::time::advance(Duration::from_secs(30)).await;
     objects.check("pod-garbage-collector-controller", "default/a", "");
 }
+
+/// An agent that is back is not contradicted: it tells that its pods are ready, and then its node.
+#[test]
+fn a_lost_node_that_renews_its_lease_keeps_its_ready_pods() {
+    let mut lost = node("n1", "Unknown");
+    lost["spec"]["taints"] = json!([
+        {"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"},
+        {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]);
+    let lease =
+        json!({"kind": "Lease", "metadata": {"name": "n1", "namespace": "kube-node-lease"}});
+    let objects = Objects::new(&[lost, lease, pod("a", "n1", "True")]);
+    let plan = objects.plan("node-lifecycle-controller", "n1");
+    assert!(plan.writes.is_empty(), "{}", objects.text(&plan));
+}

@@ -65,9 +65,12 @@ fn a_short_partition_costs_no_pod() {
             assert!(!cut.is_empty() && !cut.iter().any(|pod| truth::is_ready(pod)), "{cut:?}");
         }
         world.faults.set(false);
+        let writes = world.faults.writes();
         world.fakes.set("n1", Link::Up);
         world.rest().await;
         assert_eq!(uids(&world), before, "a pod was replaced");
+        let writes = world.faults.writes() - writes;
+        assert!(writes < 100, "{writes} writes: agent and controllers contradict each other");
         world.end().await;
     });
 }
