@@ -244,7 +244,7 @@ impl Cache {
                 tracing::warn!(resource = %Gvr::of::<T>(), "the store went back in time");
             }
             table.revision = revision;
-            table.synced = true;
+            table.synced.get_or_insert(now);
             changes
         });
         for change in &changes {

@@ -19,15 +19,15 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::deployment_status::{self, Step, is_paused};
 use super::ownership::{
-    annotation, claim, controlled_by_kind, controller_of, labels, name, namespace, uid,
-    usable_selector,
+    annotation, claim, controlled_by_kind, controller_of, labels, name, namespace as namespace_of,
+    uid, usable_selector,
 };
 use super::plan::{Action, Outcome};
 use super::proportion::{Bounds, is_recreate};
 use super::replica_set::wanted;
 use super::revision::{self, DESIRED_REPLICAS, REVISION, Sets};
 use super::rollout::{self, Scale};
-use super::{Controller, Plan, pods};
+use super::{Controller, Plan, namespace, pods};
 use crate::api::ObjectKey;
 use crate::api::resource::Gvr;
 use crate::client::Propagation;
@@ -113,11 +113,11 @@ fn keys_of_set(change: &Changed, view: &View) -> Vec<ObjectKey> {
     let (old, new) = change.typed::<ReplicaSet>();
     let owners = [old, new].into_iter().flatten().filter_map(|set| {
         let owner = controlled_by_kind::<Deployment>(&set.metadata)?;
-        Some(ObjectKey::new(namespace(&set.metadata), owner.name.as_str()))
+        Some(ObjectKey::new(namespace_of(&set.metadata), owner.name.as_str()))
     });
     let mut keys: Vec<ObjectKey> = owners.collect();
     if let Some(orphan) = new.filter(|set| controller_of(&set.metadata).is_none()) {
-        let deployments = view.in_namespace::<Deployment>(namespace(&orphan.metadata));
+        let deployments = view.in_namespace::<Deployment>(namespace_of(&orphan.metadata));
         let matching = deployments.filter(|deployment| {
             let spec = deployment.spec.as_ref();
             let selector = spec.and_then(|spec| usable_selector(&spec.selector));
@@ -132,9 +132,9 @@ fn keys_of_set(change: &Changed, view: &View) -> Vec<ObjectKey> {
 /// The Deployment of a pod's ReplicaSet, where its strategy looks at pods.
 fn keys_of_pod(pod: &Pod, view: &View) -> Option<ObjectKey> {
     let set = controlled_by_kind::<ReplicaSet>(&pod.metadata)?;
-    let set = view.get::<ReplicaSet>(namespace(&pod.metadata), &set.name)?;
+    let set = view.get::<ReplicaSet>(namespace_of(&pod.metadata), &set.name)?;
     let owner = controlled_by_kind::<Deployment>(&set.metadata)?;
-    let key = ObjectKey::new(namespace(&set.metadata), owner.name.as_str());
+    let key = ObjectKey::new(namespace_of(&set.metadata), owner.name.as_str());
     is_recreate(view.get_key::<Deployment>(&key)?).then_some(key)
 }
 
@@ -162,6 +162,10 @@ impl Work<'_> {
         for set in self.sets.all().filter(|set| wanted(set) > 0) {
             edits.change(set, |set| revision::record_sizes(set, self.deployment));
         }
+        // Records are kept while paused too: an older template may be put back meanwhile.
+        if self.refresh_records(&mut edits, plan) {
+            return self.apply(scales, edits, plan);
+        }
         self.apply(scales, edits, plan);
         self.status(&Step::Resizing, plan);
         if is_paused(self.deployment) {
@@ -176,12 +180,8 @@ impl Work<'_> {
             return self.create(plan);
         }
         let mut edits = Edits::default();
-        if let Some(new) = self.sets.new {
-            edits.change(new, |set| revision::refresh(set, self.deployment, &self.sets));
-            if self.record_revision(plan) {
-                // The status follows when this write is seen; both at once would conflict.
-                return self.apply(Vec::new(), edits, plan);
-            }
+        if self.refresh_records(&mut edits, plan) {
+            return self.apply(Vec::new(), edits, plan);
         }
         let scales = if recreate {
             rollout::recreate(self.deployment, &self.sets, held_back)
@@ -195,10 +195,13 @@ impl Work<'_> {
 
     /// Creates the ReplicaSet of the present template, under a name that nothing else has.
     fn create(&self, plan: &mut Plan) {
+        if namespace::is_ending(self.view, namespace_of(&self.deployment.metadata)) {
+            return;
+        }
         let size = rollout::new_size(self.deployment, &self.sets);
         let set = revision::new_replica_set(self.deployment, &self.sets, size);
         let set_name = name(&set.metadata);
-        if self.view.get::<ReplicaSet>(namespace(&set.metadata), set_name).is_some() {
+        if self.view.get::<ReplicaSet>(namespace_of(&set.metadata), set_name).is_some() {
             // Another template has this hash, or another owner this ReplicaSet: hash anew.
             let mut changed = self.deployment.clone();
             let count = &mut changed.status.get_or_insert_default().collision_count;
@@ -235,6 +238,14 @@ impl Work<'_> {
         let direction = if to > from { "up" } else { "down" };
         let text = format!("Scaled {direction} replica set {set} from {from} to {to}");
         Notice::normal(self.deployment, "ScalingReplicaSet", text)
+    }
+
+    /// Brings the records of the newest ReplicaSet up to date. Answers whether the Deployment is
+    /// written for it: its status follows when that is seen, as both at once would conflict.
+    fn refresh_records(&self, edits: &mut Edits, plan: &mut Plan) -> bool {
+        let Some(new) = self.sets.new else { return false };
+        edits.change(new, |set| revision::refresh(set, self.deployment, &self.sets));
+        self.record_revision(plan)
     }
 
     /// Keeps the Deployment's own revision that of its newest ReplicaSet.
@@ -284,8 +295,12 @@ impl Work<'_> {
         self.sets.old.iter().any(|set| wanted(set) > 0)
     }
 
-    /// Whether pods of other revisions still run.
+    /// Whether pods of other revisions still run. What the ReplicaSets tell counts too: a pod that
+    /// was just created may not be seen yet, and its ReplicaSet tells nothing before it is.
     fn old_pods_run(&self) -> bool {
+        if self.sets.old.iter().any(|set| !is_empty(set)) {
+            return true;
+        }
         let pods = |set: &&ReplicaSet| self.view.owned_by::<Pod>(uid(&set.metadata));
         self.sets.old.iter().flat_map(pods).any(|pod| !pods::is_finished(pod))
     }
@@ -297,6 +312,12 @@ fn is_spent(set: &ReplicaSet) -> bool {
     wanted(set) == 0
         && set.status.as_ref().is_none_or(|status| status.replicas == 0)
         && observed >= set.metadata.generation
+}
+
+/// Tells that it has no pods, not even ones that are ending.
+fn is_empty(set: &ReplicaSet) -> bool {
+    let ending = set.status.as_ref().and_then(|status| status.terminating_replicas);
+    is_spent(set) && ending.unwrap_or(0) == 0
 }
 
 /// ReplicaSets to be written, by name: several changes of one make one write.

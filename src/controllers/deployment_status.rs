@@ -57,12 +57,14 @@ pub fn compute(d: &Deployment, sets: &Sets, step: &Step, now: Timestamp) -> Depl
     status
 }
 
-/// When a rollout that stands still runs into its deadline.
+/// When a rollout that stands still runs into its deadline. A complete one has none, even if pods
+/// were lost since.
 pub fn deadline_in(d: &Deployment, status: &DeploymentStatus, now: Timestamp) -> Option<Duration> {
     let deadline = deadline(d)?;
     let condition = status.conditions.iter().flatten().find(|c| c.type_ == PROGRESSING)?;
-    let reason = condition.reason.as_deref();
-    if reason == Some(TIMED_OUT) || is_paused(d) || is_complete(d, status) {
+    let is_over = matches!(condition.reason.as_deref(), Some(TIMED_OUT | COMPLETE));
+    let is_deleting = d.metadata.deletion_timestamp.is_some();
+    if is_over || is_deleting || is_paused(d) || is_complete(d, status) {
         return None;
     }
     let since = condition.last_update_time.as_ref()?.0;
@@ -130,9 +132,10 @@ fn progress(
     conditions: &mut Conditions,
     now: Timestamp,
 ) {
+    pausing(d, conditions);
+    // A deployment that was resumed just now has its deadline from now on.
     let current = conditions.get(PROGRESSING).cloned();
     let reason = current.as_ref().and_then(|condition| condition.reason.clone());
-    pausing(d, reason.as_deref(), conditions);
     if let Step::Created(new) = step {
         let text = format!("Created new replica set {new:?}");
         return conditions.set(PROGRESSING, "True", "NewReplicaSetCreated", text);
@@ -164,7 +167,8 @@ fn progress(
 }
 
 /// A rollout that is paused or resumed has a fresh deadline; one that failed keeps saying so.
-fn pausing(d: &Deployment, reason: Option<&str>, conditions: &mut Conditions) {
+fn pausing(d: &Deployment, conditions: &mut Conditions) {
+    let reason = conditions.get(PROGRESSING).and_then(|condition| condition.reason.as_deref());
     if reason == Some(TIMED_OUT) {
         return;
     }

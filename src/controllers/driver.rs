@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::barrier::{Barrier, Check, PATIENCE};
 use super::executor::{Budget, Done, Executor};
-use super::{Controller, Plan};
+use super::{Controller, Plan, namespace};
 use crate::api::resource::Gvr;
 use crate::api::{ApiError, ObjectKey};
 use crate::base::backoff::{Backoff, Limits as Waits};
@@ -201,7 +201,7 @@ impl Loop {
             wait = wait.max(Duration::from_secs(seconds.into())).min(FAILURE_WAITS.most);
         }
         let controller = self.controller.name();
-        if stale {
+        if stale || namespace::is_refusal_of_ending(error) {
             tracing::debug!(controller, %key, %error, ?wait, "again");
         } else {
             tracing::warn!(controller, %key, %error, ?wait, "failed; again after a wait");

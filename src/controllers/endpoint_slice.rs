@@ -1,8 +1,13 @@
 //! EndpointSlice: the pods behind each Service, with what proxies need to know about each. Which
 //! endpoints there should be is decided here; how they are packed into slices in `slices`.
+//!
+//! A pass over a Service looks at all of its pods, so passes over a large one are kept apart by a
+//! time that grows with its endpoints: a rollout of a thousand replicas costs a small share of a
+//! core, and the first change of a quiet Service is still written at once.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service, ServicePort, ServiceSpec};
@@ -18,6 +23,10 @@ use crate::api::resource::Gvr;
 use crate::client::cache::{Changed, View};
 
 const ZONE: &str = "topology.kubernetes.io/zone";
+/// The least time between the writes of a Service's slices for each of its endpoints, and at most:
+/// a pod that stops serves on for longer.
+const PAUSE_PER_ENDPOINT: Duration = Duration::from_micros(100);
+const MOST_PAUSE: Duration = Duration::from_millis(200);
 
 pub struct EndpointSliceController;
 
@@ -43,7 +52,7 @@ impl Controller for EndpointSliceController {
             return keys;
         }
         let (old, new) = change.typed::<Pod>();
-        if old.is_none() && new.is_none() || old.map(Facts::of) == new.map(Facts::of) {
+        if old.and_then(Facts::of) == new.and_then(Facts::of) {
             return Vec::new();
         }
         let pods = [old, new];
@@ -73,16 +82,33 @@ impl Controller for EndpointSliceController {
             labels(&slice.metadata).get(MANAGED_BY).is_some_and(|manager| manager == MANAGER)
                 && slice.metadata.deletion_timestamp.is_none()
         };
-        let existing = owned.filter(managed).collect();
+        let existing: Vec<&EndpointSlice> = owned.filter(managed).collect();
+        if let Some(wait) = pause(&existing, view) {
+            plan.again_after(wait);
+            return plan;
+        }
         slices::pack(service, wanted(service, spec, view), existing, &mut plan);
         plan
     }
 }
 
+/// How long to wait until the slices are written again; `None` if that may be now.
+fn pause(slices: &[&EndpointSlice], view: &View) -> Option<Duration> {
+    let endpoints: usize = slices.iter().map(|slice| slice.endpoints.len()).sum();
+    let pause = PAUSE_PER_ENDPOINT.saturating_mul(u32::try_from(endpoints).unwrap_or(u32::MAX));
+    let quiet = slices.iter().filter_map(|slice| {
+        let meta = &slice.metadata;
+        view.unchanged_for::<EndpointSlice>(namespace(meta), name(meta))
+    });
+    let left = pause.min(MOST_PAUSE).saturating_sub(quiet.min()?);
+    // Timers have no finer grain than a millisecond.
+    (left >= Duration::from_millis(1)).then_some(left)
+}
+
 /// What of a pod matters to its endpoints.
 #[derive(PartialEq)]
 struct Facts<'a> {
-    ip: Option<&'a str>,
+    ip: &'a str,
     node: Option<&'a str>,
     ready: bool,
     terminating: bool,
@@ -92,16 +118,17 @@ struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    fn of(pod: &Pod) -> Facts<'_> {
-        Facts {
-            ip: pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()),
+    /// `None` for a pod without an address: it is no endpoint, whatever else changes.
+    fn of(pod: &Pod) -> Option<Facts<'_>> {
+        Some(Facts {
+            ip: pod.status.as_ref()?.pod_ip.as_deref()?,
             node: node_name(pod),
             ready: is_ready(pod),
             terminating: is_terminating(pod),
             finished: is_finished(pod),
             labels: labels(&pod.metadata),
             uid: uid(&pod.metadata),
-        }
+        })
     }
 }
 
@@ -118,17 +145,21 @@ fn selects(spec: &ServiceSpec, pod: &Pod) -> bool {
 
 /// The endpoints that a Service should have.
 fn wanted(service: &Service, spec: &ServiceSpec, view: &View) -> Wanted {
-    let mut wanted = Wanted::new();
+    // Pods that offer the ports at the same numbers are one group: almost always all of them.
+    let mut alike: BTreeMap<(&'static str, Vec<Option<i32>>), Vec<Endpoint>> = BTreeMap::new();
     let pods = view.in_namespace::<Pod>(namespace(&service.metadata));
     for pod in pods.filter(|pod| selects(spec, pod) && !is_finished(pod)) {
-        let ports = resolve_ports(spec, pod);
+        let numbers = port_numbers(spec, pod);
         for (address_type, address) in addresses(spec, pod) {
             let endpoint = endpoint(service, spec, pod, address, view);
-            let group = Group::new(address_type, &ports);
-            wanted.entry(group).or_insert_with(|| (ports.clone(), Vec::new())).1.push(endpoint);
+            alike.entry((address_type, numbers.clone())).or_default().push(endpoint);
         }
     }
-    wanted
+    let group = |((address_type, numbers), endpoints): ((_, Vec<Option<i32>>), _)| {
+        let ports = endpoint_ports(spec, &numbers);
+        (Group::new(address_type, &ports), (ports, endpoints))
+    };
+    alike.into_iter().map(group).collect()
 }
 
 /// The pod's addresses of the Service's families, one of each.
@@ -150,18 +181,26 @@ fn addresses(spec: &ServiceSpec, pod: &Pod) -> Vec<(&'static str, String)> {
     found.into_iter().collect()
 }
 
-/// The Service's ports as this pod offers them; a named port that it does not have is left out.
-fn resolve_ports(spec: &ServiceSpec, pod: &Pod) -> Vec<EndpointPort> {
-    let resolved = spec.ports.iter().flatten().filter_map(|port| {
-        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
+/// The number of each of the Service's ports on this pod; `None` for a named one that it lacks.
+fn port_numbers(spec: &ServiceSpec, pod: &Pod) -> Vec<Option<i32>> {
+    spec.ports.iter().flatten().map(|port| target_port(port, protocol(port), pod)).collect()
+}
+
+/// The Service's ports at these numbers; those without one are left out.
+fn endpoint_ports(spec: &ServiceSpec, numbers: &[Option<i32>]) -> Vec<EndpointPort> {
+    let offered = spec.ports.iter().flatten().zip(numbers).filter_map(|(port, number)| {
         Some(EndpointPort {
             name: Some(port.name.clone().unwrap_or_default()),
-            port: Some(target_port(port, &protocol, pod)?),
-            protocol: Some(protocol),
+            port: Some((*number)?),
+            protocol: Some(protocol(port).into()),
             app_protocol: port.app_protocol.clone(),
         })
     });
-    resolved.collect()
+    offered.collect()
+}
+
+fn protocol(port: &ServicePort) -> &str {
+    port.protocol.as_deref().unwrap_or("TCP")
 }
 
 fn target_port(port: &ServicePort, protocol: &str, pod: &Pod) -> Option<i32> {

@@ -56,6 +56,7 @@ struct AnswerMeta {
     name: Option<String>,
     uid: Option<String>,
     resource_version: String,
+    deletion_timestamp: Option<String>,
 }
 
 impl Executor {
@@ -162,6 +163,7 @@ impl Executor {
             Write::Absent { target, uid } => {
                 self.check_absent(&target, uid.as_deref()).await.map(|()| None)
             }
+            Write::Alive { target, uid } => self.check_alive(&target, &uid).await.map(|()| None),
             Write::DeleteAll { target } => self.delete_all(&target).await.map(|()| None),
             Write::Then => Ok(None),
         }
@@ -180,6 +182,18 @@ impl Executor {
                 Err(ApiError::conflict(&target.resource, name, "it exists"))
             }
         }
+    }
+
+    async fn check_alive(&self, target: &Target, uid: &str) -> Result<(), ApiError> {
+        let name = target.name.as_deref().unwrap_or_default();
+        let gone = || ApiError::conflict(&target.resource, name, "it is gone or on its way out");
+        let raw = match self.api.get(target).await {
+            Err(error) if error.is_not_found() => return Err(gone()),
+            other => other?,
+        };
+        let found = raw.decode::<Answer>()?.metadata;
+        let lives = found.uid.as_deref() == Some(uid) && found.deletion_timestamp.is_none();
+        if lives { Ok(()) } else { Err(gone()) }
     }
 
     async fn delete_all(&self, target: &Target) -> Result<(), ApiError> {

@@ -19,7 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::plan::Write;
 use super::{Controller, Options, Plan};
 use crate::api::resource::Gvr;
-use crate::api::{Object, ObjectKey};
+use crate::api::{ApiError, Object, ObjectKey};
 use crate::client::Target;
 use crate::client::cache::{AnyObject, Changed, View};
 
@@ -44,6 +44,18 @@ pub fn is_terminating(namespace: &Namespace) -> bool {
     namespace.metadata.deletion_timestamp.is_some()
 }
 
+/// Whether a namespace is on its way out: what is created there is refused.
+pub fn is_ending(view: &View, namespace: &str) -> bool {
+    view.get::<Namespace>("", namespace).is_some_and(|found| is_terminating(found))
+}
+
+/// Whether a creation was refused because its namespace is on its way out: nothing to tell anyone,
+/// and nothing that another try could mend.
+pub fn is_refusal_of_ending(error: &ApiError) -> bool {
+    let causes = error.details.iter().flat_map(|details| details.causes.iter());
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
 impl Controller for NamespaceController {
     fn name(&self) -> &'static str {
         "namespace-controller"
@@ -58,7 +70,7 @@ impl Controller for NamespaceController {
             return Vec::new();
         }
         let key = ObjectKey::new("", namespace);
-        let waits = view.get_key::<Namespace>(&key).is_some_and(|found| is_terminating(found));
+        let waits = is_ending(view, namespace);
         waits.then_some(key).into_iter().collect()
     }
 

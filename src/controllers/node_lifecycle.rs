@@ -40,8 +40,8 @@ const PRESSURES: &[(&str, &str)] = &[
 ];
 /// Conditions that are unknown with the node.
 const TOLD_BY_AGENT: &[&str] = &["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
-/// Evictions stop when so many nodes in a hundred are lost, out of at least so many: that is a
-/// fault of the network or of ours, not of the nodes.
+/// Evictions stop when so many nodes in a hundred are lost, out of at least so many, or when all
+/// are: that is a fault of the network or of ours, not of the nodes.
 const BRAKE_PERCENT: usize = 55;
 const BRAKE_NODES: usize = 3;
 /// Pods marked not ready by one plan.
@@ -74,9 +74,11 @@ impl Controller for NodeLifecycleController {
             let named = starts && change.key.namespace == NODE_LEASES;
             return named.then(|| ObjectKey::new("", &*change.key.name)).into_iter().collect();
         }
-        // A pod that claims to be ready on a lost node.
-        let (_, new) = change.typed::<Pod>();
-        let node = new.filter(|pod| pods::is_ready(pod)).and_then(pods::node_name);
+        // A pod that is found ready on a lost node. One that becomes ready there is told of by an agent
+        // that lives, and is not contradicted.
+        let (old, new) = change.typed::<Pod>();
+        let found = new.filter(|_| old.is_none()).filter(|pod| pods::is_ready(pod));
+        let node = found.and_then(pods::node_name);
         let node = node.and_then(|node| view.get::<Node>("", node));
         let lost = node.filter(|node| ready(node).is_some_and(|c| c.status == "Unknown"));
         lost.map(|node| ObjectKey::of(&node.metadata)).into_iter().collect()
@@ -90,20 +92,21 @@ impl Controller for NodeLifecycleController {
         let mut plan = Plan::nothing();
         let Some(node) = view.get_key::<Node>(key) else { return plan };
         let is_unknown = ready(node).is_some_and(|ready| ready.status == "Unknown");
-        match self.left(node, view) {
-            Some(left) if left > Duration::ZERO => plan.again_after(left),
-            Some(_) if !is_unknown => {
-                // Taints and pods follow when this is seen.
-                lose(node, now, &mut plan);
-                return plan;
-            }
-            _ => {}
+        let Some(left) = self.left(node, view) else { return plan };
+        if left > Duration::ZERO {
+            plan.again_after(left);
+        } else if !is_unknown {
+            // Taints and pods follow when this is seen.
+            lose(node, now, &mut plan);
+            return plan;
         }
         let mut changed = Node::clone(node);
         if update_taints(&mut changed, now) {
             plan.update(&changed);
         }
-        if is_unknown {
+        // An agent that renews its lease again tells of its node and its pods next.
+        let renewed = !left.is_zero() && view.get::<Lease>(NODE_LEASES, &key.name).is_some();
+        if is_unknown && !renewed {
             mark_pods(view, name(&node.metadata), now, &mut plan);
         }
         plan
@@ -114,11 +117,13 @@ impl NodeLifecycleController {
     /// How long the node has left until it is taken for lost.
     fn left(&self, node: &Node, view: &View) -> Option<Duration> {
         let name = name(&node.metadata);
-        let (quiet, grace) = match view.unchanged_for::<Lease>(NODE_LEASES, name) {
-            Some(quiet) => (quiet, self.grace),
-            None => (view.unchanged_for::<Node>("", name)?, self.startup_grace),
-        };
-        Some(grace.saturating_sub(quiet))
+        if let Some(quiet) = view.unchanged_for::<Lease>(NODE_LEASES, name) {
+            return Some(self.grace.saturating_sub(quiet));
+        }
+        // No lease yet, or none any more: an agent that lives makes one.
+        let quiet = view.unchanged_for::<Node>("", name)?;
+        let missing = view.missing_for::<Lease>(NODE_LEASES, name)?;
+        Some(self.startup_grace.saturating_sub(quiet.min(missing)))
     }
 }
 
@@ -135,7 +140,8 @@ pub fn is_braked(view: &View, grace: Duration) -> bool {
             lost += 1;
         }
     }
-    total >= BRAKE_NODES && lost * 100 >= total * BRAKE_PERCENT
+    let most = total >= BRAKE_NODES && lost * 100 >= total * BRAKE_PERCENT;
+    most || (total > 0 && lost == total)
 }
 
 pub fn ready(node: &Node) -> Option<&NodeCondition> {
@@ -233,8 +239,8 @@ fn update_taints(node: &mut Node, now: Timestamp) -> bool {
 
 /// The pods of a lost node are not ready: Services stop sending to them.
 fn mark_pods(view: &View, node: &str, now: Timestamp, plan: &mut Plan) {
-    let ready = view.indexed::<Pod>(node).filter(|pod| pods::is_ready(pod));
-    for pod in ready.take(BURST_PODS) {
+    let mut ready = view.indexed::<Pod>(node).filter(|pod| pods::is_ready(pod));
+    for pod in ready.by_ref().take(BURST_PODS) {
         let mut changed = Pod::clone(pod);
         let status = changed.status.get_or_insert_default();
         for condition in status.conditions.iter_mut().flatten() {
@@ -249,5 +255,8 @@ fn mark_pods(view: &View, node: &str, now: Timestamp, plan: &mut Plan) {
             }
         }
         plan.update_status(&changed);
+    }
+    if ready.next().is_some() {
+        plan.again_after(Duration::ZERO);
     }
 }

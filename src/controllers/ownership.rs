@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 
 use super::Plan;
+use super::plan::Write;
 use crate::api::resource::Kind;
 use crate::api::selector::Selector;
+use crate::client::Target;
 
 static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
 
@@ -68,6 +70,7 @@ pub fn usable_selector(selector: &LabelSelector) -> Option<Selector> {
 /// the owner controls now and plans to adopt those that match and have no controller, and to
 /// release those that it controls but that do not match. Both come back by their own change;
 /// `true` is answered if anything was planned, so that the caller waits for it before it counts.
+/// Adoptions wait for a live look at the owner.
 pub fn claim<'a, O: Kind, T: Kind>(
     owner: &O,
     selector: &Selector,
@@ -76,7 +79,7 @@ pub fn claim<'a, O: Kind, T: Kind>(
 ) -> (Vec<&'a T>, bool) {
     let owner_meta = owner.metadata();
     let owner_lives = owner_meta.deletion_timestamp.is_none();
-    let (mut owned, mut planned) = (Vec::new(), false);
+    let (mut owned, mut adoptions, mut planned) = (Vec::new(), Vec::new(), false);
     for candidate in candidates {
         let meta = candidate.metadata();
         let matches = selector.matches(labels(meta));
@@ -90,11 +93,18 @@ pub fn claim<'a, O: Kind, T: Kind>(
                 }
             }
             None if matches && owner_lives && meta.deletion_timestamp.is_none() => {
-                plan.update(&adopted(candidate, owner));
-                planned = true;
+                adoptions.push(adopted(candidate, owner));
             }
             _ => {}
         }
+    }
+    if !adoptions.is_empty() {
+        // The view may be behind, and an object that is adopted by what is gone is collected: only
+        // a live read tells that the owner is there to stay.
+        plan.writes.push(Write::Alive { target: Target::of(owner), uid: uid(owner_meta).into() });
+        plan.then();
+        adoptions.iter().for_each(|adopted| plan.update(adopted));
+        planned = true;
     }
     (owned, planned)
 }

@@ -46,6 +46,12 @@ pub enum Write {
         target: Target,
         uid: Option<String>,
     },
+    /// A check against the live API, not a cache: the object with this uid is there and is not being
+    /// deleted. Fails with a conflict otherwise.
+    Alive {
+        target: Target,
+        uid: String,
+    },
     /// Deletes what a live list of a collection finds, and fails with a conflict if it found
     /// anything: success means that the collection was empty.
     DeleteAll {
@@ -160,7 +166,7 @@ impl Write {
             Write::Update { target, .. } => (Action::Update, target),
             Write::Patch { target, .. } => (Action::Patch, target),
             Write::Delete { target, .. } | Write::DeleteAll { target } => (Action::Delete, target),
-            Write::Absent { target, .. } => (Action::Check, target),
+            Write::Absent { target, .. } | Write::Alive { target, .. } => (Action::Check, target),
             Write::Then => return None,
         })
     }
@@ -174,6 +180,7 @@ impl fmt::Display for Write {
             Action::Update => "update",
             Action::Patch => "patch",
             Action::Delete => "delete",
+            Action::Check if matches!(self, Write::Alive { .. }) => "check presence of",
             Action::Check => "check absence of",
         };
         let key = ObjectKey::new(

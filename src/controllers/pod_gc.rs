@@ -1,6 +1,6 @@
-//! Pods that nobody will end any more: bound to a node that does not exist, being deleted without
-//! ever having had a node, or left on a node that was declared out of service; and finished pods
-//! beyond a number, oldest first.
+//! Pods that nobody will end any more: bound to a node that is gone for a while, being deleted
+//! without ever having had a node, or left on a node that was declared out of service; and finished
+//! pods beyond a number, oldest first.
 //! Source: k8s.io/kubernetes pkg/controller/podgc.
 
 use std::time::Duration;
@@ -18,6 +18,9 @@ use crate::client::Target;
 use crate::client::cache::{Changed, View};
 
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+/// A node that is gone may come back (its agent registers it again) before its pods are taken for
+/// lost.
+const QUARANTINE: Duration = Duration::from_secs(40);
 /// Finished pods are counted this often.
 const COUNT_EVERY: Duration = Duration::from_secs(20);
 /// Finished pods deleted by one plan.
@@ -56,7 +59,13 @@ impl Controller for LostPodController {
         let Some(pod) = view.get_key::<Pod>(key).filter(|pod| is_lost(pod, view)) else {
             return plan;
         };
-        if let Some(node) = node_name(pod).filter(|node| view.get::<Node>("", node).is_none()) {
+        let missing =
+            node_name(pod).and_then(|node| Some((node, view.missing_for::<Node>("", node)?)));
+        if let Some((node, missing)) = missing {
+            if missing < QUARANTINE {
+                plan.again_after(QUARANTINE - missing);
+                return plan;
+            }
             // The view may be behind; only a live read tells that a node is gone.
             let target = Target::one::<Node>("", node);
             plan.writes.push(Write::Absent { target, uid: None });

@@ -13,12 +13,12 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::ownership::{
-    claim, controlled_by_kind, controller_of, controller_reference, labels, name, namespace, uid,
-    usable_selector,
+    claim, controlled_by_kind, controller_of, controller_reference, labels, name,
+    namespace as namespace_of, uid, usable_selector,
 };
 use super::plan::{Action, Outcome};
 use super::pods::{available_in, is_active, is_finished, is_ready, is_terminating};
-use super::{Controller, Plan, pods};
+use super::{Controller, Plan, namespace, pods};
 use crate::api::ObjectKey;
 use crate::api::resource::Gvr;
 use crate::client::cache::{Changed, View};
@@ -83,6 +83,9 @@ impl Controller for ReplicaSetController {
             let mut changed = ReplicaSet::clone(set);
             changed.status = Some(status);
             plan.update_status(&changed);
+            // The status comes first: it is true and waited for by rollouts even where creations
+            // are refused, which would end the group before it.
+            plan.writes.rotate_right(1);
         }
         if let Some(wait) = next_available(set, &active, now) {
             plan.again_after(wait);
@@ -95,7 +98,11 @@ impl Controller for ReplicaSetController {
         let Some(set) = view.get_key::<ReplicaSet>(key) else { return plan };
         let pods = Gvr::of::<Pod>();
         let mut failure = None;
-        for outcome in outcomes.iter().filter(|outcome| outcome.target.resource == pods) {
+        let told = |outcome: &&Outcome| {
+            let refused = outcome.result.as_ref().is_err_and(namespace::is_refusal_of_ending);
+            outcome.target.resource == pods && !refused
+        };
+        for outcome in outcomes.iter().filter(told) {
             let pod = outcome.target.name.as_deref().unwrap_or_default();
             let (reason, text) = match (outcome.action, &outcome.result) {
                 (Action::Create, Ok(())) => ("SuccessfulCreate", format!("Created pod: {pod}")),
@@ -125,12 +132,12 @@ impl Controller for ReplicaSetController {
 /// The ReplicaSet that controls an object, if one does.
 fn owner_key(meta: &ObjectMeta) -> Option<ObjectKey> {
     let owner = controlled_by_kind::<ReplicaSet>(meta)?;
-    Some(ObjectKey::new(namespace(meta), owner.name.as_str()))
+    Some(ObjectKey::new(namespace_of(meta), owner.name.as_str()))
 }
 
 /// The ReplicaSets that could adopt an orphan.
 fn matching(pod: &Pod, view: &View) -> Vec<ObjectKey> {
-    let sets = view.in_namespace::<ReplicaSet>(namespace(&pod.metadata));
+    let sets = view.in_namespace::<ReplicaSet>(namespace_of(&pod.metadata));
     let matches = sets.filter(|set| {
         let selector = set.spec.as_ref().and_then(|spec| usable_selector(&spec.selector));
         selector.is_some_and(|selector| selector.matches(labels(&pod.metadata)))
@@ -146,6 +153,9 @@ pub fn wanted(set: &ReplicaSet) -> i32 {
 fn scale(set: &ReplicaSet, active: &[&Pod], view: &View, now: Timestamp, plan: &mut Plan) {
     let wanted = usize::try_from(wanted(set)).unwrap_or(0);
     if active.len() < wanted {
+        if namespace::is_ending(view, namespace_of(&set.metadata)) {
+            return;
+        }
         let pod = new_pod(set);
         for _ in 0..(wanted - active.len()).min(BURST_PODS) {
             plan.create(&pod);

@@ -126,6 +126,10 @@ pub fn recreate<'a>(
 /// The sizes after `spec.replicas` changed while nothing is rolled out, or a rollout is paused or
 /// half done: one active ReplicaSet gets all, several get their share.
 pub fn resize<'a>(deployment: &Deployment, sets: &Sets<'a>) -> Vec<Scale<'a>> {
+    in_room(&Bounds::of(deployment), sets, shares(deployment, sets))
+}
+
+fn shares<'a>(deployment: &Deployment, sets: &Sets<'a>) -> Vec<Scale<'a>> {
     let bounds = Bounds::of(deployment);
     let active_sets: Vec<&ReplicaSet> = active(&sets.all().collect::<Vec<_>>()).collect();
     if let Some(only) = only_active_or_latest(sets, &active_sets) {
@@ -138,6 +142,23 @@ pub fn resize<'a>(deployment: &Deployment, sets: &Sets<'a>) -> Vec<Scale<'a>> {
         return Vec::new();
     }
     spread(deployment, &active_sets)
+}
+
+/// Growth waits for the pods that other ReplicaSets still give up. What is left out of a share comes
+/// with the next resize, or with the rollout.
+fn in_room<'a>(bounds: &Bounds, sets: &Sets<'a>, mut scales: Vec<Scale<'a>>) -> Vec<Scale<'a>> {
+    let mut granted = 0;
+    for scale in scales.iter_mut().filter(|scale| scale.to > wanted(scale.set)) {
+        let others = sets.all().filter(|set| !std::ptr::eq(*set, scale.set));
+        let others: Option<i32> = others.map(held).sum();
+        let own = held(scale.set).unwrap_or_else(|| wanted(scale.set));
+        let room = others.map_or(0, |others| bounds.most() - others - own - granted);
+        let growth = (scale.to - wanted(scale.set)).min(room.max(0));
+        // Pods that it has already are no growth.
+        scale.to = (wanted(scale.set) + growth).max(own.min(scale.to));
+        granted += growth;
+    }
+    scales
 }
 
 fn active<'a, 's>(

@@ -28,7 +28,7 @@ use crate::client::cache::Cache;
 use crate::client::recorder::Recorder;
 use crate::controllers::driver::DriverOptions;
 use crate::controllers::{self, Driver};
-use crate::scheduler::Scheduler;
+use crate::scheduler::{self, Scheduler};
 use crate::store::SharedStore;
 use crate::store::redb::{self, RedbStore};
 
@@ -167,7 +167,8 @@ fn run_loops(
     recorder.run(tasks);
     let tell = Arc::new(move |notice| recorder.record(notice));
     let client = Client::new(scheduler_api, "kube-scheduler");
-    let scheduler = Scheduler::new(client, cache, clock.clone(), tell);
+    let options = scheduler::Options::default();
+    let scheduler = Scheduler::new(client, cache, clock.clone(), tell, options);
     controllers::keep(cache, &api, tasks);
     driver.run(tasks);
     let filled = cache.clone();

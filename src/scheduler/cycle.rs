@@ -1,21 +1,33 @@
 //! One scheduling cycle: a batch of pods against one snapshot, pure.
 //!
 //! Pods that want the same share the work: filters and fixed scores run once a node for all of
-//! them; placing a pod changes one node, so only that node is looked at again. A batch of P equal
-//! pods on N nodes costs O(N + P log N).
+//! them; placing a pod changes one node, so only that node is looked at again; why nobody takes the
+//! rest is found out once. A batch of P equal pods on N nodes costs O(N + P log N).
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use super::framework::{Framework, Refusal};
+use super::framework::{Framework, Refusal, Wake};
 use super::snapshot::{PodInfo, Snapshot, Wants};
 
 /// What was decided about one pod of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    Bind { pod: PodInfo, node: String },
-    Refuse { pod: PodInfo, refusal: Refusal },
+    Bind {
+        pod: PodInfo,
+        node: String,
+    },
+    Refuse {
+        pod: PodInfo,
+        refusal: Refusal,
+    },
+    /// A plugin panicked over it.
+    Fail {
+        pod: PodInfo,
+        text: String,
+    },
 }
 
 /// Decides about every pod in order (the queue's order is priority, then age) and counts the
@@ -33,9 +45,29 @@ pub fn schedule(
         while let Some(next) = pods.next_if(|next| equal(&next.wants, &wants)) {
             same.push(next);
         }
-        schedule_equal(same, snapshot, framework, &mut decisions);
+        decisions.extend(guarded(same, snapshot, framework));
     }
     decisions
+}
+
+/// A panic in a plugin costs the pods that want the same one try, and nobody else anything.
+fn guarded(pods: Vec<PodInfo>, snapshot: &mut Snapshot, framework: &Framework) -> Vec<Decision> {
+    let decide = AssertUnwindSafe(|| schedule_equal(&pods, snapshot, framework));
+    let panic = match std::panic::catch_unwind(decide) {
+        Ok(decisions) => return decisions,
+        Err(panic) => panic,
+    };
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    tracing::error!(pod = %pods[0].key, pods = pods.len(), text, "scheduling panicked");
+    let fail = |pod: PodInfo| {
+        snapshot.forget(&pod.uid);
+        Decision::Fail { pod, text: format!("the scheduler failed: {text}") }
+    };
+    pods.into_iter().map(fail).collect()
 }
 
 fn equal(a: &Arc<Wants>, b: &Arc<Wants>) -> bool {
@@ -73,11 +105,11 @@ impl PartialEq for Candidate {
 impl Eq for Candidate {}
 
 fn schedule_equal(
-    pods: Vec<PodInfo>,
+    pods: &[PodInfo],
     snapshot: &mut Snapshot,
     framework: &Framework,
-    decisions: &mut Vec<Decision>,
-) {
+) -> Vec<Decision> {
+    let mut decisions = Vec::with_capacity(pods.len());
     let mut heap = BinaryHeap::new();
     for (index, node) in snapshot.nodes().iter().enumerate() {
         let pod = &pods[0];
@@ -87,32 +119,36 @@ fn schedule_equal(
             heap.push(Candidate { total, fixed, pods: node.pods, index });
         }
     }
-    for pod in pods {
+    for (index, pod) in pods.iter().enumerate() {
         let Some(best) = heap.pop() else {
-            let refusal = explain(&pod, snapshot, framework);
-            decisions.push(Decision::Refuse { pod, refusal });
-            continue;
+            // No more of these is placed, so that the answer stays the same.
+            let refusal = explain(pod, snapshot, framework);
+            let refuse =
+                |pod: &PodInfo| Decision::Refuse { pod: pod.clone(), refusal: refusal.clone() };
+            decisions.extend(pods[index..].iter().map(refuse));
+            break;
         };
         let name = snapshot.nodes()[best.index].name.clone();
-        snapshot.assume(&pod, &name);
+        snapshot.assume(pod, &name);
         let node = &snapshot.nodes()[best.index];
-        if framework.still_fits(&pod, node) {
-            let total = best.fixed + framework.moving_score(&pod, node);
+        if framework.still_fits(pod, node) {
+            let total = best.fixed + framework.moving_score(pod, node);
             heap.push(Candidate { total, pods: node.pods, ..best });
         }
-        decisions.push(Decision::Bind { pod, node: name });
+        decisions.push(Decision::Bind { pod: pod.clone(), node: name });
     }
+    decisions
 }
 
 /// Says why each node refuses the pod now.
 fn explain(pod: &PodInfo, snapshot: &Snapshot, framework: &Framework) -> Refusal {
     let mut refusal = Refusal { nodes: snapshot.nodes().len(), ..Refusal::default() };
     if refusal.nodes == 0 {
-        refusal.wakes.push(super::framework::Wake::Node);
+        refusal.wakes.push(Wake::Node);
     }
     for node in snapshot.nodes() {
-        if let Some((filter, reason)) = framework.refuse(pod, node) {
-            refusal.add(reason, framework.filters[filter].woken_by());
+        if let Some((filter, reasons)) = framework.refuse(pod, node) {
+            refusal.add(reasons, framework.filters[filter].woken_by());
         }
     }
     refusal

@@ -2,17 +2,24 @@
 //! is best. Plugins are pure and know only a [`PodInfo`] and a [`NodeInfo`].
 //! Source of the vocabulary: KEP-624 (scheduling framework).
 
-use super::snapshot::{NodeInfo, PodInfo};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::snapshot::{Amount, NodeInfo, PodInfo};
 
 /// The highest score that a plugin gives; fine enough that one small pod moves a large node's score.
 pub const MAX_SCORE: i64 = 10_000;
+
+/// Why one node cannot run a pod, each reason as a FailedScheduling event counts it
+/// ("Insufficient cpu").
+pub type Reasons = Vec<Cow<'static, str>>;
 
 /// Says whether a node can run a pod.
 pub trait FilterPlugin: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
-    /// `Err` is the reason as a FailedScheduling event counts it ("Insufficient cpu").
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), String>;
+    /// `Err` tells everything that this plugin finds wrong with the node.
+    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reasons>;
 
     /// Whether the answer for a node changes when a pod is placed on it.
     fn depends_on_pods(&self) -> bool {
@@ -37,8 +44,18 @@ pub trait ScorePlugin: Send + Sync + 'static {
     }
 }
 
+/// A part of a resource as a score, from 0 to [`MAX_SCORE`]; `None` where there is nothing to share.
+pub fn share(part: Amount, total: Amount) -> Option<i64> {
+    if total <= 0 {
+        return None;
+    }
+    // The part is bounded first, so that the product is small enough.
+    let score = part.clamp(0, total) * Amount::from(MAX_SCORE) / total;
+    i64::try_from(score).ok()
+}
+
 /// What happened in the cluster, as far as refused pods care.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Wake {
     /// A node came, or its spec, labels or capacity changed.
     Node,
@@ -57,18 +74,18 @@ pub struct Framework {
 pub struct Refusal {
     pub nodes: usize,
     /// Reason → number of nodes, sorted by reason.
-    pub reasons: std::collections::BTreeMap<String, usize>,
+    pub reasons: BTreeMap<Cow<'static, str>, usize>,
     /// What can help.
     pub wakes: Vec<Wake>,
 }
 
 impl Framework {
-    /// The first refusal of a node, with the index of the filter.
-    pub fn refuse(&self, pod: &PodInfo, node: &NodeInfo) -> Option<(usize, String)> {
+    /// What the first filter that refuses a node says, with the index of the filter.
+    pub fn refuse(&self, pod: &PodInfo, node: &NodeInfo) -> Option<(usize, Reasons)> {
         self.filters
             .iter()
             .enumerate()
-            .find_map(|(n, filter)| filter.filter(pod, node).err().map(|reason| (n, reason)))
+            .find_map(|(n, filter)| filter.filter(pod, node).err().map(|reasons| (n, reasons)))
     }
 
     /// Whether a node that passed all filters still passes after pods were placed on it.
@@ -95,8 +112,10 @@ impl Framework {
 
 impl Refusal {
     /// Counts one node's refusal.
-    pub fn add(&mut self, reason: String, wakes: &[Wake]) {
-        *self.reasons.entry(reason).or_default() += 1;
+    pub fn add(&mut self, reasons: Reasons, wakes: &[Wake]) {
+        for reason in reasons {
+            *self.reasons.entry(reason).or_default() += 1;
+        }
         for wake in wakes {
             if !self.wakes.contains(wake) {
                 self.wakes.push(*wake);

@@ -1,6 +1,7 @@
 //! Gives pods their nodes. Changes of the cache go into the snapshot and the queue as they come;
 //! the loop tries all waiting pods in one pure cycle and binds the results side by side. A placed
-//! pod counts as assumed until the cache shows it bound.
+//! pod counts as assumed until the cache shows it bound; a refused one waits in the queue from the
+//! moment of the decision, so that no change falls between the two.
 
 pub mod cycle;
 pub mod framework;
@@ -9,12 +10,14 @@ pub mod queue;
 pub mod snapshot;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -26,7 +29,7 @@ use crate::client::cache::{AnyObject, Cache, Changed};
 use crate::client::event::Notice;
 use crate::client::{Client, Patch, Target, WriteOptions};
 use cycle::Decision;
-use framework::{Framework, Refusal, Wake};
+use framework::{Framework, Wake};
 use queue::Queue;
 use snapshot::{PodInfo, Snapshot};
 
@@ -34,11 +37,32 @@ use snapshot::{PodInfo, Snapshot};
 const BATCH_PODS: usize = 4096;
 /// Binds and status writes in flight; they share the store's group commits.
 const WRITES_IN_FLIGHT: usize = 128;
+/// The waits between questions whether a binding without an answer happened.
+const ASK_WAITS: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+];
 /// Pods with this `schedulerName` are ours.
 const NAME: &str = "default-scheduler";
 
 /// Where notices about pods go; must not block.
 pub type Tell = Arc<dyn Fn(Notice) + Send + Sync>;
+
+/// How the scheduler behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// A refused pod is tried again after this time even if nothing happened: a lost signal costs
+    /// time only.
+    pub retry_anyway: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { retry_anyway: Duration::from_secs(300) }
+    }
+}
 
 /// The scheduler; [`Scheduler::run`] is its loop.
 pub struct Scheduler {
@@ -48,29 +72,41 @@ pub struct Scheduler {
     tell: Tell,
     state: Arc<Mutex<State>>,
     wake: Arc<Notify>,
+    options: Options,
 }
 
-#[derive(Default)]
 struct State {
     snapshot: Snapshot,
     queue: Queue,
-    /// The pods in the queue as last seen: for notices and conditions.
+    /// The pods that need a node as last seen, those whose binding is under way included.
     pending: HashMap<String, Arc<dyn AnyObject>>,
 }
 
 impl Scheduler {
     /// Listens to `cache`, which must keep Nodes and Pods (and should be filled after this call).
-    pub fn new(client: Client, cache: &Cache, clock: SharedClock, tell: Tell) -> Scheduler {
-        let state = Arc::new(Mutex::new(State::default()));
+    pub fn new(
+        client: Client,
+        cache: &Cache,
+        clock: SharedClock,
+        tell: Tell,
+        options: Options,
+    ) -> Scheduler {
+        let state = Arc::new(Mutex::new(State::new(options)));
         let wake = Arc::new(Notify::new());
         let (heard, woken) = (state.clone(), wake.clone());
         cache.listen(Box::new(move |change| {
-            if heard.lock().take_in(change) {
-                woken.notify_one();
+            let take_in = AssertUnwindSafe(|| heard.lock().take_in(change));
+            match std::panic::catch_unwind(take_in) {
+                Ok(false) => {}
+                Ok(true) => woken.notify_one(),
+                // The cache's own task must go on.
+                Err(_) => {
+                    tracing::error!(key = %change.key, "the scheduler panicked over a change")
+                }
             }
         }));
         let framework = plugins::default_framework();
-        Scheduler { client, clock, framework, tell, state, wake }
+        Scheduler { client, clock, framework, tell, state, wake, options }
     }
 
     /// Schedules until it is dropped.
@@ -79,10 +115,9 @@ impl Scheduler {
             let woken = self.wake.notified();
             let (decisions, next) = self.decide();
             if decisions.is_empty() {
-                let idle = queue::RETRY_ANYWAY;
-                let wait = next.map_or(idle, |at| at.duration_since(self.clock.now()));
-                let wait =
-                    Duration::try_from(wait).unwrap_or_default().max(Duration::from_millis(1));
+                let until = |at: Timestamp| at.duration_since(self.clock.now());
+                let wait = next.map(|at| Duration::try_from(until(at)).unwrap_or_default());
+                let wait = wait.unwrap_or(self.options.retry_anyway).max(Duration::from_millis(1));
                 tokio::select! {
                     () = woken => {}
                     () = self.clock.sleep(wait) => {}
@@ -95,24 +130,43 @@ impl Scheduler {
         }
     }
 
-    /// One pure cycle over what waits; also tells when the next refused pod comes.
+    /// One pure cycle over what waits. Refused pods are back in the queue before the lock is let go:
+    /// a change that comes next finds them there. Also tells when the next refused pod comes.
     fn decide(&self) -> (Vec<Decision>, Option<Timestamp>) {
+        let now = self.clock.now();
         let mut state = self.state.lock();
-        let next = state.queue.advance(self.clock.now());
+        state.queue.advance(now);
         let pods = state.queue.take(BATCH_PODS);
-        (cycle::schedule(pods, &mut state.snapshot, &self.framework), next)
+        let decisions = cycle::schedule(pods, &mut state.snapshot, &self.framework);
+        for decision in &decisions {
+            match decision {
+                Decision::Bind { .. } => {}
+                Decision::Refuse { pod, refusal } => {
+                    state.put_aside(pod.clone(), refusal.wakes.clone(), now);
+                }
+                Decision::Fail { pod, .. } => state.put_aside(pod.clone(), Vec::new(), now),
+            }
+        }
+        (decisions, state.queue.next_at())
     }
 
     async fn perform(&self, decision: Decision) {
         match decision {
             Decision::Bind { pod, node } => {
                 let seen = self.state.lock().pending.get(&pod.uid).cloned();
-                match self.bind(&pod, &node).await {
-                    Ok(()) => self.tell_bound(&pod, &node, seen),
-                    Err(error) => self.bind_failed(pod, &node, &error),
-                }
+                let bound = match self.bind(&pod, &node).await {
+                    Ok(()) => true,
+                    Err(error) => {
+                        tracing::debug!(pod = %pod.key, node, %error, "binding failed");
+                        !error.is_not_found() && self.is_bound(&pod, &node).await
+                    }
+                };
+                if bound { self.tell_bound(&pod, &node, seen) } else { self.take_back(&pod) }
             }
-            Decision::Refuse { pod, refusal } => self.refuse(pod, refusal).await,
+            Decision::Refuse { pod, refusal } => {
+                self.tell_refused(&pod, "Unschedulable", refusal.message()).await;
+            }
+            Decision::Fail { pod, text } => self.tell_refused(&pod, "SchedulerError", text).await,
         }
     }
 
@@ -135,36 +189,47 @@ impl Scheduler {
         }
     }
 
-    /// Takes the assumption back; the pod comes again after a back-off unless it is gone.
-    fn bind_failed(&self, pod: PodInfo, node: &str, error: &ApiError) {
-        tracing::debug!(pod = %pod.key, node, %error, "binding failed");
+    /// Whether a binding that failed happened nevertheless (its answer was lost): its place must not
+    /// be given away then. The cache shows such a pod as bound sooner or later.
+    async fn is_bound(&self, pod: &PodInfo, node: &str) -> bool {
+        for wait in ASK_WAITS {
+            match self.client.get::<Pod>(&pod.key.namespace, &pod.key.name).await {
+                Ok(found) => {
+                    let on = found.spec.and_then(|spec| spec.node_name);
+                    return found.metadata.uid.as_ref() == Some(&pod.uid)
+                        && on.as_deref() == Some(node);
+                }
+                Err(error) if error.is_not_found() => return false,
+                Err(_) => self.clock.sleep(wait).await,
+            }
+        }
+        false
+    }
+
+    /// Takes an assumption back, which may help others; the pod comes again after a back-off unless
+    /// it is gone.
+    fn take_back(&self, pod: &PodInfo) {
         let now = self.clock.now();
         let mut state = self.state.lock();
-        state.snapshot.forget(&pod.uid);
-        if let Some(created) = state.created(&pod.uid)
-            && !error.is_not_found()
-        {
-            state.queue.refuse(pod, created, Vec::new(), now);
+        if state.snapshot.forget(&pod.uid) {
+            state.queue.wake(Wake::PodGone);
+            // It may want something else by now.
+            let seen = state.pending.get(&pod.uid).and_then(|pod| pod.as_any().downcast_ref());
+            if let Some(pod) = seen.map(PodInfo::of) {
+                state.put_aside(pod, Vec::new(), now);
+            }
         }
     }
 
-    async fn refuse(&self, pod: PodInfo, refusal: Refusal) {
-        let message = refusal.message();
-        let pending = {
-            let mut state = self.state.lock();
-            let Some(created) = state.created(&pod.uid) else { return };
-            let now = self.clock.now();
-            state.queue.refuse(pod.clone(), created, refusal.wakes, now);
-            state.pending.get(&pod.uid).cloned()
-        };
-        let Some(pending) = pending else { return };
+    async fn tell_refused(&self, pod: &PodInfo, reason: &str, message: String) {
+        let Some(pending) = self.state.lock().pending.get(&pod.uid).cloned() else { return };
         (self.tell)(Notice::warning(&*pending, "FailedScheduling", message.clone()));
         if has_condition(&*pending, &message) {
             return;
         }
         let now = self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let condition = json!({
-            "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+            "type": "PodScheduled", "status": "False", "reason": reason,
             "message": message, "lastTransitionTime": now,
         });
         let patch = Patch::Strategic(json!({
@@ -190,9 +255,20 @@ fn has_condition(pod: &dyn AnyObject, message: &str) -> bool {
 }
 
 impl State {
-    fn created(&self, uid: &str) -> Option<Timestamp> {
-        let pod = self.pending.get(uid)?;
-        Some(pod.meta().creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0))
+    fn new(options: Options) -> State {
+        let retry_anyway = SignedDuration::try_from(options.retry_anyway);
+        State {
+            snapshot: Snapshot::default(),
+            queue: Queue::new(retry_anyway.unwrap_or(SignedDuration::MAX)),
+            pending: HashMap::new(),
+        }
+    }
+
+    /// Lets a pod that got no node wait; one that is gone does not.
+    fn put_aside(&mut self, pod: PodInfo, wakes: Vec<Wake>, now: Timestamp) {
+        if let Some(seen) = self.pending.get(&pod.uid) {
+            self.queue.refuse(pod, created(seen.meta()), wakes, now);
+        }
     }
 
     /// Takes a change in; answers whether the loop should look.
@@ -242,15 +318,16 @@ impl State {
             self.pending.remove(&uid);
             return false;
         }
+        self.pending.insert(uid.clone(), shared.clone());
         if self.snapshot.is_placed(&uid) {
             return false;
         }
-        let created =
-            pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
-        self.queue.put(PodInfo::of(pod), created);
-        self.pending.insert(uid, shared.clone());
-        true
+        self.queue.put(PodInfo::of(pod), created(&pod.metadata))
     }
+}
+
+fn created(meta: &ObjectMeta) -> Timestamp {
+    meta.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0)
 }
 
 fn needs_node(pod: &Pod) -> bool {

@@ -1,7 +1,8 @@
 //! The pods that wait for a node: those to be tried now in order of priority and age, and those
-//! that were refused and wait for a change that may help, or for their back-off.
+//! that were refused and wait for a change that may help, or for their back-off. Refused pods are
+//! found by time and by what they wait for: a change costs nothing to those that it does not help.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,10 +14,6 @@ use crate::base::backoff::{Backoff, Limits};
 /// The wait of a refused pod after a change that may help it.
 pub const LIMITS: Limits = Limits { first: Duration::from_secs(1), most: Duration::from_secs(10) };
 
-/// A refused pod is tried again after this time even if nothing happened: a lost signal costs time
-/// only.
-pub const RETRY_ANYWAY: SignedDuration = SignedDuration::from_mins(5);
-
 /// Higher priority first, then older, then the order of arrival.
 type Rank = (std::cmp::Reverse<i32>, Timestamp, u64);
 
@@ -25,7 +22,14 @@ pub struct Queue {
     active: BTreeMap<Rank, PodInfo>,
     ranks: HashMap<String, Rank>,
     refused: HashMap<String, Refused>,
+    /// The refused pods in the order of their time.
+    times: BTreeSet<(Timestamp, String)>,
+    /// The refused pods that a change would bring forward.
+    waiting: HashMap<Wake, HashSet<String>>,
     backoff: Backoff<String>,
+    /// A refused pod is tried again after this time even if nothing happened: a lost signal costs
+    /// time only.
+    retry_anyway: SignedDuration,
     arrivals: u64,
 }
 
@@ -38,29 +42,32 @@ struct Refused {
     not_before: Timestamp,
 }
 
-impl Default for Queue {
-    fn default() -> Self {
+impl Queue {
+    pub fn new(retry_anyway: SignedDuration) -> Queue {
         Queue {
             active: BTreeMap::new(),
             ranks: HashMap::new(),
             refused: HashMap::new(),
+            times: BTreeSet::new(),
+            waiting: HashMap::new(),
             backoff: Backoff::new(LIMITS),
+            retry_anyway,
             arrivals: 0,
         }
     }
-}
 
-impl Queue {
-    /// Adds or updates a pod. A refused pod whose wants did not change stays refused.
-    pub fn put(&mut self, pod: PodInfo, created: Timestamp) {
+    /// Adds or updates a pod; answers whether it is to be tried now. A refused pod whose wants did
+    /// not change stays refused.
+    pub fn put(&mut self, pod: PodInfo, created: Timestamp) -> bool {
         if self.refused.get(&pod.uid).is_some_and(|refused| refused.pod.wants == pod.wants) {
-            return;
+            return false;
         }
         self.remove(&pod.uid);
         self.arrivals += 1;
         let rank = (std::cmp::Reverse(pod.wants.priority), created, self.arrivals);
         self.ranks.insert(pod.uid.clone(), rank);
         self.active.insert(rank, pod);
+        true
     }
 
     /// Removes a pod that was bound or deleted.
@@ -68,7 +75,19 @@ impl Queue {
         if let Some(rank) = self.ranks.remove(uid) {
             self.active.remove(&rank);
         }
-        self.refused.remove(uid);
+        self.release(uid);
+    }
+
+    /// Takes a pod out of the refused ones and their indexes.
+    fn release(&mut self, uid: &str) -> Option<Refused> {
+        let refused = self.refused.remove(uid)?;
+        self.times.remove(&(refused.at, uid.to_string()));
+        for wake in &refused.wakes {
+            if let Some(waiting) = self.waiting.get_mut(wake) {
+                waiting.remove(uid);
+            }
+        }
+        Some(refused)
     }
 
     /// Forgets a pod's failures.
@@ -90,33 +109,46 @@ impl Queue {
 
     /// Puts a refused or failed pod aside until something that can help happens.
     pub fn refuse(&mut self, pod: PodInfo, created: Timestamp, wakes: Vec<Wake>, now: Timestamp) {
+        self.remove(&pod.uid);
         let wait = self.backoff.next(&pod.uid, now);
         let not_before = now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::ZERO);
         // Without a change that could help (a failed bind) the back-off alone decides.
-        let at = if wakes.is_empty() { not_before } else { now + RETRY_ANYWAY };
-        let refused = Refused { pod, created, wakes, at, not_before };
-        self.refused.insert(refused.pod.uid.clone(), refused);
+        let anyway = now.checked_add(self.retry_anyway).unwrap_or(Timestamp::MAX);
+        let at = if wakes.is_empty() { not_before } else { anyway };
+        let uid = pod.uid.clone();
+        for wake in &wakes {
+            self.waiting.entry(*wake).or_default().insert(uid.clone());
+        }
+        self.times.insert((at, uid.clone()));
+        self.refused.insert(uid, Refused { pod, created, wakes, at, not_before });
     }
 
-    /// Brings forward the refused pods that a change may help.
+    /// Brings forward the refused pods that a change may help. Each is brought forward once: what
+    /// happens before it is tried again changes nothing.
     pub fn wake(&mut self, wake: Wake) {
-        for refused in self.refused.values_mut() {
-            if refused.wakes.contains(&wake) {
-                refused.at = refused.at.min(refused.not_before);
+        for uid in self.waiting.remove(&wake).unwrap_or_default() {
+            let Some(refused) = self.refused.get_mut(&uid) else { continue };
+            if refused.not_before < refused.at {
+                self.times.remove(&(refused.at, uid.clone()));
+                refused.at = refused.not_before;
+                self.times.insert((refused.at, uid));
             }
         }
     }
 
-    /// Makes the refused pods whose time has come active; answers when the next one comes.
-    pub fn advance(&mut self, now: Timestamp) -> Option<Timestamp> {
-        let due = self.refused.values().filter(|refused| refused.at <= now);
-        let due: Vec<String> = due.map(|refused| refused.pod.uid.clone()).collect();
-        for uid in due {
-            if let Some(refused) = self.refused.remove(&uid) {
+    /// Makes the refused pods whose time has come active.
+    pub fn advance(&mut self, now: Timestamp) {
+        while self.times.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, uid)) = self.times.pop_first() else { break };
+            if let Some(refused) = self.release(&uid) {
                 self.put(refused.pod, refused.created);
             }
         }
-        self.refused.values().map(|refused| refused.at).min()
+    }
+
+    /// When the next refused pod comes.
+    pub fn next_at(&self) -> Option<Timestamp> {
+        self.times.first().map(|(at, _)| *at)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -129,6 +161,8 @@ mod tests {
     use super::*;
     use crate::scheduler::snapshot::Wants;
 
+    const ANYWAY: SignedDuration = SignedDuration::from_mins(5);
+
     fn pod(uid: &str, priority: i32) -> PodInfo {
         let wants = Wants { priority, ..Wants::default() };
         PodInfo { key: crate::api::ObjectKey::new("n", uid), uid: uid.into(), wants: wants.into() }
@@ -138,10 +172,13 @@ mod tests {
         pods.into_iter().map(|pod| pod.uid).collect()
     }
 
+    fn t(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
     #[test]
     fn priority_then_age() {
-        let mut queue = Queue::default();
-        let t = |s| Timestamp::from_second(s).unwrap();
+        let mut queue = Queue::new(ANYWAY);
         queue.put(pod("young", 0), t(2));
         queue.put(pod("old", 0), t(1));
         queue.put(pod("vip", 9), t(3));
@@ -150,14 +187,44 @@ mod tests {
 
     #[test]
     fn refused_pods_wait_for_a_change_that_helps() {
-        let mut queue = Queue::default();
-        let t = |s| Timestamp::from_second(s).unwrap();
+        let mut queue = Queue::new(ANYWAY);
         queue.refuse(pod("a", 0), t(0), vec![Wake::PodGone], t(0));
         queue.wake(Wake::Node);
         queue.advance(t(200));
         assert!(queue.is_empty());
+        assert_eq!(queue.next_at(), Some(t(300)));
         queue.wake(Wake::PodGone);
         queue.advance(t(200));
         assert_eq!(uids(queue.take(1)), ["a"]);
+        assert_eq!(queue.next_at(), None);
+    }
+
+    #[test]
+    fn a_wake_within_the_back_off_is_kept_for_its_end() {
+        let mut queue = Queue::new(ANYWAY);
+        queue.refuse(pod("a", 0), t(0), vec![Wake::Node, Wake::PodGone], t(0));
+        queue.wake(Wake::Node);
+        queue.advance(t(0));
+        assert!(queue.is_empty(), "its back-off is not over");
+        assert_eq!(queue.next_at(), Some(t(1)));
+        queue.advance(t(1));
+        assert_eq!(uids(queue.take(1)), ["a"]);
+        // Refused again, it waits anew; a pod that is gone waits for nothing.
+        queue.refuse(pod("a", 0), t(0), vec![Wake::Node], t(1));
+        queue.forget("a");
+        queue.wake(Wake::Node);
+        queue.advance(t(1000));
+        assert!(queue.is_empty() && queue.next_at().is_none());
+    }
+
+    #[test]
+    fn a_refused_pod_that_wants_something_else_is_tried_at_once() {
+        let mut queue = Queue::new(ANYWAY);
+        queue.refuse(pod("a", 0), t(0), vec![Wake::Node], t(0));
+        queue.put(pod("a", 0), t(0));
+        assert!(queue.is_empty());
+        queue.put(pod("a", 1), t(0));
+        assert_eq!(uids(queue.take(1)), ["a"]);
+        assert_eq!(queue.next_at(), None);
     }
 }

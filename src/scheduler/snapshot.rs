@@ -11,13 +11,16 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
 use crate::api::ObjectKey;
 use crate::api::quantity::Quantity;
 
+/// An amount of a resource, wide enough for the sum of any number of what a quantity can say.
+pub type Amount = i128;
+
 /// Amounts that pods ask for and nodes have. CPU in thousandths of a core, all else in whole units.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Resources {
-    pub milli_cpu: i64,
-    pub memory_bytes: i64,
+    pub milli_cpu: Amount,
+    pub memory_bytes: Amount,
     /// Extended resources and the rest by name.
-    pub others: BTreeMap<String, i64>,
+    pub others: BTreeMap<String, Amount>,
 }
 
 /// A pod as far as scheduling cares. Pods with equal `wants` get equal answers.
@@ -77,7 +80,7 @@ struct Placed {
 }
 
 impl Resources {
-    fn add(&mut self, other: &Resources, sign: i64) {
+    fn add(&mut self, other: &Resources, sign: Amount) {
         self.milli_cpu += sign * other.milli_cpu;
         self.memory_bytes += sign * other.memory_bytes;
         for (name, amount) in &other.others {
@@ -100,11 +103,11 @@ impl Resources {
         for (name, amount) in map.into_iter().flatten() {
             let Ok(amount) = Quantity::parse(&amount.0) else { continue };
             match name.as_str() {
-                "cpu" => resources.milli_cpu = amount.milli(),
-                "memory" => resources.memory_bytes = amount.value(),
+                "cpu" => resources.milli_cpu = amount.milli().into(),
+                "memory" => resources.memory_bytes = amount.value().into(),
                 "pods" => {}
                 other => {
-                    resources.others.insert(other.into(), amount.value());
+                    resources.others.insert(other.into(), amount.value().into());
                 }
             }
         }
@@ -199,8 +202,17 @@ impl NodeInfo {
         }
     }
 
+    /// Whether filters say the same about both, as far as pods do not matter.
+    fn filters_alike(&self, other: &NodeInfo) -> bool {
+        self.labels == other.labels
+            && self.taints == other.taints
+            && self.unschedulable == other.unschedulable
+            && self.allocatable == other.allocatable
+            && self.allocatable_pods == other.allocatable_pods
+    }
+
     fn take(&mut self, requests: &Resources, sign: i64) {
-        self.requested.add(requests, sign);
+        self.requested.add(requests, sign.into());
         self.pods += sign;
     }
 }
@@ -225,8 +237,8 @@ impl Snapshot {
         self.by_name.get(name).map(|n| &self.nodes[*n])
     }
 
-    /// Takes a node's new state; what its pods have taken stays. Answers whether anything that
-    /// decisions read has changed.
+    /// Takes a node's new state; what its pods have taken stays. Answers whether a pod that was
+    /// refused may fit now: a new list of images, say, only changes scores.
     pub fn set_node(&mut self, node: &Node) -> bool {
         let mut info = NodeInfo::of(node);
         match self.by_name.get(&info.name) {
@@ -234,7 +246,7 @@ impl Snapshot {
                 let old = &mut self.nodes[*n];
                 info.requested = old.requested.clone();
                 info.pods = old.pods;
-                let changed = *old != info;
+                let changed = !old.filters_alike(&info);
                 *old = info;
                 changed
             }
@@ -291,11 +303,9 @@ impl Snapshot {
         self.place(&pod.uid, node, pod.wants.requests.clone(), true);
     }
 
-    /// Takes an assumption back.
-    pub fn forget(&mut self, uid: &str) {
-        if self.placed.get(uid).is_some_and(|placed| placed.assumed) {
-            self.remove_pod(uid);
-        }
+    /// Takes an assumption back; answers whether that made a place free.
+    pub fn forget(&mut self, uid: &str) -> bool {
+        self.placed.get(uid).is_some_and(|placed| placed.assumed) && self.remove_pod(uid)
     }
 
     /// Whether a pod is counted on some node.

@@ -1,7 +1,11 @@
 //! Objects in, plan as text out: each controller's decisions, without a server or time passing.
 
+mod deployments;
+mod nodes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -9,9 +13,11 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Map, Value, json};
-use wasmfleet::api::{Kind, ObjectKey};
+use wasmfleet::api::error::Cause;
+use wasmfleet::api::{ApiError, Kind, ObjectKey};
+use wasmfleet::client::Target;
 use wasmfleet::client::cache::Cache;
-use wasmfleet::controllers::{self, Controller, Options, Plan, Write};
+use wasmfleet::controllers::{self, Action, Controller, Options, Outcome, Plan, Write};
 
 /// The time of all plans.
 const NOW: &str = "2026-01-01T01:00:00Z";
@@ -195,177 +201,6 @@ fn pod(name: &str, node: &str, ready: &str) -> Value {
             {"type": "Ready", "status": ready, "lastTransitionTime": "2026-01-01T00:30:00Z"}]}})
 }
 
-/// The sizes that a Deployment's plan gives, as `web-h1 3→2`.
-fn sizes(objects: &[Value]) -> Vec<String> {
-    let objects = Objects::new(objects);
-    let plan = objects.plan("deployment-controller", "default/web");
-    let events = plan.notices.iter().filter(|notice| notice.reason == "ScalingReplicaSet");
-    events.map(|notice| notice.message.clone()).collect()
-}
-
-#[test]
-fn a_deployment_creates_its_replica_set() {
-    let mut deployment = web(3, 1, json!({"maxSurge": "25%", "maxUnavailable": "25%"}));
-    deployment["spec"]["progressDeadlineSeconds"] = json!(600);
-    let objects = Objects::new(&[deployment]);
-    let plan = objects.plan("deployment-controller", "default/web");
-    let Write::Create { object, .. } = &plan.writes[0] else { panic!("{plan:?}") };
-    let name = object.name().to_string();
-    let hash = name.strip_prefix("web-").unwrap();
-    assert_eq!(hash.len(), 10);
-    assert_eq!(object.at(&["spec", "replicas"]), Some(&json!(3)));
-    assert_eq!(object.labels()["pod-template-hash"], hash);
-    let path = ["spec", "template", "metadata", "labels", "pod-template-hash"];
-    assert_eq!(object.at(&path), Some(&json!(hash)));
-    assert_eq!(
-        object.at(&["spec", "selector", "matchLabels", "pod-template-hash"]),
-        Some(&json!(hash))
-    );
-    assert_eq!(
-        serde_json::to_value(object.annotations()).unwrap(),
-        json!({"deployment.kubernetes.io/desired-replicas": "3",
-            "deployment.kubernetes.io/max-replicas": "4",
-            "deployment.kubernetes.io/revision": "1"})
-    );
-    assert!(matches!(plan.writes[1], Write::Then));
-    let status = objects.line(&plan.writes[2]);
-    for text in ["NewReplicaSetCreated", "MinimumReplicasUnavailable", "\"observedGeneration\":1"] {
-        assert!(status.contains(text), "{status}");
-    }
-    assert_eq!(plan.notices[0].message, format!("Scaled up replica set {name} from 0 to 3"));
-}
-
-#[test]
-fn a_taken_hash_counts_as_a_collision() {
-    let first = Objects::new(&[web(3, 1, json!({}))]);
-    let plan = first.plan("deployment-controller", "default/web");
-    let Write::Create { object, .. } = &plan.writes[0] else { panic!("{plan:?}") };
-    let mut other = set(9, 1, 1, 1, 1);
-    other["metadata"]["name"] = json!(object.name());
-    other["metadata"]["ownerReferences"] = json!([owner("apps/v1", "Deployment", "other")]);
-    let objects = Objects::new(&[web(3, 1, json!({})), other]);
-    objects.check(
-        "deployment-controller",
-        "default/web",
-        r#"update deployments.apps default/web status {"status":{"collisionCount":1}}"#,
-    );
-}
-
-#[test]
-fn a_rolling_update_goes_step_by_step() {
-    let rolling = json!({"maxSurge": 1, "maxUnavailable": 0});
-    let step = |old: Value, new: Value| sizes(&[web(3, 2, rolling.clone()), old, new]);
-    let scaled = |set: &str, from: i32, to: i32| {
-        let way = if to > from { "up" } else { "down" };
-        vec![format!("Scaled {way} replica set {set} from {from} to {to}")]
-    };
-    assert_eq!(step(set(1, 3, 3, 3, 4), set(2, 0, 0, 3, 4)), scaled("web-h2", 0, 1));
-    // The new pod is not available yet: nothing goes.
-    assert_eq!(step(set(1, 3, 3, 3, 4), set(2, 1, 0, 3, 4)), Vec::<String>::new());
-    assert_eq!(step(set(1, 3, 3, 3, 4), set(2, 1, 1, 3, 4)), scaled("web-h1", 3, 2));
-    assert_eq!(step(set(1, 2, 2, 3, 4), set(2, 1, 1, 3, 4)), scaled("web-h2", 1, 2));
-    // The old ReplicaSet still has the pod that it is to give up: no third new one yet.
-    let mut slow = set(1, 1, 1, 3, 4);
-    slow["status"]["replicas"] = json!(2);
-    assert_eq!(step(slow, set(2, 2, 2, 3, 4)), Vec::<String>::new());
-    let mut unseen = set(1, 1, 1, 3, 4);
-    unseen["metadata"]["generation"] = json!(2);
-    assert_eq!(step(unseen, set(2, 2, 2, 3, 4)), Vec::<String>::new());
-    assert_eq!(step(set(1, 1, 1, 3, 4), set(2, 3, 3, 3, 4)), scaled("web-h1", 1, 0));
-}
-
-#[test]
-fn what_is_not_available_goes_first() {
-    // Two broken pods of version 2 make room for version 3, and the good ones of version 1 stay.
-    let rolling = json!({"maxSurge": 1, "maxUnavailable": 0});
-    let mut newest = set(3, 0, 0, 3, 4);
-    newest["metadata"]["generation"] = json!(1);
-    let got = sizes(&[web(3, 3, rolling), set(1, 3, 3, 3, 4), set(2, 1, 0, 3, 4), newest]);
-    assert_eq!(got, ["Scaled down replica set web-h2 from 1 to 0"]);
-}
-
-#[test]
-fn percentages_round_up_for_surge_and_down_for_unavailable() {
-    // 25 % of 10: 3 more, 2 fewer.
-    let rolling = json!({"maxSurge": "25%", "maxUnavailable": "25%"});
-    let got = sizes(&[web(10, 2, rolling.clone()), set(1, 10, 10, 10, 13), set(2, 0, 0, 10, 13)]);
-    assert_eq!(got, ["Scaled up replica set web-h2 from 0 to 3"]);
-    let got = sizes(&[web(10, 2, rolling), set(1, 10, 10, 10, 13), set(2, 3, 0, 10, 13)]);
-    assert_eq!(got, ["Scaled down replica set web-h1 from 10 to 8"]);
-}
-
-#[test]
-fn a_resized_rollout_is_scaled_in_proportion() {
-    // 10 (+3) becomes 20 (+5), half way through: 8 and 5 get their shares of 12 more.
-    let rolling = json!({"maxSurge": "25%", "maxUnavailable": "25%"});
-    let got = sizes(&[web(20, 2, rolling), set(1, 8, 8, 10, 13), set(2, 5, 0, 10, 13)]);
-    assert_eq!(
-        got,
-        ["Scaled up replica set web-h1 from 8 to 15", "Scaled up replica set web-h2 from 5 to 10"]
-    );
-}
-
-#[test]
-fn a_paused_deployment_is_scaled_but_not_rolled() {
-    let rolling = json!({"maxSurge": 1, "maxUnavailable": 0});
-    let mut paused = web(3, 2, rolling.clone());
-    paused["spec"]["paused"] = json!(true);
-    assert_eq!(sizes(&[paused, set(1, 3, 3, 3, 4)]), Vec::<String>::new());
-    let mut paused = web(5, 2, rolling);
-    paused["spec"]["paused"] = json!(true);
-    let got = sizes(&[paused, set(1, 3, 3, 3, 4)]);
-    assert_eq!(got, ["Scaled up replica set web-h1 from 3 to 5"]);
-}
-
-#[test]
-fn recreate_waits_for_the_old_pods() {
-    let mut deployment = web(2, 2, json!(null));
-    deployment["spec"]["strategy"] = json!({"type": "Recreate"});
-    let old = pod("web-h1-a", "n1", "True");
-    let got = sizes(&[deployment.clone(), set(1, 2, 2, 2, 2), old.clone()]);
-    assert_eq!(got, ["Scaled down replica set web-h1 from 2 to 0"]);
-    assert_eq!(sizes(&[deployment.clone(), set(1, 0, 0, 2, 2), old]), Vec::<String>::new());
-    let got = sizes(&[deployment, set(1, 0, 0, 2, 2)]);
-    assert!(got[0].ends_with("from 0 to 2"), "{got:?}");
-}
-
-#[test]
-fn a_rollback_gives_the_old_set_a_new_revision() {
-    let rolling = json!({"maxSurge": 1, "maxUnavailable": 0});
-    let mut deployment = web(3, 1, rolling);
-    deployment["metadata"]["annotations"] = json!({"deployment.kubernetes.io/revision": "2"});
-    let objects = Objects::new(&[deployment, set(1, 0, 0, 3, 4), set(2, 3, 3, 3, 4)]);
-    objects.check(
-        "deployment-controller",
-        "default/web",
-        r#"
-        update deployments.apps default/web status {"metadata":{"annotations":{"deployment.kubernetes.io/revision":"3"}}}
-        update replicasets.apps default/web-h1 {"metadata":{"annotations":{"deployment.kubernetes.io/revision":"3","deployment.kubernetes.io/revision-history":"1"}}}
-        "#,
-    );
-}
-
-#[test]
-fn a_rollout_that_stands_still_runs_into_its_deadline() {
-    let mut deployment = web(3, 1, json!({"maxSurge": 1, "maxUnavailable": 0}));
-    deployment["spec"]["progressDeadlineSeconds"] = json!(60);
-    let since = |time: &str| {
-        json!([{"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated",
-            "lastUpdateTime": time, "lastTransitionTime": time}])
-    };
-    let counts = json!({"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3,
-        "unavailableReplicas": 3});
-    deployment["status"] = counts.clone();
-    deployment["status"]["conditions"] = since("2026-01-01T00:58:00Z");
-    let objects = Objects::new(&[deployment.clone(), set(1, 3, 0, 3, 4)]);
-    let text = objects.text(&objects.plan("deployment-controller", "default/web"));
-    assert!(text.contains("ProgressDeadlineExceeded"), "{text}");
-    deployment["status"]["conditions"] = since("2026-01-01T00:59:30Z");
-    let objects = Objects::new(&[deployment, set(1, 3, 0, 3, 4)]);
-    let text = objects.text(&objects.plan("deployment-controller", "default/web"));
-    assert!(text.contains("again after 31s"), "{text}");
-}
-
 #[test]
 fn a_replica_set_adopts_releases_and_fills_up() {
     let mut orphan = pod("orphan", "n1", "True");
@@ -383,12 +218,46 @@ fn a_replica_set_adopts_releases_and_fills_up() {
         "{text}"
     );
     assert!(!text.contains("create"), "it counts only what it has claimed: {text}");
+    let live =
+        "check presence of replicasets.apps default/web-h1\nthen\nupdate pods default/orphan";
+    assert!(text.contains(live), "who adopts must be there to stay: {text}");
     let objects = Objects::new(&[set(1, 2, 2, 3, 4), pod("a", "n1", "True")]);
     let plan = objects.plan("replicaset-controller", "default/web-h1");
     let creates = plan.writes.iter().filter(|write| matches!(write, Write::Create { .. }));
     assert_eq!(creates.count(), 1);
     let text = objects.text(&plan);
     assert!(text.contains(r#""generateName":"web-h1-""#), "{text}");
+}
+
+/// A quota may refuse every pod; rollouts wait for the status nevertheless.
+#[test]
+fn a_status_is_written_before_pods_are_created() {
+    let mut unseen = set(1, 20, 3, 3, 4);
+    unseen["metadata"]["generation"] = json!(2);
+    let objects = Objects::new(&[unseen, pod("a", "n1", "True")]);
+    let plan = objects.plan("replicaset-controller", "default/web-h1");
+    assert_eq!(plan.writes.len(), 20);
+    assert_eq!(plan.writes[0].to_string(), "update replicasets.apps default/web-h1 status");
+    assert!(matches!(plan.writes[1], Write::Create { .. }), "{}", plan.writes[1]);
+}
+
+/// Of a pod that could not be created its ReplicaSet tells, unless its namespace is on its way out.
+#[test]
+fn refused_pods_are_told_where_that_helps() {
+    let objects = Objects::new(&[set(1, 3, 0, 3, 4)]);
+    let key = ObjectKey::new("default", "web-h1");
+    let told = |reason: &str| {
+        let target = Target::all::<Pod>(Some("default"));
+        let cause = Cause { reason: reason.into(), ..Cause::default() };
+        let error = ApiError::forbidden(&target.resource, "", "no").cause(cause);
+        let outcome = Outcome { action: Action::Create, target, result: Err(error) };
+        let controller = named("replicaset-controller");
+        let now: Timestamp = NOW.parse().unwrap();
+        objects.text(&controller.settle(&objects.cache.view(), &key, &[outcome], now))
+    };
+    assert_eq!(told("NamespaceTerminating"), "");
+    let text = told("Quota");
+    assert!(text.contains("ReplicaFailure") && text.contains("event FailedCreate"), "{text}");
 }
 
 #[test]
@@ -487,6 +356,31 @@ fn many_endpoints_are_cut_into_slices() {
     assert_eq!(counts, [100, 100, 50]);
 }
 
+/// A pass over many endpoints is dear: the next one waits a little, and sees more changes at once.
+#[tokio::test(start_paused = true)]
+async fn the_slices_of_a_large_service_are_written_at_a_pace() {
+    let service = json!({"kind": "Service", "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}});
+    let endpoint = |n: usize| json!({"addresses": [format!("127.65.0.{n}")]});
+    let slice = |s: usize| {
+        json!({"kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": format!("web-{s}"),
+                "ownerReferences": [owner("v1", "Service", "web")],
+                "labels": {"endpointslice.kubernetes.io/managed-by":
+                    "endpointslice-controller.k8s.io", "kubernetes.io/service-name": "web"}},
+            "endpoints": (0..100).map(endpoint).collect::<Vec<_>>(),
+            "ports": [{"name": "", "port": 8080, "protocol": "TCP"}]})
+    };
+    let mut all = vec![service, pod("a", "n1", "True")];
+    all.extend((0..5).map(slice));
+    let objects = Objects::new(&all);
+    tokio::time::advance(Duration::from_millis(10)).await;
+    objects.check("endpointslice-controller", "default/web", "again after 40ms");
+    tokio::time::advance(Duration::from_millis(40)).await;
+    let plan = objects.plan("endpointslice-controller", "default/web");
+    assert_eq!(plan.writes.len(), 5, "{}", objects.text(&plan));
+}
+
 #[test]
 fn a_dependent_goes_only_after_its_owner_is_surely_gone() {
     let objects = Objects::new(&[pod("a", "n1", "True")]);
@@ -576,86 +470,4 @@ fn a_namespace_gets_its_account_and_the_ca() {
     );
     let text = objects.text(&objects.plan("root-ca-certificate-publisher-controller", "team"));
     assert!(text.contains(r#"{"data":{"ca.crt":"PEM"},"metadata""#), "{text}");
-}
-
-fn node(name: &str, ready: &str) -> Value {
-    json!({"kind": "Node", "metadata": {"name": name}, "spec": {},
-        "status": {"conditions": [{"type": "Ready", "status": ready}]}})
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_quiet_node_is_lost_and_a_cordoned_one_is_tainted() {
-    let lease =
-        json!({"kind": "Lease", "metadata": {"name": "n1", "namespace": "kube-node-lease"}});
-    let objects = Objects::new(&[node("n1", "True"), lease]);
-    objects.check("node-lifecycle-controller", "n1", "again after 40s");
-    tokio::time::advance(std::time::Duration::from_secs(41)).await;
-    let text = objects.text(&objects.plan("node-lifecycle-controller", "n1"));
-    assert!(text.contains("Kubelet stopped posting node status."), "{text}");
-    assert!(text.ends_with("event NodeNotReady: Node n1 status is now: NodeNotReady"), "{text}");
-    let mut lost = node("n1", "Unknown");
-    lost["spec"]["unschedulable"] = json!(true);
-    let objects = Objects::new(&[lost, pod("a", "n1", "True")]);
-    let text = objects.text(&objects.plan("node-lifecycle-controller", "n1"));
-    for key in ["unreachable", "unschedulable"] {
-        assert!(text.contains(&format!("node.kubernetes.io/{key}")), "{text}");
-    }
-    assert!(text.contains("update pods default/a status"), "{text}");
-}
-
-#[test]
-fn pods_leave_a_tainted_node_when_their_toleration_is_over() {
-    let mut lost = node("n1", "Unknown");
-    lost["spec"]["taints"] = json!([{"key": "node.kubernetes.io/unreachable",
-        "effect": "NoExecute", "timeAdded": "2026-01-01T00:58:00Z"}]);
-    let tolerating = |name: &str, seconds: Value| {
-        let mut pod = pod(name, "n1", "False");
-        pod["spec"]["tolerations"] = json!([{"key": "node.kubernetes.io/unreachable",
-            "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}]);
-        pod
-    };
-    let all = [
-        lost.clone(),
-        node("n2", "True"),
-        pod("none", "n1", "False"),
-        tolerating("long", json!(300)),
-        tolerating("over", json!(60)),
-        tolerating("ever", Value::Null),
-    ];
-    let objects = Objects::new(&all);
-    let plan = objects.plan("taint-eviction-controller", "n1");
-    let text = objects.text(&plan);
-    assert!(text.contains("then\ndelete pods default/none\ndelete pods default/over\n"), "{text}");
-    assert!(text.ends_with("again after 180s"), "{text}");
-    assert!(!text.contains("ever"), "{text}");
-    // Two of three nodes are lost: that is no reason to evict.
-    let braked = [lost, node("n2", "Unknown"), node("n3", "True"), pod("none", "n1", "False")];
-    Objects::new(&braked).check("taint-eviction-controller", "n1", "again after 10s");
-}
-
-#[test]
-fn each_node_gets_a_block_of_its_own() {
-    let mut first = node("a", "True");
-    first["spec"]["podCIDR"] = json!("127.64.0.0/20");
-    let objects = Objects::new(&[first, node("b", "True"), node("c", "True")]);
-    objects.check(
-        "node-ipam-controller",
-        "nodes",
-        r#"
-        update nodes b {"spec":{"podCIDR":"127.64.16.0/20","podCIDRs":["127.64.16.0/20"]}}
-        update nodes c {"spec":{"podCIDR":"127.64.32.0/20","podCIDRs":["127.64.32.0/20"]}}
-        "#,
-    );
-}
-
-#[test]
-fn a_pod_of_a_missing_node_goes_after_a_live_check() {
-    let objects =
-        Objects::new(&[pod("a", "n1", "True"), pod("b", "n2", "True"), node("n2", "True")]);
-    objects.check(
-        "pod-garbage-collector-controller",
-        "default/a",
-        "check absence of nodes n1\nthen\ndelete pods default/a",
-    );
-    objects.check("pod-garbage-collector-controller", "default/b", "");
 }

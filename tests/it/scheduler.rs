@@ -1,10 +1,24 @@
-//! The scheduler's cycle: nodes and pods in, decisions out, no cluster.
+//! The scheduler's cycle: nodes and pods in, decisions out, no cluster. Its loop is in the simulation
+//! too.
 
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
+use tokio::sync::{Notify, Semaphore};
+use wasmfleet::api::{ApiError, Object, Raw};
+use wasmfleet::base::clock::VirtualClock;
+use wasmfleet::client::cache::Cache;
+use wasmfleet::client::{
+    Api, Client, DeleteOptions, ListOptions, Patch, RawList, Target, WatchOptions, WatchStream,
+    WriteOptions,
+};
 use wasmfleet::scheduler::cycle::{self, Decision};
+use wasmfleet::scheduler::framework::{FilterPlugin, Reasons, Wake};
 use wasmfleet::scheduler::plugins::default_framework;
-use wasmfleet::scheduler::snapshot::{PodInfo, Snapshot};
+use wasmfleet::scheduler::snapshot::{NodeInfo, PodInfo, Snapshot};
+use wasmfleet::scheduler::{Options, Scheduler};
 
 fn node(name: &str, more: Value) -> Node {
     let mut node = json!({"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
@@ -49,6 +63,7 @@ fn line(decision: Decision) -> String {
     match decision {
         Decision::Bind { pod, node } => format!("{} → {node}", pod.key.name),
         Decision::Refuse { pod, refusal } => format!("{}: {}", pod.key.name, refusal.message()),
+        Decision::Fail { pod, text } => format!("{}: {text}", pod.key.name),
     }
 }
 
@@ -86,7 +101,7 @@ fn refusals_count_each_reason() {
         schedule(nodes, vec![pod("p", requests("1"))]),
         [
             "p: 0/4 nodes are available: 1 Insufficient cpu, 1 Too many pods, 1 node(s) had untolerated \
-          taint {k: v}, 1 node(s) were unschedulable."
+          taint(s), 1 node(s) were unschedulable."
         ]
     );
     assert_eq!(
@@ -115,7 +130,7 @@ fn selectors_affinity_and_tolerations_choose() {
         schedule(nodes(), vec![pod("p", untolerated)]),
         [
             "p: 0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) \
-          had untolerated taint {arm: }."
+          had untolerated taint(s)."
         ]
     );
     let term = |expression: Value| {
@@ -166,11 +181,181 @@ fn places_are_free_again_when_pods_end_or_bindings_fail() {
     };
     assert_eq!(decide(&mut snapshot, "p"), "p → a");
     assert_eq!(decide(&mut snapshot, "q"), "q: 0/1 nodes are available: 1 Too many pods.");
-    snapshot.forget("p");
+    assert!(snapshot.forget("p"), "that frees its place");
     assert_eq!(decide(&mut snapshot, "q"), "q → a");
     let mut bound = pod("q", json!({"nodeName": "a"}));
     assert!(!snapshot.set_pod(&bound), "an assumed pod that is seen bound frees nothing");
     bound.status = serde_json::from_value(json!({"phase": "Succeeded"})).unwrap();
     assert!(snapshot.set_pod(&bound));
     assert_eq!(decide(&mut snapshot, "r"), "r → a");
+}
+
+#[test]
+fn all_shortages_of_a_node_are_told() {
+    let small = node("a", json!({"status": {"allocatable": {"cpu": "1", "memory": "1Mi"}}}));
+    let wants = json!({"cpu": "2", "memory": "2Mi", "example.com/gpu": "1"});
+    let spec = json!({"containers": [{"name": "c", "resources": {"requests": wants}}]});
+    assert_eq!(
+        schedule(vec![small], vec![pod("p", spec)]),
+        ["p: 0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient example.com/gpu, \
+          1 Insufficient memory."]
+    );
+}
+
+#[test]
+fn huge_requests_are_added_up_exactly() {
+    let huge = json!({"cpu": "9E", "memory": "9E"});
+    let container = json!({"name": "c", "image": "i", "resources": {"requests": huge}});
+    let spec = json!({"nodeName": "a", "containers": [container.clone(), container]});
+    let mut snapshot = Snapshot::default();
+    snapshot.set_node(&node("a", json!({})));
+    let mut bound = vec![pod("huge", spec.clone()), pod("huger", spec.clone())];
+    bound.push(pod("small", merged(requests("1900m"), json!({"nodeName": "a"}))));
+    for pod in &bound {
+        snapshot.set_pod(pod);
+    }
+    let framework = default_framework();
+    let decide = |snapshot: &mut Snapshot, pod: &Pod| {
+        line(cycle::schedule(vec![PodInfo::of(pod)], snapshot, &framework).remove(0))
+    };
+    let refused = "p: 0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient memory.";
+    assert_eq!(decide(&mut snapshot, &pod("p", merged(spec, json!({"nodeName": ""})))), refused);
+    snapshot.remove_pod("huge");
+    snapshot.remove_pod("huger");
+    let text = decide(&mut snapshot, &pod("q", requests("200m")));
+    assert_eq!(
+        text, "q: 0/1 nodes are available: 1 Insufficient cpu.",
+        "the small one still counts"
+    );
+    assert_eq!(decide(&mut snapshot, &pod("r", requests("100m"))), "r → a");
+}
+
+fn merged(mut into: Value, from: Value) -> Value {
+    merge(&mut into, from);
+    into
+}
+
+#[test]
+fn a_new_list_of_images_helps_no_refused_pod() {
+    let mut snapshot = Snapshot::default();
+    assert!(snapshot.set_node(&node("a", json!({}))));
+    let image = json!({"status": {"images": [{"names": ["hello:v1"], "sizeBytes": 1}]}});
+    assert!(!snapshot.set_node(&node("a", image)));
+    assert_eq!(snapshot.node("a").unwrap().images.len(), 1, "scores see it");
+    assert!(snapshot.set_node(&node("a", json!({"spec": {"unschedulable": true}}))));
+}
+
+/// Panics over pods of one image.
+struct Brittle;
+
+impl FilterPlugin for Brittle {
+    fn name(&self) -> &'static str {
+        "Brittle"
+    }
+
+    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reasons> {
+        assert!(node.pods == 0 || pod.wants.images != ["bad"], "as it is to be");
+        Ok(())
+    }
+
+    fn depends_on_pods(&self) -> bool {
+        true
+    }
+
+    fn woken_by(&self) -> &'static [Wake] {
+        &[]
+    }
+}
+
+#[test]
+fn a_plugin_that_panics_costs_only_the_pods_it_panics_over() {
+    let mut snapshot = Snapshot::default();
+    snapshot.set_node(&node("a", json!({})));
+    let mut framework = default_framework();
+    framework.filters.push(Box::new(Brittle));
+    let bad = json!({"containers": [{"name": "c", "image": "bad"}]});
+    let pods = [pod("bad-1", bad.clone()), pod("bad-2", bad), pod("good", json!({}))]
+        .map(|pod| PodInfo::of(&pod));
+    let decisions = cycle::schedule(pods.to_vec(), &mut snapshot, &framework);
+    let lines: Vec<String> = decisions.into_iter().map(line).collect();
+    let failed = "the scheduler failed: as it is to be";
+    assert_eq!(lines, [format!("bad-1: {failed}"), format!("bad-2: {failed}"), "good → a".into()]);
+    assert_eq!(snapshot.nodes()[0].pods, 1, "what was assumed for them is taken back");
+}
+
+/// Answers writes when it is let; the rest is not asked for.
+struct Slow {
+    gate: Semaphore,
+    bound: Mutex<Vec<String>>,
+}
+
+#[async_trait::async_trait]
+impl Api for Slow {
+    async fn get(&self, target: &Target) -> Result<Raw, ApiError> {
+        Err(ApiError::not_found(&target.resource, ""))
+    }
+
+    async fn list(&self, _: &Target, _: &ListOptions) -> Result<RawList, ApiError> {
+        Err(ApiError::unavailable("not here"))
+    }
+
+    async fn watch(&self, _: &Target, _: &WatchOptions) -> Result<WatchStream, ApiError> {
+        Err(ApiError::unavailable("not here"))
+    }
+
+    async fn create(
+        &self,
+        target: &Target,
+        object: Object,
+        _: &WriteOptions,
+    ) -> Result<Raw, ApiError> {
+        self.bound.lock().unwrap().extend(target.name.clone());
+        Ok(Raw(object.into_value().to_string().into()))
+    }
+
+    async fn update(&self, _: &Target, _: Object, _: &WriteOptions) -> Result<Raw, ApiError> {
+        Err(ApiError::unavailable("not here"))
+    }
+
+    async fn patch(&self, target: &Target, _: Patch, _: &WriteOptions) -> Result<Raw, ApiError> {
+        let _pass = self.gate.acquire().await.unwrap();
+        Err(ApiError::modified(&target.resource, ""))
+    }
+
+    async fn delete(&self, _: &Target, _: &DeleteOptions) -> Result<Raw, ApiError> {
+        Err(ApiError::unavailable("not here"))
+    }
+
+    async fn get_bytes(&self, _: &str) -> Result<Bytes, ApiError> {
+        Err(ApiError::unavailable("not here"))
+    }
+}
+
+/// A node comes between the decision that nobody takes the pods and the telling of it.
+#[tokio::test(start_paused = true)]
+async fn no_change_is_missed_between_deciding_and_telling() {
+    const PODS: usize = 200;
+    let api = Arc::new(Slow { gate: Semaphore::new(0), bound: Mutex::default() });
+    let cache = Cache::new();
+    cache.add::<Node>();
+    cache.add::<Pod>();
+    let clock = Arc::new(VirtualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
+    let told = Arc::new(Notify::new());
+    let telling = told.clone();
+    let scheduler = Scheduler::new(
+        Client::new(api.clone(), "test"),
+        &cache,
+        clock,
+        Arc::new(move |_| telling.notify_one()),
+        Options::default(),
+    );
+    cache.replace((0..PODS).map(|n| pod(&format!("p{n}"), json!({}))).collect(), 1);
+    let running = tokio::spawn(async move { scheduler.run().await });
+    told.notified().await;
+    cache.replace(vec![node("a", json!({"status": {"allocatable": {"pods": "1000"}}}))], 2);
+    api.gate.add_permits(PODS);
+    // Long enough for every back-off, and far less than the retry without a reason.
+    tokio::time::sleep(std::time::Duration::from_secs(15)).await;
+    running.abort();
+    assert_eq!(api.bound.lock().unwrap().len(), PODS);
 }

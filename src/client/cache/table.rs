@@ -1,7 +1,7 @@
 //! One kind's objects and their indexes; knows nothing of watches or listeners.
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -22,9 +22,16 @@ pub(super) struct Table<T> {
     indexed: HashMap<String, BTreeSet<ObjectKey>>,
     /// The newest revision seen.
     pub(super) revision: u64,
-    /// Listed at least once.
-    pub(super) synced: bool,
+    /// When it was listed first.
+    pub(super) synced: Option<Instant>,
+    /// Objects that went, and when; the latest ones only.
+    gone: HashMap<ObjectKey, Instant>,
+    /// The same in the order of time; entries of objects that came back are stale.
+    gone_order: VecDeque<(ObjectKey, Instant)>,
 }
+
+/// Objects that went are remembered up to this number.
+const MOST_GONE: usize = 1024;
 
 /// An object and when its present version arrived, on the monotonic clock.
 struct Kept<T> {
@@ -55,7 +62,9 @@ impl<T> Default for Table<T> {
             orphans: BTreeSet::new(),
             indexed: HashMap::new(),
             revision: 0,
-            synced: false,
+            synced: None,
+            gone: HashMap::new(),
+            gone_order: VecDeque::new(),
         }
     }
 }
@@ -70,7 +79,7 @@ impl<T: Kind> Table<T> {
     ) -> Option<Arc<T>> {
         let old = match &object {
             Some(new) => self.insert(key.clone(), new.clone(), now),
-            None => self.objects.remove(&key).map(|kept| kept.object),
+            None => self.remove(&key, now),
         };
         if let Some(old) = &old {
             for uid in owner_uids(old.metadata()) {
@@ -103,6 +112,27 @@ impl<T: Kind> Table<T> {
             _ => now,
         };
         self.objects.insert(key, Kept { object, since }).map(|kept| kept.object)
+    }
+
+    fn remove(&mut self, key: &ObjectKey, now: Instant) -> Option<Arc<T>> {
+        let kept = self.objects.remove(key)?;
+        self.gone.insert(key.clone(), now);
+        self.gone_order.push_back((key.clone(), now));
+        if self.gone_order.len() > MOST_GONE
+            && let Some((key, went)) = self.gone_order.pop_front()
+            && self.gone.get(&key) == Some(&went)
+        {
+            self.gone.remove(&key);
+        }
+        Some(kept.object)
+    }
+
+    /// Since when an object is not here.
+    pub(super) fn missing_since(&self, key: &ObjectKey) -> Option<Instant> {
+        if self.objects.contains_key(key) {
+            return None;
+        }
+        self.gone.get(key).copied().or(self.synced)
     }
 
     pub(super) fn get(&self, key: &ObjectKey) -> Option<&Arc<T>> {
@@ -194,7 +224,7 @@ impl<T: Kind> AnyTable for Table<T> {
     }
 
     fn synced(&self) -> bool {
-        self.synced
+        self.synced.is_some()
     }
 
     fn owned_by(&self, uid: &str) -> Vec<Arc<dyn AnyObject>> {

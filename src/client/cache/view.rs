@@ -93,6 +93,13 @@ impl<'a> View<'a> {
         Some(self.taken.saturating_duration_since(since))
     }
 
+    /// For how long an object has not been here, on the monotonic clock: since it went, or since the
+    /// first list did not have it. `None` for one that is here, and before the first list.
+    pub fn missing_for<T: Kind>(&self, namespace: &str, name: &str) -> Option<Duration> {
+        let since = self.table::<T>()?.missing_since(&ObjectKey::new(namespace, name))?;
+        Some(self.taken.saturating_duration_since(since))
+    }
+
     /// The dependents of an owner, of every kind kept here.
     pub fn dependents(&self, uid: &str) -> Vec<Arc<dyn AnyObject>> {
         self.tables.by_type.values().flat_map(|table| table.owned_by(uid)).collect()

@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
 
-use crate::scheduler::framework::{FilterPlugin, MAX_SCORE, ScorePlugin, Wake};
+use crate::scheduler::framework::{FilterPlugin, MAX_SCORE, Reasons, ScorePlugin, Wake};
 use crate::scheduler::snapshot::{NodeInfo, PodInfo};
 
 pub struct NodeAffinity;
@@ -47,7 +47,7 @@ impl FilterPlugin for NodeAffinity {
         "NodeAffinity"
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), String> {
+    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reasons> {
         let wants = &pod.wants;
         let selected =
             wants.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
@@ -57,7 +57,7 @@ impl FilterPlugin for NodeAffinity {
         if selected && affine {
             return Ok(());
         }
-        Err("node(s) didn't match Pod's node affinity/selector".into())
+        Err(vec!["node(s) didn't match Pod's node affinity/selector".into()])
     }
 
     fn woken_by(&self) -> &'static [Wake] {

@@ -1,6 +1,6 @@
 //! Honours `spec.nodeName` that the user set.
 
-use crate::scheduler::framework::{FilterPlugin, Wake};
+use crate::scheduler::framework::{FilterPlugin, Reasons, Wake};
 use crate::scheduler::snapshot::{NodeInfo, PodInfo};
 
 pub struct NodeName;
@@ -10,12 +10,12 @@ impl FilterPlugin for NodeName {
         "NodeName"
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), String> {
+    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reasons> {
         let wanted = &pod.wants.node_name;
         if wanted.is_empty() || *wanted == node.name {
             return Ok(());
         }
-        Err("node(s) didn't match the requested node name".into())
+        Err(vec!["node(s) didn't match the requested node name".into()])
     }
 
     fn woken_by(&self) -> &'static [Wake] {

@@ -1,7 +1,9 @@
 //! A node must have room: CPU, memory, extended resources, and the number of pods.
 
-use crate::scheduler::framework::{FilterPlugin, Wake};
-use crate::scheduler::snapshot::{NodeInfo, PodInfo};
+use std::collections::BTreeMap;
+
+use crate::scheduler::framework::{FilterPlugin, Reasons, Wake};
+use crate::scheduler::snapshot::{Amount, NodeInfo, PodInfo};
 
 pub struct NodeResourcesFit;
 
@@ -10,26 +12,26 @@ impl FilterPlugin for NodeResourcesFit {
         "NodeResourcesFit"
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), String> {
-        let (wants, free) = (&pod.wants.requests, &node.allocatable);
-        let taken = &node.requested;
-        if node.pods + 1 > node.allocatable_pods {
-            return Err("Too many pods".into());
+    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reasons> {
+        let (wants, has, taken) = (&pod.wants.requests, &node.allocatable, &node.requested);
+        let lacks = |wanted: Amount, taken: Amount, has: Amount| wanted > 0 && taken + wanted > has;
+        let mut reasons = Reasons::new();
+        if node.pods >= node.allocatable_pods {
+            reasons.push("Too many pods".into());
         }
-        if wants.milli_cpu > 0 && taken.milli_cpu + wants.milli_cpu > free.milli_cpu {
-            return Err("Insufficient cpu".into());
+        if lacks(wants.milli_cpu, taken.milli_cpu, has.milli_cpu) {
+            reasons.push("Insufficient cpu".into());
         }
-        if wants.memory_bytes > 0 && taken.memory_bytes + wants.memory_bytes > free.memory_bytes {
-            return Err("Insufficient memory".into());
+        if lacks(wants.memory_bytes, taken.memory_bytes, has.memory_bytes) {
+            reasons.push("Insufficient memory".into());
         }
-        for (name, amount) in &wants.others {
-            let of =
-                |map: &std::collections::BTreeMap<String, i64>| map.get(name).copied().unwrap_or(0);
-            if *amount > 0 && of(&taken.others) + amount > of(&free.others) {
-                return Err(format!("Insufficient {name}"));
+        for (name, wanted) in &wants.others {
+            let of = |map: &BTreeMap<String, Amount>| map.get(name).copied().unwrap_or(0);
+            if lacks(*wanted, of(&taken.others), of(&has.others)) {
+                reasons.push(format!("Insufficient {name}").into());
             }
         }
-        Ok(())
+        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
     }
 
     fn depends_on_pods(&self) -> bool {
@@ -46,8 +48,8 @@ mod tests {
     use super::*;
     use crate::scheduler::snapshot::{Resources, Wants};
 
-    fn pod(milli_cpu: i64) -> PodInfo {
-        let requests = Resources { milli_cpu, ..Resources::default() };
+    fn pod(milli_cpu: Amount, memory_bytes: Amount) -> PodInfo {
+        let requests = Resources { milli_cpu, memory_bytes, ..Resources::default() };
         let wants = Wants { requests, ..Wants::default() };
         PodInfo { key: crate::api::ObjectKey::new("n", "p"), uid: "u".into(), wants: wants.into() }
     }
@@ -56,9 +58,12 @@ mod tests {
     fn counts_pods_and_cpu() {
         let mut node = NodeInfo { allocatable_pods: 1, ..NodeInfo::default() };
         node.allocatable.milli_cpu = 100;
-        assert_eq!(NodeResourcesFit.filter(&pod(100), &node), Ok(()));
-        assert_eq!(NodeResourcesFit.filter(&pod(101), &node), Err("Insufficient cpu".into()));
+        assert_eq!(NodeResourcesFit.filter(&pod(100, 0), &node), Ok(()));
+        let short = |reasons: &[&'static str]| Err(reasons.iter().map(|r| (*r).into()).collect());
+        assert_eq!(NodeResourcesFit.filter(&pod(101, 0), &node), short(&["Insufficient cpu"]));
         node.pods = 1;
-        assert_eq!(NodeResourcesFit.filter(&pod(0), &node), Err("Too many pods".into()));
+        assert_eq!(NodeResourcesFit.filter(&pod(0, 0), &node), short(&["Too many pods"]));
+        let all = short(&["Too many pods", "Insufficient cpu", "Insufficient memory"]);
+        assert_eq!(NodeResourcesFit.filter(&pod(101, 1), &node), all);
     }
 }

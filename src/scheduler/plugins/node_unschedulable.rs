@@ -1,7 +1,7 @@
 //! Keeps pods off cordoned nodes (`spec.unschedulable`), unless they tolerate the cordon's taint.
 
 use super::taint_toleration::tolerates;
-use crate::scheduler::framework::{FilterPlugin, Wake};
+use crate::scheduler::framework::{FilterPlugin, Reasons, Wake};
 use crate::scheduler::snapshot::{NodeInfo, PodInfo};
 use k8s_openapi::api::core::v1::Taint;
 
@@ -12,7 +12,7 @@ impl FilterPlugin for NodeUnschedulable {
         "NodeUnschedulable"
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), String> {
+    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reasons> {
         if !node.unschedulable {
             return Ok(());
         }
@@ -24,7 +24,7 @@ impl FilterPlugin for NodeUnschedulable {
         if tolerates(&pod.wants.tolerations, &taint) {
             return Ok(());
         }
-        Err("node(s) were unschedulable".into())
+        Err(vec!["node(s) were unschedulable".into()])
     }
 
     fn woken_by(&self) -> &'static [Wake] {

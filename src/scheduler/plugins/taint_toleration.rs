@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
-use crate::scheduler::framework::{FilterPlugin, MAX_SCORE, ScorePlugin, Wake};
+use crate::scheduler::framework::{FilterPlugin, MAX_SCORE, Reasons, ScorePlugin, Wake};
 use crate::scheduler::snapshot::{NodeInfo, PodInfo};
 
 pub struct TaintToleration;
@@ -35,16 +35,14 @@ impl FilterPlugin for TaintToleration {
         "TaintToleration"
     }
 
-    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), String> {
-        let hard =
+    fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reasons> {
+        let mut hard =
             node.taints.iter().filter(|t| t.effect == "NoSchedule" || t.effect == "NoExecute");
-        for taint in hard {
-            if !tolerates(&pod.wants.tolerations, taint) {
-                let value = taint.value.as_deref().unwrap_or_default();
-                return Err(format!("node(s) had untolerated taint {{{}: {value}}}", taint.key));
-            }
+        if hard.all(|taint| tolerates(&pod.wants.tolerations, taint)) {
+            return Ok(());
         }
-        Ok(())
+        // Which taints is not for everyone who may read pods; upstream left them out in 1.35.
+        Err(vec!["node(s) had untolerated taint(s)".into()])
     }
 
     fn woken_by(&self) -> &'static [Wake] {

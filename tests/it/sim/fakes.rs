@@ -1,46 +1,61 @@
-//! The rest of a cluster, as far as controllers notice it: a scheduler that binds pods to nodes, and
-//! node agents that renew leases, run pods after a while and end them gracefully. No Wasm is run.
+//! The rest of a cluster, as far as controllers notice it: node agents that register, renew leases,
+//! run pods after a while and end them gracefully. No Wasm is run.
+//!
+//! Each does what the real agent does, and repairs no more than that: it registers again when its
+//! Node is gone, and sends its status when the object's differs, of its Node and of its pods.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, PodCondition, PodIP};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use serde_json::json;
-use wasmfleet::api::{ApiError, Object, ObjectKey};
+use wasmfleet::api::{ApiError, ObjectKey};
 use wasmfleet::base::dirty_set::DirtySet;
 use wasmfleet::base::{SharedClock, Tasks};
 use wasmfleet::client::cache::Cache;
-use wasmfleet::client::{Client, DeleteOptions, SharedApi, Target, WriteOptions};
+use wasmfleet::client::{Client, DeleteOptions, SharedApi};
 
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 const MOST_DELAY: Duration = Duration::from_millis(300);
 const AGAIN: Duration = Duration::from_secs(1);
 const WORKERS: usize = 8;
 const LEASES: &str = "kube-node-lease";
+/// What a node has: pods that ask for nothing find room always.
+pub const MILLI_CPU: i64 = 1000;
+pub const MOST_PODS: usize = 110;
 
-/// The fakes; nodes are killed and revived by name.
+/// How an agent fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    Up,
+    /// It lives, and its pods run on, but nothing comes through in either direction.
+    Cut,
+    /// It is dead; when it comes up its pods start anew.
+    Down,
+}
+
+/// The fakes; nodes are cut off, killed and revived by name.
 pub struct Fakes {
     client: Client,
     cache: Arc<Cache>,
     clock: SharedClock,
     dirty: DirtySet<ObjectKey>,
-    /// Whether each node's agent lives.
-    nodes: Mutex<BTreeMap<String, bool>>,
+    nodes: Mutex<BTreeMap<String, Link>>,
     /// Pods that must not become ready.
-    sick: Mutex<std::collections::BTreeSet<ObjectKey>>,
+    sick: Mutex<BTreeSet<ObjectKey>>,
+    /// Pods whose containers died with their agent and were not started again yet, by uid.
+    died: Mutex<BTreeSet<String>>,
     random: Mutex<StdRng>,
 }
 
 enum Act {
     Nothing,
-    Later,
-    Bind(String),
     Run(Box<Pod>),
     End,
 }
@@ -55,6 +70,7 @@ impl Fakes {
             dirty: DirtySet::default(),
             nodes: Mutex::default(),
             sick: Mutex::default(),
+            died: Mutex::default(),
             random: Mutex::new(StdRng::seed_from_u64(seed)),
         });
         let dirty = fakes.dirty.clone();
@@ -63,8 +79,7 @@ impl Fakes {
                 dirty.mark(change.key.clone());
             }
         }));
-        cache.keep::<Pod>(api.clone(), "", tasks);
-        cache.keep::<Node>(api, "", tasks);
+        cache.keep::<Pod>(api, "", tasks);
         for _ in 0..WORKERS {
             let fakes = fakes.clone();
             tasks.spawn("fake agent", async move { fakes.work().await });
@@ -74,14 +89,12 @@ impl Fakes {
 
     /// Registers a node and starts its agent.
     pub async fn add_node(self: &Arc<Self>, name: &str, tasks: &Tasks) {
-        let metadata = ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() };
-        let node = Node { metadata, ..Node::default() };
-        self.client.create(&node).await.expect("a node registers");
-        self.nodes.lock().insert(name.into(), true);
+        self.client.create(&fresh(name)).await.expect("a node registers");
+        self.nodes.lock().insert(name.into(), Link::Up);
         let (fakes, name) = (self.clone(), name.to_string());
         tasks.spawn("fake heartbeat", async move {
             loop {
-                if fakes.lives(&name) {
+                if fakes.link(&name) == Link::Up {
                     // A conflict is repaired by the next beat.
                     let _ = fakes.beat(&name).await;
                 }
@@ -90,10 +103,13 @@ impl Fakes {
         });
     }
 
-    pub fn set_alive(&self, node: &str, alive: bool) {
-        self.nodes.lock().insert(node.into(), alive);
+    pub fn set(&self, node: &str, link: Link) {
+        let before = self.nodes.lock().insert(node.into(), link);
         let view = self.cache.view();
-        for pod in view.all::<Pod>() {
+        for pod in view.indexed::<Pod>(node) {
+            if before == Some(Link::Down) && link != Link::Down {
+                self.died.lock().extend(pod.metadata.uid.clone());
+            }
             self.dirty.mark(ObjectKey::of(&pod.metadata));
         }
     }
@@ -113,8 +129,8 @@ impl Fakes {
         self.nodes.lock().keys().cloned().collect()
     }
 
-    fn lives(&self, node: &str) -> bool {
-        self.nodes.lock().get(node).copied().unwrap_or(false)
+    fn link(&self, node: &str) -> Link {
+        self.nodes.lock().get(node).copied().unwrap_or(Link::Down)
     }
 
     async fn beat(&self, name: &str) -> Result<(), ApiError> {
@@ -140,8 +156,12 @@ impl Fakes {
                 self.client.create(&lease(now)).await?;
             }
         }
-        let mut node = self.client.get::<Node>("", name).await?;
-        let conditions = node.status.get_or_insert_default().conditions.get_or_insert_default();
+        let mut node = match self.client.get::<Node>("", name).await {
+            Err(error) if error.is_not_found() => self.client.create(&fresh(name)).await?,
+            other => other?,
+        };
+        let status = node.status.get_or_insert_default();
+        let conditions = status.conditions.get_or_insert_default();
         if !conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True") {
             conditions.retain(|one| one.type_ != "Ready");
             conditions.push(NodeCondition {
@@ -152,6 +172,8 @@ impl Fakes {
                 last_transition_time: Some(Time(now)),
                 ..NodeCondition::default()
             });
+            status.capacity = Some(resources());
+            status.allocatable = Some(resources());
             self.client.update_status(&node).await?;
         }
         Ok(())
@@ -173,36 +195,24 @@ impl Fakes {
     fn decide(&self, key: &ObjectKey) -> Act {
         let view = self.cache.view();
         let Some(pod) = view.get_key::<Pod>(key) else { return Act::Nothing };
-        let deleting = pod.metadata.deletion_timestamp.is_some();
-        let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) else {
-            if deleting {
-                return Act::Nothing;
-            }
-            let fit: Vec<String> = view
-                .all::<Node>()
-                .filter(|node| takes_pods(node))
-                .filter_map(|node| node.metadata.name.clone())
-                .collect();
-            if fit.is_empty() {
-                return Act::Later;
-            }
-            let index = self.random.lock().random_range(0..fit.len());
-            return Act::Bind(fit[index].clone());
-        };
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        if !self.lives(&node) {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+        if self.link(&node) != Link::Up {
             return Act::Nothing;
         }
-        if deleting {
+        if pod.metadata.deletion_timestamp.is_some() {
             return Act::End;
         }
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         if matches!(phase, Some("Failed" | "Succeeded")) {
             return Act::Nothing;
         }
-        let ready = if self.sick.lock().contains(key) { "False" } else { "True" };
         let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
-        let mut told = conditions.filter(|one| one.type_ == "Ready");
-        if told.next().is_some_and(|one| one.status == ready) {
+        let told = conditions.into_iter().find(|one| one.type_ == "Ready");
+        let told = told.map(|one| one.status.as_str());
+        let died = pod.metadata.uid.as_ref().is_some_and(|uid| self.died.lock().remove(uid));
+        let stopped = died && told == Some("True");
+        let ready = if stopped || self.sick.lock().contains(key) { "False" } else { "True" };
+        if told == Some(ready) {
             return Act::Nothing;
         }
         Act::Run(Box::new(self.running(pod, ready)))
@@ -231,17 +241,6 @@ impl Fakes {
     async fn perform(&self, key: &ObjectKey, act: Act) -> Result<(), ApiError> {
         match act {
             Act::Nothing => Ok(()),
-            Act::Later => {
-                self.dirty.mark_after(key.clone(), AGAIN);
-                Ok(())
-            }
-            Act::Bind(node) => {
-                let target = Target::one::<Pod>(&key.namespace, &key.name).subresource("binding");
-                let body = json!({"apiVersion": "v1", "kind": "Binding",
-                    "metadata": {"name": key.name}, "target": {"kind": "Node", "name": node}});
-                let body = Object::from_value(body)?;
-                self.client.api.create(&target, body, &WriteOptions::default()).await.map(|_| ())
-            }
             Act::Run(pod) => self.client.update_status(&*pod).await.map(|_| ()),
             Act::End => {
                 let now =
@@ -252,10 +251,17 @@ impl Fakes {
     }
 }
 
-fn takes_pods(node: &Node) -> bool {
-    let spec = node.spec.as_ref();
-    let tainted = spec.is_some_and(|spec| spec.taints.as_ref().is_some_and(|t| !t.is_empty()));
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let mut ready = conditions.filter(|one| one.type_ == "Ready");
-    !tainted && ready.next().is_some_and(|one| one.status == "True")
+/// A node as an agent registers it; its status follows.
+fn fresh(name: &str) -> Node {
+    let metadata = ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() };
+    Node { metadata, ..Node::default() }
+}
+
+fn resources() -> BTreeMap<String, Quantity> {
+    let all = [
+        ("cpu", format!("{MILLI_CPU}m")),
+        ("memory", "8Gi".into()),
+        ("pods", MOST_PODS.to_string()),
+    ];
+    all.into_iter().map(|(name, amount)| (name.to_string(), Quantity(amount))).collect()
 }

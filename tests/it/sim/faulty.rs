@@ -4,7 +4,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,16 +35,35 @@ const MOST_EVENT_DELAY: Duration = Duration::from_secs(2);
 pub struct Faults {
     on: AtomicBool,
     random: Mutex<StdRng>,
+    /// Pods beyond this number are refused, faults or not.
+    most_pods: AtomicUsize,
+    /// Writes asked for.
+    writes: AtomicU64,
 }
 
 impl Faults {
     pub fn new(seed: u64) -> Arc<Faults> {
         let random = Mutex::new(StdRng::seed_from_u64(seed));
-        Arc::new(Faults { on: AtomicBool::new(false), random })
+        let most_pods = AtomicUsize::new(usize::MAX);
+        Arc::new(Faults {
+            on: AtomicBool::new(false),
+            random,
+            most_pods,
+            writes: AtomicU64::new(0),
+        })
     }
 
     pub fn set(&self, on: bool) {
         self.on.store(on, Ordering::Relaxed);
+    }
+
+    /// Refuses pods beyond a number, as a quota does.
+    pub fn allow_pods(&self, most: usize) {
+        self.most_pods.store(most, Ordering::Relaxed);
+    }
+
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
     }
 
     fn strikes(&self, probability: f64) -> bool {
@@ -71,6 +90,7 @@ impl FaultyApi {
         target: &Target,
         call: impl Future<Output = Result<Raw, ApiError>> + Send,
     ) -> Result<Raw, ApiError> {
+        self.faults.writes.fetch_add(1, Ordering::Relaxed);
         self.faults.delay(MOST_WRITE_DELAY).await;
         if self.faults.strikes(CONFLICT) {
             let name = target.name.as_deref().unwrap_or_default();
@@ -83,6 +103,21 @@ impl FaultyApi {
             return Err(ApiError::new(504, Reason::Timeout, "injected: the answer is lost"));
         }
         result
+    }
+
+    async fn check_quota(&self, target: &Target) -> Result<(), ApiError> {
+        let most = self.faults.most_pods.load(Ordering::Relaxed);
+        if &*target.resource.resource != "pods"
+            || target.subresource.is_some()
+            || most == usize::MAX
+        {
+            return Ok(());
+        }
+        let there = self.inner.list(target, &ListOptions::default()).await?.items.len();
+        if there < most {
+            return Ok(());
+        }
+        Err(ApiError::forbidden(&target.resource, "", "exceeded quota: injected"))
     }
 
     fn read_fault(&self) -> Result<(), ApiError> {
@@ -124,6 +159,7 @@ impl Api for FaultyApi {
         object: Object,
         options: &WriteOptions,
     ) -> Result<Raw, ApiError> {
+        self.check_quota(target).await?;
         self.write(target, self.inner.create(target, object, options)).await
     }
 

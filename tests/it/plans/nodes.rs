@@ -1,0 +1,163 @@
+//! What is planned about nodes and the pods on them.
+
+use super::*;
+
+fn node(name: &str, ready: &str) -> Value {
+    json!({"kind": "Node", "metadata": {"name": name}, "spec": {},
+        "status": {"conditions": [{"type": "Ready", "status": ready}]}})
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_node_is_lost_and_a_cordoned_one_is_tainted() {
+    let lease =
+        json!({"kind": "Lease", "metadata": {"name": "n1", "namespace": "kube-node-lease"}});
+    let objects = Objects::new(&[node("n1", "True"), lease]);
+    objects.check("node-lifecycle-controller", "n1", "again after 40s");
+    tokio::time::advance(Duration::from_secs(41)).await;
+    let text = objects.text(&objects.plan("node-lifecycle-controller", "n1"));
+    assert!(text.contains("Kubelet stopped posting node status."), "{text}");
+    assert!(text.ends_with("event NodeNotReady: Node n1 status is now: NodeNotReady"), "{text}");
+    let mut lost = node("n1", "Unknown");
+    lost["spec"]["unschedulable"] = json!(true);
+    let objects = Objects::new(&[lost, pod("a", "n1", "True")]);
+    let text = objects.text(&objects.plan("node-lifecycle-controller", "n1"));
+    for key in ["unreachable", "unschedulable"] {
+        assert!(text.contains(&format!("node.kubernetes.io/{key}")), "{text}");
+    }
+    assert!(text.contains("update pods default/a status"), "{text}");
+}
+
+#[test]
+fn pods_leave_a_tainted_node_when_their_toleration_is_over() {
+    let mut lost = node("n1", "Unknown");
+    lost["spec"]["taints"] = json!([{"key": "node.kubernetes.io/unreachable",
+        "effect": "NoExecute", "timeAdded": "2026-01-01T00:58:00Z"}]);
+    let tolerating = |name: &str, seconds: Value| {
+        let mut pod = pod(name, "n1", "False");
+        pod["spec"]["tolerations"] = json!([{"key": "node.kubernetes.io/unreachable",
+            "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}]);
+        pod
+    };
+    let all = [
+        lost.clone(),
+        node("n2", "True"),
+        pod("none", "n1", "False"),
+        tolerating("long", json!(300)),
+        tolerating("over", json!(60)),
+        tolerating("ever", Value::Null),
+    ];
+    let objects = Objects::new(&all);
+    let plan = objects.plan("taint-eviction-controller", "n1");
+    let text = objects.text(&plan);
+    assert!(text.contains("then\ndelete pods default/none\ndelete pods default/over\n"), "{text}");
+    assert!(text.ends_with("again after 180s"), "{text}");
+    assert!(!text.contains("ever"), "{text}");
+    // Two of three nodes are lost: that is no reason to evict.
+    let braked = [lost, node("n2", "Unknown"), node("n3", "True"), pod("none", "n1", "False")];
+    Objects::new(&braked).check("taint-eviction-controller", "n1", "again after 10s");
+}
+
+#[test]
+fn each_node_gets_a_block_of_its_own() {
+    let mut first = node("a", "True");
+    first["spec"]["podCIDR"] = json!("127.64.0.0/20");
+    let objects = Objects::new(&[first, node("b", "True"), node("c", "True")]);
+    objects.check(
+        "node-ipam-controller",
+        "nodes",
+        r#"
+        update nodes b {"spec":{"podCIDR":"127.64.16.0/20","podCIDRs":["127.64.16.0/20"]}}
+        update nodes c {"spec":{"podCIDR":"127.64.32.0/20","podCIDRs":["127.64.32.0/20"]}}
+        "#,
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_a_missing_node_goes_after_a_live_check() {
+    let objects =
+        Objects::new(&[pod("a", "n1", "True"), pod("b", "n2", "True"), node("n2", "True")]);
+    tokio::time::advance(Duration::from_secs(40)).await;
+    objects.check(
+        "pod-garbage-collector-controller",
+        "default/a",
+        "check absence of nodes n1\nthen\ndelete pods default/a",
+    );
+    objects.check("pod-garbage-collector-controller", "default/b", "");
+}
+
+/// Whether a pod leaves a lost node of a cluster with these other nodes.
+fn leaves_with(others: &[Value]) -> bool {
+    let mut lost = node("n1", "Unknown");
+    lost["spec"]["taints"] = json!([{"key": "node.kubernetes.io/unreachable",
+        "effect": "NoExecute", "timeAdded": "2026-01-01T00:58:00Z"}]);
+    let mut all = vec![lost, pod("a", "n1", "False")];
+    all.extend(others.iter().cloned());
+    let objects = Objects::new(&all);
+    let text = objects.text(&objects.plan("taint-eviction-controller", "n1"));
+    assert!(text == "again after 10s" || text.contains("delete pods default/a"), "{text}");
+    text != "again after 10s"
+}
+
+#[test]
+fn nobody_is_evicted_when_every_node_is_lost() {
+    assert!(!leaves_with(&[]), "the only node");
+    assert!(!leaves_with(&[node("n2", "Unknown")]), "both nodes");
+    assert!(leaves_with(&[node("n2", "True")]), "one of two nodes: its pods go to the other");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_lease_is_deleted_has_its_grace() {
+    let lease =
+        json!({"kind": "Lease", "metadata": {"name": "n1", "namespace": "kube-node-lease"}});
+    let objects = Objects::new(&[node("n1", "True"), lease]);
+    tokio::time::advance(Duration::from_secs(39)).await;
+    objects.cache.replace::<Lease>(Vec::new(), 6);
+    objects.check("node-lifecycle-controller", "n1", "again after 60s");
+    tokio::time::advance(Duration::from_secs(61)).await;
+    let text = objects.text(&objects.plan("node-lifecycle-controller", "n1"));
+    assert!(text.contains("NodeNotReady"), "{text}");
+}
+
+#[test]
+fn every_pod_of_a_lost_node_is_marked_in_the_end() {
+    let mut lost = node("n1", "Unknown");
+    lost["spec"]["taints"] = json!([
+        {"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"},
+        {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]);
+    let mut all = vec![lost];
+    all.extend((0..501).map(|n| pod(&format!("p{n}"), "n1", "True")));
+    let objects = Objects::new(&all);
+    let plan = objects.plan("node-lifecycle-controller", "n1");
+    assert_eq!(plan.writes.len(), 500);
+    assert_eq!(plan.again_after, Some(Duration::ZERO));
+}
+
+/// The node's agent may register it again.
+#[tokio::test(start_paused = true)]
+async fn the_pods_of_a_deleted_node_have_a_grace() {
+    let objects = Objects::new(&[pod("a", "n1", "True"), node("n1", "True")]);
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    objects.check("pod-garbage-collector-controller", "default/a", "");
+    objects.cache.replace::<Node>(Vec::new(), 6);
+    objects.check("pod-garbage-collector-controller", "default/a", "again after 40s");
+    tokio::time::advance(Duration::from_secs(30)).await;
+    objects.check("pod-garbage-collector-controller", "default/a", "again after 10s");
+    let back: Node = serde_json::from_value(node("n1", "True")).unwrap();
+    objects.cache.replace(vec![back], 7);
+    tokio::time::advance(Duration::from_secs(30)).await;
+    objects.check("pod-garbage-collector-controller", "default/a", "");
+}
+
+/// An agent that is back is not contradicted: it tells that its pods are ready, and then its node.
+#[test]
+fn a_lost_node_that_renews_its_lease_keeps_its_ready_pods() {
+    let mut lost = node("n1", "Unknown");
+    lost["spec"]["taints"] = json!([
+        {"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"},
+        {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]);
+    let lease =
+        json!({"kind": "Lease", "metadata": {"name": "n1", "namespace": "kube-node-lease"}});
+    let objects = Objects::new(&[lost, lease, pod("a", "n1", "True")]);
+    let plan = objects.plan("node-lifecycle-controller", "n1");
+    assert!(plan.writes.is_empty(), "{}", objects.text(&plan));
+}
