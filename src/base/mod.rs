@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod clock;
 pub mod dirty_set;
 pub mod ids;
+pub mod keyed_locks;
 pub mod tasks;
 
 pub use clock::{Clock, SharedClock};

@@ -185,7 +185,7 @@ fn deletion_drains_stops_tears_down_and_deletes() {
         "SetUp (held) | Pending web:ContainerCreating/0
         Start web#0 (held) | Pending web:ContainerCreating/0
         | Running web:running,ready/0
-        | Running web:running,unready/0
+        | Running web:running,ready/0
         -- 1 s
         Stop web 29s | Running web:running,unready/0
         Stop web 0s | Running web:running,unready/0
@@ -292,6 +292,33 @@ fn failures_to_start_wait_and_permanent_ones_stay() {
         | Pending web:InvalidModule/0
         Start web#0 | Pending web:ContainerCreating/0",
     );
+}
+
+#[test]
+fn a_pod_deleted_before_its_agent_was_back_is_torn_down() {
+    let mut script = Script::new(pod(web(), json!({"deletionTimestamp": "2026-01-01T00:00:00Z"})));
+    script.event(Event::TornDown);
+    script.check(
+        "TearDown (held) | Failed web:ContainerStatusUnknown=137/0
+        Delete | Failed web:ContainerStatusUnknown=137/0",
+    );
+}
+
+#[test]
+fn configuration_that_is_missing_is_looked_for_often() {
+    let mut script = Script::new(pod(web(), json!({})));
+    script.ready();
+    for _ in 0..10 {
+        script.event(Event::StartFailed {
+            container: "web".into(),
+            attempt: 0,
+            reason: "CreateContainerConfigError".into(),
+            message: "m".into(),
+            retry: true,
+        });
+        script.after(30);
+    }
+    assert_eq!(script.text.matches("Start web#0").count(), 11);
 }
 
 #[test]
