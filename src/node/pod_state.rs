@@ -330,6 +330,7 @@ impl ContainerState {
             self.attempt += 1;
         }
         self.failure = None;
+        self.renew = false;
     }
 }
 

@@ -322,6 +322,37 @@ fn configuration_that_is_missing_is_looked_for_often() {
 }
 
 #[test]
+fn a_changed_image_is_run_whatever_the_policy() {
+    let mut spec = web();
+    spec["restartPolicy"] = json!("Never");
+    let mut script = Script::new(pod(spec, json!({})));
+    script.ready().started("web", 0);
+    let mut changed = (*script.state.pod).clone();
+    changed.spec.as_mut().unwrap().containers[0].image = Some("j".into());
+    script.event(Event::Desired(Arc::new(changed))).exited("web", 0, 137, 1);
+    script.event(Event::StartFailed {
+        container: "web".into(),
+        attempt: 1,
+        reason: "ErrImagePull".into(),
+        message: "m".into(),
+        retry: true,
+    });
+    script.after(2).started("web", 1).exited("web", 1, 0, 1);
+    script.check(
+        "SetUp (held) | Pending web:ContainerCreating/0
+        Start web#0 (held) | Pending web:ContainerCreating/0
+        | Running web:running,ready/0
+        Stop web 30s | Running web:running,unready/0
+        Start web#1 | Running web:ContainerCreating/0
+        | Running web:ErrImagePull/0
+        -- 2 s
+        Start web#1 | Running web:ImagePullBackOff/0
+        | Running web:running,ready/1
+        TearDown (held) | Succeeded web:Completed=0/1",
+    );
+}
+
+#[test]
 fn an_exit_before_its_start_was_told_counts() {
     let mut spec = web();
     spec["restartPolicy"] = json!("Never");

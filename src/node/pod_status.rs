@@ -145,6 +145,10 @@ fn container_states(
         let (reason, message) = failure_text(failure, state, c, now);
         return (waiting(&reason, Some(message)), before());
     }
+    if c.renew && c.exited.is_some() {
+        // The API lets no container of policy Never leave the state Terminated.
+        return (waiting("ContainerCreating", None), before());
+    }
     if let Some(exited) = &c.exited {
         let again = state.ending.is_none() && state.runs_again(c, exited.exit_code);
         if again && c.is_idle() && c.restart_at().is_some_and(|at| now < at) {

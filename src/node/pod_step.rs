@@ -199,7 +199,6 @@ impl PodState {
         let attempt = container.next_attempt();
         container.run = Run::Starting { image };
         container.back_off_told = false;
-        container.renew = false;
         step.actions.push(Action::Start { container: container.name.clone(), attempt });
     }
 
