@@ -394,7 +394,7 @@ impl Manager {
             if worker.refreshes {
                 worker.inbox.push(Message::Refresh);
             }
-            if self.by_key.get(&worker.key).is_none() {
+            if !self.by_key.contains_key(&worker.key) {
                 worker.inbox.desire(Desired::Gone);
             }
         }

@@ -103,11 +103,7 @@ impl PodWorker {
 
     /// Runs until nothing of the pod is left on the node.
     pub async fn run(mut self) {
-        loop {
-            let wake_at = match self.turn() {
-                Some(wake_at) => wake_at,
-                None => break,
-            };
+        while let Some(wake_at) = self.turn() {
             match wake_at {
                 Some(at) => {
                     let wait = at.duration_since(self.node.clock.now());

@@ -147,8 +147,8 @@ fn port(port: &IntOrString, container: &Container) -> Option<u16> {
     match port {
         IntOrString::Int(number) => u16::try_from(*number).ok().filter(|n| *n > 0),
         IntOrString::String(name) => {
-            let ports = container.ports.iter().flatten();
-            let named = ports.filter(|p| p.name.as_deref() == Some(name)).next();
+            let mut ports = container.ports.iter().flatten();
+            let named = ports.find(|p| p.name.as_deref() == Some(name));
             named.and_then(|p| u16::try_from(p.container_port).ok())
         }
     }

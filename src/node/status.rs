@@ -145,7 +145,7 @@ impl Slot {
 
 /// What is to be sent next.
 enum Next {
-    Status(Arc<Pod>, PodStatus),
+    Status(Arc<Pod>, Box<PodStatus>),
     Delete(Arc<Pod>),
     Nothing,
 }
@@ -156,7 +156,7 @@ fn next(slot: &mut Slot) -> Next {
         return Next::Nothing;
     }
     if let Some(status) = slot.pending.take() {
-        return Next::Status(slot.base.clone(), status);
+        return Next::Status(slot.base.clone(), Box::new(status));
     }
     if std::mem::take(&mut slot.delete) {
         return Next::Delete(slot.base.clone());
@@ -172,7 +172,7 @@ async fn write_all(node: &Shared, slot: &Mutex<Slot>) {
         let step = next(&mut slot.lock());
         let result = match &step {
             Next::Nothing => return,
-            Next::Status(base, status) => write_status(node, base, status.clone()).await,
+            Next::Status(base, status) => write_status(node, base, PodStatus::clone(status)).await,
             Next::Delete(base) => delete(&node.client, base).await.map(|()| None),
         };
         let error = match result {
@@ -203,7 +203,7 @@ async fn write_all(node: &Shared, slot: &Mutex<Slot>) {
 /// A failed write comes again, unless a newer one waits already.
 fn give_back(slot: &mut Slot, step: Next) {
     match step {
-        Next::Status(_, status) => drop(slot.pending.get_or_insert(status)),
+        Next::Status(_, status) => drop(slot.pending.get_or_insert(*status)),
         Next::Delete(_) => slot.delete = true,
         Next::Nothing => {}
     }
