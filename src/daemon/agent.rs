@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::args::{NodeArgs, default_data_dir};
 use super::data_dir::DataDir;
-use super::images::{NoNames, NodeImages};
+use super::images::{self, NoNames};
 use super::{SHUTDOWN_LIMIT, join, local_node, signals};
 use crate::apiserver::nodes::tunnel_path;
 use crate::base::clock::RealClock;
@@ -103,7 +103,7 @@ fn start(
     let parts = Parts {
         api: api.clone(),
         runtime,
-        images: Arc::new(NodeImages::open(api.clone(), &dir.join("images"))?),
+        images: Arc::new(images::open(api.clone(), &dir.join("images"))?),
         names: Arc::new(NoNames),
         clock: clock.clone(),
         ids: Arc::new(Ids::from_system()),

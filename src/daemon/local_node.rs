@@ -10,7 +10,7 @@ use anyhow::Context;
 
 use super::args::NodeTuning;
 use super::control_plane::ControlPlane;
-use super::images::{NoNames, NodeImages};
+use super::images::{self, NoNames};
 use crate::apiserver::User;
 use crate::base::Tasks;
 use crate::base::ids::Ids;
@@ -53,7 +53,7 @@ pub fn start(
     let api = plane.server.api(User::node(name));
     let recorder = Recorder::new(api.clone(), "kubelet", plane.clock.clone());
     recorder.run(tasks);
-    let images = NodeImages::open(api.clone(), &dir.join("images"))?;
+    let images = images::open(api.clone(), &dir.join("images"))?;
     let parts = Parts {
         api,
         runtime,

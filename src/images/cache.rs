@@ -40,6 +40,9 @@ pub struct Known {
     /// Of the manifest.
     pub digest: String,
     pub wasm_digest: String,
+    /// Of the program, in bytes; older releases did not keep it.
+    #[serde(default)]
+    pub size: u64,
 }
 
 impl Cache {
@@ -72,13 +75,16 @@ impl Cache {
                 let _ = fs::remove_file(&path);
                 return None;
             }
-            // Its age is the time since its last use, by the clock of the files; failing makes it
-            // look older.
-            let now = SystemTime::from(RealClock.now());
-            let _ = File::open(&path).and_then(|file| file.set_modified(now));
+            mark_used(&path);
             Some(Bytes::from(bytes))
         });
         read.await.ok().flatten()
+    }
+
+    /// Whether the content of a digest is here, without reading it; counts as a use.
+    pub async fn touch(self: &Arc<Self>, digest: &str) -> bool {
+        let Some(path) = self.blob_path(digest) else { return false };
+        tokio::task::spawn_blocking(move || mark_used(&path)).await.unwrap_or(false)
     }
 
     /// Keeps content under its digest, and removes the oldest beyond the bound.
@@ -170,6 +176,15 @@ impl Cache {
         }
         Ok(())
     }
+}
+
+/// A content's age is the time since its last use, by the clock of the files; failing makes it look
+/// older. Answers whether the file is there.
+fn mark_used(path: &Path) -> bool {
+    let now = SystemTime::from(RealClock.now());
+    let Ok(file) = File::open(path) else { return false };
+    let _ = file.set_modified(now);
+    true
 }
 
 async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {

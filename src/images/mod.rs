@@ -11,7 +11,7 @@ pub mod pull;
 pub mod push;
 pub mod reference;
 
-pub use pull::{PullError, PullPolicy, Pulled, Puller};
+pub use pull::{Program, PullError, PullPolicy, Pulled, Puller, Resolved};
 pub use reference::Reference;
 
 use sha2::{Digest, Sha256};

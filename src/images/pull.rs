@@ -1,25 +1,37 @@
 //! Brings images to a node: from the cluster's own registry through the API, from other registries
 //! over HTTPS; whatever comes is checked by digest before anyone sees it.
 //!
-//! Two pulls of one program at the same time fetch it once, and the number of pulls at the same
-//! time is bounded, so that a node that starts fifty pods does not hold fifty programs in memory.
+//! In two steps, because what a node needs most often is only the digest: [`Puller::resolve`] says
+//! what a name means, [`Puller::load`] gives the program. Two loads of one program at the same time
+//! fetch it once. How many programs are held in memory is bounded, for the cluster's own registry
+//! and for others apart, so that a slow registry holds up nobody but its own users.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::cache::{Cache, Known};
 use super::foreign;
 use super::layout::{LayoutError, Manifest};
 use super::{MAX_BLOB_BYTES, Reference, digest_of};
 use crate::api::ApiError;
+use crate::base::keyed_locks::KeyedLocks;
 use crate::client::SharedApi;
 
-/// Pulls at the same time; others wait.
-const MAX_PULLS: usize = 4;
+/// Programs of the disk and of the cluster's own registry in memory at the same time.
+const OWN_LOADS: usize = 4;
+/// Manifests asked of the cluster's own registry at the same time.
+const OWN_QUESTIONS: usize = 16;
+/// The same for each other registry.
+const FOREIGN_LOADS: usize = 2;
+const FOREIGN_QUESTIONS: usize = 4;
+/// Programs of all other registries together.
+const ALL_FOREIGN_LOADS: usize = 6;
+/// Registries remembered before those that nobody uses are forgotten.
+const REGISTRIES: usize = 64;
 
 /// When the registry is asked (core/v1 Container.imagePullPolicy).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +41,31 @@ pub enum PullPolicy {
     Never,
 }
 
-/// An image that is here.
+/// What an image's name means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pulled {
+pub struct Resolved {
     /// `sha256:…` of the manifest; `imageID` is the name with it ([`Reference::image_id`]).
     pub digest: String,
     /// `sha256:…` of the program; what compiled code is kept by.
+    pub wasm_digest: String,
+    /// Length of the program in bytes; 0 where it was kept by an older release.
+    pub size: u64,
+    /// It is on this node's disk, and no registry was asked.
+    pub present: bool,
+}
+
+/// A program in memory. It has a place among those that may be, so keep it only while it is used.
+pub struct Program {
+    pub wasm: Bytes,
+    _taken: Vec<OwnedSemaphorePermit>,
+    /// Whose places were taken: a registry is forgotten when nobody has its places.
+    _registry: Option<Arc<Places>>,
+}
+
+/// An image that is here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulled {
+    pub digest: String,
     pub wasm_digest: String,
     pub wasm: Bytes,
 }
@@ -61,47 +92,75 @@ pub enum PullError {
 pub struct Puller {
     api: SharedApi,
     cache: Arc<Cache>,
-    permits: Semaphore,
-    /// A lock for each program that is being fetched.
-    fetching: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    own: Places,
+    registries: Mutex<HashMap<String, Weak<Places>>>,
+    foreign_loads: Arc<Semaphore>,
+    /// By digest of the program.
+    loading: KeyedLocks,
+}
+
+/// How much of one registry may be under way.
+struct Places {
+    questions: Semaphore,
+    loads: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new(questions: usize, loads: usize) -> Places {
+        let loads = Arc::new(Semaphore::new(loads));
+        Places { questions: Semaphore::new(questions), loads }
+    }
 }
 
 impl Puller {
     pub fn new(api: SharedApi, cache: Arc<Cache>) -> Puller {
-        let permits = Semaphore::new(MAX_PULLS);
-        Puller { api, cache, permits, fetching: Mutex::default() }
+        Puller {
+            api,
+            cache,
+            own: Places::new(OWN_QUESTIONS, OWN_LOADS),
+            registries: Mutex::default(),
+            foreign_loads: Arc::new(Semaphore::new(ALL_FOREIGN_LOADS)),
+            loading: KeyedLocks::default(),
+        }
     }
 
-    /// [`Puller::pull_with`] without credentials.
+    /// [`Puller::resolve`] and [`Puller::load`] without credentials.
     ///
     /// # Errors
     /// See [`PullError`].
     pub async fn pull(&self, image: &Reference, policy: PullPolicy) -> Result<Pulled, PullError> {
-        self.pull_with(image, policy, &[]).await
+        let Resolved { digest, wasm_digest, size, .. } = self.resolve(image, policy, &[]).await?;
+        let program = self.load(image, policy, &[], &wasm_digest, size).await?;
+        Ok(Pulled { digest, wasm_digest, wasm: program.wasm })
     }
 
-    /// The program of an image. `docker_configs` are contents of `.dockerconfigjson` secrets, for
-    /// foreign registries.
+    /// What a name means, by the node's own memory or its registry. `docker_configs` are contents
+    /// of `.dockerconfigjson` secrets, for foreign registries.
     ///
     /// # Errors
     /// See [`PullError`].
-    pub async fn pull_with(
+    pub async fn resolve(
         &self,
         image: &Reference,
         policy: PullPolicy,
         docker_configs: &[Bytes],
-    ) -> Result<Pulled, PullError> {
+    ) -> Result<Resolved, PullError> {
         if policy != PullPolicy::Always
-            && let Some(pulled) = self.cached(image).await
+            && let Some(known) = self.cache.known(&image.to_string()).await
+            && self.cache.touch(&known.wasm_digest).await
         {
-            return Ok(pulled);
+            let Known { digest, wasm_digest, size, .. } = known;
+            return Ok(Resolved { digest, wasm_digest, size, present: true });
         }
         if policy == PullPolicy::Never {
             return Err(PullError::NotPresent(image.to_string()));
         }
-        let _permit = self.permits.acquire().await.map_err(|e| network(image, e))?;
-        let source = Source::new(self, image, docker_configs);
-        let text = source.manifest().await?;
+        let text = {
+            let foreign = image.registry.as_ref().map(|registry| self.registry(registry));
+            let places = foreign.as_deref().unwrap_or(&self.own);
+            let _place = places.questions.acquire().await.map_err(|e| network(image, e))?;
+            Source::new(self, image, docker_configs).manifest().await?
+        };
         let digest = digest_of(&text);
         if image.digest.as_ref().is_some_and(|wanted| *wanted != digest) {
             return Err(invalid(image, format!("its registry sent a manifest {digest}")));
@@ -109,41 +168,62 @@ impl Puller {
         let manifest = Manifest::parse(&text).map_err(|e| invalid(image, e))?;
         let layer =
             manifest.wasm().ok_or_else(|| invalid(image, LayoutError::Layers("none".into())))?;
-        let wasm = self.program(&source, &layer.digest, layer.size).await?;
-        let known = Known { name: image.to_string(), digest, wasm_digest: layer.digest.clone() };
+        let (wasm_digest, size) = (layer.digest.clone(), layer.size);
+        let known = Known { name: image.to_string(), digest, wasm_digest, size };
         if let Err(error) = self.cache.remember(&known).await {
-            tracing::warn!(%error, "a pulled image's name is not remembered");
+            tracing::warn!(%error, "an image's name is not remembered");
         }
-        Ok(Pulled { digest: known.digest, wasm_digest: known.wasm_digest, wasm })
+        let Known { digest, wasm_digest, .. } = known;
+        Ok(Resolved { digest, wasm_digest, size, present: false })
     }
 
-    /// What is here under this name.
-    async fn cached(&self, image: &Reference) -> Option<Pulled> {
-        let known = self.cache.known(&image.to_string()).await?;
-        let wasm = self.cache.get(&known.wasm_digest).await?;
-        Some(Pulled { digest: known.digest, wasm_digest: known.wasm_digest, wasm })
-    }
-
-    /// A program by digest: from the cache, or fetched once for everyone who waits.
-    async fn program(
+    /// The program of a resolved image: from the disk, or fetched once for everyone who waits.
+    ///
+    /// # Errors
+    /// See [`PullError`].
+    pub async fn load(
         &self,
-        source: &Source<'_>,
-        digest: &str,
+        image: &Reference,
+        policy: PullPolicy,
+        docker_configs: &[Bytes],
+        wasm_digest: &str,
         size: u64,
-    ) -> Result<Bytes, PullError> {
-        let lock = self.fetching.lock().entry(digest.to_string()).or_default().clone();
-        let held = lock.lock().await;
-        let wasm = match self.cache.get(digest).await {
-            Some(wasm) => Ok(wasm),
-            None => self.fetch(source, digest, size).await,
-        };
-        drop(held);
-        let mut fetching = self.fetching.lock();
-        // The map and this function hold it: nobody else waits.
-        if Arc::strong_count(&lock) <= 2 {
-            fetching.remove(digest);
+    ) -> Result<Program, PullError> {
+        let _alone = self.loading.lock(wasm_digest).await;
+        {
+            let place = take(image, &self.own.loads).await?;
+            if let Some(wasm) = self.cache.get(wasm_digest).await {
+                return Ok(Program { wasm, _taken: vec![place], _registry: None });
+            }
         }
-        wasm
+        if policy == PullPolicy::Never {
+            return Err(PullError::NotPresent(image.to_string()));
+        }
+        let registry = image.registry.as_ref().map(|registry| self.registry(registry));
+        let taken = match &registry {
+            None => vec![take(image, &self.own.loads).await?],
+            // The registry's own place first: a slow one must not fill those of all.
+            Some(places) => {
+                vec![take(image, &places.loads).await?, take(image, &self.foreign_loads).await?]
+            }
+        };
+        let source = Source::new(self, image, docker_configs);
+        let wasm = self.fetch(&source, wasm_digest, size).await?;
+        Ok(Program { wasm, _taken: taken, _registry: registry })
+    }
+
+    /// The places of a registry; they last while somebody uses them.
+    fn registry(&self, name: &str) -> Arc<Places> {
+        let mut registries = self.registries.lock();
+        if let Some(places) = registries.get(name).and_then(Weak::upgrade) {
+            return places;
+        }
+        if registries.len() >= REGISTRIES {
+            registries.retain(|_, places| places.strong_count() > 0);
+        }
+        let places = Arc::new(Places::new(FOREIGN_QUESTIONS, FOREIGN_LOADS));
+        registries.insert(name.to_string(), Arc::downgrade(&places));
+        places
     }
 
     async fn fetch(
@@ -152,9 +232,11 @@ impl Puller {
         digest: &str,
         size: u64,
     ) -> Result<Bytes, PullError> {
-        let wasm = source.blob(digest, size.min(MAX_BLOB_BYTES)).await?;
+        let known = size > 0;
+        let most = if known { size.min(MAX_BLOB_BYTES) } else { MAX_BLOB_BYTES };
+        let wasm = source.blob(digest, most).await?;
         let (length, actual) = (wasm.len() as u64, digest_of(&wasm));
-        if length != size || actual != digest {
+        if known && length != size || actual != digest {
             let why =
                 format!("its registry sent {length} bytes {actual} for {size} bytes {digest}");
             return Err(invalid(source.image, why));
@@ -164,6 +246,10 @@ impl Puller {
         }
         Ok(wasm)
     }
+}
+
+async fn take(image: &Reference, of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, PullError> {
+    of.clone().acquire_owned().await.map_err(|error| network(image, error))
 }
 
 /// Where one image comes from.

@@ -122,7 +122,8 @@ fn one_mount(
     let dir = volumes::volume_dir(pod_dir, volume)?;
     // Only scratch space is writable, whatever the mount says (as upstream since 1.9.6).
     let read_only = mount.read_only == Some(true) || volumes::kind_of(volume)?.name != "empty-dir";
-    let expanded = mount.sub_path_expr.as_ref().map(|text| env::expand(text, env));
+    let expr = mount.sub_path_expr.as_ref();
+    let expanded = expr.map(|text| env::expand_known(text, env)).transpose()?;
     let sub_path = expanded.as_ref().or(mount.sub_path.as_ref()).filter(|path| !path.is_empty());
     let Some(sub_path) = sub_path else {
         let guest_path = mount.mount_path.clone();

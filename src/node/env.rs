@@ -37,7 +37,21 @@ impl Env {
 /// Replaces `$(NAME)` by its value; `$$` is a dollar sign, an unknown name stays as it is.
 /// Source: core/v1 EnvVar.value.
 pub fn expand(text: &str, env: &Env) -> String {
+    replace(text, env).0
+}
+
+/// [`expand`], where every name must be known (core/v1 VolumeMount.subPathExpr).
+pub fn expand_known(text: &str, env: &Env) -> Result<String, VolumeError> {
+    match replace(text, env) {
+        (text, None) => Ok(text),
+        (_, Some(name)) => Err(VolumeError::Invalid(format!("missing value for {name:?}"))),
+    }
+}
+
+/// The text with its names replaced, and the first name that is not known.
+fn replace<'a>(text: &'a str, env: &Env) -> (String, Option<&'a str>) {
     let mut out = String::with_capacity(text.len());
+    let mut unknown = None;
     let mut rest = text;
     while let Some(at) = rest.find('$') {
         out.push_str(&rest[..at]);
@@ -49,6 +63,7 @@ pub fn expand(text: &str, env: &Env) -> String {
             match env.get(name) {
                 Some(value) => out.push_str(value),
                 None => {
+                    unknown = unknown.or(Some(name));
                     out.push_str("$(");
                     out.push_str(name);
                     out.push(')');
@@ -61,7 +76,7 @@ pub fn expand(text: &str, env: &Env) -> String {
         }
     }
     out.push_str(rest);
-    out
+    (out, unknown)
 }
 
 /// The ConfigMaps and Secrets that a pod's environments are made from, each once.
@@ -198,5 +213,8 @@ mod tests {
         for (text, wanted) in cases {
             assert_eq!(expand(text, &env), wanted, "{text}");
         }
+        assert_eq!(expand_known("$(A)/$(B)", &env).ok().as_deref(), Some("1/12"));
+        let error = expand_known("$(A)/$(NOPE)", &env).unwrap_err();
+        assert_eq!(error.to_string(), "missing value for \"NOPE\"");
     }
 }

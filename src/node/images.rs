@@ -1,5 +1,7 @@
-//! What the node needs of images: a name becomes a digest and Wasm bytes. [`Puller`] of the room
-//! `images` is one; tests have their own.
+//! What the node needs of images: a name becomes a digest, and where its code is not ready yet, Wasm
+//! bytes. [`Puller`] of the room `images` is one; tests have their own.
+
+use std::any::Any;
 
 use bytes::Bytes;
 
@@ -33,14 +35,24 @@ pub struct PullRequest<'a> {
     pub docker_configs: &'a [Bytes],
 }
 
-/// An artifact that is here.
+/// What an image's name means.
 #[derive(Clone, Debug)]
-pub struct PulledImage {
+pub struct ResolvedImage {
     /// `name@sha256:…`, for the status.
     pub image_id: String,
     /// `sha256:…` of the Wasm bytes; what compiled code is kept by.
     pub wasm_digest: String,
+    /// Length of the Wasm bytes; 0: not known.
+    pub size_bytes: u64,
+    /// It is on this node, and no registry was asked.
+    pub present: bool,
+}
+
+/// An artifact in memory; to be dropped once its code is ready.
+pub struct LoadedImage {
     pub wasm: Bytes,
+    /// Its place among the artifacts that may be in memory.
+    pub place: Box<dyn Any + Send>,
 }
 
 /// Why an image is not here; the messages are for the user.
@@ -72,28 +84,52 @@ impl PullError {
     }
 }
 
-/// Gets images. Concurrent pulls of one image should be one pull.
+/// Gets images. Concurrent loads of one image should be one.
 #[async_trait::async_trait]
 pub trait Images: Send + Sync + 'static {
-    async fn pull(&self, request: &PullRequest<'_>) -> Result<PulledImage, PullError>;
+    /// Says what a name means; asks its registry where the policy wants it.
+    async fn resolve(&self, request: &PullRequest<'_>) -> Result<ResolvedImage, PullError>;
+
+    /// Gets the bytes of a resolved image.
+    async fn load(
+        &self,
+        request: &PullRequest<'_>,
+        image: &ResolvedImage,
+    ) -> Result<LoadedImage, PullError>;
 }
 
 #[async_trait::async_trait]
 impl Images for Puller {
-    async fn pull(&self, request: &PullRequest<'_>) -> Result<PulledImage, PullError> {
-        let parsed = request.image.parse::<Reference>();
-        let name = parsed.map_err(|error| PullError::InvalidName(error.to_string()))?;
-        let policy = match request.policy {
-            PullPolicy::Always => images::PullPolicy::Always,
-            PullPolicy::IfNotPresent => images::PullPolicy::IfNotPresent,
-            PullPolicy::Never => images::PullPolicy::Never,
-        };
-        let pulled = self.pull_with(&name, policy, request.docker_configs).await?;
-        Ok(PulledImage {
-            image_id: name.image_id(&pulled.digest),
-            wasm_digest: pulled.wasm_digest,
-            wasm: pulled.wasm,
-        })
+    async fn resolve(&self, request: &PullRequest<'_>) -> Result<ResolvedImage, PullError> {
+        let name = reference(request)?;
+        let resolved = Puller::resolve(self, &name, policy(request), request.docker_configs);
+        let images::Resolved { digest, wasm_digest, size, present } = resolved.await?;
+        let image_id = name.image_id(&digest);
+        Ok(ResolvedImage { image_id, wasm_digest, size_bytes: size, present })
+    }
+
+    async fn load(
+        &self,
+        request: &PullRequest<'_>,
+        image: &ResolvedImage,
+    ) -> Result<LoadedImage, PullError> {
+        let (name, configs) = (reference(request)?, request.docker_configs);
+        let (digest, size) = (&image.wasm_digest, image.size_bytes);
+        let program = Puller::load(self, &name, policy(request), configs, digest, size).await?;
+        Ok(LoadedImage { wasm: program.wasm.clone(), place: Box::new(program) })
+    }
+}
+
+fn reference(request: &PullRequest<'_>) -> Result<Reference, PullError> {
+    let parsed = request.image.parse::<Reference>();
+    parsed.map_err(|error| PullError::InvalidName(error.to_string()))
+}
+
+fn policy(request: &PullRequest<'_>) -> images::PullPolicy {
+    match request.policy {
+        PullPolicy::Always => images::PullPolicy::Always,
+        PullPolicy::IfNotPresent => images::PullPolicy::IfNotPresent,
+        PullPolicy::Never => images::PullPolicy::Never,
     }
 }
 

@@ -37,6 +37,8 @@ struct Range {
 #[derive(Default)]
 struct State {
     used: HashSet<u32>,
+    /// Given out by an agent before this one; only who asks for such an address gets it.
+    reserved: HashSet<u32>,
     next: u32,
 }
 
@@ -79,7 +81,22 @@ impl IpPool {
         self.range.borrow().is_some()
     }
 
-    /// An address, once the range is known: `preferred` if it is free, else the next one.
+    /// Keeps an address for the pod that had it before the agent started again.
+    pub fn reserve(&self, ip: IpAddr) {
+        if let IpAddr::V4(ip) = ip {
+            self.state.lock().reserved.insert(u32::from(ip));
+        }
+    }
+
+    /// The pod has its address, or does not need it any more.
+    pub fn release(&self, ip: IpAddr) {
+        if let IpAddr::V4(ip) = ip {
+            self.state.lock().reserved.remove(&u32::from(ip));
+        }
+    }
+
+    /// An address, once the range is known: `preferred` if it is free, else the next one that is
+    /// neither used nor reserved.
     pub async fn allocate(&self, preferred: Option<IpAddr>) -> Result<PodIp, IpError> {
         let mut known = self.range.subscribe();
         let range = match known.wait_for(|range| range.is_some()).await {
@@ -98,7 +115,7 @@ impl IpPool {
         for _ in 0..range.count {
             let address = range.first + state.next % range.count;
             state.next = (state.next + 1) % range.count;
-            if state.used.insert(address) {
+            if !state.reserved.contains(&address) && state.used.insert(address) {
                 return Ok(self.pod_ip(address));
             }
         }
@@ -148,6 +165,20 @@ mod tests {
         assert_eq!(wish.ip.to_string(), "127.64.3.5");
         let outside = pool.allocate(Some("10.0.0.1".parse().unwrap())).await.unwrap();
         assert_eq!(outside.ip.to_string(), "127.64.3.3");
+    }
+
+    #[tokio::test]
+    async fn reserved_addresses_are_only_given_to_who_asks() {
+        let pool = IpPool::default();
+        pool.set_range("127.64.3.0/30").unwrap();
+        let kept: IpAddr = "127.64.3.2".parse().unwrap();
+        pool.reserve(kept);
+        assert_eq!(pool.allocate(None).await.err(), Some(IpError::Exhausted(1)));
+        let own = pool.allocate(Some(kept)).await.unwrap();
+        pool.release(kept);
+        assert!(pool.allocate(Some(kept)).await.is_err(), "it is in use");
+        drop(own);
+        assert_eq!(pool.allocate(None).await.unwrap().ip, kept);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod inbox;
 pub mod ip;
 pub mod logs;
 mod machine;
+mod notices;
 mod options;
 mod pleg;
 mod pod_events;
@@ -41,9 +42,10 @@ use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
-use crate::api::ObjectKey;
+use crate::api::{Gvr, ObjectKey};
 use crate::base::dirty_set::DirtySet;
 use crate::base::ids::Ids;
+use crate::base::keyed_locks::KeyedLocks;
 use crate::base::{SharedClock, Tasks};
 use crate::client::cache::Cache;
 use crate::client::event::Notice;
@@ -102,11 +104,18 @@ pub struct Shared {
     pods: pods::PodTable,
     pleg: pleg::Pleg,
     images_seen: register::ImagesSeen,
+    /// By digest: whose code is being made ready.
+    preparing: KeyedLocks,
     facts: Arc<Facts>,
     runtime_events: mpsc::Sender<RuntimeEvent>,
     probe_permits: Semaphore,
     /// The Node object should be written again.
     node_changed: Notify,
+    /// The Node object is gone, or does not say what was told.
+    node_lost: Notify,
+    /// The status of the Ready condition that was told last.
+    told_ready: parking_lot::Mutex<Option<String>>,
+    chatter: parking_lot::Mutex<notices::Chatter>,
 }
 
 /// What volumes and environments are told of the node.
@@ -131,10 +140,6 @@ impl Facts {
 }
 
 impl Shared {
-    fn tell(&self, notice: Notice) {
-        (self.notices)(notice);
-    }
-
     fn pod_dir(&self, uid: &str) -> PathBuf {
         self.options.data_dir.join("pods").join(uid)
     }
@@ -149,9 +154,13 @@ impl Shared {
         self.pod_log_dir(pod).join(container)
     }
 
-    async fn machine(&self) -> (machine::Pressure, machine::Machine) {
+    async fn machine(&self) -> machine::Machine {
+        tokio::task::spawn_blocking(machine::read).await.unwrap_or_default()
+    }
+
+    async fn pressure(&self) -> machine::Pressure {
         let dir = self.options.data_dir.clone();
-        let read = move || (machine::pressure(&dir), machine::read());
+        let read = move || machine::pressure(&dir);
         tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }
 }
@@ -196,6 +205,7 @@ impl Node {
                 memory_bytes: i64::try_from(options.capacity.memory_bytes).unwrap_or(i64::MAX),
             },
         };
+        let chatter = parking_lot::Mutex::new(notices::Chatter::new(parts.clock.now()));
         let (runtime_events, events) = mpsc::channel(RUNTIME_EVENTS);
         let shared = Shared {
             options,
@@ -211,10 +221,14 @@ impl Node {
             pods: pods::PodTable::default(),
             pleg: pleg::Pleg::default(),
             images_seen: register::ImagesSeen::default(),
+            preparing: KeyedLocks::default(),
             facts: Arc::new(facts),
             runtime_events,
             probe_permits: Semaphore::new(PARALLEL_PROBES),
             node_changed: Notify::new(),
+            node_lost: Notify::new(),
+            told_ready: parking_lot::Mutex::default(),
+            chatter,
         };
         let events = Arc::new(parking_lot::Mutex::new(Some(events)));
         Ok(Node { shared: Arc::new(shared), events })
@@ -231,8 +245,9 @@ impl Node {
         let dirty = DirtySet::default();
         let (marks, shared) = (dirty.clone(), self.shared.clone());
         cache.listen(Box::new(move |change| {
-            if let (_, Some(node)) = change.typed::<NodeObject>() {
-                register::take_range(&shared, node);
+            if change.resource == Gvr::of::<NodeObject>() {
+                let (_, node) = change.typed::<NodeObject>();
+                register::observe(&shared, node);
             } else {
                 marks.mark(change.key.clone());
             }
@@ -270,6 +285,7 @@ impl Manager {
 
     async fn run(mut self, mut events: mpsc::Receiver<RuntimeEvent>) {
         self.cache.wait_synced().await;
+        self.reserve_addresses();
         self.clean_up().await;
         let mut refresh = Box::pin(self.sleep_refresh());
         let mut batch: Vec<Event> = Vec::new();
@@ -378,8 +394,19 @@ impl Manager {
             if worker.refreshes {
                 worker.inbox.push(Message::Refresh);
             }
-            if self.by_key.get(&worker.key).is_none() {
+            if !self.by_key.contains_key(&worker.key) {
                 worker.inbox.desire(Desired::Gone);
+            }
+        }
+    }
+
+    /// Addresses of pods that an agent before this one gave out stay theirs: no new pod may get one
+    /// that a status still names.
+    fn reserve_addresses(&self) {
+        let view = self.cache.view();
+        for pod in view.all::<Pod>() {
+            if let Some(ip) = pod_status::address_to_keep(pod) {
+                self.node.ips.reserve(ip);
             }
         }
     }

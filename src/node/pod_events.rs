@@ -80,7 +80,15 @@ impl PodState {
             Some(spec) => (spec.startup_probe.is_none(), spec.readiness_probe.is_none()),
             None => (true, true),
         };
-        let Some(container) = self.starting(name, attempt) else { return };
+        let Some(container) = self.starting(name, attempt) else {
+            // It ended first: that it ran, and what, is known all the same.
+            let ended = |c: &&mut ContainerState| c.name == name && c.attempt == attempt;
+            let ended = self.containers.iter_mut().filter(|c| c.exited.is_some()).find(ended);
+            if let Some(container) = ended {
+                container.image_id = image_id;
+            }
+            return;
+        };
         let Run::Starting { image } = &container.run else { return };
         let image = image.clone();
         container.begun();
@@ -145,8 +153,12 @@ impl PodState {
             Some(name) => self.find(name).and_then(|c| c.failure.as_ref()),
             None => self.sandbox_failure.as_ref(),
         };
+        let most = match reason.as_str() {
+            "FailedMount" | "CreateContainerConfigError" => self.timing.retry_config_most,
+            _ => self.timing.retry_most,
+        };
         let wait = match before.and_then(|f| f.wait) {
-            Some(wait) => (wait * 2).min(self.timing.retry_most),
+            Some(wait) => (wait * 2).min(most),
             None => self.timing.retry_first,
         };
         Failure { reason, message, at: now, wait: retry.then_some(wait) }

@@ -13,7 +13,7 @@
 //!                └──────────── `exited` set; started again by policy ◀─────┘
 //!   pod:        init containers one after another ─▶ main containers ─▶ Finished
 //!               any time: deletionTimestamp ─▶ Deleted, deadline ─▶ Failed, no object ─▶ Gone;
-//!               then: not ready ─▶ drain ─▶ Stop mains ─▶ Stop sidecars ─▶ TearDown ─▶ delete
+//!               then: drain ─▶ not ready ─▶ Stop mains ─▶ Stop sidecars ─▶ TearDown ─▶ delete
 //! ```
 //!
 //! It deliberately does not know how a container is run, what an image is, or how status is sent.
@@ -38,8 +38,11 @@ pub struct Timing {
     /// The wait after a failed try to set up or start; doubles to `retry_most`.
     pub retry_first: Duration,
     pub retry_most: Duration,
-    /// How long serving containers go on after the pod is marked not ready, so that proxies
-    /// move away first; at most half of the grace period.
+    /// Its bound where a ConfigMap, a Secret or a field is what is missing: the user who adds it
+    /// waits for the next try.
+    pub retry_config_most: Duration,
+    /// How long serving containers go on after the pod was deleted, so that proxies move away
+    /// first; at most half of the grace period.
     pub drain: Duration,
     /// Containers that start faster than this are told in one write, as Running.
     pub pending_status_delay: Duration,
@@ -58,6 +61,7 @@ impl Default for Timing {
             restart_reset: Duration::from_secs(600),
             retry_first: Duration::from_secs(2),
             retry_most: Duration::from_secs(300),
+            retry_config_most: Duration::from_secs(30),
             drain: Duration::from_millis(500),
             pending_status_delay: Duration::from_millis(200),
         }
@@ -83,6 +87,8 @@ pub struct PodState {
     pub delete_asked: bool,
     /// All init containers were through once.
     pub initialized: bool,
+    /// An agent before this one told it as Running: it is never Pending again.
+    pub was_running: bool,
 }
 
 /// Directory, volumes and address of the pod.
@@ -119,6 +125,10 @@ pub struct ContainerState {
     pub failure: Option<Failure>,
     /// The wait before the next restart.
     pub restart_wait: Duration,
+    /// That wait, or the one before the next pull, was told as an event.
+    pub back_off_told: bool,
+    /// It was stopped because its image changed: it runs again whatever the policy.
+    pub renew: bool,
     /// `name@sha256:…` of the running artifact.
     pub image_id: String,
 }
@@ -261,6 +271,8 @@ pub enum Action {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Step {
     pub actions: Vec<Action>,
+    /// Containers that wait before their next try, since this turn.
+    pub backed_off: Vec<String>,
     /// Look again then, even if nothing happens.
     pub wake_at: Option<Timestamp>,
     /// More is about to change: do not tell the API yet.
@@ -285,6 +297,8 @@ impl ContainerState {
             last: None,
             failure: None,
             restart_wait: Duration::ZERO,
+            back_off_told: false,
+            renew: false,
             image_id: String::new(),
         }
     }
@@ -322,6 +336,7 @@ impl ContainerState {
             self.attempt += 1;
         }
         self.failure = None;
+        self.renew = false;
     }
 }
 
@@ -359,6 +374,7 @@ impl PodState {
             timing,
             delete_asked: false,
             initialized: false,
+            was_running: false,
         }
     }
 
@@ -412,6 +428,11 @@ impl PodState {
             (Role::Main, "Always") => true,
             _ => exit_code != 0,
         }
+    }
+
+    /// Whether an ended container is started again: by policy, or because its image changed.
+    pub fn runs_again(&self, container: &ContainerState, exit_code: i32) -> bool {
+        container.renew || self.restarts(container, exit_code)
     }
 
     /// The grace period of the spec, or of the deletion.

@@ -186,7 +186,7 @@ fn deletion_drains_stops_tears_down_and_deletes() {
         "SetUp (held) | Pending web:ContainerCreating/0
         Start web#0 (held) | Pending web:ContainerCreating/0
         | Running web:running,ready/0
-        Drain web | Running web:running,unready/0
+        Drain web | Running web:running,ready/0
         -- 1 s
         Stop web 29s | Running web:running,unready/0
         Stop web 0s | Running web:running,unready/0
@@ -292,6 +292,64 @@ fn failures_to_start_wait_and_permanent_ones_stay() {
         -- 1000 s
         | Pending web:InvalidModule/0
         Start web#0 | Pending web:ContainerCreating/0",
+    );
+}
+
+#[test]
+fn a_pod_deleted_before_its_agent_was_back_is_torn_down() {
+    let mut script = Script::new(pod(web(), json!({"deletionTimestamp": "2026-01-01T00:00:00Z"})));
+    script.event(Event::TornDown);
+    script.check(
+        "TearDown (held) | Failed web:ContainerStatusUnknown=137/0
+        Delete | Failed web:ContainerStatusUnknown=137/0",
+    );
+}
+
+#[test]
+fn configuration_that_is_missing_is_looked_for_often() {
+    let mut script = Script::new(pod(web(), json!({})));
+    script.ready();
+    for _ in 0..10 {
+        script.event(Event::StartFailed {
+            container: "web".into(),
+            attempt: 0,
+            reason: "CreateContainerConfigError".into(),
+            message: "m".into(),
+            retry: true,
+        });
+        script.after(30);
+    }
+    assert_eq!(script.text.matches("Start web#0").count(), 11);
+}
+
+#[test]
+fn a_changed_image_is_run_whatever_the_policy() {
+    let mut spec = web();
+    spec["restartPolicy"] = json!("Never");
+    let mut script = Script::new(pod(spec, json!({})));
+    script.ready().started("web", 0);
+    let mut changed = (*script.state.pod).clone();
+    changed.spec.as_mut().unwrap().containers[0].image = Some("j".into());
+    script.event(Event::Desired(Arc::new(changed))).exited("web", 0, 137, 1);
+    script.event(Event::StartFailed {
+        container: "web".into(),
+        attempt: 1,
+        reason: "ErrImagePull".into(),
+        message: "m".into(),
+        retry: true,
+    });
+    script.after(2).started("web", 1).exited("web", 1, 0, 1);
+    script.check(
+        "SetUp (held) | Pending web:ContainerCreating/0
+        Start web#0 (held) | Pending web:ContainerCreating/0
+        | Running web:running,ready/0
+        Stop web 30s | Running web:running,unready/0
+        Start web#1 | Running web:ContainerCreating/0
+        | Running web:ErrImagePull/0
+        -- 2 s
+        Start web#1 | Running web:ImagePullBackOff/0
+        | Running web:running,ready/1
+        TearDown (held) | Succeeded web:Completed=0/1",
     );
 }
 

@@ -1,10 +1,12 @@
 //! Renders a pod's state as PodStatus, and merges it with what others keep there. Pure.
 //! Source of the rules: kubelet's `generateAPIPodStatus`, `getPhase` and status/generate.go.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerState as State, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, HostIP, PodCondition, PodIP, PodStatus,
+    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -52,6 +54,17 @@ pub fn render(state: &PodState, host_ip: &str, now: Timestamp) -> PodStatus {
     }
 }
 
+/// The address that a pod's status names and that is still the pod's: it did not end, and has an
+/// address of its own.
+pub fn address_to_keep(pod: &Pod) -> Option<IpAddr> {
+    let status = pod.status.as_ref()?;
+    let ended = status.phase.as_deref().is_some_and(is_terminal);
+    if ended || spec(pod).host_network == Some(true) {
+        return None;
+    }
+    status.pod_ip.as_ref()?.parse().ok()
+}
+
 /// Whether the pod ended for good.
 pub fn is_terminal(phase: &str) -> bool {
     phase == "Succeeded" || phase == "Failed"
@@ -69,6 +82,9 @@ fn phase(state: &PodState) -> &'static str {
             Cause::Failed { .. } => "Failed",
             _ => ended_phase(state),
         };
+    }
+    if state.was_running {
+        return "Running";
     }
     if !state.initialized {
         return "Pending";
@@ -95,7 +111,7 @@ fn container_status(state: &PodState, c: &ContainerState, now: Timestamp) -> Con
         image_id: c.image_id.clone(),
         container_id: has_run.then(|| format!("wasmtime://{}", state.container_id(c))),
         restart_count: c.attempt,
-        ready: is_ready(state, c),
+        ready: is_ready(c),
         started: Some(c.running().is_some_and(|running| running.started)),
         state: Some(current),
         last_state: last.map(terminated),
@@ -129,8 +145,12 @@ fn container_states(
         let (reason, message) = failure_text(failure, state, c, now);
         return (waiting(&reason, Some(message)), before());
     }
+    if c.renew && c.exited.is_some() {
+        // The API lets no container of policy Never leave the state Terminated.
+        return (waiting("ContainerCreating", None), before());
+    }
     if let Some(exited) = &c.exited {
-        let again = state.ending.is_none() && state.restarts(c, exited.exit_code);
+        let again = state.ending.is_none() && state.runs_again(c, exited.exit_code);
         if again && c.is_idle() && c.restart_at().is_some_and(|at| now < at) {
             let meta = &state.pod.metadata;
             let message = format!(
@@ -204,12 +224,13 @@ impl PodState {
     }
 }
 
-fn is_ready(state: &PodState, c: &ContainerState) -> bool {
+fn is_ready(c: &ContainerState) -> bool {
     match c.role {
         Role::Init => c.succeeded(),
+        // As probed until it is told to stop, also while the pod drains: endpoints of a pod that is
+        // being deleted are not ready, but go on serving where there are no others (KEP-1669).
         Role::Sidecar | Role::Main => {
-            state.ending.is_none()
-                && c.running().is_some_and(|r| r.started && r.ready && r.stopping.is_none())
+            c.running().is_some_and(|r| r.started && r.ready && r.stopping.is_none())
         }
     }
 }
@@ -261,7 +282,7 @@ fn containers_unready(state: &PodState, phase: &str) -> Option<(&'static str, St
         "Failed" => return Some(("PodFailed", String::new())),
         _ => {}
     }
-    let needed = |c: &&ContainerState| c.role != Role::Init && !is_ready(state, c);
+    let needed = |c: &&ContainerState| c.role != Role::Init && !is_ready(c);
     let names: Vec<&str> =
         state.containers.iter().filter(needed).map(|c| c.name.as_str()).collect();
     let message = format!("containers with unready status: [{}]", names.join(" "));

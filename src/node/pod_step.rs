@@ -108,13 +108,14 @@ impl PodState {
     fn failed_for_good(&self, index: usize) -> bool {
         let container = &self.containers[index];
         let code = container.exited.as_ref().map(|exit| exit.exit_code);
-        container.is_idle() && code.is_some_and(|code| code != 0 && !self.restarts(container, code))
+        container.is_idle()
+            && code.is_some_and(|code| code != 0 && !self.runs_again(container, code))
     }
 
     fn ended_for_good(&self, index: usize) -> bool {
         let container = &self.containers[index];
         let exit = container.exited.as_ref();
-        container.is_idle() && exit.is_some_and(|exit| !self.restarts(container, exit.exit_code))
+        container.is_idle() && exit.is_some_and(|exit| !self.runs_again(container, exit.exit_code))
     }
 
     /// Keeps one container as its role wants it. Answers whether the next init container may go.
@@ -141,6 +142,7 @@ impl PodState {
                     None => stale.then(|| self.grace()),
                 };
                 if let Some(grace) = grace.filter(|_| running.stopping.is_none()) {
+                    self.containers[index].renew = stale;
                     self.stop(index, grace, now, step);
                 }
                 container_may_pass(&self.containers[index], started)
@@ -156,21 +158,27 @@ impl PodState {
                 None => return false,
                 Some(at) if now < at => {
                     step.wake(at);
-                    let shown = plus(failure.at, PULL_ERROR_SHOWN);
-                    if failure.reason == "ErrImagePull" && now < shown {
-                        step.wake(shown);
+                    if failure.reason == "ErrImagePull" {
+                        let shown = plus(failure.at, PULL_ERROR_SHOWN);
+                        if now < shown {
+                            step.wake(shown);
+                        }
+                        self.back_off(index, step);
                     }
                     return false;
                 }
                 Some(_) => {}
             }
-        } else if let Some(exit) = &container.exited {
+        } else if let Some(exit) = &container.exited
+            && !container.renew
+        {
             if !self.restarts(container, exit.exit_code) {
                 return exit.exit_code == 0;
             }
             match container.restart_at() {
                 Some(at) if now < at => {
                     step.wake(at);
+                    self.back_off(index, step);
                     return false;
                 }
                 _ => {
@@ -190,7 +198,16 @@ impl PodState {
         let container = &mut self.containers[index];
         let attempt = container.next_attempt();
         container.run = Run::Starting { image };
+        container.back_off_told = false;
         step.actions.push(Action::Start { container: container.name.clone(), attempt });
+    }
+
+    /// The wait is told once.
+    fn back_off(&mut self, index: usize, step: &mut Step) {
+        let container = &mut self.containers[index];
+        if !std::mem::replace(&mut container.back_off_told, true) {
+            step.backed_off.push(container.name.clone());
+        }
     }
 
     fn stop(&mut self, index: usize, grace: Duration, now: Timestamp, step: &mut Step) {
@@ -221,7 +238,11 @@ impl PodState {
             return;
         }
         match self.sandbox {
-            Sandbox::Absent => self.sandbox = Sandbox::Gone { ip: None },
+            // An agent before this one may have set it up.
+            Sandbox::Absent => {
+                step.actions.push(Action::TearDown);
+                self.sandbox = Sandbox::TearingDown { ip: None };
+            }
             Sandbox::SettingUp => {
                 step.actions.push(Action::Cancel { container: None });
                 step.actions.push(Action::TearDown);

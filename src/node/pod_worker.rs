@@ -19,13 +19,13 @@ use super::inbox::{Desired, Inbox, Message};
 use super::ip::PodIp;
 use super::logs::AttemptLog;
 use super::pod_state::{Action, Event, PodState, Sandbox, container_id, spec};
-use super::pod_status::render;
+use super::pod_status::{address_to_keep, render};
 use super::pods::PodEntry;
 use super::probes;
 use super::restore::restore;
 use super::setup::{self, Place, SetupError, StartFailure, Started};
 use super::volumes_check;
-use crate::client::event::Notice;
+use crate::client::event::{Notice, Severity};
 use crate::runtime::Container;
 use crate::volumes::Objects;
 
@@ -59,10 +59,15 @@ pub struct PodWorker {
     status: super::status::StatusWriter,
     /// Containers by name.
     live: HashMap<String, Live>,
-    starting: HashMap<String, Task>,
+    /// Starts under way, and their attempts.
+    starting: HashMap<String, (i32, Task)>,
+    /// Exits of containers whose start was not reported yet, by id.
+    early: HashMap<String, Event>,
     setting_up: Option<Task>,
     refreshing: Option<Task>,
     ip: Option<PodIp>,
+    /// The address that is kept for the pod from before the agent started.
+    kept_ip: Option<IpAddr>,
     objects: Arc<Objects>,
     fetched_at: Timestamp,
     /// Held while the pod's directory is written or removed.
@@ -73,6 +78,7 @@ impl PodWorker {
     pub fn new(node: Arc<Shared>, pod: Arc<Pod>, inbox: Arc<Inbox>) -> PodWorker {
         let now = node.clock.now();
         let mut state = PodState::new(pod.clone(), node.options.timing, now);
+        let kept_ip = address_to_keep(&pod);
         restore(&mut state, now);
         let entry = node.pods.insert(&pod);
         let status = super::status::StatusWriter::new(node.clone(), pod);
@@ -84,9 +90,11 @@ impl PodWorker {
             status,
             live: HashMap::new(),
             starting: HashMap::new(),
+            early: HashMap::new(),
             setting_up: None,
             refreshing: None,
             ip: None,
+            kept_ip,
             objects: Arc::default(),
             fetched_at: now,
             files: Arc::default(),
@@ -95,11 +103,7 @@ impl PodWorker {
 
     /// Runs until nothing of the pod is left on the node.
     pub async fn run(mut self) {
-        loop {
-            let wake_at = match self.turn() {
-                Some(wake_at) => wake_at,
-                None => break,
-            };
+        while let Some(wake_at) = self.turn() {
             match wake_at {
                 Some(at) => {
                     let wait = at.duration_since(self.node.clock.now());
@@ -113,6 +117,7 @@ impl PodWorker {
             }
         }
         self.node.pods.remove(&self.state.pod);
+        self.release_address();
         let dir = self.node.pod_log_dir(&self.state.pod);
         let removed = tokio::task::spawn_blocking(move || crate::volumes::writer::remove(&dir));
         if let Ok(Err(error)) = removed.await {
@@ -140,6 +145,9 @@ impl PodWorker {
         for action in step.actions {
             self.perform(action);
         }
+        for name in &step.backed_off {
+            self.tell_back_off(name);
+        }
         if step.done {
             return None;
         }
@@ -164,6 +172,7 @@ impl PodWorker {
             }
             Message::TornDown => {
                 self.ip = None;
+                self.release_address();
                 self.state.apply(Event::TornDown, now);
             }
             Message::Refresh => self.refresh(),
@@ -171,14 +180,20 @@ impl PodWorker {
     }
 
     fn take_event(&mut self, event: Event, now: Timestamp) {
-        match &event {
-            Event::Exited { id, .. } => self.forget_live(id),
-            Event::Probe { id, kind, passed: false } => {
-                self.tell_unhealthy(id, *kind);
+        if let Event::Exited { id, .. } = &event {
+            if self.is_starting(id) {
+                // First things first: its start is about to be reported.
+                self.early.insert(id.clone(), event);
+                return;
             }
-            _ => {}
+            self.forget_live(id);
         }
         self.state.apply(event, now);
+    }
+
+    fn is_starting(&self, id: &str) -> bool {
+        let mut starting = self.starting.iter();
+        starting.any(|(name, (attempt, _))| container_id(self.state.uid(), name, *attempt) == id)
     }
 
     fn forget_live(&mut self, id: &str) {
@@ -189,10 +204,33 @@ impl PodWorker {
         }
     }
 
-    fn tell_unhealthy(&self, id: &str, kind: super::pod_state::ProbeKind) {
-        if let Some((name, _)) = self.live.iter().find(|(_, live)| live.id == id) {
-            let text = format!("{kind:?} probe of container {name} failed");
-            self.node.tell(Notice::warning(&*self.state.pod, "Unhealthy", text));
+    /// A container waits before its next try (kubelet's words).
+    fn tell_back_off(&self, name: &str) {
+        let Some(container) = self.state.find(name) else { return };
+        if container.failure.is_some() {
+            let image = self.state.container_spec(name).and_then(|spec| spec.image.as_deref());
+            let text = format!("Back-off pulling image {:?}", image.unwrap_or_default());
+            self.tell_of(name, Severity::Normal, "BackOff", text);
+            return;
+        }
+        let meta = &self.state.pod.metadata;
+        let text = format!(
+            "Back-off restarting failed container {name} in pod {}_{}({})",
+            meta.name.as_deref().unwrap_or_default(),
+            meta.namespace.as_deref().unwrap_or_default(),
+            self.state.uid(),
+        );
+        self.tell_of(name, Severity::Warning, "BackOff", text);
+    }
+
+    fn tell_of(&self, container: &str, severity: Severity, reason: &'static str, text: String) {
+        self.node.tell_of(&self.state.pod, container, severity, reason, text);
+    }
+
+    /// The address that was kept for the pod is its own now, or free.
+    fn release_address(&mut self) {
+        if let Some(ip) = self.kept_ip.take() {
+            self.node.ips.release(ip);
         }
     }
 
@@ -205,6 +243,7 @@ impl PodWorker {
                 }
                 self.state.apply(Event::SandboxReady { ip: ip.ip }, now);
                 self.ip = Some(ip);
+                self.release_address();
                 self.objects = Arc::new(objects);
                 self.fetched_at = now;
             }
@@ -222,10 +261,16 @@ impl PodWorker {
         result: Result<Started, StartFailure>,
         now: Timestamp,
     ) {
-        self.starting.remove(&name);
+        if self.starting.get(&name).is_some_and(|(newest, _)| *newest == attempt) {
+            self.starting.remove(&name);
+        }
+        let id = container_id(self.state.uid(), &name, attempt);
         match result {
             Ok(started) => self.take_started(name, attempt, started, now),
             Err(failure) => self.take_failure(name, attempt, failure, now),
+        }
+        if let Some(exited) = self.early.remove(&id) {
+            self.take_event(exited, now);
         }
     }
 
@@ -241,9 +286,10 @@ impl PodWorker {
             return;
         }
         let text = format!("Started container {name}");
-        self.node.tell(Notice::normal(&*self.state.pod, "Started", text));
+        self.tell_of(&name, Severity::Normal, "Started", text);
+        let pod = &self.state.pod;
         let probes = match (self.state.container_spec(&name), self.state.ip()) {
-            (Some(spec), Some(ip)) => probes::spawn(&self.node, spec, &id, ip, &self.inbox),
+            (Some(spec), Some(ip)) => probes::spawn(&self.node, pod, spec, &id, ip, &self.inbox),
             _ => None,
         };
         self.entry.open_log(&name, &log);
@@ -252,8 +298,15 @@ impl PodWorker {
 
     fn take_failure(&mut self, name: String, attempt: i32, failure: StartFailure, now: Timestamp) {
         let StartFailure { reason, message, retry, ran } = failure;
-        let text = format!("container {name}: {message}");
-        self.node.tell(Notice::warning(&*self.state.pod, "Failed", text));
+        let image = || {
+            let spec = self.state.container_spec(&name);
+            spec.and_then(|spec| spec.image.clone()).unwrap_or_default()
+        };
+        let text = match reason {
+            "ErrImagePull" => format!("Failed to pull image {:?}: {message}", image()),
+            _ => format!("container {name}: {message}"),
+        };
+        self.tell_of(&name, Severity::Warning, "Failed", text);
         if ran {
             let id = container_id(self.state.uid(), &name, attempt);
             let exit = start_error(&id, reason, message, now);
@@ -276,10 +329,9 @@ impl PodWorker {
             }
             Action::Stop { container, grace } => self.stop(&container, grace),
             Action::Cancel { container: Some(name) } => {
-                self.starting.remove(&name);
-                let attempt = self.state.find(&name).map(|c| c.next_attempt());
-                if let Some(attempt) = attempt {
+                if let Some((attempt, _)) = self.starting.remove(&name) {
                     let id = container_id(self.state.uid(), &name, attempt);
+                    self.early.remove(&id);
                     self.node.pleg.forget(&id);
                 }
             }
@@ -293,7 +345,7 @@ impl PodWorker {
     fn set_up(&mut self) {
         let (node, inbox) = (self.node.clone(), self.inbox.clone());
         let (pod, files) = (self.state.pod.clone(), self.files.clone());
-        let preferred = self.preferred_ip();
+        let preferred = self.kept_ip;
         let task = tokio::spawn(async move {
             let work = setup::set_up(&node, &pod, preferred, files);
             let result = AssertUnwindSafe(work).catch_unwind().await;
@@ -304,11 +356,6 @@ impl PodWorker {
             inbox.push(Message::SetUp(result));
         });
         self.setting_up = Some(Task(task.abort_handle()));
-    }
-
-    /// The address that the pod had before the agent started again.
-    fn preferred_ip(&self) -> Option<IpAddr> {
-        self.state.pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
     }
 
     fn start(&mut self, name: String, attempt: i32) {
@@ -332,13 +379,20 @@ impl PodWorker {
             });
             inbox.push(Message::Start { container, attempt, result });
         });
-        self.starting.insert(name, Task(task.abort_handle()));
+        self.starting.insert(name, (attempt, Task(task.abort_handle())));
     }
 
     fn stop(&mut self, name: &str, grace: Duration) {
         let Some(live) = self.live.get(name) else { return };
-        let text = format!("Stopping container {name}");
-        self.node.tell(Notice::normal(&*self.state.pod, "Killing", text));
+        let running = self.state.find(name).and_then(|c| c.running());
+        let text = match running.and_then(|running| running.doomed) {
+            Some(kind) => {
+                let kind = format!("{kind:?}").to_lowercase();
+                format!("Container {name} failed {kind} probe, will be restarted")
+            }
+            None => format!("Stopping container {name}"),
+        };
+        self.tell_of(name, Severity::Normal, "Killing", text);
         live.container.stop(grace);
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
 
@@ -18,7 +18,10 @@ use super::Shared;
 use super::inbox::Inbox;
 use super::pod_state::{Event, ProbeKind};
 use super::pod_worker::Task;
+use crate::client::event::Severity;
 
+/// Failures in a row that are told as an event, if the probe is not given up on before.
+const TOLD_FAILURES: u32 = 3;
 /// A probe's answer is read up to this size, so that the server may finish it.
 const MOST_BODY_BYTES: usize = 10 << 10;
 
@@ -51,6 +54,7 @@ enum Check {
 /// Begins the probes of a container that runs; they end when the task is dropped.
 pub fn spawn(
     node: &Arc<Shared>,
+    pod: &Arc<Pod>,
     container: &Container,
     id: &str,
     ip: IpAddr,
@@ -65,7 +69,8 @@ pub fn spawn(
     if startup.is_none() && readiness.is_none() && liveness.is_none() {
         return None;
     }
-    let prober = Prober { node: node.clone(), id: id.to_string(), inbox: inbox.clone() };
+    let (node, pod, inbox) = (node.clone(), pod.clone(), inbox.clone());
+    let prober = Prober { node, pod, container: container.name.clone(), id: id.into(), inbox };
     let task = tokio::spawn(async move {
         // The others wait until the container is up.
         if let Some((schedule, check)) = startup
@@ -142,8 +147,8 @@ fn port(port: &IntOrString, container: &Container) -> Option<u16> {
     match port {
         IntOrString::Int(number) => u16::try_from(*number).ok().filter(|n| *n > 0),
         IntOrString::String(name) => {
-            let ports = container.ports.iter().flatten();
-            let named = ports.filter(|p| p.name.as_deref() == Some(name)).next();
+            let mut ports = container.ports.iter().flatten();
+            let named = ports.find(|p| p.name.as_deref() == Some(name));
             named.and_then(|p| u16::try_from(p.container_port).ok())
         }
     }
@@ -151,6 +156,8 @@ fn port(port: &IntOrString, container: &Container) -> Option<u16> {
 
 struct Prober {
     node: Arc<Shared>,
+    pod: Arc<Pod>,
+    container: String,
     id: String,
     inbox: Arc<Inbox>,
 }
@@ -165,11 +172,12 @@ impl Prober {
         self.node.clock.sleep(schedule.initial_delay).await;
         let mut failures = 0;
         loop {
-            if self.passes(schedule, check).await {
+            let Err(why) = self.ask(schedule, check).await else {
                 self.tell(ProbeKind::Startup, true);
                 return true;
-            }
+            };
             failures += 1;
+            self.tell_failures(ProbeKind::Startup, schedule, failures, &why);
             if failures >= schedule.failure_threshold {
                 self.tell(ProbeKind::Startup, false);
                 return false;
@@ -185,9 +193,13 @@ impl Prober {
         let mut told = kind == ProbeKind::Liveness;
         let (mut streak, mut last, mut first) = (0u32, told, true);
         loop {
-            let passed = self.passes(schedule, &check).await;
+            let answer = self.ask(schedule, &check).await;
+            let passed = answer.is_ok();
             streak = if passed == last { streak.saturating_add(1) } else { 1 };
             last = passed;
+            if let Err(why) = answer {
+                self.tell_failures(kind, schedule, streak, &why);
+            }
             let threshold =
                 if passed { schedule.success_threshold } else { schedule.failure_threshold };
             if passed != told && streak >= threshold {
@@ -212,16 +224,33 @@ impl Prober {
         Duration::from_millis(millis / 2 + self.node.ids.below(millis / 2))
     }
 
-    async fn passes(&self, schedule: Schedule, check: &Check) -> bool {
-        let Ok(_permit) = self.node.probe_permits.acquire().await else { return false };
+    /// Tells a streak of failures once, in kubelet's words (prober/prober.go).
+    fn tell_failures(&self, kind: ProbeKind, schedule: Schedule, streak: u32, why: &str) {
+        if streak == schedule.failure_threshold.min(TOLD_FAILURES) {
+            let text = format!("{kind:?} probe failed: {why}");
+            self.node.tell_of(&self.pod, &self.container, Severity::Warning, "Unhealthy", text);
+        }
+    }
+
+    /// One probe: why it did not pass.
+    async fn ask(&self, schedule: Schedule, check: &Check) -> Result<(), String> {
+        let permit = self.node.probe_permits.acquire().await;
+        let _permit = permit.map_err(|error| error.to_string())?;
         let asked = tokio::time::timeout(schedule.timeout, ask(check)).await;
-        let why = match asked {
-            Ok(Ok(())) => return true,
-            Ok(Err(why)) => why,
-            Err(_) => "no answer in time".to_string(),
-        };
-        tracing::debug!(container = self.id, why, "a probe failed");
-        false
+        let answer = asked.unwrap_or_else(|_| {
+            Err(format!("{check}: no answer within {} s", schedule.timeout.as_secs()))
+        });
+        answer.inspect_err(|why| tracing::debug!(container = self.id, why, "a probe failed"))
+    }
+}
+
+impl std::fmt::Display for Check {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Check::Http { address, path, .. } => write!(f, "Get \"http://{address}{path}\""),
+            Check::Tcp { address } => write!(f, "dial tcp {address}"),
+            Check::Never(why) => f.write_str(why),
+        }
     }
 }
 
@@ -229,12 +258,16 @@ async fn ask(check: &Check) -> Result<(), String> {
     match check {
         Check::Never(why) => Err(why.to_string()),
         Check::Tcp { address } => {
-            TcpStream::connect(address).await.map(drop).map_err(|e| e.to_string())
+            TcpStream::connect(address).await.map(drop).map_err(|e| format!("{check}: {e}"))
         }
         Check::Http { address, host, path, headers } => {
-            let status = get(*address, host, path, headers).await?;
+            let status = get(*address, host, path, headers).await;
+            let status = status.map_err(|error| format!("{check}: {error}"))?;
             // kubelet counts 200 to 399 as success.
-            if (200..400).contains(&status) { Ok(()) } else { Err(format!("status {status}")) }
+            if (200..400).contains(&status) {
+                return Ok(());
+            }
+            Err(format!("HTTP probe failed with statuscode: {status}"))
         }
     }
 }

@@ -29,15 +29,24 @@ const MOST_RETRY: Duration = Duration::from_secs(5);
 /// Conflicts that one update of the Node tries to get over.
 const MOST_CONFLICTS: usize = 5;
 
-/// Registers, then keeps the Node's status up: at once when `changed` is told, else by period.
+/// How often the machine's memory and disk are looked at (kubelet's eviction manager: 10 s).
+const PRESSURE_PERIOD: Duration = Duration::from_secs(10);
+/// The wait before the node answers that the control plane took it for lost: whoever writes the
+/// Node again and again must not be answered as fast.
+const LOST_WAIT: Duration = Duration::from_millis(500);
+
+/// Registers, then keeps the Node's status up: at once when something changed here, soon after
+/// the control plane lost sight of the node, else by period.
 pub async fn keep_node(node: Arc<Shared>) {
     let mut wait = FIRST_RETRY;
     loop {
         match publish(&node).await {
-            Ok(()) => {
+            Ok(told) => {
                 wait = FIRST_RETRY;
                 tokio::select! {
                     () = node.node_changed.notified() => {}
+                    () = lost(&node) => {}
+                    () = pressure_other_than(&node, told) => {}
                     () = node.clock.sleep(node.options.status_period) => {}
                 }
             }
@@ -50,10 +59,25 @@ pub async fn keep_node(node: Arc<Shared>) {
     }
 }
 
-/// Creates or updates the Node with its labels and status.
-async fn publish(node: &Shared) -> Result<(), ApiError> {
+async fn lost(node: &Shared) {
+    node.node_lost.notified().await;
+    node.clock.sleep(LOST_WAIT).await;
+}
+
+/// Resolves when memory or disk run low, or do no longer.
+async fn pressure_other_than(node: &Shared, told: Pressure) {
+    loop {
+        node.clock.sleep(PRESSURE_PERIOD).await;
+        if node.pressure().await != told {
+            return;
+        }
+    }
+}
+
+/// Creates or updates the Node with its labels and status; answers what was told of the machine.
+async fn publish(node: &Shared) -> Result<Pressure, ApiError> {
     let name = &node.options.name;
-    let (pressure, machine) = node.machine().await;
+    let (pressure, machine) = (node.pressure().await, node.machine().await);
     for _ in 0..MOST_CONFLICTS {
         let current = match node.client.get::<Node>("", name).await {
             Ok(current) => current,
@@ -68,7 +92,7 @@ async fn publish(node: &Shared) -> Result<(), ApiError> {
         take_range(node, &current);
         match update(node, current, &pressure, &machine).await {
             Err(error) if error.is_conflict() => continue,
-            other => return other,
+            other => return other.map(|()| pressure),
         }
     }
     Err(ApiError::unavailable("the Node is written by others all the time"))
@@ -88,6 +112,8 @@ async fn update(
     }
     let now = node.clock.now();
     let status = status(node, current.status.as_ref(), pressure, machine, now);
+    let ready = status.conditions.iter().flatten().find(|c| c.type_ == "Ready");
+    *node.told_ready.lock() = ready.map(|ready| ready.status.clone());
     current.status = Some(status);
     node.client.update_status(&current).await.map(drop)
 }
@@ -125,6 +151,21 @@ fn go_arch() -> &'static str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
+    }
+}
+
+/// The node's own object changed, or is gone: takes over its range, and notices when it does not
+/// say what this agent told, so that a partition or a deletion does not outlast its cause.
+pub fn observe(node: &Shared, object: Option<&Node>) {
+    if let Some(object) = object {
+        take_range(node, object);
+    }
+    let told = node.told_ready.lock().clone();
+    let Some(told) = told else { return };
+    let conditions = object.and_then(|node| node.status.as_ref()?.conditions.as_ref());
+    let ready = conditions.into_iter().flatten().find(|c| c.type_ == "Ready");
+    if ready.is_none_or(|ready| ready.status != told) {
+        node.node_lost.notify_one();
     }
 }
 
@@ -314,7 +355,7 @@ const MOST_IMAGES: usize = 50;
 
 impl ImagesSeen {
     /// Answers whether the image is new here.
-    pub fn add(&self, name: &str, image: &super::images::PulledImage) -> bool {
+    pub fn add(&self, name: &str, image: &super::images::ResolvedImage) -> bool {
         let names = vec![image.image_id.clone(), name.to_string()];
         let mut list = self.list.lock();
         if list.iter().any(|seen| seen.names.as_ref() == Some(&names)) {
@@ -323,7 +364,7 @@ impl ImagesSeen {
         if list.len() == MOST_IMAGES {
             list.remove(0);
         }
-        let size_bytes = i64::try_from(image.wasm.len()).ok();
+        let size_bytes = i64::try_from(image.size_bytes).ok().filter(|size| *size > 0);
         list.push(ContainerImage { names: Some(names), size_bytes });
         true
     }

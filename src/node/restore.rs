@@ -28,6 +28,7 @@ pub fn restore(state: &mut PodState, now: Timestamp) {
         }
     }
     let phase = status.phase.unwrap_or_default();
+    state.was_running = phase == "Running";
     if is_terminal(&phase) {
         state.initialized = true;
         state.sandbox = Sandbox::Gone { ip: None };
@@ -39,8 +40,8 @@ pub fn restore(state: &mut PodState, now: Timestamp) {
         };
         state.end(cause, state.grace(), now);
     } else if !mains.is_empty() && all_ended(state) {
+        // Its directory may be there still: the end tears it down.
         state.initialized = true;
-        state.sandbox = Sandbox::Gone { ip: None };
         state.end(Cause::Finished, state.grace(), now);
     } else {
         run_inits_again(state);

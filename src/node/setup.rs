@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Container as ContainerSource, Pod, Volume};
 use super::Shared;
 use super::container::{self, Recipe};
 use super::env;
-use super::images::{PullPolicy, PullRequest};
+use super::images::{PullError, PullPolicy, PullRequest, ResolvedImage};
 use super::inbox::Inbox;
 use super::ip::PodIp;
 use super::logs::AttemptLog;
@@ -229,7 +229,9 @@ pub async fn start(
     let (artifact, image_id) = prepare(node, place, source, &objects).await?;
     let (recipe, log) = write_files(node, place, source, attempt, objects).await?;
     let id = container_id(uid(&place.pod), name, attempt);
-    let serves = artifact.kind() == ArtifactKind::Http || source.ports.is_some();
+    let serves = artifact.kind() == ArtifactKind::Http || listens(source);
+    let text = format!("Created container: {name}");
+    node.tell_step(&place.pod, name, "Created", text);
     let meta = &place.pod.metadata;
     let spec = ContainerSpec {
         id: id.clone(),
@@ -267,6 +269,14 @@ pub async fn start(
             Err(StartFailure::new("RunContainerError", message, true))
         }
     }
+}
+
+/// Whether a process says that others call it: a port that it declares, or that it is probed on.
+fn listens(source: &ContainerSource) -> bool {
+    source.ports.as_ref().is_some_and(|ports| !ports.is_empty())
+        || source.readiness_probe.is_some()
+        || source.liveness_probe.is_some()
+        || source.startup_probe.is_some()
 }
 
 struct Registered<'a> {
@@ -307,7 +317,7 @@ async fn fresh_objects(node: &Shared, place: &Place) -> Result<Arc<Objects>, Sta
     }
 }
 
-/// Pulls the image and makes its code ready.
+/// Resolves the image and makes its code ready.
 async fn prepare(
     node: &Shared,
     place: &Place,
@@ -320,28 +330,64 @@ async fn prepare(
         policy: PullPolicy::of(source.image_pull_policy.as_deref()),
         docker_configs: &docker_configs,
     };
-    let image = node.images.pull(&request).await.map_err(|error| {
-        let (reason, retry) = error.reason();
-        StartFailure::new(reason, error, retry)
-    })?;
-    if node.images_seen.add(request.image, &image) {
+    let tell = |reason, text| node.tell_step(&place.pod, &source.name, reason, text);
+    let (name, began) = (request.image, node.clock.now());
+    let pulling = || tell("Pulling", format!("Pulling image {name:?}"));
+    if request.policy == PullPolicy::Always {
+        pulling();
+    }
+    let image = node.images.resolve(&request).await.map_err(not_pulled)?;
+    if request.policy == PullPolicy::IfNotPresent && !image.present {
+        pulling();
+    }
+    if node.images_seen.add(name, &image) {
         node.node_changed.notify_one();
     }
-    let artifact = match node.runtime.prepared(&image.wasm_digest).await {
-        Some(artifact) => artifact,
-        None => {
-            let prepared = node.runtime.prepare(&image.wasm_digest, image.wasm.clone()).await;
-            prepared.map_err(|error| match error {
-                PrepareError::InvalidModule(text) | PrepareError::CompileLimit(text) => {
-                    StartFailure::new("InvalidModule", text, false)
-                }
-                PrepareError::Internal(text) => {
-                    StartFailure::new("CreateContainerError", text, true)
-                }
-            })?
-        }
-    };
+    let artifact = code(node, &request, &image).await?;
+    if image.present {
+        tell("Pulled", format!("Container image {name:?} already present on machine"));
+    } else {
+        let took = node.clock.now().duration_since(began).as_millis();
+        let size = image.size_bytes;
+        tell(
+            "Pulled",
+            format!(
+                "Successfully pulled image {name:?} in {took}ms ({took}ms including waiting). \
+                 Image size: {size} bytes."
+            ),
+        );
+    }
     Ok((artifact, image.image_id))
+}
+
+fn not_pulled(error: PullError) -> StartFailure {
+    let (reason, retry) = error.reason();
+    StartFailure::new(reason, error, retry)
+}
+
+/// The code of an image. Its bytes are only loaded where the runtime has no code of them, and only
+/// once however many containers are waiting for it.
+async fn code(
+    node: &Shared,
+    request: &PullRequest<'_>,
+    image: &ResolvedImage,
+) -> Result<Arc<dyn Prepared>, StartFailure> {
+    let digest = &image.wasm_digest;
+    if let Some(code) = node.runtime.prepared(digest).await {
+        return Ok(code);
+    }
+    let _alone = node.preparing.lock(digest).await;
+    if let Some(code) = node.runtime.prepared(digest).await {
+        return Ok(code);
+    }
+    let loaded = node.images.load(request, image).await.map_err(not_pulled)?;
+    let prepared = node.runtime.prepare(digest, loaded.wasm.clone()).await;
+    prepared.map_err(|error| match error {
+        PrepareError::InvalidModule(text) | PrepareError::CompileLimit(text) => {
+            StartFailure::new("InvalidModule", text, false)
+        }
+        PrepareError::Internal(text) => StartFailure::new("CreateContainerError", text, true),
+    })
 }
 
 /// The recipe and the attempt's log.

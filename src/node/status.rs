@@ -1,10 +1,14 @@
 //! Sends a pod's status to the API: at most one write under way per pod, the newest status wins,
 //! a conflict is merged onto the newest object. The final deletion goes the same way, after the
 //! last status. A write that fails is repeated with growing waits while the API is away.
+//!
+//! Others write here too: the control plane marks the pods of a node that it cannot hear as not
+//! ready. What the object says is therefore compared with what was told, and told again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
@@ -18,6 +22,9 @@ use crate::client::{Client, DeleteOptions};
 /// The wait after a failed write, doubling to the most.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const MOST_RETRY: Duration = Duration::from_secs(10);
+/// The wait before a status that somebody overwrote is told again: the two must not write in turns
+/// as fast as they can.
+const REPEAT_WAIT: Duration = Duration::from_secs(1);
 
 /// The status and deletion of one pod. Dropping it gives up what is not sent.
 pub struct StatusWriter {
@@ -35,12 +42,15 @@ struct Slot {
     /// The object is gone or is another one: nothing is sent any more.
     gone: bool,
     writing: Option<AbortHandle>,
+    /// Waits to tell the same status again.
+    repeating: Option<AbortHandle>,
 }
 
 impl Drop for StatusWriter {
     fn drop(&mut self) {
-        if let Some(writing) = self.slot.lock().writing.take() {
-            writing.abort();
+        let mut slot = self.slot.lock();
+        for task in [slot.writing.take(), slot.repeating.take()].into_iter().flatten() {
+            task.abort();
         }
     }
 }
@@ -54,6 +64,7 @@ impl StatusWriter {
             delete: false,
             gone: false,
             writing: None,
+            repeating: None,
         };
         StatusWriter { node, slot: Arc::new(Mutex::new(slot)) }
     }
@@ -66,27 +77,46 @@ impl StatusWriter {
     /// Gives the newest status; it is sent unless the API has it already.
     pub fn submit(&self, status: PodStatus) {
         let mut slot = self.slot.lock();
-        if slot.gone || slot.told.as_ref() == Some(&status) {
+        if slot.gone {
+            return;
+        }
+        if slot.told.as_ref() == Some(&status) {
+            if slot.repeating.is_none() && slot.is_overwritten(self.node.clock.now()) {
+                let (node, shared) = (self.node.clone(), self.slot.clone());
+                let task = tokio::spawn(async move { repeat(node, shared).await });
+                slot.repeating = Some(task.abort_handle());
+            }
             return;
         }
         slot.told = Some(status.clone());
         slot.pending = Some(status);
-        self.wake(&mut slot);
+        wake(&self.node, &self.slot, &mut slot);
     }
 
     /// Deletes the object for good once the last status is sent.
     pub fn delete(&self) {
         let mut slot = self.slot.lock();
         slot.delete = true;
-        self.wake(&mut slot);
+        wake(&self.node, &self.slot, &mut slot);
     }
+}
 
-    fn wake(&self, slot: &mut Slot) {
-        if slot.writing.is_none() {
-            let (node, shared) = (self.node.clone(), self.slot.clone());
-            let task = tokio::spawn(async move { write_all(&node, &shared).await });
-            slot.writing = Some(task.abort_handle());
-        }
+fn wake(node: &Arc<Shared>, shared: &Arc<Mutex<Slot>>, slot: &mut Slot) {
+    if slot.writing.is_none() {
+        let (node, shared) = (node.clone(), shared.clone());
+        let task = tokio::spawn(async move { write_all(&node, &shared).await });
+        slot.writing = Some(task.abort_handle());
+    }
+}
+
+/// Tells the last status once more, if after a while the object still says something else.
+async fn repeat(node: Arc<Shared>, shared: Arc<Mutex<Slot>>) {
+    node.clock.sleep(REPEAT_WAIT).await;
+    let mut slot = shared.lock();
+    slot.repeating = None;
+    if slot.is_overwritten(node.clock.now()) {
+        slot.pending = slot.told.clone();
+        wake(&node, &shared, &mut slot);
     }
 }
 
@@ -101,11 +131,21 @@ impl Slot {
             self.base = pod.clone();
         }
     }
+
+    /// Whether the newest object differs from what was told, though nothing is on its way.
+    fn is_overwritten(&self, now: Timestamp) -> bool {
+        if self.gone || self.writing.is_some() || self.pending.is_some() {
+            return false;
+        }
+        let Some(told) = self.told.clone() else { return false };
+        let base = self.base.status.as_ref();
+        base != Some(&merge(base, told, now))
+    }
 }
 
 /// What is to be sent next.
 enum Next {
-    Status(Arc<Pod>, PodStatus),
+    Status(Arc<Pod>, Box<PodStatus>),
     Delete(Arc<Pod>),
     Nothing,
 }
@@ -116,7 +156,7 @@ fn next(slot: &mut Slot) -> Next {
         return Next::Nothing;
     }
     if let Some(status) = slot.pending.take() {
-        return Next::Status(slot.base.clone(), status);
+        return Next::Status(slot.base.clone(), Box::new(status));
     }
     if std::mem::take(&mut slot.delete) {
         return Next::Delete(slot.base.clone());
@@ -132,7 +172,7 @@ async fn write_all(node: &Shared, slot: &Mutex<Slot>) {
         let step = next(&mut slot.lock());
         let result = match &step {
             Next::Nothing => return,
-            Next::Status(base, status) => write_status(node, base, status.clone()).await,
+            Next::Status(base, status) => write_status(node, base, PodStatus::clone(status)).await,
             Next::Delete(base) => delete(&node.client, base).await.map(|()| None),
         };
         let error = match result {
@@ -163,7 +203,7 @@ async fn write_all(node: &Shared, slot: &Mutex<Slot>) {
 /// A failed write comes again, unless a newer one waits already.
 fn give_back(slot: &mut Slot, step: Next) {
     match step {
-        Next::Status(_, status) => drop(slot.pending.get_or_insert(status)),
+        Next::Status(_, status) => drop(slot.pending.get_or_insert(*status)),
         Next::Delete(_) => slot.delete = true,
         Next::Nothing => {}
     }

@@ -7,6 +7,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -29,6 +30,11 @@ use crate::base::tasks::Stop;
 /// Requests of one tunnel under way at once.
 const PARALLEL_STREAMS: u32 = 256;
 
+/// How often the other end is asked whether it is there, and how long it may take to answer: a
+/// control plane that vanished without a word must not hold the tunnel's place.
+const PING_PERIOD: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Serves a tunnel until it ends or the tasks stop.
@@ -46,6 +52,8 @@ where
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(PARALLEL_STREAMS)
+        .keep_alive_interval(PING_PERIOD)
+        .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {

@@ -1,4 +1,9 @@
-//! Accepts connections on a cluster IP and copies bytes to and from the chosen endpoint.
+//! Accepts connections on a cluster IP and copies bytes to and from the chosen endpoint. A side that
+//! ends its stream is passed on as such: the other one may go on sending.
+//!
+//! A connection takes two file descriptors. What the process may open is shared: all ports together
+//! take half of it, one port at most half of that, so that a Service that is flooded neither starves
+//! the others nor the API server.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +20,10 @@ use crate::base::SharedClock;
 const BACKLOG: u32 = 1024;
 /// Open connections of one port; more wait in the backlog.
 const MAX_CONNECTIONS: usize = 4096;
+/// Open connections of all ports where the process has no limit of descriptors.
+const MAX_ALL_CONNECTIONS: usize = 65_536;
+/// Descriptors that a connection takes.
+const CONNECTION_DESCRIPTORS: usize = 2;
 /// Endpoints tried for one connection before it is closed.
 const MAX_TRIES: usize = 4;
 /// Endpoints are on this machine or near it.
@@ -23,6 +32,36 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Each direction's buffer.
 const BUFFER_BYTES: usize = 8 << 10;
+
+/// How many connections there may be.
+pub struct Places {
+    all: Arc<Semaphore>,
+    per_port: usize,
+}
+
+/// The places of one port.
+pub struct PortPlaces {
+    all: Arc<Semaphore>,
+    own: Arc<Semaphore>,
+}
+
+impl Places {
+    /// As many as this process may open.
+    pub fn of_process() -> Places {
+        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let descriptors = descriptors.and_then(|limit| usize::try_from(limit).ok());
+        Places::of_descriptors(descriptors.unwrap_or(usize::MAX))
+    }
+
+    fn of_descriptors(descriptors: usize) -> Places {
+        let all = (descriptors / 2 / CONNECTION_DESCRIPTORS).clamp(2, MAX_ALL_CONNECTIONS);
+        Places { all: Arc::new(Semaphore::new(all)), per_port: (all / 2).min(MAX_CONNECTIONS) }
+    }
+
+    pub fn of_port(&self) -> PortPlaces {
+        PortPlaces { all: self.all.clone(), own: Arc::new(Semaphore::new(self.per_port)) }
+    }
+}
 
 /// Opens a listener that other processes of this machine may share.
 pub fn open(address: SocketAddr) -> io::Result<TcpListener> {
@@ -48,25 +87,36 @@ pub fn advice(address: SocketAddr, error: &io::Error) -> String {
 }
 
 /// Accepts until the task is aborted. Connections live on when the listener goes.
-pub async fn accept(listener: TcpListener, balancer: Arc<Balancer>, clock: SharedClock) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+pub async fn accept(
+    listener: TcpListener,
+    places: PortPlaces,
+    balancer: Arc<Balancer>,
+    clock: SharedClock,
+) {
+    let PortPlaces { all, own } = places;
+    let mut failing = false;
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let (balancer, clock) = (balancer.clone(), clock.clone());
-                tokio::spawn(async move {
-                    if let Err(error) = carry(stream, peer, &balancer, &clock).await {
-                        tracing::debug!(%peer, %error, "a proxied connection ended");
-                    }
-                    drop(place);
-                });
-            }
+        let Ok(own_place) = own.clone().acquire_owned().await else { return };
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "accepting a connection failed");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "accepting a connection failed");
+                }
                 tokio::time::sleep(ACCEPT_RETRY).await;
+                continue;
             }
-        }
+        };
+        failing = false;
+        // Taken for a connection that is there: a port that nobody calls holds no place of all.
+        let Ok(place) = all.clone().acquire_owned().await else { return };
+        let (balancer, clock) = (balancer.clone(), clock.clone());
+        tokio::spawn(async move {
+            if let Err(error) = carry(stream, peer, &balancer, &clock).await {
+                tracing::debug!(%peer, %error, "a proxied connection ended");
+            }
+            drop((own_place, place));
+        });
     }
 }
 
@@ -102,4 +152,17 @@ async fn connect(
         tried.push(lease.address());
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_shared() {
+        let places = Places::of_descriptors(1024);
+        assert_eq!((places.all.available_permits(), places.per_port), (256, 128));
+        let places = Places::of_descriptors(usize::MAX);
+        assert_eq!((places.all.available_permits(), places.per_port), (65_536, 4096));
+    }
 }

@@ -6,13 +6,13 @@
 //! set SO_REUSEPORT, so that the node agents of one machine share the cluster IPs.
 
 mod balancer;
+mod failures;
 mod listener;
 pub mod routes;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -25,13 +25,12 @@ use crate::base::{SharedClock, Tasks};
 use crate::client::cache::{Cache, Changed};
 use crate::client::event::Notice;
 use balancer::Balancer;
+use failures::Failures;
+use listener::Places;
 use routes::PortRoute;
 
 /// Where notices about Services go; must not block.
 pub type Tell = Arc<dyn Fn(Notice) + Send + Sync>;
-
-/// The wait before a listener that could not be opened is tried again.
-const RETRY_LISTEN: Duration = Duration::from_secs(10);
 
 /// What the proxy is made of.
 pub struct Proxy {
@@ -42,6 +41,8 @@ pub struct Proxy {
     local_nodes: Mutex<BTreeSet<String>>,
     dirty: DirtySet<ObjectKey>,
     served: Mutex<HashMap<ObjectKey, HashMap<SocketAddr, Served>>>,
+    failures: Mutex<Failures>,
+    places: Places,
 }
 
 /// A port that is listened on.
@@ -67,8 +68,16 @@ impl Proxy {
                 marks.mark(key);
             }
         }));
-        let local_nodes = Mutex::default();
-        Arc::new(Proxy { cache, clock, tell, local_nodes, dirty, served: Mutex::default() })
+        Arc::new(Proxy {
+            cache,
+            clock,
+            tell,
+            local_nodes: Mutex::default(),
+            dirty,
+            served: Mutex::default(),
+            failures: Mutex::default(),
+            places: Places::of_process(),
+        })
     }
 
     /// Tells that a node runs in this process.
@@ -82,20 +91,21 @@ impl Proxy {
         tasks.spawn("proxy", async move {
             loop {
                 let key = proxy.dirty.take().await;
-                proxy.update(&key).await;
+                proxy.update(&key);
                 proxy.dirty.done(&key);
             }
         });
     }
 
     /// Brings the listeners of one Service to what the cache says.
-    async fn update(&self, key: &ObjectKey) {
+    fn update(&self, key: &ObjectKey) {
         let (service, routes) = {
             let view = self.cache.view();
             let nodes = self.local_nodes.lock();
             let Some(service) = view.get_key::<Service>(key).cloned() else {
                 drop(view);
                 self.served.lock().remove(key);
+                self.failures.lock().settle(key, Vec::new());
                 return;
             };
             let index = routes::slice_index(key);
@@ -104,13 +114,19 @@ impl Proxy {
             (service, routes)
         };
         self.close_others(key, &routes);
+        let mut failed = Vec::new();
         for route in routes {
             let address = route.address;
-            if let Err(error) = self.serve(key, route).await {
-                let message = listener::advice(address, &error);
-                (self.tell)(Notice::warning(&*service, "FailedToListen", message));
-                self.dirty.mark_after(key.clone(), RETRY_LISTEN);
+            if let Err(error) = self.serve(key, &route) {
+                failed.push((address, listener::advice(address, &error)));
             }
+        }
+        let (news, wait) = self.failures.lock().settle(key, failed);
+        for message in news {
+            (self.tell)(Notice::warning(&*service, "FailedToListen", message));
+        }
+        if let Some(wait) = wait {
+            self.dirty.mark_after(key.clone(), wait);
         }
     }
 
@@ -122,16 +138,17 @@ impl Proxy {
     }
 
     /// Swaps the endpoints of a port, opening its listener first where it is new.
-    async fn serve(&self, key: &ObjectKey, route: PortRoute) -> std::io::Result<()> {
+    fn serve(&self, key: &ObjectKey, route: &PortRoute) -> std::io::Result<()> {
         if let Some(port) = self.served.lock().get(key).and_then(|ports| ports.get(&route.address))
         {
-            port.balancer.update(&route);
+            port.balancer.update(route);
             return Ok(());
         }
         let address = route.address;
         let socket = listener::open(address)?;
-        let balancer = Arc::new(Balancer::new(&route));
-        let work = listener::accept(socket, balancer.clone(), self.clock.clone());
+        let balancer = Arc::new(Balancer::new(route));
+        let places = self.places.of_port();
+        let work = listener::accept(socket, places, balancer.clone(), self.clock.clone());
         let served = Served { balancer, listener: tokio::spawn(work) };
         self.served.lock().entry(key.clone()).or_default().insert(address, served);
         Ok(())

@@ -5,4 +5,6 @@ mod harness;
 mod lifecycle;
 mod logs;
 mod probes;
+mod registration;
+mod restarts;
 mod volumes;

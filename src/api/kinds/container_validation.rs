@@ -282,5 +282,12 @@ fn validate_mounts(
         if let Some(sub_path) = mount.sub_path.as_deref().filter(|p| !p.is_empty()) {
             volume_validation::local_path(errors, &path.child("subPath"), sub_path);
         }
+        if let Some(expr) = mount.sub_path_expr.as_deref().filter(|p| !p.is_empty()) {
+            let path = path.child("subPathExpr");
+            if mount.sub_path.as_deref().is_some_and(|p| !p.is_empty()) {
+                errors.invalid(&path, expr, "subPathExpr and subPath are mutually exclusive");
+            }
+            volume_validation::local_path(errors, &path, expr);
+        }
     }
 }

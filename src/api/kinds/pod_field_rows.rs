@@ -39,7 +39,7 @@ pub const POD_SPEC: &[Row] = &[
     harmless("preemptionPolicy", "told with the priority, if there is one"),
     honoured("priority"),
     honoured("priorityClassName"),
-    warned("readinessGates", "conditions of others are not waited for yet"),
+    honoured("readinessGates"),
     refused("resourceClaims", NO_CLAIMS),
     refused("resources", "resources of a whole pod are not supported; set those of containers")
         .unless(&["{}"]),
@@ -234,7 +234,7 @@ const VOLUME_MOUNT: &[Row] = &[
     honoured("readOnly"),
     harmless("recursiveReadOnly", "volumes contain no other mounts"),
     honoured("subPath"),
-    refused("subPathExpr", "is not supported yet; use subPath"),
+    honoured("subPathExpr"),
 ];
 
 const VOLUME: &[Row] = &[

@@ -1,5 +1,7 @@
 //! Writes one attempt's log: lines are stamped and buffered where the guest writes, and put into
 //! files by the node's writing thread. A full buffer drops and says so; it never blocks the guest.
+//! What cannot be written (a full disk) is lost whole lines at a time, and the log says so once it
+//! can be written again.
 
 use std::fs;
 use std::io::{self, Write};
@@ -55,8 +57,10 @@ struct Pending {
 struct FileState {
     sequence: u64,
     bytes: u64,
-    /// A write failed; said once in the node's own log.
+    /// A write failed; said once in the node's own log until one succeeds.
     failed: bool,
+    /// Bytes of output that could not be written since then.
+    lost_bytes: u64,
 }
 
 /// Makes a directory that only the node's user enters.
@@ -158,11 +162,7 @@ impl AttemptLog {
             }
             (lines, pending.closed)
         };
-        if let Err(error) = self.append(&mut file, &lines)
-            && !std::mem::replace(&mut file.failed, true)
-        {
-            tracing::warn!(dir = %self.dir.display(), %error, "container output is lost");
-        }
+        self.put(&mut file, &lines);
         self.progress.send_if_modified(|progress| {
             let before = *progress;
             progress.written += lines.len() as u64;
@@ -171,11 +171,43 @@ impl AttemptLog {
         });
     }
 
+    /// Appends lines, with a word before them about those that were lost.
+    fn put(&self, file: &mut FileState, lines: &[u8]) {
+        if lines.is_empty() {
+            return;
+        }
+        let all = |failed| Unwritten { bytes: lines.len() as u64, ..failed };
+        let result = self.append_lost(file).map_err(all).and_then(|()| self.append(file, lines));
+        match result {
+            Ok(()) => file.failed = false,
+            Err(Unwritten { bytes, error }) => {
+                file.lost_bytes += bytes;
+                if !std::mem::replace(&mut file.failed, true) {
+                    let dir = self.dir.display();
+                    tracing::warn!(%dir, %error, "container output is lost");
+                }
+            }
+        }
+    }
+
+    /// Says what was lost.
+    fn append_lost(&self, file: &mut FileState) -> Result<(), Unwritten> {
+        if file.lost_bytes == 0 {
+            return Ok(());
+        }
+        let mut marker = Vec::new();
+        let text = lost_marker(file.lost_bytes);
+        self.format(&mut marker, LogStream::Stderr, text.as_bytes(), true);
+        self.append(file, &marker)?;
+        file.lost_bytes = 0;
+        Ok(())
+    }
+
     /// Appends whole lines, beginning new files as they fill.
-    fn append(&self, file: &mut FileState, mut lines: &[u8]) -> io::Result<()> {
+    fn append(&self, file: &mut FileState, mut lines: &[u8]) -> Result<(), Unwritten> {
         while !lines.is_empty() {
             if file.bytes >= self.limits.file_bytes {
-                self.rotate(file)?;
+                self.rotate(file);
             }
             let room = usize::try_from(self.limits.file_bytes - file.bytes).unwrap_or(usize::MAX);
             let end = if room >= lines.len() {
@@ -185,25 +217,46 @@ impl AttemptLog {
                 let rest = lines[room..].iter().position(|byte| *byte == b'\n');
                 rest.map_or(lines.len(), |at| room + at + 1)
             };
-            // Opened for each batch: a thousand quiet containers hold no descriptor.
-            let path = file_path(&self.dir, self.attempt, file.sequence);
-            let mut options = fs::OpenOptions::new();
-            let mut out = options.create(true).append(true).mode(0o600).open(path)?;
-            out.write_all(&lines[..end])?;
+            let written = self.write_file(file, &lines[..end]);
+            written.map_err(|error| Unwritten { bytes: lines.len() as u64, error })?;
             file.bytes += end as u64;
             lines = &lines[end..];
         }
         Ok(())
     }
 
-    fn rotate(&self, file: &mut FileState) -> io::Result<()> {
+    fn write_file(&self, file: &FileState, lines: &[u8]) -> io::Result<()> {
+        // Opened for each batch: a thousand quiet containers hold no descriptor.
+        let path = file_path(&self.dir, self.attempt, file.sequence);
+        let mut options = fs::OpenOptions::new();
+        let mut out = options.create(true).append(true).mode(0o600).open(path)?;
+        out.write_all(lines).inspect_err(|_| {
+            // No torn line stays behind. Should this fail too, the next line is spoilt by it.
+            let _ = out.set_len(file.bytes);
+        })
+    }
+
+    fn rotate(&self, file: &mut FileState) {
         file.sequence += 1;
         file.bytes = 0;
-        if let Some(oldest) = file.sequence.checked_sub(self.limits.files.max(1)) {
-            fs::remove_file(file_path(&self.dir, self.attempt, oldest))?;
+        let Some(oldest) = file.sequence.checked_sub(self.limits.files.max(1)) else { return };
+        let path = file_path(&self.dir, self.attempt, oldest);
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "an old log stays");
         }
-        Ok(())
     }
+}
+
+/// What of some lines was not written, and why.
+struct Unwritten {
+    bytes: u64,
+    error: io::Error,
+}
+
+fn lost_marker(bytes: u64) -> String {
+    format!("[{bytes} bytes of output were lost: they could not be written]")
 }
 
 fn drop_marker(bytes: u64) -> String {
@@ -240,5 +293,52 @@ impl LogSink for AttemptLog {
         if !pending.lines.is_empty() || pending.dropped_bytes > 0 {
             self.enqueue(&mut pending);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::RealClock;
+
+    fn open(dir: &Path, limits: LogLimits) -> Arc<AttemptLog> {
+        let (queue, _) = std::sync::mpsc::channel();
+        AttemptLog::new(dir.to_path_buf(), 0, limits, Arc::new(RealClock), queue)
+    }
+
+    fn write(log: &AttemptLog, text: &str) {
+        log.write(LogStream::Stdout, text.as_bytes());
+        log.flush();
+    }
+
+    fn messages(dir: &Path, sequence: u64) -> Vec<String> {
+        let text = fs::read_to_string(file_path(dir, 0, sequence)).unwrap();
+        text.lines().map(|line| line.splitn(4, ' ').last().unwrap().to_string()).collect()
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_once_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("log");
+        let log = open(&place, LogLimits::default());
+        write(&log, "lost\n");
+        write(&log, "too\n");
+        make_private_dir(&place).unwrap();
+        write(&log, "back\n");
+        let written = messages(&place, 0);
+        assert_eq!(written.len(), 2, "{written:?}");
+        assert!(written[0].ends_with("were lost: they could not be written]"), "{written:?}");
+        assert_eq!(written[1], "back");
+    }
+
+    #[test]
+    fn a_missing_old_file_stops_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = LogLimits { file_bytes: 1, files: 1, ..LogLimits::default() };
+        let log = open(dir.path(), limits);
+        write(&log, "one\n");
+        fs::remove_file(file_path(dir.path(), 0, 0)).unwrap();
+        write(&log, "two\n");
+        assert_eq!(messages(dir.path(), 1), ["two"]);
     }
 }

@@ -170,6 +170,26 @@ async fn pulls_follow_their_policy_and_fetch_once() {
     assert_eq!(missing, Err(PullError::NotFound("nobody:latest".into())));
 }
 
+/// Names that a registry does not answer for must not keep others from theirs.
+#[tokio::test]
+async fn a_silent_registry_holds_up_nobody_else() {
+    let fixture = Fixture::new();
+    let pushed = fixture.push("hello:v1", program(0)).await.unwrap();
+    let (_, puller) = puller(fixture, None);
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let name = format!("{}/team/slow:v1", silent.local_addr().unwrap());
+    let slow: Reference = name.parse().unwrap();
+    let waiting = (0..40).map(|_| puller.pull(&slow, PullPolicy::Always));
+    let own: Reference = "hello:v1".parse().unwrap();
+    tokio::select! {
+        biased;
+        _ = futures::future::join_all(waiting) => panic!("nobody answers there"),
+        pulled = puller.pull(&own, PullPolicy::Always) => {
+            assert_eq!(pulled.unwrap().digest, pushed.digest);
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_not_what_its_digest_says_is_refused() {
     let fixture = Fixture::new();

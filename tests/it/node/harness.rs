@@ -20,7 +20,7 @@ use wasmfleet::base::{SharedClock, Tasks};
 use wasmfleet::client::cache::Cache;
 use wasmfleet::client::event::Notice;
 use wasmfleet::client::{Client, DeleteOptions, SharedApi, Target, WriteOptions};
-use wasmfleet::node::images::{Images, PullError, PullRequest, PulledImage};
+use wasmfleet::node::images::{Images, LoadedImage, PullError, PullRequest, ResolvedImage};
 use wasmfleet::node::{Capacity, Node, Options, Parts};
 use wasmfleet::runtime::fake::FakeRuntime;
 use wasmfleet::runtime::{ContainerSpec, Names};
@@ -33,20 +33,32 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 #[derive(Default)]
 pub struct TestImages {
     pub failures: Mutex<HashMap<String, PullError>>,
+    /// Images whose bytes were loaded.
+    pub loads: Mutex<Vec<String>>,
 }
 
 #[async_trait::async_trait]
 impl Images for TestImages {
-    async fn pull(&self, request: &PullRequest<'_>) -> Result<PulledImage, PullError> {
+    async fn resolve(&self, request: &PullRequest<'_>) -> Result<ResolvedImage, PullError> {
         if let Some(failure) = self.failures.lock().get(request.image) {
             return Err(failure.clone());
         }
         let name = request.image;
-        Ok(PulledImage {
+        Ok(ResolvedImage {
             image_id: format!("{name}@sha256:{name}"),
             wasm_digest: format!("sha256:{name}"),
-            wasm: Bytes::from_static(b"\0asm"),
+            size_bytes: 4,
+            present: true,
         })
+    }
+
+    async fn load(
+        &self,
+        request: &PullRequest<'_>,
+        _: &ResolvedImage,
+    ) -> Result<LoadedImage, PullError> {
+        self.loads.lock().push(request.image.to_string());
+        Ok(LoadedImage { wasm: Bytes::from_static(b"\0asm"), place: Box::new(()) })
     }
 }
 
@@ -111,8 +123,9 @@ impl Rig {
         let runtime = FakeRuntime::new(Arc::new(move || now.now()));
         let images = Arc::new(TestImages::default());
         let notices = Arc::new(Mutex::new(Vec::new()));
+        let changes = watch::channel(0).0;
         let rig = Rig {
-            node: node(options, &api, &runtime, &images, &clock, &notices),
+            node: node(options, &api, &runtime, &images, &clock, &notices, &changes),
             client,
             api: api.clone(),
             runtime,
@@ -123,7 +136,7 @@ impl Rig {
             dir,
             watching: Tasks::default(),
             cache: Cache::new(),
-            changes: watch::channel(0).0,
+            changes,
             pod_events: Arc::default(),
         };
         rig.watch();
@@ -155,12 +168,27 @@ impl Rig {
 
     /// Ends the agent and starts another one on the same data directory.
     pub async fn restart_agent(&mut self) {
+        self.stop_agent().await;
+        self.start_agent();
+    }
+
+    pub async fn stop_agent(&mut self) {
         assert!(self.tasks.shut_down(Duration::from_secs(5)).await.is_empty());
+    }
+
+    pub fn start_agent(&mut self) {
         self.tasks = Tasks::default();
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let options = Options::new("n1", self.dir.path(), ip);
-        self.node =
-            node(options, &self.api, &self.runtime, &self.images, &self.clock, &self.notices);
+        self.node = node(
+            options,
+            &self.api,
+            &self.runtime,
+            &self.images,
+            &self.clock,
+            &self.notices,
+            &self.changes,
+        );
         self.node.run(&self.tasks);
     }
 
@@ -223,6 +251,22 @@ impl Rig {
         running.remove(0)
     }
 
+    /// Waits until something is told for this reason.
+    pub async fn told(&self, reason: &str) -> Notice {
+        let mut changes = self.changes.subscribe();
+        let found = tokio::time::timeout(PATIENCE, async {
+            loop {
+                changes.borrow_and_update();
+                let found = self.notices.lock().iter().find(|n| n.reason == reason).cloned();
+                if let Some(notice) = found {
+                    return notice;
+                }
+                changes.changed().await.unwrap();
+            }
+        });
+        found.await.unwrap()
+    }
+
     pub fn reasons(&self) -> Vec<&'static str> {
         self.notices.lock().iter().map(|notice| notice.reason).collect()
     }
@@ -235,8 +279,9 @@ fn node(
     images: &Arc<TestImages>,
     clock: &SharedClock,
     notices: &Arc<Mutex<Vec<Notice>>>,
+    changes: &watch::Sender<u64>,
 ) -> Node {
-    let notices = notices.clone();
+    let (notices, changes) = (notices.clone(), changes.clone());
     let parts = Parts {
         api: api.clone(),
         runtime: runtime.clone(),
@@ -244,7 +289,10 @@ fn node(
         names: Arc::new(NoNames),
         clock: clock.clone(),
         ids: Arc::new(Ids::seeded(2)),
-        notices: Arc::new(move |notice| notices.lock().push(notice)),
+        notices: Arc::new(move |notice| {
+            notices.lock().push(notice);
+            changes.send_modify(|count| *count += 1);
+        }),
     };
     Node::new(options, parts).unwrap()
 }

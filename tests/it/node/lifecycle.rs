@@ -28,6 +28,8 @@ async fn a_pod_starts_is_told_in_one_write_and_is_deleted() {
     assert_eq!(container.image_id, "hello:v1@sha256:hello:v1");
     let id = container.container_id.clone().unwrap();
     assert_eq!(id, format!("wasmtime://{}", rig.running().id));
+    // Two of the slow looks at everything: nothing is told twice.
+    rig.clock.sleep(Duration::from_secs(130)).await;
     assert_eq!(
         *rig.pod_events.lock(),
         ["Pending unready", "Running ready web:running/0"],
@@ -45,14 +47,18 @@ async fn a_pod_starts_is_told_in_one_write_and_is_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_serving_pod_is_unready_before_it_stops() {
+async fn a_serving_pod_stays_ready_until_it_is_told_to_stop() {
     let rig = Rig::start().await;
-    rig.runtime.script_default(Script::serves());
+    let mut script = Script::serves();
+    script.drain_takes = Duration::from_secs(3);
+    rig.runtime.script_default(script);
     rig.create("a", one("hello:v1")).await;
     rig.pod_is("a", "Running ready web:running/0").await;
     rig.delete("a", None).await;
+    let pod = rig.pod("a", |pod| pod.metadata.deletion_timestamp.is_some()).await;
+    assert_eq!(summary(&pod), "Running ready web:running/0", "proxies may fall back to it");
     rig.pod_is("a", "Running unready web:running/0").await;
-    assert_eq!(rig.runtime.running().len(), 1, "it still serves while proxies move away");
+    assert_eq!(rig.runtime.running().len(), 1, "it finishes its requests");
     assert_eq!(rig.runtime.drained().len(), 1, "and sends its clients away");
     rig.gone("a").await;
     let events = rig.pod_events.lock().clone();
@@ -173,29 +179,9 @@ async fn deadlines_end_pods() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restarted_agent_brings_its_pods_back() {
-    let mut rig = Rig::start().await;
-    rig.create("a", one("hello:v1")).await;
-    let pod = rig.pod_is("a", "Running ready web:running/0").await;
-    rig.runtime.script("sha256:once", Script::ends(Duration::from_millis(1), FakeEnd::Exit(0)));
-    let once = json!({"restartPolicy": "Never", "containers": [{"name": "web", "image": "once"}]});
-    rig.create("done", once).await;
-    rig.pod_is("done", "Succeeded unready web:Completed=0/0").await;
-    rig.create("never", policy("Never")).await;
-    rig.pod_is("never", "Running ready web:running/0").await;
-    let ip = pod.status.as_ref().unwrap().pod_ip.clone();
-    rig.restart_agent().await;
-    let pod = rig.pod_is("a", "Running ready web:running/1").await;
-    assert_eq!(pod.status.as_ref().unwrap().pod_ip, ip, "it keeps its address");
-    rig.pod_is("never", "Failed unready web:ContainerStatusUnknown=137/0").await;
-    let done = rig.pod("done", |_| true).await;
-    assert_eq!(summary(&done), "Succeeded unready web:Completed=0/0");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_changed_image_restarts_the_container() {
+async fn a_changed_image_restarts_the_container_whatever_the_policy() {
     let rig = Rig::start().await;
-    rig.create("a", one("hello:v1")).await;
+    rig.create("a", policy("Never")).await;
     let pod = rig.pod_is("a", "Running ready web:running/0").await;
     let mut pod = (*pod).clone();
     pod.spec.as_mut().unwrap().containers[0].image = Some("hello:v2".into());
@@ -203,4 +189,64 @@ async fn a_changed_image_restarts_the_container() {
     let pod = rig.pod_is("a", "Running ready web:running/1").await;
     let status = &pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
     assert_eq!(status.image_id, "hello:v2@sha256:hello:v2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_ends_at_once_was_started() {
+    let rig = Rig::start().await;
+    rig.runtime.script_default(Script::ends(Duration::ZERO, FakeEnd::Exit(0)));
+    rig.create("a", policy("Never")).await;
+    let pod = rig.pod_is("a", "Succeeded unready web:Completed=0/0").await;
+    let status = &pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
+    assert_eq!(status.image_id, "hello:v1@sha256:hello:v1");
+    assert!(rig.reasons().contains(&"Started"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn code_that_is_ready_is_not_loaded_again() {
+    let rig = Rig::start().await;
+    let mut script = Script::runs();
+    script.prepare_takes = Duration::from_secs(5);
+    rig.runtime.script_default(script);
+    for name in ["a", "b", "c"] {
+        rig.create(name, one("hello:v1")).await;
+    }
+    for name in ["a", "b", "c"] {
+        rig.pod_is(name, "Running ready web:running/0").await;
+    }
+    rig.create("d", one("hello:v1")).await;
+    rig.pod_is("d", "Running ready web:running/0").await;
+    assert_eq!(*rig.images.loads.lock(), ["hello:v1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_steps_of_a_start_and_its_failures_are_events() {
+    let rig = Rig::start().await;
+    rig.runtime.script_default(Script::ends(Duration::from_secs(1), FakeEnd::Exit(1)));
+    rig.create("a", one("hello:v1")).await;
+    let pod = rig.pod_is("a", "Running unready web:CrashLoopBackOff/1").await;
+    let uid = pod.metadata.uid.clone().unwrap();
+    rig.until(|_| rig.reasons().contains(&"BackOff").then_some(())).await;
+    let told: Vec<String> = rig.notices.lock().iter().map(|n| n.message.clone()).collect();
+    assert_eq!(
+        told[..3],
+        [
+            "Container image \"hello:v1\" already present on machine",
+            "Created container: web",
+            "Started container web"
+        ]
+    );
+    let back_off = format!("Back-off restarting failed container web in pod a_default({uid})");
+    assert_eq!(told.iter().filter(|text| **text == back_off).count(), 1, "{told:#?}");
+    let field = rig.notices.lock()[0].regarding.field_path.clone();
+    assert_eq!(field.as_deref(), Some("spec.containers{web}"));
+    let failed = PullError::Failed("no route".into());
+    rig.images.failures.lock().insert("missing".into(), failed);
+    rig.create("b", one("missing")).await;
+    rig.pod_is("b", "Pending unready web:ImagePullBackOff/0").await;
+    let told: Vec<String> = rig.notices.lock().iter().map(|n| n.message.clone()).collect();
+    for text in ["Failed to pull image \"missing\": no route", "Back-off pulling image \"missing\""]
+    {
+        assert!(told.iter().any(|told| told == text), "{text}: {told:#?}");
+    }
 }

@@ -47,3 +47,16 @@ async fn readiness_and_liveness_follow_the_answers() {
     rig.pod("a", |pod| super::harness::summary(pod).starts_with("Running ready")).await;
     assert!(rig.reasons().contains(&"Unhealthy"));
 }
+
+#[tokio::test]
+async fn a_probe_that_never_passes_says_why() {
+    let rig = Rig::start().await;
+    let spec = json!({"containers": [{"name": "web", "image": "hello",
+        "readinessProbe": {"httpGet": {"path": "/ok", "port": 1}, "periodSeconds": 1,
+            "failureThreshold": 1}}]});
+    rig.create("a", spec).await;
+    rig.pod_is("a", "Running unready web:running/0").await;
+    let notice = rig.told("Unhealthy").await;
+    let text = "Readiness probe failed: Get \"http://127.64.1.2:1/ok\": ";
+    assert!(notice.message.starts_with(text), "{}", notice.message);
+}

@@ -34,6 +34,7 @@ async fn environment_and_volumes_come_from_objects() {
                 {"name": "conf", "mountPath": "/etc/app/who.txt", "subPath": "who"},
                 {"name": "key", "mountPath": "/key"},
                 {"name": "tmp", "mountPath": "/tmp"},
+                {"name": "tmp", "mountPath": "/own", "subPathExpr": "$(APP)/logs"},
                 {"name": "info", "mountPath": "/info"}]}]});
     rig.create("a", spec).await;
     let pod = rig.pod("a", |pod| super::harness::summary(pod).contains("ContainerCreating")).await;
@@ -75,6 +76,7 @@ async fn environment_and_volumes_come_from_objects() {
     assert_eq!(text("/key", "certs/tls.pem"), "pem");
     assert_eq!(text("/info", "labels"), "app=\"a\"");
     assert!(mount("/conf").read_only && !mount("/tmp").read_only);
+    assert_eq!(mount("/own").host_path, mount("/tmp").host_path.join("a/logs"));
     let pod_dir = mount("/tmp").host_path;
     assert!(pod_dir.exists());
 
