@@ -8,7 +8,7 @@ pub mod space;
 pub mod tools;
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 pub use program::Program;
@@ -38,11 +38,46 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     }
 }
 
+/// Address ranges for clusters that are stopped and started again: a cluster that chooses by
+/// itself takes the lowest free one, and could take theirs meanwhile.
+static RANGES: Mutex<[bool; 8]> = Mutex::new([false; 8]);
+/// The number of the first of these ranges; `wasmfleet` knows sixteen.
+const FIRST_RANGE: usize = 8;
+
+/// One of them, until it is dropped.
+struct Range(usize);
+
+impl Range {
+    fn take() -> Range {
+        until("a free address range", || {
+            let mut taken = RANGES.lock().expect("not poisoned");
+            let free = taken.iter().position(|taken| !taken).ok_or("all are taken")?;
+            taken[free] = true;
+            Ok(Range(free))
+        })
+    }
+
+    fn options(&self) -> [String; 4] {
+        let number = FIRST_RANGE + self.0;
+        let (pods, services) = (64 + 4 * number, 128 + number);
+        let cidr = |second: usize, bits: u8| format!("127.{second}.0.0/{bits}");
+        ["--cluster-cidr".into(), cidr(pods, 14), "--service-cidr".into(), cidr(services, 16)]
+    }
+}
+
+impl Drop for Range {
+    fn drop(&mut self) {
+        RANGES.lock().expect("not poisoned")[self.0] = false;
+    }
+}
+
 /// `wasmfleet up` on a directory that goes with it.
 pub struct Cluster {
     program: Option<Program>,
     options: Vec<String>,
     dir: tempfile::TempDir,
+    /// Given back after the program ended.
+    _range: Range,
 }
 
 impl Cluster {
@@ -55,7 +90,9 @@ impl Cluster {
         let dir = tempfile::tempdir().expect("a directory");
         let mut all: Vec<String> = vec!["--nodes".into(), nodes.to_string()];
         all.extend(options.iter().map(|option| option.to_string()));
-        let mut cluster = Cluster { program: None, options: all, dir };
+        let range = Range::take();
+        all.extend(range.options());
+        let mut cluster = Cluster { program: None, options: all, dir, _range: range };
         cluster.start_again();
         cluster
     }

@@ -94,7 +94,9 @@ fn a_store_that_is_damaged_is_not_served() {
     let size = std::fs::metadata(&file).expect("the store").len();
     std::fs::write(&file, vec![0x5a; size as usize]).expect("overwritten");
     let data = cluster.data_dir();
-    let args = ["up", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().expect("UTF-8")];
+    let args = ["up", "--listen", "127.0.0.1:0", "--cluster-cidr", "127.96.0.0/14"];
+    let more = ["--service-cidr", "127.136.0.0/16", "--data-dir", data.to_str().expect("UTF-8")];
+    let args = [&args[..], &more].concat();
     let mut program = Program::start(WASMFLEET, &args, None);
     assert!(!program.wait_end().success());
     has(&program.stderr(), &["error: ", "state.redb"]);
