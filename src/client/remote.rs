@@ -2,6 +2,7 @@
 //! Status errors and watch streams are ours, so that callers cannot tell it from the API server
 //! in the same process.
 
+use std::future::Future;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,10 +12,11 @@ use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
 use serde_json::{Value, json, value::RawValue};
+use tokio::time::Instant;
 
 use super::{
-    Api, DeleteOptions, ListOptions, Patch, RawList, Target, WatchEvent, WatchOptions, WatchStream,
-    WriteOptions,
+    Api, BOOKMARK_INTERVAL, DeleteOptions, ListOptions, Patch, RawList, Target, WatchEvent,
+    WatchOptions, WatchStream, WriteOptions,
 };
 use crate::api::error::Reason;
 use crate::api::{ApiError, Object, Raw};
@@ -23,8 +25,18 @@ use crate::api::{ApiError, Object, Raw};
 const MAX_ANSWER_BYTES: usize = 512 << 20;
 /// The longest event of a watch.
 const MAX_EVENT_BYTES: usize = 8 << 20;
-/// The time to an answer's head and body for everything but streams.
+/// The time to an answer's head and body; to the head alone for streams and the registry.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Programs are large: the registry's answers are bounded by their silence instead,
+const REGISTRY: &str = "/v2/";
+const REGISTRY_SILENCE: Duration = Duration::from_secs(60);
+/// and what is sent to it gets more time by its size, as for a slow line.
+const UPLOAD_BYTES_PER_SECOND: u64 = 32 << 10;
+/// A watch with bookmarks that is silent for so long has lost its server: TCP alone would not tell.
+const WATCH_SILENCE: Duration = BOOKMARK_INTERVAL.saturating_mul(5).checked_div(2).unwrap();
+/// How long the server is asked to keep a watch, and up to as long again, so that watches that
+/// began together do not end together. A server whose client is gone forgets it then.
+const MIN_WATCH: Duration = Duration::from_secs(300);
 
 /// A connection to an API server; cheap to clone.
 #[derive(Clone)]
@@ -54,13 +66,20 @@ impl Remote {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Result<Answer, ApiError> {
-        let work = async {
-            let (parts, body) = self.open(method, path, headers, body.into()).await?.into_parts();
-            let body = collect(body).await?;
-            Ok(Answer { status: parts.status, headers: parts.headers, body })
+        let sent = body.into();
+        let registry = path.starts_with(REGISTRY);
+        let upload = Duration::from_secs(sent.len() as u64 / UPLOAD_BYTES_PER_SECOND);
+        let begin = Instant::now();
+        let head = self.open(method, path, headers, sent);
+        let limit = if registry { REQUEST_TIMEOUT + upload } else { REQUEST_TIMEOUT };
+        let (parts, body) = in_time(limit, head).await?.into_parts();
+        let body = if registry {
+            collect(body, REGISTRY_SILENCE).await?
+        } else {
+            let left = limit.saturating_sub(begin.elapsed());
+            in_time(left, collect(body, limit)).await?
         };
-        let late = |_| ApiError::new(504, Reason::Timeout, "the API server did not answer in time");
-        tokio::time::timeout(REQUEST_TIMEOUT, work).await.map_err(late)?
+        Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
 
     /// Sends a request and answers with the body as it comes; HTTP errors are errors.
@@ -71,13 +90,12 @@ impl Remote {
     /// [`Remote::stream`] with an Accept header.
     pub async fn stream_as(&self, path: &str, accept: &str) -> Result<Body, ApiError> {
         let headers = [("accept", accept)];
-        let response = self.open(Method::GET, path, &headers, Bytes::new()).await?;
+        let head = self.open(Method::GET, path, &headers, Bytes::new());
+        let response = in_time(REQUEST_TIMEOUT, head).await?;
         if response.status().is_success() {
             return Ok(response.into_body());
         }
-        let code = response.status().as_u16();
-        let body = collect(response.into_body()).await?;
-        Err(ApiError::from_response(code, &body))
+        Err(refusal(response).await)
     }
 
     /// Upgrades a connection to `protocol` and gives its two-way byte stream.
@@ -87,11 +105,10 @@ impl Remote {
         protocol: &str,
     ) -> Result<TokioIo<hyper::upgrade::Upgraded>, ApiError> {
         let headers = [("connection", "Upgrade"), ("upgrade", protocol)];
-        let response = self.open(Method::GET, path, &headers, Bytes::new()).await?;
+        let head = self.open(Method::GET, path, &headers, Bytes::new());
+        let response = in_time(REQUEST_TIMEOUT, head).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let code = response.status().as_u16();
-            let body = collect(response.into_body()).await?;
-            return Err(ApiError::from_response(code, &body));
+            return Err(refusal(response).await);
         }
         let upgraded = hyper::upgrade::on(response).await.map_err(|e| unreachable_(&e))?;
         Ok(TokioIo::new(upgraded))
@@ -109,7 +126,7 @@ impl Remote {
             request = request.header(*name, *value);
         }
         let request = request
-            .body(Body::from(body.to_vec()))
+            .body(Body::from(body))
             .map_err(|e| ApiError::bad_request(format!("{path}: {e}")))?;
         self.client.send(request).await.map_err(|e| unreachable_(&e))
     }
@@ -166,11 +183,11 @@ impl Api for Remote {
         if options.bookmarks {
             query.add("allowWatchBookmarks", "true");
         }
-        if let Some(timeout) = options.timeout {
-            query.add("timeoutSeconds", &timeout.as_secs().to_string());
-        }
+        let timeout =
+            options.timeout.unwrap_or_else(|| rand::random_range(MIN_WATCH..2 * MIN_WATCH));
+        query.add("timeoutSeconds", &timeout.as_secs().to_string());
         let body = self.stream(&query.on(&target.path())).await?;
-        Ok(watch_stream(body))
+        Ok(watch_stream(body, options.bookmarks.then_some(WATCH_SILENCE)))
     }
 
     async fn create(
@@ -347,39 +364,106 @@ fn read_event(line: &[u8]) -> Result<WatchEvent, ApiError> {
     }
 }
 
-/// Cuts a body into events, one a line.
-fn watch_stream(body: Body) -> WatchStream {
-    let state = (body, BytesMut::new());
-    let stream = futures::stream::try_unfold(state, |(mut body, mut buffer)| async move {
+/// A watch's body with what came of its next line.
+struct Lines<B> {
+    body: B,
+    buffer: BytesMut,
+    /// There is no line's end in so many bytes of the buffer.
+    scanned: usize,
+}
+
+/// Cuts a body into events, one a line. After `silence` the watch ends, as it does when its time
+/// is up.
+fn watch_stream<B>(body: B, silence: Option<Duration>) -> WatchStream
+where
+    B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: std::error::Error + Send + 'static,
+{
+    let lines = Lines { body, buffer: BytesMut::new(), scanned: 0 };
+    let stream = futures::stream::try_unfold(lines, move |mut lines| async move {
         loop {
-            if let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                let line = buffer.split_to(end + 1);
+            if let Some(line) = lines.take()? {
                 if line.len() > 1 {
-                    return Ok(Some((read_event(&line)?, (body, buffer))));
+                    return Ok(Some((read_event(&line)?, lines)));
                 }
                 continue;
             }
-            if buffer.len() > MAX_EVENT_BYTES {
-                return Err(ApiError::internal("a watch event is too long"));
-            }
-            match body.frame().await {
-                Some(frame) => {
-                    if let Ok(data) = frame.map_err(|e| unreachable_(&e))?.into_data() {
-                        buffer.extend_from_slice(&data);
+            let frame = lines.body.frame();
+            let frame = match silence {
+                Some(silence) => match tokio::time::timeout(silence, frame).await {
+                    Ok(frame) => frame,
+                    Err(_) => {
+                        tracing::debug!("a watch was silent for {silence:?}");
+                        return Ok(None);
                     }
-                }
-                None => return Ok(None),
+                },
+                None => frame.await,
+            };
+            let Some(frame) = frame else { return Ok(None) };
+            if let Ok(data) = frame.map_err(|e| unreachable_(&e))?.into_data() {
+                lines.buffer.extend_from_slice(&data);
             }
         }
     });
     stream.boxed()
 }
 
-async fn collect(body: Body) -> Result<Bytes, ApiError> {
-    let limited = http_body_util::Limited::new(body, MAX_ANSWER_BYTES);
-    match limited.collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) => Err(ApiError::unavailable(format!("the answer was cut off: {error}"))),
+impl<B> Lines<B> {
+    /// The next whole line.
+    fn take(&mut self) -> Result<Option<BytesMut>, ApiError> {
+        let fresh = &self.buffer[self.scanned..];
+        if let Some(end) = fresh.iter().position(|byte| *byte == b'\n') {
+            let line = self.buffer.split_to(self.scanned + end + 1);
+            self.scanned = 0;
+            return Ok(Some(line));
+        }
+        self.scanned = self.buffer.len();
+        if self.scanned > MAX_EVENT_BYTES {
+            return Err(ApiError::internal("a watch event is too long"));
+        }
+        Ok(None)
+    }
+}
+
+/// 504 for work that takes longer than `limit`.
+async fn in_time<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    let late = |_| ApiError::new(504, Reason::Timeout, "the API server did not answer in time");
+    tokio::time::timeout(limit, work).await.map_err(late)?
+}
+
+/// What an answer that is no success says.
+async fn refusal(response: http::Response<Body>) -> ApiError {
+    let code = response.status().as_u16();
+    match collect(response.into_body(), REQUEST_TIMEOUT).await {
+        Ok(body) => ApiError::from_response(code, &body),
+        Err(error) => error,
+    }
+}
+
+/// A whole body, each frame of which comes within `silence`.
+async fn collect<B>(mut body: B, silence: Duration) -> Result<Bytes, ApiError>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let cut_off = |why: &dyn std::fmt::Display| {
+        ApiError::unavailable(format!("the answer was cut off: {why}"))
+    };
+    let mut whole = BytesMut::new();
+    loop {
+        let frame = tokio::time::timeout(silence, body.frame()).await;
+        let Some(frame) = frame.map_err(|_| cut_off(&format_args!("silent for {silence:?}")))?
+        else {
+            return Ok(whole.freeze());
+        };
+        let Ok(data) = frame.map_err(|error| cut_off(&error))?.into_data() else { continue };
+        if whole.len() + data.len() > MAX_ANSWER_BYTES {
+            return Err(cut_off(&"it is too long"));
+        }
+        whole.extend_from_slice(&data);
     }
 }
 
@@ -399,6 +483,12 @@ fn unreachable_(error: &(dyn std::error::Error + 'static)) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use futures::FutureExt;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
     use super::*;
 
     #[test]
@@ -414,6 +504,52 @@ mod tests {
         assert_eq!(event.unwrap(), WatchEvent::Bookmark("9".into()));
         let gone = br#"{"type":"ERROR","object":{"kind":"Status","reason":"Expired","code":410}}"#;
         assert!(read_event(gone).unwrap_err().is_expired());
+    }
+
+    type Frames = futures::channel::mpsc::UnboundedReceiver<Result<Frame<Bytes>, io::Error>>;
+
+    fn channel() -> (impl Fn(&'static str), StreamBody<Frames>) {
+        let (sender, frames) = futures::channel::mpsc::unbounded();
+        let send = move |text: &'static str| {
+            sender.unbounded_send(Ok(Frame::data(Bytes::from_static(text.as_bytes())))).unwrap();
+        };
+        (send, StreamBody::new(frames))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_reads_lines_across_frames_and_ends_when_it_is_silent() {
+        let (send, body) = channel();
+        let mut stream = watch_stream(body, Some(WATCH_SILENCE));
+        let next = |revision: &str| Some(Ok(WatchEvent::Bookmark(revision.into())));
+        for part in [r#"{"type":"BOOK"#, r#"MARK","object":{"metadata":{"resourceVersion":"9"}}}"#]
+        {
+            send(part);
+            assert!(stream.next().now_or_never().is_none());
+        }
+        send("\n\n{\"type\":\"BOOKMARK\",");
+        assert_eq!(stream.next().await, next("9"));
+        send("\"object\":{\"metadata\":{\"resourceVersion\":\"10\"}}}\n");
+        assert_eq!(stream.next().await, next("10"));
+        let begin = Instant::now();
+        assert_eq!(stream.next().await, None, "the sender is there, and says nothing");
+        assert_eq!(begin.elapsed(), Duration::from_secs(150));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_answer_is_bounded_by_its_silence() {
+        let (send, body) = channel();
+        let slow = async {
+            for part in ["a", "b", "c"] {
+                tokio::time::sleep(Duration::from_secs(50)).await;
+                send(part);
+            }
+            std::future::pending::<()>().await;
+        };
+        let answer = tokio::select! {
+            answer = collect(body, REGISTRY_SILENCE) => answer,
+            () = slow => unreachable!("it waits for ever"),
+        };
+        assert!(answer.unwrap_err().message.contains("silent for 60s"));
     }
 
     #[test]
