@@ -384,6 +384,15 @@ impl Receiver {
             }
         }
     }
+
+    /// Nothing is published while the hub is locked, so an empty backlog means that everything up
+    /// to `published` was taken.
+    pub(super) fn caught_up(&self) -> Option<Revision> {
+        let hub = self.hub.lock();
+        let queue = self.slot.queue.lock();
+        let waits = !self.replay.is_empty() || !queue.events.is_empty() || queue.late_polls > 0;
+        (!waits && queue.end.is_none()).then_some(hub.published)
+    }
 }
 
 fn owned(events: Vec<Arc<Event>>) -> Vec<Event> {
@@ -416,7 +425,9 @@ mod tests {
         let mut all = hub.subscribe(&Key::everything(), 0, nothing).unwrap();
         let nodes = hub.subscribe(&Key::new(&["nodes"]), 0, nothing).unwrap();
         hub.publish(&[put(1, &["pods", "a"]), put(2, &["podsx", "a"])], 2);
+        assert_eq!((pods.caught_up(), nodes.caught_up()), (None, Some(2)));
         assert_eq!(pods.next().await.unwrap().len(), 1);
+        assert_eq!(pods.caught_up(), Some(2));
         assert_eq!(all.next().await.unwrap().len(), 2);
         assert!(nodes.receiver.slot.queue.lock().events.is_empty());
         drop((pods, all, nodes));
@@ -438,6 +449,7 @@ mod tests {
         assert_eq!(hub.watchers(), 1);
         hub.end_all(WatchEnd::Closed);
         assert_eq!(quick.next().await, Err(WatchEnd::Closed));
+        assert_eq!(quick.caught_up(), None);
     }
 
     #[test]

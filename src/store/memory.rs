@@ -98,10 +98,19 @@ impl MemoryStore {
         self.embedded.hub.end_all(WatchEnd::TooSlow);
     }
 
+    /// Fails for good, as a store whose disk cannot be trusted any more.
+    pub fn fail(&self, why: &str) {
+        let _no_commit = self.writer.lock();
+        self.embedded.failure.set(why);
+    }
+
     fn commit_now(&self, ops: Vec<Op>) -> Result<Committed, CommitError> {
         let mut writer = self.writer.lock();
         if writer.closed {
             return Err(closed());
+        }
+        if let Some(why) = self.embedded.failure.get() {
+            return Err(CommitError::Failed(why));
         }
         writer.strike(&ops, &self.embedded)?;
         let (committed, (events, revision)) = {
@@ -163,6 +172,15 @@ impl Store for MemoryStore {
         self.embedded.list(prefix, after, limit, at)
     }
 
+    fn count(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        at: Option<Revision>,
+    ) -> Result<u64, ReadError> {
+        self.embedded.count(prefix, after, at)
+    }
+
     async fn commit(&self, ops: Vec<Op>) -> Result<Committed, CommitError> {
         let yields = {
             let mut writer = self.writer.lock();
@@ -191,6 +209,14 @@ impl Store for MemoryStore {
     async fn close(&self) {
         self.writer.lock().closed = true;
         self.embedded.hub.end_all(WatchEnd::Closed);
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.embedded.failure.get()
+    }
+
+    async fn failed(&self) -> String {
+        self.embedded.failure.wait().await
     }
 }
 

@@ -10,6 +10,7 @@
 
 pub mod conformance;
 mod embedded;
+mod failure;
 pub mod hub;
 pub mod memory;
 pub mod redb;
@@ -116,8 +117,6 @@ pub struct Page {
     pub entries: Vec<Entry>,
     /// Whether more entries follow the last one.
     pub more: bool,
-    /// How many entries follow the last one, where the backend knows it.
-    pub remaining: Option<u64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -184,6 +183,15 @@ pub trait Store: Send + Sync + 'static {
         at: Option<Revision>,
     ) -> Result<Page, ReadError>;
 
+    /// How many keys start with `prefix` and are greater than `after`, at revision `at` (`None`:
+    /// the newest). It visits all of them: lists do not count by themselves.
+    fn count(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        at: Option<Revision>,
+    ) -> Result<u64, ReadError>;
+
     /// Commits all operations or none, and returns when the commit is durable and visible.
     async fn commit(&self, ops: Vec<Op>) -> Result<Committed, CommitError>;
 
@@ -199,6 +207,13 @@ pub trait Store: Send + Sync + 'static {
     /// Waits for everything that was accepted and closes the store: watches end with
     /// [`WatchEnd::Closed`], commits fail, the present state stays readable.
     async fn close(&self);
+
+    /// Why the store takes no more writes, since something failed that only a new start can mend
+    /// (a failed fsync, for instance). A full disk and a close in good order are no failures.
+    fn failure(&self) -> Option<String>;
+
+    /// Waits for [`Store::failure`], for ever if there is none. Whoever serves a store ends then.
+    async fn failed(&self) -> String;
 }
 
 /// A store that anyone in the process may hold.
@@ -285,5 +300,12 @@ impl Watch {
     /// The next batch of events (never empty). Cancel-safe.
     pub async fn next(&mut self) -> Result<Vec<Event>, WatchEnd> {
         self.receiver.next().await
+    }
+
+    /// The newest revision up to which every event was returned by [`Watch::next`], no older than
+    /// any commit that was acknowledged before the call; `None` while events wait, or after the
+    /// watch's end.
+    pub fn caught_up(&self) -> Option<Revision> {
+        self.receiver.caught_up()
     }
 }

@@ -150,11 +150,10 @@ impl RedbStore {
             queue,
             waiting_bytes: waiting_bytes.clone(),
             checkpoint,
-            failed: None,
         };
         let body = move || {
             let _lock = lock;
-            let _end = EndWatches(writer.embedded.clone());
+            let _end = WriterEnd(writer.embedded.clone());
             writer.run();
         };
         let thread = std::thread::Builder::new()
@@ -176,7 +175,7 @@ impl RedbStore {
         answer: oneshot::Receiver<Result<T, CommitError>>,
     ) -> Result<T, CommitError> {
         self.send(request)?;
-        answer.await.unwrap_or_else(|_| Err(stopped()))
+        answer.await.unwrap_or_else(|_| Err(self.stopped()))
     }
 
     fn send(&self, request: Request) -> Result<(), CommitError> {
@@ -190,7 +189,7 @@ impl RedbStore {
         } else {
             self.queue.try_send(request).map_err(|error| match error {
                 TrySendError::Full(_) => CommitError::Overloaded,
-                TrySendError::Closed(_) => stopped(),
+                TrySendError::Closed(_) => self.stopped(),
             })
         };
         if result.is_err() {
@@ -198,19 +197,23 @@ impl RedbStore {
         }
         result
     }
-}
 
-/// Ends the watches when the writer is gone, however it went: nothing would come any more.
-struct EndWatches(Arc<Embedded>);
-
-impl Drop for EndWatches {
-    fn drop(&mut self) {
-        self.0.hub.end_all(WatchEnd::Closed);
+    fn stopped(&self) -> CommitError {
+        let why = self.embedded.failure.get();
+        CommitError::Failed(why.unwrap_or_else(|| "the store is closed".to_owned()))
     }
 }
 
-fn stopped() -> CommitError {
-    CommitError::Failed("the store is closed".to_owned())
+/// Ends the watches when the writer is gone, however it went: nothing would come any more.
+struct WriterEnd(Arc<Embedded>);
+
+impl Drop for WriterEnd {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failure.set("its writer panicked");
+        }
+        self.0.hub.end_all(WatchEnd::Closed);
+    }
 }
 
 /// What a commit takes up in the queue, in bytes.
@@ -343,6 +346,15 @@ impl Store for RedbStore {
         self.embedded.list(prefix, after, limit, at)
     }
 
+    fn count(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        at: Option<Revision>,
+    ) -> Result<u64, ReadError> {
+        self.embedded.count(prefix, after, at)
+    }
+
     async fn commit(&self, ops: Vec<Op>) -> Result<Committed, CommitError> {
         let (reply, answer) = oneshot::channel();
         let bytes = size(&ops);
@@ -369,5 +381,13 @@ impl Store for RedbStore {
             // The thread has answered, so it is about to end; joining it frees the lock file.
             let _ = thread.join();
         }
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.embedded.failure.get()
+    }
+
+    async fn failed(&self) -> String {
+        self.embedded.failure.wait().await
     }
 }

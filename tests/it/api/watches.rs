@@ -120,7 +120,7 @@ async fn bookmarks_tell_how_far_a_quiet_watch_has_come() {
     cluster.post("/api/v1/namespaces/default/secrets", &secret).await.expect(201);
     let start = tokio::time::Instant::now();
     let minute = lines.next().await.unwrap();
-    assert_eq!(start.elapsed().as_secs(), 60);
+    assert!((45..=60).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
     assert_eq!(minute["type"], "BOOKMARK");
     let revision = cluster.store.revision().to_string();
     assert_eq!(
