@@ -83,6 +83,11 @@ impl Filter {
         self.fields.requires("metadata.name")
     }
 
+    /// The one value of a field that matches, if the selector says so.
+    pub fn requires(&self, field: &str) -> Option<&str> {
+        self.fields.requires(field)
+    }
+
     /// Whether an object in its stored bytes is wanted.
     pub fn matches(
         &self,

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::filter::Filter;
 use super::keys;
 use super::read::{STRIDE_ENTRIES, parse_version};
+use super::routing;
 use super::service::{ApiServer, Call, read_error};
 use crate::api::ApiError;
 use crate::api::error::Reason;
@@ -118,7 +119,11 @@ impl ApiServer {
                 waiting.push_back(Sent::Bookmark { revision: start, initial_end: true });
             }
         }
-        let watch = self.store.watch(&prefix, start).map_err(read_error)?;
+        let watch = match routing::tag(&call.info, &filter) {
+            Some(tag) => self.store.watch_tagged(&prefix, &tag, start),
+            None => self.store.watch(&prefix, start),
+        };
+        let watch = watch.map_err(read_error)?;
         if filter.is_everything() {
             filter = Filter::default();
         }

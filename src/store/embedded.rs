@@ -8,6 +8,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard};
 
 use super::failure::Failure;
@@ -58,8 +59,13 @@ impl Embedded {
         self.state.write().compact(revision)
     }
 
-    pub(super) fn watch(&self, prefix: &Key, from: Revision) -> Result<Watch, ReadError> {
-        self.hub.subscribe(prefix, from, |published| {
+    pub(super) fn watch(
+        &self,
+        prefix: &Key,
+        tag: Option<&Bytes>,
+        from: Revision,
+    ) -> Result<Watch, ReadError> {
+        self.hub.subscribe(prefix, tag, from, |published| {
             let state = self.state.read();
             state.readable(from)?;
             Ok(state.events_between(prefix, from, published))

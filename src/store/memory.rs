@@ -5,6 +5,7 @@
 //! random comes from one seed, and the store needs no runtime with more than one thread and no
 //! clock, so that a run can be repeated exactly.
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -14,8 +15,8 @@ use super::hub::{Fate, HubOptions};
 use super::stage::Stage;
 use super::state::State;
 use super::{
-    CommitError, Committed, Entry, Expect, Key, Op, Page, ReadError, Revision, Store, Watch,
-    WatchEnd,
+    CommitError, Committed, Entry, Expect, Key, Op, Page, ReadError, Revision, Store, TagsOf,
+    Watch, WatchEnd,
 };
 
 /// Which faults are injected. Probabilities are between 0 and 1; the default is none.
@@ -194,7 +195,15 @@ impl Store for MemoryStore {
     }
 
     fn watch(&self, prefix: &Key, from: Revision) -> Result<Watch, ReadError> {
-        self.embedded.watch(prefix, from)
+        self.embedded.watch(prefix, None, from)
+    }
+
+    fn watch_tagged(&self, prefix: &Key, tag: &Bytes, from: Revision) -> Result<Watch, ReadError> {
+        self.embedded.watch(prefix, Some(tag), from)
+    }
+
+    fn set_tags_of(&self, tags_of: TagsOf) {
+        self.embedded.hub.set_tags_of(tags_of);
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), CommitError> {

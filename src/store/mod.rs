@@ -14,6 +14,7 @@ mod failure;
 pub mod hub;
 pub mod memory;
 pub mod redb;
+mod ring;
 mod stage;
 mod state;
 
@@ -149,6 +150,11 @@ pub enum ReadError {
     Failed(String),
 }
 
+/// Finds an event's tags: opaque bytes that tell apart which watches of a prefix it concerns. `None`
+/// where that is not known. Called by the writer for the events of prefixes that have watches with
+/// tags: must be quick, and must not block.
+pub type TagsOf = Box<dyn Fn(&Event) -> Option<Vec<Bytes>> + Send + Sync>;
+
 /// A stream of events, in order, without gaps.
 pub struct Watch {
     pub(crate) receiver: hub::Receiver,
@@ -198,6 +204,13 @@ pub trait Store: Send + Sync + 'static {
     /// Every event with a revision greater than `from` on keys that start with `prefix`, exactly
     /// once and in order. `from` = [`Store::revision`] gives only what comes.
     fn watch(&self, prefix: &Key, from: Revision) -> Result<Watch, ReadError>;
+
+    /// [`Store::watch`] for a watcher that needs only the events with `tag`, so that others need not
+    /// wake it. It may be handed others too: those of before it began, and those of unknown tags.
+    fn watch_tagged(&self, prefix: &Key, tag: &Bytes, from: Revision) -> Result<Watch, ReadError>;
+
+    /// Sets how tags are found, from the next event on; until then they are unknown.
+    fn set_tags_of(&self, tags_of: TagsOf);
 
     /// Forgets history before `revision`: reads and watches from earlier revisions fail with
     /// [`ReadError::Compacted`]. The present state stays. A revision beyond the newest counts as

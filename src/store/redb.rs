@@ -33,6 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
@@ -46,8 +47,8 @@ use super::embedded::Embedded;
 use super::hub::HubOptions;
 use super::state::{State, Stored};
 use super::{
-    Change, CommitError, Committed, Entry, Event, Key, Op, Page, ReadError, Revision, Store, Watch,
-    WatchEnd,
+    Change, CommitError, Committed, Entry, Event, Key, Op, Page, ReadError, Revision, Store,
+    TagsOf, Watch, WatchEnd,
 };
 
 /// How many requests may wait for the writer.
@@ -362,7 +363,15 @@ impl Store for RedbStore {
     }
 
     fn watch(&self, prefix: &Key, from: Revision) -> Result<Watch, ReadError> {
-        self.embedded.watch(prefix, from)
+        self.embedded.watch(prefix, None, from)
+    }
+
+    fn watch_tagged(&self, prefix: &Key, tag: &Bytes, from: Revision) -> Result<Watch, ReadError> {
+        self.embedded.watch(prefix, Some(tag), from)
+    }
+
+    fn set_tags_of(&self, tags_of: TagsOf) {
+        self.embedded.hub.set_tags_of(tags_of);
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), CommitError> {
