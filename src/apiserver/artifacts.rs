@@ -26,6 +26,7 @@ use http::{Request, Response};
 use serde::{Deserialize, Serialize};
 
 use super::{Body, User};
+use crate::base::durable::create_dirs;
 use crate::engine::ArtifactKind;
 use crate::images::Reference;
 use uploads::Uploads;
@@ -34,6 +35,8 @@ pub use manifests::Collected;
 
 /// Largest blob (a program), in bytes.
 pub const MAX_BLOB_BYTES: u64 = crate::images::MAX_BLOB_BYTES;
+/// Of the registry's directories.
+const DIR_MODE: u32 = 0o755;
 /// The longest silence in the middle of an upload.
 const UPLOAD_SILENCE: Duration = Duration::from_secs(30);
 
@@ -43,7 +46,7 @@ pub struct Artifacts {
     uploads: Uploads,
     /// Held by whoever changes manifests or tags, or collects garbage. Checks of programs happen
     /// under it too, so that at most one is in memory.
-    changes: tokio::sync::Mutex<()>,
+    changes: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Why the registry cannot be opened or used.
@@ -52,6 +55,17 @@ pub struct Artifacts {
 pub struct ArtifactsError {
     path: PathBuf,
     source: std::io::Error,
+}
+
+/// Why nothing is known of an image.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The name cannot be one of an image; the text is for the user.
+    #[error("{0}")]
+    BadName(String),
+    /// The registry's own files cannot be read.
+    #[error("the registry cannot be read: {0}")]
+    Unreadable(std::io::Error),
 }
 
 /// What the registry knows of an image's name.
@@ -90,10 +104,10 @@ impl Artifacts {
     pub fn open(dir: &Path) -> Result<Arc<Artifacts>, ArtifactsError> {
         let failed = |source| ArtifactsError { path: dir.to_path_buf(), source };
         for part in ["blobs/sha256", "repositories"] {
-            std::fs::create_dir_all(dir.join(part)).map_err(failed)?;
+            create_dirs(&dir.join(part), DIR_MODE).map_err(failed)?;
         }
         let uploads = Uploads::open(&dir.join("uploads")).map_err(failed)?;
-        let changes = tokio::sync::Mutex::new(());
+        let changes = Arc::default();
         Ok(Arc::new(Artifacts { dir: dir.to_path_buf(), uploads, changes }))
     }
 
@@ -113,16 +127,17 @@ impl Artifacts {
     /// What is known of an image that a Pod names. Reads small files.
     ///
     /// # Errors
-    /// The reason why the name cannot be one of an image, or why its artifact cannot run.
-    pub fn check_image(&self, image: &str) -> Result<ImageCheck, String> {
-        let reference: Reference = image.parse().map_err(|e| format!("{e}"))?;
+    /// See [`ImageError`].
+    pub fn check_image(&self, image: &str) -> Result<ImageCheck, ImageError> {
+        let reference: Reference =
+            image.parse().map_err(|e| ImageError::BadName(format!("{e}")))?;
         if reference.is_foreign() {
             return Ok(ImageCheck::Foreign);
         }
         match self.record(&reference.repository, reference.version()) {
             Ok(Some(Record { digest, kind, .. })) => Ok(ImageCheck::Known { digest, kind }),
             Ok(None) => Ok(ImageCheck::Unknown),
-            Err(error) => Err(format!("the registry cannot be read: {error}")),
+            Err(error) => Err(ImageError::Unreadable(error)),
         }
     }
 

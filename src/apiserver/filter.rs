@@ -17,6 +17,8 @@ use crate::api::selector::{FieldSelector, Selector};
 
 /// How many objects' selectable fields are remembered.
 const MEMO_ENTRIES: usize = 1024;
+/// How many bytes of objects are held for it.
+const MEMO_BYTES: usize = 16 << 20;
 
 /// The selectors of one request.
 #[derive(Clone, Default)]
@@ -36,6 +38,8 @@ struct Memo {
     values: HashMap<MemoKey, Arc<[String]>>,
     /// The objects' bytes are held, so that no other object can have the same address.
     order: VecDeque<(MemoKey, Bytes)>,
+    /// The sum of their lengths.
+    bytes: usize,
 }
 
 /// The address of the object's bytes and of the filter's field names.
@@ -77,6 +81,11 @@ impl Filter {
     /// The one name that matches, if the selector says so.
     pub fn pinned_name(&self) -> Option<&str> {
         self.fields.requires("metadata.name")
+    }
+
+    /// The one value of a field that matches, if the selector says so.
+    pub fn requires(&self, field: &str) -> Option<&str> {
+        self.fields.requires(field)
     }
 
     /// Whether an object in its stored bytes is wanted.
@@ -136,12 +145,14 @@ impl FieldMemo {
     fn keep(&self, key: MemoKey, raw: Bytes, values: Arc<[String]>) {
         let mut memo = self.0.lock();
         if memo.values.insert(key.clone(), values).is_none() {
+            memo.bytes += raw.len();
             memo.order.push_back((key, raw));
         }
-        while memo.order.len() > MEMO_ENTRIES {
-            if let Some((oldest, _)) = memo.order.pop_front() {
-                memo.values.remove(&oldest);
-            }
+        while (memo.order.len() > MEMO_ENTRIES || memo.bytes > MEMO_BYTES)
+            && let Some((oldest, raw)) = memo.order.pop_front()
+        {
+            memo.bytes -= raw.len();
+            memo.values.remove(&oldest);
         }
     }
 }
@@ -175,4 +186,22 @@ struct NameMeta<'a> {
 fn read<'a, T: Deserialize<'a>>(raw: &'a Bytes) -> Result<T, ApiError> {
     serde_json::from_slice(raw)
         .map_err(|e| ApiError::internal(format!("a stored object cannot be read: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memo_is_bounded_by_bytes_too() {
+        let memo = FieldMemo::default();
+        for index in 0..100 {
+            let raw = Bytes::from(vec![b' '; MEMO_BYTES / 10]);
+            let key = MemoKey { address: index, length: raw.len(), names: Arc::default() };
+            memo.keep(key, raw, Arc::default());
+        }
+        let memo = memo.0.lock();
+        assert_eq!((memo.order.len(), memo.values.len()), (10, 10));
+        assert_eq!(memo.bytes, memo.order.iter().map(|(_, raw)| raw.len()).sum::<usize>());
+    }
 }

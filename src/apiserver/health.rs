@@ -80,6 +80,9 @@ pub fn respond(server: &ApiServer, path: &str, query: &Query) -> Response<Body> 
 fn run(server: &ApiServer, check: &str) -> Result<(), ApiError> {
     match check {
         "store" => {
+            if let Some(why) = server.store.failure() {
+                return Err(ApiError::internal(format!("the store takes no more writes: {why}")));
+            }
             let key = super::keys::namespace("default");
             server.store.get(&key).map(|_| ()).map_err(super::service::read_error)
         }

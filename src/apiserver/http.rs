@@ -197,7 +197,7 @@ impl Exchange<'_> {
             return self.server.log(&self.call(), &self.query).await;
         }
         if verb == Verb::Watch {
-            return self.watch();
+            return self.watch().await;
         }
         let _permit = self.permit(verb)?;
         let call = self.call();
@@ -210,7 +210,7 @@ impl Exchange<'_> {
             Verb::List => {
                 let form = negotiate(self.headers, &self.query, true)?;
                 let listed = self.server.list(&call, &self.query.list_options()?).await?;
-                let json = respond::list(&call.info, form, &listed, now)?;
+                let json = respond::list(&call.info, form, &listed, now).await?;
                 Ok(respond::response(200, form, json))
             }
             _ => self.write(verb, &call, body).await,
@@ -314,7 +314,7 @@ impl Exchange<'_> {
         Ok(response)
     }
 
-    fn watch(&self) -> Result<Response<Body>, ApiError> {
+    async fn watch(&self) -> Result<Response<Body>, ApiError> {
         let form = negotiate(self.headers, &self.query, true)?;
         if form.yaml {
             let message = "only the following media types are accepted: application/json";
@@ -322,7 +322,7 @@ impl Exchange<'_> {
         }
         let call = self.call();
         let (options, initial) = self.query.watch_options()?;
-        let stream = match self.server.watch(&call, &options, &initial) {
+        let stream = match self.server.watch(&call, &options, &initial).await {
             Ok(stream) => stream,
             Err(error) if error.is_expired() => {
                 use futures::StreamExt;

@@ -91,7 +91,7 @@ impl Api for Local {
         options: &WatchOptions,
     ) -> Result<WatchStream, ApiError> {
         let initial = InitialEvents::default();
-        let stream = self.server.watch(&self.call(target)?, options, &initial)?;
+        let stream = self.server.watch(&self.call(target)?, options, &initial).await?;
         let events = stream.flat_map(|batch| {
             let events: Vec<Result<WatchEvent, ApiError>> = match batch {
                 Ok(batch) => batch.into_iter().map(|sent| Ok(event(sent))).collect(),

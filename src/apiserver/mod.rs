@@ -30,6 +30,7 @@ pub mod read;
 mod reply;
 mod request;
 mod respond;
+mod routing;
 pub mod service;
 mod stream;
 mod subresource;

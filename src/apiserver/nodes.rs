@@ -135,8 +135,8 @@ impl Tunnels {
                 Ok(Ok(response)) => return Ok(response),
                 // The tunnel closed before it took the request: another may be on its way.
                 Ok(Err(mut error)) => match error.take_message() {
-                    Some(back) => request = back,
-                    None => return Err(broken(node, &error.into_error())),
+                    Some(back) if Instant::now() < deadline => request = back,
+                    _ => return Err(broken(node, &error.into_error())),
                 },
                 Err(_) => {
                     let message = format!("node {node:?} did not answer within {ANSWER_LIMIT:?}");

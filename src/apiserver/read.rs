@@ -16,8 +16,8 @@ use crate::api::{ApiError, ObjectKey};
 use crate::client::ListOptions;
 use crate::store::{Entry, Key, Page, ReadError, Revision};
 
-/// How many entries a filtered list reads at once.
-const FILTER_PAGE_ENTRIES: usize = 1000;
+/// How many entries a list reads, or an answer writes, before it lets others run.
+pub(super) const STRIDE_ENTRIES: usize = 1000;
 
 /// A list, or a page of it.
 #[derive(Debug, Default)]
@@ -37,6 +37,9 @@ struct Token {
     v: String,
     rv: i64,
     start: String,
+    /// What `remainingItemCount` was, so that only the first page of a list counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    remaining: Option<u64>,
 }
 
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
@@ -45,6 +48,8 @@ const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 struct Cursor {
     at: Option<Revision>,
     after: Option<Key>,
+    /// How many entries follow `after`, where an earlier page counted.
+    remaining: Option<u64>,
 }
 
 impl ApiServer {
@@ -76,7 +81,7 @@ impl ApiServer {
             return self.list_one(call, name, filter);
         }
         let result = if filter.is_everything() {
-            self.list_plain(call, options.limit, &cursor)
+            self.list_plain(call, options.limit, &cursor).await
         } else {
             self.list_some(call, options.limit, &cursor, filter).await
         };
@@ -96,17 +101,55 @@ impl ApiServer {
         Ok(Listed { revision, items, ..Listed::default() })
     }
 
-    fn list_plain(&self, call: &Call, limit: usize, cursor: &Cursor) -> Result<Listed, ListError> {
+    async fn list_plain(
+        &self,
+        call: &Call,
+        limit: usize,
+        cursor: &Cursor,
+    ) -> Result<Listed, ListError> {
         let prefix = keys::collection(&call.info, &call.namespace);
-        let page = self.store.list(&prefix, cursor.after.as_ref(), limit, cursor.at)?;
-        let remaining = page.remaining.filter(|_| page.more);
-        let token = if page.more { token(page.revision, page.entries.last()) } else { None };
-        Ok(Listed {
-            revision: page.revision,
-            continue_token: token.unwrap_or_default(),
-            remaining,
-            items: page.entries.into_iter().map(|e| e.value).collect(),
-        })
+        let page = self.entries(&prefix, cursor.after.as_ref(), limit, cursor.at).await?;
+        let mut listed = Listed { revision: page.revision, ..Listed::default() };
+        if let Some(last) = page.entries.last().filter(|_| page.more) {
+            listed.remaining = match cursor.remaining {
+                Some(before) => before.checked_sub(page.entries.len() as u64),
+                // History that is forgotten just now costs the number, which is a hint.
+                None => self.store.count(&prefix, Some(&last.key), Some(page.revision)).ok(),
+            };
+            listed.continue_token =
+                token(page.revision, last, listed.remaining).unwrap_or_default();
+        }
+        listed.items = page.entries.into_iter().map(|e| e.value).collect();
+        Ok(listed)
+    }
+
+    /// [`crate::store::Store::list`] in pieces of one revision, between which others run.
+    pub(super) async fn entries(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<Page, ReadError> {
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        let mut page = self.store.list(prefix, after, limit.min(STRIDE_ENTRIES), at)?;
+        while page.more && page.entries.len() < limit {
+            tokio::task::yield_now().await;
+            let stride = STRIDE_ENTRIES.min(limit - page.entries.len());
+            let last = page.entries.last().map(|entry| &entry.key);
+            match self.store.list(prefix, last, stride, Some(page.revision)) {
+                Ok(next) => {
+                    page.more = next.more;
+                    page.entries.extend(next.entries);
+                }
+                // The store itself finishes a read of the newest state, whatever is forgotten.
+                Err(ReadError::Compacted { .. }) if at.is_none() => {
+                    return self.store.list(prefix, after, limit, at);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(page)
     }
 
     async fn list_some(
@@ -120,7 +163,7 @@ impl ApiServer {
         let mut listed = Listed::default();
         let (mut at, mut after) = (cursor.at, cursor.after.clone());
         loop {
-            let page: Page = self.store.list(&prefix, after.as_ref(), FILTER_PAGE_ENTRIES, at)?;
+            let page: Page = self.store.list(&prefix, after.as_ref(), STRIDE_ENTRIES, at)?;
             listed.revision = page.revision;
             at = Some(page.revision);
             let count = page.entries.len();
@@ -131,7 +174,7 @@ impl ApiServer {
                 }
                 let more = page.more || index + 1 < count;
                 if limit != 0 && listed.items.len() + 1 == limit && more {
-                    listed.continue_token = token(page.revision, Some(&entry)).unwrap_or_default();
+                    listed.continue_token = token(page.revision, &entry, None).unwrap_or_default();
                     listed.items.push(entry.value);
                     return Ok(listed);
                 }
@@ -178,7 +221,7 @@ impl ApiServer {
         self.reached(version)?;
         let any_match = options.resource_version_match.is_empty();
         let at = version.filter(|v| *v != 0 && (exact || any_match && options.limit != 0));
-        Ok(Cursor { at, after: None })
+        Ok(Cursor { at, after: None, remaining: None })
     }
 
     /// Refuses a version that the store has not reached.
@@ -224,7 +267,7 @@ fn expired_page(error: ListError, options: &ListOptions) -> ApiError {
                    results.";
     let mut expired = ApiError::expired(message);
     let start = decode_token(&options.continue_token).ok().map(|t| t.start);
-    expired.continue_token = start.map(|start| encode_token(-1, start));
+    expired.continue_token = start.map(|start| encode_token(-1, start, None));
     expired
 }
 
@@ -246,14 +289,14 @@ fn bad_match(options: &ListOptions, detail: &str) -> ApiError {
     ApiError::new(422, Reason::Invalid, message)
 }
 
-fn token(revision: Revision, last: Option<&Entry>) -> Option<String> {
-    let ObjectKey { namespace, name } = keys::names(&last?.key)?;
-    Some(encode_token(i64::try_from(revision).ok()?, format!("{namespace}/{name}")))
+fn token(revision: Revision, last: &Entry, remaining: Option<u64>) -> Option<String> {
+    let ObjectKey { namespace, name } = keys::names(&last.key)?;
+    Some(encode_token(i64::try_from(revision).ok()?, format!("{namespace}/{name}"), remaining))
 }
 
 /// A revision of -1 reads the newest.
-fn encode_token(rv: i64, start: String) -> String {
-    let token = Token { v: TOKEN_VERSION.into(), rv, start };
+fn encode_token(rv: i64, start: String, remaining: Option<u64>) -> String {
+    let token = Token { v: TOKEN_VERSION.into(), rv, start, remaining };
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
 }
 
@@ -275,5 +318,6 @@ fn parse_token(call: &Call, text: &str) -> Result<Cursor, ApiError> {
         -1 => None,
         rv => Some(u64::try_from(rv).map_err(|_| bad())?),
     };
-    Ok(Cursor { at, after: Some(keys::object(&call.info, namespace, name)) })
+    let remaining = token.remaining.filter(|_| at.is_some());
+    Ok(Cursor { at, after: Some(keys::object(&call.info, namespace, name)), remaining })
 }

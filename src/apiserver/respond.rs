@@ -9,12 +9,15 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::negotiate::{Form, Shape};
-use super::read::Listed;
+use super::read::{Listed, STRIDE_ENTRIES};
 use super::watch::Sent;
 use super::{Body, full, tables};
 use crate::api::ApiError;
 use crate::api::resource::KindInfo;
 use jiff::Timestamp;
+
+/// How many objects are parsed for a list before others may run.
+const STRIDE_PARSED: usize = 100;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
@@ -29,47 +32,68 @@ pub fn object(info: &KindInfo, form: Form, raw: &Bytes, now: Timestamp) -> Resul
             Ok(out.into())
         }
         Shape::Table { version, include } => {
-            tables::table(info, version, include, &version_of(raw)?, std::slice::from_ref(raw), now)
+            tables::table(info, version, include, &version_of(raw)?, raw, now)
         }
     }
 }
 
-/// A list in the form asked for.
-pub fn list(
+/// A list in the form asked for; a long one lets others run while it is written.
+pub async fn list(
     info: &KindInfo,
     form: Form,
     listed: &Listed,
     now: Timestamp,
 ) -> Result<Bytes, ApiError> {
-    let meta = || list_meta(listed);
-    match form.shape {
-        Shape::Plain => Ok(list_json(info, listed)),
-        Shape::Metadata { version } => {
-            let mut out = format!(
-                "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/{version}\",\
-                 \"metadata\":{},\"items\":[",
-                meta()
-            )
-            .into_bytes();
-            for (index, raw) in listed.items.iter().enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                metadata_object(&mut out, raw, version)?;
+    let mut out = match form.shape {
+        Shape::Plain => list_head(info, listed),
+        Shape::Metadata { version } => format!(
+            "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/{version}\",\
+             \"metadata\":{},\"items\":[",
+            list_meta(listed)
+        )
+        .into_bytes(),
+        Shape::Table { version, .. } => tables::head(info, version, &list_meta(listed)),
+    };
+    let stride = if form.shape == Shape::Plain { STRIDE_ENTRIES } else { STRIDE_PARSED };
+    for (index, raw) in listed.items.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+            if index % stride == 0 {
+                tokio::task::yield_now().await;
             }
-            out.extend_from_slice(b"]}");
-            Ok(out.into())
         }
-        Shape::Table { version, include } => {
-            tables::table(info, version, include, &meta(), &listed.items, now)
+        match form.shape {
+            Shape::Plain => out.extend_from_slice(raw),
+            Shape::Metadata { version } => metadata_object(&mut out, raw, version)?,
+            Shape::Table { version, include } => {
+                tables::row(&mut out, info, version, include, raw, now)?;
+            }
         }
     }
+    out.extend_from_slice(LIST_TAIL);
+    Ok(out.into())
 }
 
 /// The plain list: the stored bytes one after another.
 pub fn list_json(info: &KindInfo, listed: &Listed) -> Bytes {
+    let mut out = list_head(info, listed);
+    for (index, raw) in listed.items.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(raw);
+    }
+    out.extend_from_slice(LIST_TAIL);
+    out.into()
+}
+
+/// The end of every list, tables too.
+const LIST_TAIL: &[u8] = tables::TAIL;
+
+/// The beginning of a plain list, with room for all of it.
+fn list_head(info: &KindInfo, listed: &Listed) -> Vec<u8> {
     let size: usize = listed.items.iter().map(|raw| raw.len() + 1).sum();
-    let mut out = Vec::with_capacity(size + 256);
+    let mut out = Vec::with_capacity(size + 1024);
     let head = format!(
         "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{},\"items\":[",
         Value::from(&*info.list_kind),
@@ -77,14 +101,7 @@ pub fn list_json(info: &KindInfo, listed: &Listed) -> Bytes {
         list_meta(listed)
     );
     out.extend_from_slice(head.as_bytes());
-    for (index, raw) in listed.items.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(raw);
-    }
-    out.extend_from_slice(b"]}");
-    out.into()
+    out
 }
 
 fn list_meta(listed: &Listed) -> String {
@@ -198,8 +215,8 @@ pub fn response(code: u16, form: Form, json: Bytes) -> Response<Body> {
     } else if form.pretty {
         (JSON, indent(&json))
     } else {
-        let mut body = Vec::with_capacity(json.len() + 1);
-        body.extend_from_slice(&json);
+        // A list's own buffer, which has room; one object's bytes, which others share, are copied.
+        let mut body = Vec::from(json);
         body.push(b'\n');
         (JSON, body)
     };

@@ -21,7 +21,7 @@ use super::node_graph::NodeGraph;
 use super::nodes::Tunnels;
 use super::openapi::OpenApi;
 use super::pki::Pki;
-use super::{User, authz, keys, local};
+use super::{User, authz, keys, local, routing};
 use crate::api::error::{Cause, Reason};
 use crate::api::registry::Registry;
 use crate::api::resource::KindInfo;
@@ -122,6 +122,7 @@ pub struct Stored {
 
 impl ApiServer {
     pub fn new(parts: Parts) -> Arc<ApiServer> {
+        parts.store.set_tags_of(routing::tags_of());
         Arc::new(ApiServer {
             reads: Semaphore::new(parts.options.max_reads_in_flight),
             writes: Semaphore::new(parts.options.max_writes_in_flight),

@@ -9,46 +9,58 @@ use super::respond::metadata_object;
 use crate::api::ApiError;
 use crate::api::resource::KindInfo;
 
-/// A table of objects; `meta` is the table's metadata as JSON.
+/// The end of a table, after its rows.
+pub const TAIL: &[u8] = b"]}";
+
+/// A table of one object; `meta` is the table's metadata as JSON.
 pub fn table(
     info: &KindInfo,
     version: &str,
     include: Include,
     meta: &str,
-    items: &[Bytes],
+    raw: &Bytes,
     now: Timestamp,
 ) -> Result<Bytes, ApiError> {
     let mut out = head(info, version, meta);
-    for (index, raw) in items.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        let cells = info.rules.row(raw, now)?;
-        out.extend_from_slice(b"{\"cells\":");
-        out.extend_from_slice(Value::from(cells).to_string().as_bytes());
-        if is_finished_pod(info, raw) {
-            out.extend_from_slice(COMPLETED.as_bytes());
-        }
-        out.extend_from_slice(b",\"object\":");
-        match include {
-            Include::None => out.extend_from_slice(b"null"),
-            Include::Object => out.extend_from_slice(raw),
-            Include::Metadata => metadata_object(&mut out, raw, version)?,
-        }
-        out.push(b'}');
-    }
-    out.extend_from_slice(b"]}");
+    row(&mut out, info, version, include, raw, now)?;
+    out.extend_from_slice(TAIL);
     Ok(out.into())
+}
+
+/// One object's row.
+pub fn row(
+    out: &mut Vec<u8>,
+    info: &KindInfo,
+    version: &str,
+    include: Include,
+    raw: &Bytes,
+    now: Timestamp,
+) -> Result<(), ApiError> {
+    let cells = info.rules.row(raw, now)?;
+    out.extend_from_slice(b"{\"cells\":");
+    out.extend_from_slice(Value::from(cells).to_string().as_bytes());
+    if is_finished_pod(info, raw) {
+        out.extend_from_slice(COMPLETED.as_bytes());
+    }
+    out.extend_from_slice(b",\"object\":");
+    match include {
+        Include::None => out.extend_from_slice(b"null"),
+        Include::Object => out.extend_from_slice(raw),
+        Include::Metadata => metadata_object(out, raw, version)?,
+    }
+    out.push(b'}');
+    Ok(())
 }
 
 /// A table without rows that carries a watch's position.
 pub fn bookmark(info: &KindInfo, version: &str, meta: &str) -> Bytes {
     let mut out = head(info, version, meta);
-    out.extend_from_slice(b"]}");
+    out.extend_from_slice(TAIL);
     out.into()
 }
 
-fn head(info: &KindInfo, version: &str, meta: &str) -> Vec<u8> {
+/// The beginning of a table, before its rows.
+pub fn head(info: &KindInfo, version: &str, meta: &str) -> Vec<u8> {
     let columns: Vec<Value> = info
         .rules
         .columns()

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   initial state (ADDED…, with sendInitialEvents then a bookmark)
-//!     → changes ⇄ bookmark each minute
+//!     → changes ⇄ bookmark each minute (the first one a little sooner)
 //!     → ends: time is up (a last bookmark) | too old or too slow (an error) | the store closed
 //! ```
 
@@ -16,15 +16,16 @@ use tokio::time::Instant;
 
 use super::filter::Filter;
 use super::keys;
-use super::read::parse_version;
+use super::read::{STRIDE_ENTRIES, parse_version};
+use super::routing;
 use super::service::{ApiServer, Call, read_error};
 use crate::api::ApiError;
 use crate::api::error::Reason;
 use crate::client::WatchOptions;
-use crate::store::{Change, Event, Expect, Key, Op, Revision, Watch, WatchEnd};
+use crate::store::{Change, Event, Revision, Watch, WatchEnd};
 
 /// How often a quiet watch is told how far it has come.
-pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+pub const BOOKMARK_INTERVAL: Duration = crate::client::BOOKMARK_INTERVAL;
 /// Watches without `timeoutSeconds` end after this long, and up to as long again (upstream's
 /// min-request-timeout).
 pub const MIN_WATCH_SECONDS: u64 = 1800;
@@ -60,7 +61,6 @@ struct Watcher {
     server: Arc<ApiServer>,
     call: Call,
     filter: Filter,
-    prefix: Key,
     watch: Watch,
     /// What is sent next: the initial state, then changes.
     waiting: VecDeque<Sent>,
@@ -75,7 +75,7 @@ struct Watcher {
 impl ApiServer {
     /// Starts a watch. Errors that HTTP sends as an event (a version that is too old) are errors
     /// here as well.
-    pub fn watch(
+    pub async fn watch(
         self: &Arc<Self>,
         call: &Call,
         options: &WatchOptions,
@@ -106,17 +106,24 @@ impl ApiServer {
         };
         let mut waiting = VecDeque::new();
         if wants_state {
-            let page = self.store.list(&prefix, None, 0, Some(start)).map_err(read_error)?;
-            for entry in page.entries {
+            let page = self.entries(&prefix, None, 0, Some(start)).await.map_err(read_error)?;
+            for (index, entry) in page.entries.into_iter().enumerate() {
                 if filter.matches(&call.info, &self.memo, &entry.value)? {
                     waiting.push_back(Sent::Added(entry.value));
+                }
+                if (index + 1) % STRIDE_ENTRIES == 0 {
+                    tokio::task::yield_now().await;
                 }
             }
             if initial.send == Some(true) && options.bookmarks {
                 waiting.push_back(Sent::Bookmark { revision: start, initial_end: true });
             }
         }
-        let watch = self.store.watch(&prefix, start).map_err(read_error)?;
+        let watch = match routing::tag(&call.info, &filter) {
+            Some(tag) => self.store.watch_tagged(&prefix, &tag, start),
+            None => self.store.watch(&prefix, start),
+        };
+        let watch = watch.map_err(read_error)?;
         if filter.is_everything() {
             filter = Filter::default();
         }
@@ -126,18 +133,23 @@ impl ApiServer {
             server: self.clone(),
             call: call.clone(),
             filter,
-            prefix,
             watch,
             waiting,
             position: start,
             bookmarks: options.bookmarks,
-            next_bookmark: now + BOOKMARK_INTERVAL,
+            next_bookmark: now + self.first_bookmark(),
             ended: false,
         };
         Ok(futures::stream::unfold(watcher, |mut watcher| async move {
             watcher.next().await.map(|batch| (batch, watcher))
         })
         .boxed())
+    }
+
+    /// Up to a quarter sooner than later ones: watches that began together are told apart.
+    fn first_bookmark(&self) -> Duration {
+        let most = BOOKMARK_INTERVAL.as_millis() as u64 / 4;
+        BOOKMARK_INTERVAL - Duration::from_millis(self.ids.below(most))
     }
 
     fn watch_time(&self, asked: Option<Duration>) -> Duration {
@@ -190,7 +202,7 @@ impl Watcher {
                 Some(Ok(events)) => self.take(events),
                 // Ending the stream makes the client begin again from what it has seen.
                 Some(Err(WatchEnd::Closed | WatchEnd::TooSlow)) => return None,
-                None => self.wake().await,
+                None => self.wake(),
             };
             if let Err(error) = taken {
                 self.ended = true;
@@ -212,37 +224,29 @@ impl Watcher {
     }
 
     /// A minute has passed, or the time is up.
-    async fn wake(&mut self) -> Result<(), ApiError> {
+    fn wake(&mut self) -> Result<(), ApiError> {
         let now = Instant::now();
         self.ended = now >= self.deadline;
         self.next_bookmark = now + BOOKMARK_INTERVAL;
         if self.bookmarks {
-            self.catch_up().await?;
+            self.catch_up()?;
             let bookmark = Sent::Bookmark { revision: self.position, initial_end: false };
             self.waiting.push_back(bookmark);
         }
         Ok(())
     }
 
-    /// Moves the position to the newest revision. A commit that changes nothing waits until all
-    /// earlier ones are seen by watchers; a fresh watch from the position then has every event up
-    /// to it ready at once. What cannot be had leaves the position where it is.
-    async fn catch_up(&mut self) -> Result<(), ApiError> {
-        if self.position >= self.server.store.revision() {
-            return Ok(());
+    /// Moves the position to the newest revision that watchers were told of. What comes at this
+    /// very moment is taken too; else the position stays where it is.
+    fn catch_up(&mut self) -> Result<(), ApiError> {
+        if self.watch.caught_up().is_none()
+            && let Some(Ok(events)) = self.watch.next().now_or_never()
+        {
+            self.take(events)?;
         }
-        let check = Op::Check { key: self.prefix.clone(), expect: Expect::Any };
-        let Ok(barrier) = self.server.store.commit(vec![check]).await else { return Ok(()) };
-        let Ok(watch) = self.server.store.watch(&self.prefix, self.position) else {
-            return Ok(());
-        };
-        self.watch = watch;
-        match self.watch.next().now_or_never() {
-            Some(Ok(events)) => self.take(events)?,
-            Some(Err(_)) => return Ok(()),
-            None => {}
+        if let Some(revision) = self.watch.caught_up() {
+            self.position = self.position.max(revision);
         }
-        self.position = self.position.max(barrier.revision);
         Ok(())
     }
 

@@ -1,9 +1,11 @@
 //! What std could have had: time that can be virtual, back-off, a coalescing key queue, locks by key,
-//! tasks with one way to shut down, and ids that can be seeded. Knows nothing of Kubernetes.
+//! tasks with one way to shut down, directories that outlive a power failure, and ids that can be
+//! seeded. Knows nothing of Kubernetes.
 
 pub mod backoff;
 pub mod clock;
 pub mod dirty_set;
+pub mod durable;
 pub mod ids;
 pub mod keyed_locks;
 pub mod tasks;

@@ -1,6 +1,8 @@
 //! The one shutdown path: every long-running task is spawned here, is told to stop at the same
-//! moment, and is waited for within a bound.
+//! moment, and is waited for within a bound. None of them may end before: who runs them waits for
+//! [`Tasks::first_end`] and ends the process, because half a daemon looks like a whole one.
 
+use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
@@ -11,7 +13,22 @@ use tokio::task::JoinHandle;
 /// The tasks of one daemon or one node; cloned by `Arc`.
 pub struct Tasks {
     stop: watch::Sender<bool>,
+    ended: watch::Sender<Option<Ended>>,
     running: Mutex<Vec<(&'static str, JoinHandle<()>)>>,
+}
+
+/// A task that ended though nobody told it to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub name: &'static str,
+    pub panicked: bool,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = if self.panicked { "panicked" } else { "ended by itself" };
+        write!(f, "the task {:?} {how}", self.name)
+    }
 }
 
 /// Resolves when the tasks are told to stop; cheap to clone.
@@ -20,7 +37,8 @@ pub struct Stop(watch::Receiver<bool>);
 
 impl Default for Tasks {
     fn default() -> Self {
-        Tasks { stop: watch::channel(false).0, running: Mutex::new(Vec::new()) }
+        let (stop, ended) = (watch::Sender::new(false), watch::Sender::new(None));
+        Tasks { stop, ended, running: Mutex::new(Vec::new()) }
     }
 }
 
@@ -43,9 +61,24 @@ impl Tasks {
         name: &'static str,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
+        let end = End { name, stop: self.stop(), ended: self.ended.clone() };
+        let task = async move {
+            let _end = end;
+            task.await;
+        };
         let mut running = self.running.lock();
         running.retain(|(_, handle)| !handle.is_finished());
         running.push((name, tokio::spawn(task)));
+    }
+
+    /// Waits for the first task that ends, or panics, before the tasks are told to stop.
+    pub async fn first_end(&self) -> Ended {
+        let mut ended = self.ended.subscribe();
+        match ended.wait_for(Option::is_some).await.map(|ended| *ended) {
+            Ok(Some(ended)) => ended,
+            // The sender lives as long as self, and what was waited for is there.
+            _ => std::future::pending().await,
+        }
     }
 
     pub fn stop(&self) -> Stop {
@@ -66,6 +99,27 @@ impl Tasks {
             }
         }
         late
+    }
+}
+
+/// Dropped with a task, however that went.
+struct End {
+    name: &'static str,
+    stop: Stop,
+    ended: watch::Sender<Option<Ended>>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if self.stop.is_set() {
+            return;
+        }
+        let ended = Ended { name: self.name, panicked: std::thread::panicking() };
+        self.ended.send_if_modified(|first| {
+            let is_first = first.is_none();
+            first.get_or_insert(ended);
+            is_first
+        });
     }
 }
 
@@ -93,5 +147,21 @@ mod tests {
         tasks.spawn_until_done("deaf", std::future::pending());
         assert_eq!(tasks.shut_down(Duration::from_secs(1)).await, ["deaf"]);
         assert!(tasks.stop().is_set());
+    }
+
+    #[tokio::test]
+    async fn an_end_before_the_stop_is_told_and_one_after_it_is_not() {
+        let tasks = Tasks::default();
+        tasks.spawn("forever", std::future::pending());
+        tasks.spawn("short", async {});
+        let ended = tasks.first_end().await;
+        assert_eq!(ended, Ended { name: "short", panicked: false });
+        let tasks = Tasks::default();
+        tasks.spawn("bad", async { panic!("on purpose") });
+        assert_eq!(tasks.first_end().await.to_string(), "the task \"bad\" panicked");
+        let tasks = Tasks::default();
+        tasks.spawn("forever", std::future::pending());
+        tasks.shut_down(Duration::from_secs(1)).await;
+        assert!(futures::FutureExt::now_or_never(tasks.first_end()).is_none());
     }
 }

@@ -17,6 +17,10 @@ use serde_json::Value;
 use crate::api::resource::{Gvr, Kind};
 use crate::api::{ApiError, Object, Raw};
 
+/// How often the API tells a quiet watch that asked for bookmarks how far it has come; a watch
+/// that is silent for much longer has lost its server.
+pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+
 /// What a request is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {

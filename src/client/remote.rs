@@ -2,29 +2,38 @@
 //! Status errors and watch streams are ours, so that callers cannot tell it from the API server
 //! in the same process.
 
+mod bodies;
+
+use std::future::Future;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
+use tokio::time::Instant;
 
+use self::bodies::{collect, read_list, watch_stream};
 use super::{
-    Api, DeleteOptions, ListOptions, Patch, RawList, Target, WatchEvent, WatchOptions, WatchStream,
-    WriteOptions,
+    Api, BOOKMARK_INTERVAL, DeleteOptions, ListOptions, Patch, RawList, Target, WatchOptions,
+    WatchStream, WriteOptions,
 };
 use crate::api::error::Reason;
 use crate::api::{ApiError, Object, Raw};
 
-/// The longest answer that is read at once; larger lists come in pages.
-const MAX_ANSWER_BYTES: usize = 512 << 20;
-/// The longest event of a watch.
-const MAX_EVENT_BYTES: usize = 8 << 20;
-/// The time to an answer's head and body for everything but streams.
+/// The time to an answer's head and body; to the head alone for streams and the registry.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Programs are large: the registry's answers are bounded by their silence instead,
+const REGISTRY: &str = "/v2/";
+const REGISTRY_SILENCE: Duration = Duration::from_secs(60);
+/// and what is sent to it gets more time by its size, as for a slow line.
+const UPLOAD_BYTES_PER_SECOND: u64 = 32 << 10;
+/// A watch with bookmarks that is silent for so long has lost its server: TCP alone would not tell.
+const WATCH_SILENCE: Duration = BOOKMARK_INTERVAL.saturating_mul(5).checked_div(2).unwrap();
+/// How long the server is asked to keep a watch, and up to as long again, so that watches that
+/// began together do not end together. A server whose client is gone forgets it then.
+const MIN_WATCH: Duration = Duration::from_secs(300);
 
 /// A connection to an API server; cheap to clone.
 #[derive(Clone)]
@@ -54,13 +63,20 @@ impl Remote {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Result<Answer, ApiError> {
-        let work = async {
-            let (parts, body) = self.open(method, path, headers, body.into()).await?.into_parts();
-            let body = collect(body).await?;
-            Ok(Answer { status: parts.status, headers: parts.headers, body })
+        let sent = body.into();
+        let registry = path.starts_with(REGISTRY);
+        let upload = Duration::from_secs(sent.len() as u64 / UPLOAD_BYTES_PER_SECOND);
+        let begin = Instant::now();
+        let head = self.open(method, path, headers, sent);
+        let limit = if registry { REQUEST_TIMEOUT + upload } else { REQUEST_TIMEOUT };
+        let (parts, body) = in_time(limit, head).await?.into_parts();
+        let body = if registry {
+            collect(body, REGISTRY_SILENCE).await?
+        } else {
+            let left = limit.saturating_sub(begin.elapsed());
+            in_time(left, collect(body, limit)).await?
         };
-        let late = |_| ApiError::new(504, Reason::Timeout, "the API server did not answer in time");
-        tokio::time::timeout(REQUEST_TIMEOUT, work).await.map_err(late)?
+        Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
 
     /// Sends a request and answers with the body as it comes; HTTP errors are errors.
@@ -71,13 +87,12 @@ impl Remote {
     /// [`Remote::stream`] with an Accept header.
     pub async fn stream_as(&self, path: &str, accept: &str) -> Result<Body, ApiError> {
         let headers = [("accept", accept)];
-        let response = self.open(Method::GET, path, &headers, Bytes::new()).await?;
+        let head = self.open(Method::GET, path, &headers, Bytes::new());
+        let response = in_time(REQUEST_TIMEOUT, head).await?;
         if response.status().is_success() {
             return Ok(response.into_body());
         }
-        let code = response.status().as_u16();
-        let body = collect(response.into_body()).await?;
-        Err(ApiError::from_response(code, &body))
+        Err(refusal(response).await)
     }
 
     /// Upgrades a connection to `protocol` and gives its two-way byte stream.
@@ -87,11 +102,10 @@ impl Remote {
         protocol: &str,
     ) -> Result<TokioIo<hyper::upgrade::Upgraded>, ApiError> {
         let headers = [("connection", "Upgrade"), ("upgrade", protocol)];
-        let response = self.open(Method::GET, path, &headers, Bytes::new()).await?;
+        let head = self.open(Method::GET, path, &headers, Bytes::new());
+        let response = in_time(REQUEST_TIMEOUT, head).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let code = response.status().as_u16();
-            let body = collect(response.into_body()).await?;
-            return Err(ApiError::from_response(code, &body));
+            return Err(refusal(response).await);
         }
         let upgraded = hyper::upgrade::on(response).await.map_err(|e| unreachable_(&e))?;
         Ok(TokioIo::new(upgraded))
@@ -109,7 +123,7 @@ impl Remote {
             request = request.header(*name, *value);
         }
         let request = request
-            .body(Body::from(body.to_vec()))
+            .body(Body::from(body))
             .map_err(|e| ApiError::bad_request(format!("{path}: {e}")))?;
         self.client.send(request).await.map_err(|e| unreachable_(&e))
     }
@@ -166,11 +180,11 @@ impl Api for Remote {
         if options.bookmarks {
             query.add("allowWatchBookmarks", "true");
         }
-        if let Some(timeout) = options.timeout {
-            query.add("timeoutSeconds", &timeout.as_secs().to_string());
-        }
+        let timeout =
+            options.timeout.unwrap_or_else(|| rand::random_range(MIN_WATCH..2 * MIN_WATCH));
+        query.add("timeoutSeconds", &timeout.as_secs().to_string());
         let body = self.stream(&query.on(&target.path())).await?;
-        Ok(watch_stream(body))
+        Ok(watch_stream(body, options.bookmarks.then_some(WATCH_SILENCE)))
     }
 
     async fn create(
@@ -295,91 +309,21 @@ impl Query {
     }
 }
 
-#[derive(serde::Deserialize)]
-struct ListBody<'a> {
-    #[serde(default)]
-    metadata: ListMeta,
-    #[serde(borrow, default)]
-    items: Vec<&'a RawValue>,
+/// 504 for work that takes longer than `limit`.
+async fn in_time<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    let late = |_| ApiError::new(504, Reason::Timeout, "the API server did not answer in time");
+    tokio::time::timeout(limit, work).await.map_err(late)?
 }
 
-#[derive(serde::Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct ListMeta {
-    resource_version: String,
-    #[serde(rename = "continue")]
-    continue_token: String,
-    remaining_item_count: Option<u64>,
-}
-
-fn read_list(body: &Bytes) -> Result<RawList, ApiError> {
-    let list: ListBody = serde_json::from_slice(body)
-        .map_err(|e| ApiError::internal(format!("the list cannot be read: {e}")))?;
-    let items = list.items.iter().map(|item| Raw(body.slice_ref(item.get().as_bytes()))).collect();
-    Ok(RawList {
-        resource_version: list.metadata.resource_version,
-        continue_token: list.metadata.continue_token,
-        remaining: list.metadata.remaining_item_count,
-        items,
-    })
-}
-
-#[derive(serde::Deserialize)]
-struct EventBody<'a> {
-    #[serde(rename = "type")]
-    kind: &'a str,
-    #[serde(borrow)]
-    object: &'a RawValue,
-}
-
-/// One line of a watch.
-fn read_event(line: &[u8]) -> Result<WatchEvent, ApiError> {
-    let bad = |e| ApiError::internal(format!("the watch event cannot be read: {e}"));
-    let event: EventBody = serde_json::from_slice(line).map_err(bad)?;
-    let raw = || Raw(Bytes::copy_from_slice(event.object.get().as_bytes()));
-    match event.kind {
-        "ADDED" => Ok(WatchEvent::Added(raw())),
-        "MODIFIED" => Ok(WatchEvent::Modified(raw())),
-        "DELETED" => Ok(WatchEvent::Deleted(raw())),
-        "BOOKMARK" => Ok(WatchEvent::Bookmark(raw().object()?.resource_version().to_string())),
-        "ERROR" => Err(ApiError::from_response(500, event.object.get().as_bytes())),
-        other => Err(ApiError::internal(format!("a watch event has the unknown type {other:?}"))),
-    }
-}
-
-/// Cuts a body into events, one a line.
-fn watch_stream(body: Body) -> WatchStream {
-    let state = (body, BytesMut::new());
-    let stream = futures::stream::try_unfold(state, |(mut body, mut buffer)| async move {
-        loop {
-            if let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                let line = buffer.split_to(end + 1);
-                if line.len() > 1 {
-                    return Ok(Some((read_event(&line)?, (body, buffer))));
-                }
-                continue;
-            }
-            if buffer.len() > MAX_EVENT_BYTES {
-                return Err(ApiError::internal("a watch event is too long"));
-            }
-            match body.frame().await {
-                Some(frame) => {
-                    if let Ok(data) = frame.map_err(|e| unreachable_(&e))?.into_data() {
-                        buffer.extend_from_slice(&data);
-                    }
-                }
-                None => return Ok(None),
-            }
-        }
-    });
-    stream.boxed()
-}
-
-async fn collect(body: Body) -> Result<Bytes, ApiError> {
-    let limited = http_body_util::Limited::new(body, MAX_ANSWER_BYTES);
-    match limited.collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) => Err(ApiError::unavailable(format!("the answer was cut off: {error}"))),
+/// What an answer that is no success says.
+async fn refusal(response: http::Response<Body>) -> ApiError {
+    let code = response.status().as_u16();
+    match collect(response.into_body(), REQUEST_TIMEOUT).await {
+        Ok(body) => ApiError::from_response(code, &body),
+        Err(error) => error,
     }
 }
 
@@ -400,21 +344,6 @@ fn unreachable_(error: &(dyn std::error::Error + 'static)) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_and_events_are_read_without_decoding_items() {
-        let body = Bytes::from_static(
-            br#"{"kind":"PodList","metadata":{"resourceVersion":"7","continue":"t"},"items":[{"a": 1}]}"#,
-        );
-        let list = read_list(&body).unwrap();
-        assert_eq!((list.resource_version.as_str(), list.continue_token.as_str()), ("7", "t"));
-        assert_eq!(list.items[0].0, r#"{"a": 1}"#);
-        let event =
-            read_event(br#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"9"}}}"#);
-        assert_eq!(event.unwrap(), WatchEvent::Bookmark("9".into()));
-        let gone = br#"{"type":"ERROR","object":{"kind":"Status","reason":"Expired","code":410}}"#;
-        assert!(read_event(gone).unwrap_err().is_expired());
-    }
 
     #[test]
     fn query_values_are_escaped() {

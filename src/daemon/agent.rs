@@ -1,17 +1,20 @@
 //! `wasmfleet node`: a node agent in a process of its own, over HTTPS.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use k8s_openapi::api::core::v1::Service;
+use anyhow::{Context, anyhow};
+use k8s_openapi::api::core::v1::{Node as NodeObject, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use tokio::time::Instant;
 
 use super::args::{NodeArgs, default_data_dir};
 use super::data_dir::DataDir;
 use super::images::{self, NoNames};
-use super::{SHUTDOWN_LIMIT, join, local_node, signals};
+use super::{SHUTDOWN_LIMIT, join, local_node, ready, signals};
+use crate::api::ApiError;
 use crate::apiserver::nodes::tunnel_path;
 use crate::base::clock::RealClock;
 use crate::base::ids::Ids;
@@ -28,28 +31,52 @@ const TUNNEL_PROTOCOL: &str = "wasmfleet-tunnel";
 /// The wait before a lost tunnel is dialled again, doubling to the most.
 const FIRST_REDIAL: Duration = Duration::from_millis(100);
 const MOST_REDIAL: Duration = Duration::from_secs(10);
+/// A node that is not Ready, or whose control plane is away, tells so this often.
+const READY_PATIENCE: Duration = Duration::from_secs(60);
 /// A tunnel that held so long was a good one.
 const GOOD_TUNNEL: Duration = Duration::from_secs(30);
 
 /// Joins if need be, and runs pods until a signal comes.
 pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
+    let mut stop = pin!(signals::stop_requested());
     let chosen = args.data_dir.clone().or_else(|| default_data_dir("wasmfleet-node"));
     let path =
         chosen.context("there is no home directory; name a data directory with --data-dir")?;
     let dir = DataDir::open(&path)?;
     let name = args.name.clone().unwrap_or_else(host_name);
-    let remote = connect(&args, &dir, &name).await?;
     let tasks = Tasks::default();
-    start(&args, &dir, &name, remote, &tasks)?;
-    println!("data directory   {}", dir.path().display());
-    println!("node             {name}");
-    println!("ready");
-    signals::stop_requested().await;
+    let work = async {
+        let remote = connect(&args, &dir, &name).await?;
+        start(&args, &dir, &name, remote.clone(), &tasks)?;
+        println!("data directory   {}", dir.path().display());
+        println!("node             {name}");
+        wait_ready(remote, &name).await;
+        println!("ready");
+        std::future::pending().await
+    };
+    let result = tokio::select! {
+        () = &mut stop => Ok(()),
+        result = work => result,
+        ended = tasks.first_end() => Err(anyhow!("{ended}; start again")),
+    };
     let late = tasks.shut_down(SHUTDOWN_LIMIT).await;
     if !late.is_empty() {
         tracing::warn!(?late, "tasks did not stop in time");
     }
-    Ok(())
+    result
+}
+
+/// Waits until the control plane shows this node Ready. A node that is not stays: its control plane
+/// may be away for long, and its pods must not end for it.
+async fn wait_ready(remote: Remote, name: &str) {
+    let (tasks, cache) = (Tasks::default(), Cache::new());
+    cache.keep::<NodeObject>(Arc::new(remote), &format!("metadata.name={name}"), &tasks);
+    let names = [name.to_string()];
+    let mut ready = pin!(ready::wait(&cache, &names));
+    while tokio::time::timeout(READY_PATIENCE, &mut ready).await.is_err() {
+        tracing::warn!(node = name, "not Ready for {READY_PATIENCE:?}; --log info tells more");
+    }
+    tasks.shut_down(SHUTDOWN_LIMIT).await;
 }
 
 fn host_name() -> String {
@@ -57,34 +84,76 @@ fn host_name() -> String {
     name.split('.').next().unwrap_or_default().to_string()
 }
 
-/// With the node's own credentials, which the join token buys the first time.
+/// With the node's own credentials, which the join token buys the first time, and again when the
+/// server refuses those that are kept (it may have been made anew).
 async fn connect(args: &NodeArgs, dir: &DataDir, name: &str) -> anyhow::Result<Remote> {
     let kubeconfig: PathBuf = dir.join(join::KUBECONFIG);
-    if !kubeconfig.exists() {
-        let token = match (&args.token, &args.token_file) {
-            (Some(token), _) => token.clone(),
-            (None, Some(file)) => std::fs::read_to_string(file)
-                .with_context(|| format!("the token file {} cannot be read", file.display()))?,
-            (None, None) => bail!(
-                "this node has not joined yet: give --token-file FILE (the server prints its path) \
-                 or --token TOKEN"
-            ),
+    let mut joined = !kubeconfig.exists();
+    if joined {
+        let token = token(args)?.context(
+            "this node has not joined yet: give --token-file FILE (the server prints its path) or \
+             --token TOKEN",
+        )?;
+        join::join(&args.server, &token, name, dir.path()).await?;
+    }
+    let mut wait = FIRST_REDIAL;
+    let mut told = None::<Instant>;
+    loop {
+        let remote = remote(args, &kubeconfig).await?;
+        let own = Target::one::<NodeObject>("", name);
+        let error = match remote.get(&own).await {
+            Err(error) if !error.is_not_found() => error,
+            _ => return Ok(remote),
         };
-        join::join(&args.server, token.trim(), name, dir.path()).await?;
-    }
-    let file = kube::config::Kubeconfig::read_from(&kubeconfig)?;
-    let mut config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await?;
-    config.cluster_url = args.server.parse().context("--server is no URL")?;
-    let remote = Remote::new(config)?;
-    // A wrong address, an expired certificate or another's name is told now, not in the logs.
-    let own = Target::one::<k8s_openapi::api::core::v1::Node>("", name);
-    match remote.get(&own).await {
-        Err(error) if !error.is_not_found() => {
-            let what = format!("cannot work as node {name} at {}", args.server);
-            Err(anyhow::Error::from(error).context(what))
+        if !refuses(&error) {
+            if told.is_none_or(|at| at.elapsed() > READY_PATIENCE) {
+                told = Some(Instant::now());
+                tracing::warn!(node = name, server = args.server, %error, "trying again");
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(MOST_REDIAL);
+            continue;
         }
-        _ => Ok(remote),
+        let file = kubeconfig.display();
+        let Some(token) = token(args)?.filter(|_| !joined) else {
+            let what = format!(
+                "cannot work as node {name} at {} with {file}; to join again, give a token \
+                 (--token-file FILE) of that server",
+                args.server
+            );
+            return Err(anyhow::Error::from(error).context(what));
+        };
+        tracing::warn!(node = name, %error, "the server refuses {file}; joining again");
+        join::join(&args.server, &token, name, dir.path()).await?;
+        joined = true;
     }
+}
+
+/// What the user gave; read only when it is needed, because its file may be gone after the join.
+fn token(args: &NodeArgs) -> anyhow::Result<Option<String>> {
+    let token = match (&args.token, &args.token_file) {
+        (Some(token), _) => token.clone(),
+        (None, Some(file)) => std::fs::read_to_string(file)
+            .with_context(|| format!("the token file {} cannot be read", file.display()))?,
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(token.trim().to_string()))
+}
+
+async fn remote(args: &NodeArgs, kubeconfig: &Path) -> anyhow::Result<Remote> {
+    let unreadable = || format!("{} cannot be read; delete it to join again", kubeconfig.display());
+    let file = kube::config::Kubeconfig::read_from(kubeconfig).with_context(unreadable)?;
+    let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await;
+    let mut config = config.with_context(unreadable)?;
+    config.cluster_url = args.server.parse().context("--server is no URL")?;
+    Ok(Remote::new(config)?)
+}
+
+/// Whether an error is about who we are, or who the server is: trying again does not help. A
+/// refused handshake has no code of its own, only the TLS library's words.
+fn refuses(error: &ApiError) -> bool {
+    let text = error.message.to_ascii_lowercase();
+    matches!(error.code, 401 | 403) || text.contains("certificate") || text.contains("unknownca")
 }
 
 fn start(

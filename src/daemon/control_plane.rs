@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use k8s_openapi::api::core::v1::Node;
 use tokio::net::TcpListener;
 
 use super::args::ServerArgs;
-use super::data_dir::{DataDir, write_private};
+use super::data_dir::{DIR_MODE, DataDir, write_private};
 use super::network::{NODE_PREFIX, Network};
 use crate::api::registry::Registry;
 use crate::apiserver::artifacts::Artifacts;
@@ -21,6 +22,7 @@ use crate::apiserver::service::{ApiServer, Options, Parts};
 use crate::apiserver::user::SYSTEM_MASTERS;
 use crate::apiserver::{User, user};
 use crate::base::clock::RealClock;
+use crate::base::durable::create_dirs;
 use crate::base::ids::Ids;
 use crate::base::{SharedClock, Tasks};
 use crate::client::Client;
@@ -40,7 +42,6 @@ const ADMIN_DAYS: u32 = 365;
 /// A running control plane.
 pub struct ControlPlane {
     pub server: Arc<ApiServer>,
-    pub store: SharedStore,
     pub cache: Arc<Cache>,
     pub tunnels: Arc<Tunnels>,
     pub clock: SharedClock,
@@ -51,8 +52,8 @@ pub struct ControlPlane {
     _network: Network,
 }
 
-/// What is made before anything runs.
-struct Foundation {
+/// What is made before anything runs. Its store is to be closed by whoever has it made.
+pub struct Foundation {
     listener: TcpListener,
     address: SocketAddr,
     network: Network,
@@ -67,12 +68,12 @@ pub type Attach<'a> = &'a (dyn Fn(&Arc<Cache>) + Sync);
 /// Starts everything; the API answers when this returns. `attach` may add parts that listen to the
 /// cache.
 pub async fn start(
+    foundation: Foundation,
     args: &ServerArgs,
     dir: &DataDir,
     tasks: &Tasks,
     attach: Attach<'_>,
 ) -> anyhow::Result<ControlPlane> {
-    let foundation = lay(args, dir).await?;
     let clock: SharedClock = Arc::new(RealClock);
     let tunnels = Arc::new(Tunnels::default());
     let server = ApiServer::new(Parts {
@@ -91,9 +92,10 @@ pub async fn start(
     server.bootstrap(Some(foundation.address)).await.context("preparing the cluster")?;
     let cache = Cache::new();
     attach(&cache);
+    detach_deleted_nodes(&cache, &tunnels);
     run_loops(args, &foundation, &server, &cache, &clock, tasks);
     let (kubeconfig, join_token_file) = write_access(args, dir, &foundation)?;
-    let Foundation { listener, address, network, pki, store, .. } = foundation;
+    let Foundation { listener, address, network, pki, .. } = foundation;
     let ips = [address.ip(), std::net::Ipv4Addr::LOCALHOST.into()];
     let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
     let tls = pki.server_config(&names.map(str::to_string), &ips)?;
@@ -101,7 +103,6 @@ pub async fn start(
     tasks.spawn_until_done("api", serve);
     Ok(ControlPlane {
         server,
-        store,
         cache,
         tunnels,
         clock,
@@ -113,7 +114,7 @@ pub async fn start(
 }
 
 /// Takes the address, the data directory's files and the network: all that can be refused.
-async fn lay(args: &ServerArgs, dir: &DataDir) -> anyhow::Result<Foundation> {
+pub async fn lay(args: &ServerArgs, dir: &DataDir) -> anyhow::Result<Foundation> {
     let listener = TcpListener::bind(args.listen).await.with_context(|| {
         format!(
             "cannot listen on {}; name another address with --listen (port 0: any)",
@@ -127,12 +128,23 @@ async fn lay(args: &ServerArgs, dir: &DataDir) -> anyhow::Result<Foundation> {
     };
     let pki = Pki::open(&dir.join("pki"))?;
     let store_dir = dir.join("store");
-    std::fs::create_dir_all(&store_dir).with_context(|| store_dir.display().to_string())?;
+    create_dirs(&store_dir, DIR_MODE).with_context(|| store_dir.display().to_string())?;
     let file = store_dir.join("state.redb");
+    let artifacts = Artifacts::open(&dir.join("artifacts")).context("the registry's directory")?;
+    // The last step that can fail: what comes after has a store to close.
     let open = || RedbStore::open(&file, redb::Options::default());
     let store = tokio::task::block_in_place(open).with_context(|| file.display().to_string())?;
-    let artifacts = Artifacts::open(&dir.join("artifacts")).context("the registry's directory")?;
     Ok(Foundation { listener, address, network, pki, store: Arc::new(store), artifacts })
+}
+
+/// A deleted node's tunnel is closed; an agent that lives registers again and dials again.
+fn detach_deleted_nodes(cache: &Arc<Cache>, tunnels: &Arc<Tunnels>) {
+    let tunnels = tunnels.clone();
+    cache.listen(Box::new(move |change| {
+        if let (Some(_), None) = change.typed::<Node>() {
+            tunnels.detach(&change.key.name);
+        }
+    }));
 }
 
 /// Controllers, scheduler, housekeeping: all listen before the cache is filled.
@@ -211,6 +223,12 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         return SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), address.port());
     }
     address
+}
+
+impl Foundation {
+    pub fn store(&self) -> SharedStore {
+        self.store.clone()
+    }
 }
 
 impl ControlPlane {

@@ -2,10 +2,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+
+use crate::base::durable::{create_dirs, sync_parent};
+
+/// Of directories that hold keys or state: their owner's only.
+pub const DIR_MODE: u32 = 0o700;
 
 /// A data directory that this process holds until it ends.
 pub struct DataDir {
@@ -28,7 +32,7 @@ impl DataDir {
     /// Makes the directory (mode 0700: it holds keys) and takes it.
     pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
         let unusable = |source| DataDirError::Unusable { path: path.to_path_buf(), source };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+        create_dirs(path, DIR_MODE).map_err(unusable)?;
         let path = path.canonicalize().map_err(unusable)?;
         let mut lock = OpenOptions::new()
             .read(true)
@@ -70,7 +74,8 @@ pub fn write_private(path: &Path, content: &str) -> std::io::Result<()> {
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(content.as_bytes())?;
     file.sync_all()?;
-    std::fs::rename(&temporary, path)
+    std::fs::rename(&temporary, path)?;
+    sync_parent(path)
 }
 
 #[cfg(test)]

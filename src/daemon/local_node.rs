@@ -23,6 +23,9 @@ use crate::runtime::wasm::{self, WasmRuntime};
 /// Bytes in flight in a tunnel that is a pipe.
 const PIPE_BYTES: usize = 64 << 10;
 
+/// The wait before a tunnel that ended is made anew.
+const REATTACH_WAIT: Duration = Duration::from_millis(100);
+
 /// The runtime of this process. Compiled code is kept under `dir`.
 pub fn runtime(dir: &Path) -> anyhow::Result<Arc<WasmRuntime>> {
     let program = std::env::current_exe().context("finding this program's own file")?;
@@ -64,9 +67,16 @@ pub fn start(
         notices: Arc::new(move |notice| recorder.record(notice)),
     };
     let node = Node::new(options(name, dir, tuning), parts)?;
-    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-    plane.tunnels.attach(name, ours);
-    tasks.spawn_until_done("tunnel", tunnel::serve(theirs, node.clone(), tasks.stop()));
+    let (tunnels, served, stop) = (plane.tunnels.clone(), node.clone(), tasks.stop());
+    tasks.spawn_until_done("tunnel", async move {
+        // It is closed when its Node is deleted; the agent registers again and needs another.
+        while !stop.is_set() {
+            let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+            tunnels.attach(served.name(), ours);
+            tunnel::serve(theirs, served.clone(), stop.clone()).await;
+            tokio::time::sleep(REATTACH_WAIT).await;
+        }
+    });
     node.run(tasks);
     Ok(())
 }

@@ -10,6 +10,7 @@ mod images;
 mod join;
 mod local_node;
 mod network;
+mod ready;
 mod signals;
 mod up;
 

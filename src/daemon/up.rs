@@ -1,17 +1,18 @@
 //! `wasmfleet up` and `wasmfleet server`.
 
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use k8s_openapi::api::core::v1::Node;
+use anyhow::{Context, anyhow, bail};
 use parking_lot::Mutex;
 
 use super::args::{ServerArgs, UpArgs, default_data_dir};
-use super::control_plane::{self, ControlPlane};
+use super::control_plane::{self, ControlPlane, Foundation};
 use super::data_dir::DataDir;
-use super::{SHUTDOWN_LIMIT, demo, local_node, signals};
+use super::{SHUTDOWN_LIMIT, demo, local_node, ready, signals};
 use crate::apiserver::User;
 use crate::base::Tasks;
 use crate::base::clock::RealClock;
@@ -20,48 +21,86 @@ use crate::client::cache::Cache;
 use crate::client::recorder::Recorder;
 use crate::client::remote::Remote;
 use crate::proxy::Proxy;
+use crate::store::SharedStore;
 
 /// From start to every node being ready.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// A whole cluster in this process.
 pub async fn run(args: UpArgs) -> anyhow::Result<()> {
+    let mut stop = pin!(signals::stop_requested());
     let dir = DataDir::open(&data_dir(&args.server)?)?;
-    let tasks = Tasks::default();
-    let result = tokio::select! {
-        result = up(&args, &dir, &tasks) => result,
-        () = signals::stop_requested() => Ok(None),
-    };
-    let plane = match result {
-        Ok(plane) => plane,
-        Err(error) => {
-            tasks.shut_down(SHUTDOWN_LIMIT).await;
-            return Err(error);
+    let foundation = control_plane::lay(&args.server, &dir).await?;
+    let (store, tasks) = (foundation.store(), Tasks::default());
+    let mut held = None;
+    let result = async {
+        let plane = tokio::select! {
+            () = &mut stop => None,
+            plane = up(&args, &dir, foundation, &tasks) => Some(plane?),
+            error = failed(&store, &tasks) => return Err(error),
+        };
+        match (held.insert(plane), args.once) {
+            (None, true) => bail!("stopped by a signal before the demo's answer"),
+            (Some(_), false) => until_stopped(stop, &store, &tasks).await,
+            _ => Ok(()),
         }
     };
-    if plane.is_some() && !args.once {
-        signals::stop_requested().await;
-    }
-    shut_down(&tasks, plane).await;
-    Ok(())
+    let result = result.await;
+    shut_down(&tasks, &store).await;
+    result
 }
 
 /// A control plane in this process; nodes join from others.
 pub async fn run_server(args: ServerArgs) -> anyhow::Result<()> {
+    let mut stop = pin!(signals::stop_requested());
     let dir = DataDir::open(&data_dir(&args)?)?;
-    let tasks = Tasks::default();
-    let plane = control_plane::start(&args, &dir, &tasks, &|_| {}).await?;
-    tell_paths(&plane, &dir);
-    println!("join token       {}", plane.join_token_file.display());
-    println!(
-        "join with        wasmfleet node --server {} --token-file {}",
-        plane.url(),
-        plane.join_token_file.display()
-    );
-    println!("ready");
-    signals::stop_requested().await;
-    shut_down(&tasks, Some(plane)).await;
-    Ok(())
+    let foundation = control_plane::lay(&args, &dir).await?;
+    let (store, tasks) = (foundation.store(), Tasks::default());
+    let mut held = None;
+    let result = async {
+        let plane = tokio::select! {
+            () = &mut stop => return Ok(()),
+            plane = control_plane::start(foundation, &args, &dir, &tasks, &|_| {}) => plane?,
+            error = failed(&store, &tasks) => return Err(error),
+        };
+        let plane = held.insert(plane);
+        tell_paths(plane, &dir);
+        println!("join token       {}", plane.join_token_file.display());
+        println!(
+            "join with        wasmfleet node --server {} --token-file {}",
+            plane.url(),
+            plane.join_token_file.display()
+        );
+        println!("ready");
+        until_stopped(stop, &store, &tasks).await
+    };
+    let result = result.await;
+    shut_down(&tasks, &store).await;
+    result
+}
+
+/// Waits for a signal, or for what makes going on pointless.
+async fn until_stopped(
+    stop: impl Future<Output = ()>,
+    store: &SharedStore,
+    tasks: &Tasks,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        () = stop => Ok(()),
+        error = failed(store, tasks) => Err(error),
+    }
+}
+
+/// A store or a task that failed is mended by a new start only: whoever supervises this process
+/// must see its end. Running on, it would look whole.
+async fn failed(store: &SharedStore, tasks: &Tasks) -> anyhow::Error {
+    tokio::select! {
+        why = store.failed() => anyhow!(
+            "the store failed ({why}); what was acknowledged is on the disk: check the disk, and \
+             start again"
+        ),
+        ended = tasks.first_end() => anyhow!("{ended}; start again"),
+    }
 }
 
 fn data_dir(args: &ServerArgs) -> anyhow::Result<PathBuf> {
@@ -69,14 +108,13 @@ fn data_dir(args: &ServerArgs) -> anyhow::Result<PathBuf> {
     chosen.context("there is no home directory; name a data directory with --data-dir")
 }
 
-async fn shut_down(tasks: &Tasks, plane: Option<ControlPlane>) {
+/// Stops the tasks, then closes the store: also after a start that failed or was cut off.
+async fn shut_down(tasks: &Tasks, store: &SharedStore) {
     let late = tasks.shut_down(SHUTDOWN_LIMIT).await;
     if !late.is_empty() {
         tracing::warn!(?late, "tasks did not stop in time");
     }
-    if let Some(plane) = plane {
-        plane.store.close().await;
-    }
+    store.close().await;
 }
 
 fn tell_paths(plane: &ControlPlane, dir: &DataDir) {
@@ -85,7 +123,12 @@ fn tell_paths(plane: &ControlPlane, dir: &DataDir) {
     println!("API server       {}", plane.url());
 }
 
-async fn up(args: &UpArgs, dir: &DataDir, tasks: &Tasks) -> anyhow::Result<Option<ControlPlane>> {
+async fn up(
+    args: &UpArgs,
+    dir: &DataDir,
+    foundation: Foundation,
+    tasks: &Tasks,
+) -> anyhow::Result<ControlPlane> {
     let proxy = Arc::new(Mutex::new(None));
     let notices = Arc::new(Mutex::new(None::<Recorder>));
     let attach = |cache: &Arc<Cache>| {
@@ -97,7 +140,7 @@ async fn up(args: &UpArgs, dir: &DataDir, tasks: &Tasks) -> anyhow::Result<Optio
         });
         *proxy.lock() = Some(Proxy::new(cache.clone(), Arc::new(RealClock), tell));
     };
-    let plane = control_plane::start(&args.server, dir, tasks, &attach).await?;
+    let plane = control_plane::start(foundation, &args.server, dir, tasks, &attach).await?;
     tell_paths(&plane, dir);
     let recorder = Recorder::new(
         plane.server.api(User::system("kube-proxy")),
@@ -111,7 +154,7 @@ async fn up(args: &UpArgs, dir: &DataDir, tasks: &Tasks) -> anyhow::Result<Optio
     if let Some(proxy) = proxy {
         proxy.run(tasks);
     }
-    match tokio::time::timeout(READY_LIMIT, wait_nodes(&plane, &nodes)).await {
+    match tokio::time::timeout(READY_LIMIT, ready::wait(&plane.cache, &nodes)).await {
         Ok(()) => println!("ready"),
         Err(_) => bail!("the nodes did not get ready in {READY_LIMIT:?}; --log info tells more"),
     }
@@ -120,7 +163,7 @@ async fn up(args: &UpArgs, dir: &DataDir, tasks: &Tasks) -> anyhow::Result<Optio
         let client = Client::new(Arc::new(remote.clone()), "wasmfleet-demo");
         demo::run(&remote, &client, &plane.kubeconfig).await?;
     }
-    Ok(Some(plane))
+    Ok(plane)
 }
 
 fn start_nodes(
@@ -144,33 +187,6 @@ fn start_nodes(
         }
     }
     Ok(names)
-}
-
-/// Waits until the cache shows every node of ours ready.
-async fn wait_nodes(plane: &ControlPlane, names: &[String]) {
-    let changed = Arc::new(tokio::sync::Notify::new());
-    let wake = changed.clone();
-    plane.cache.listen(Box::new(move |change| {
-        if change.typed::<Node>() != (None, None) {
-            wake.notify_one();
-        }
-    }));
-    plane.cache.wait_synced().await;
-    loop {
-        let ready = {
-            let view = plane.cache.view();
-            names.iter().all(|name| view.get::<Node>("", name).is_some_and(|node| is_ready(node)))
-        };
-        if ready {
-            return;
-        }
-        changed.notified().await;
-    }
-}
-
-fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
-    conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 /// Connects as any client would, with the kubeconfig that was written.

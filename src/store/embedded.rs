@@ -8,10 +8,12 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard};
 
+use super::failure::Failure;
 use super::hub::{Hub, HubOptions};
-use super::state::State;
+use super::state::{State, Stored};
 use super::{Entry, Event, Key, Page, ReadError, Revision, Watch};
 
 /// How many entries a list reads, or counts, before it lets a waiting writer go first.
@@ -23,12 +25,14 @@ const LIST_ATTEMPTS: usize = 3;
 pub(super) struct Embedded {
     state: RwLock<State>,
     pub(super) hub: Hub,
+    /// Why nothing can be written any more.
+    pub(super) failure: Failure,
 }
 
 impl Embedded {
     pub(super) fn new(options: &HubOptions, state: State) -> Embedded {
         let hub = Hub::new(options, state.revision());
-        Embedded { state: RwLock::new(state), hub }
+        Embedded { state: RwLock::new(state), hub, failure: Failure::default() }
     }
 
     pub(super) fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -55,8 +59,13 @@ impl Embedded {
         self.state.write().compact(revision)
     }
 
-    pub(super) fn watch(&self, prefix: &Key, from: Revision) -> Result<Watch, ReadError> {
-        self.hub.subscribe(prefix, from, |published| {
+    pub(super) fn watch(
+        &self,
+        prefix: &Key,
+        tag: Option<&Bytes>,
+        from: Revision,
+    ) -> Result<Watch, ReadError> {
+        self.hub.subscribe(prefix, tag, from, |published| {
             let state = self.state.read();
             state.readable(from)?;
             Ok(state.events_between(prefix, from, published))
@@ -70,40 +79,72 @@ impl Embedded {
         limit: usize,
         at: Option<Revision>,
     ) -> Result<Page, ReadError> {
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        self.again_if_forgotten(at, |stride| {
+            let mut page = Page { revision: 0, entries: Vec::new(), more: false };
+            page.revision = self.visit(prefix, after, at, stride, |key, stored| {
+                if page.entries.len() == limit {
+                    page.more = true;
+                    return ControlFlow::Break(());
+                }
+                page.entries.push(stored.entry(key));
+                ControlFlow::Continue(())
+            })?;
+            Ok(page)
+        })
+    }
+
+    pub(super) fn count(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        at: Option<Revision>,
+    ) -> Result<u64, ReadError> {
+        self.again_if_forgotten(at, |stride| {
+            let mut count = 0;
+            self.visit(prefix, after, at, stride, |_, _| {
+                count += 1;
+                ControlFlow::Continue(())
+            })?;
+            Ok(count)
+        })
+    }
+
+    /// Runs a read in strides; one of the newest revision begins again when that is forgotten
+    /// under it.
+    fn again_if_forgotten<T>(
+        &self,
+        at: Option<Revision>,
+        read: impl Fn(usize) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
         for _ in 0..LIST_ATTEMPTS {
-            match self.list_in_strides(prefix, after, limit, at, LIST_STRIDE) {
+            match read(LIST_STRIDE) {
                 Err(ReadError::Compacted { .. }) if at.is_none() => continue,
                 result => return result,
             }
         }
-        self.list_in_strides(prefix, after, limit, at, usize::MAX)
+        read(usize::MAX)
     }
 
-    /// Reads at one revision while commits go on between strides: history makes that exact.
-    fn list_in_strides(
+    /// Visits at one revision, which is returned, while commits go on between strides: history
+    /// makes that exact.
+    fn visit(
         &self,
         prefix: &Key,
         after: Option<&Key>,
-        limit: usize,
         at: Option<Revision>,
         stride: usize,
-    ) -> Result<Page, ReadError> {
+        mut visit: impl FnMut(&Key, &Stored) -> ControlFlow<()>,
+    ) -> Result<Revision, ReadError> {
         let mut state = self.state.read();
         let revision = at.unwrap_or(state.revision());
-        let limit = if limit == 0 { usize::MAX } else { limit };
-        let mut page = Page { revision, entries: Vec::new(), more: false, remaining: None };
-        let mut remaining: u64 = 0;
         let mut cursor = after.cloned();
         loop {
             state.readable(revision)?;
             let mut visited = 0;
             let mut last = None;
             state.visit(prefix, cursor.as_ref(), revision, |key, stored| {
-                if page.entries.len() < limit {
-                    page.entries.push(stored.entry(key));
-                } else {
-                    remaining += 1;
-                }
+                visit(key, stored)?;
                 visited += 1;
                 if visited < stride {
                     return ControlFlow::Continue(());
@@ -111,12 +152,9 @@ impl Embedded {
                 last = Some(key.clone());
                 ControlFlow::Break(())
             });
-            let Some(last) = last else { break };
+            let Some(last) = last else { return Ok(revision) };
             cursor = Some(last);
             RwLockReadGuard::bump(&mut state);
         }
-        page.more = remaining > 0;
-        page.remaining = Some(remaining);
-        Ok(page)
     }
 }

@@ -1,20 +1,20 @@
 //! Recent events of the store, handed to watchers.
 //!
-//! Owns the ring of recent events (bounded by count and by bytes) and the watchers with their
-//! backlogs. It does not know where events come from, what the present state is, or what a key or
-//! a value means. Watchers are indexed by the prefix they watch, so that a commit costs what its
-//! interested watchers cost: an event's key is looked up once for each distinct prefix *length* in
-//! use, however many watchers there are. A watcher that does not keep up is ended with
+//! Owns the watchers with their backlogs. It does not know where events come from, what the present
+//! state is, or what a key or a value means. Watchers are indexed by the prefix they watch, and by
+//! the tag if they named one, so that a commit costs what its interested watchers cost: an event's
+//! key is looked up once for each distinct prefix *length* in use, and a tag once for each such
+//! prefix, however many watchers there are. A watcher that does not keep up is ended with
 //! [`WatchEnd::TooSlow`]; it never loses an event in silence and never holds up the writer.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Change, Event, Key, ReadError, Revision, Watch, WatchEnd};
+use super::{Event, Key, ReadError, Revision, TagsOf, Watch, WatchEnd};
 
 /// How many events the ring keeps.
 pub const RING_EVENTS: usize = 100_000;
@@ -25,7 +25,7 @@ pub const BACKLOG_EVENTS: usize = 10_000;
 /// How many bytes of events may wait for one watcher.
 pub const BACKLOG_BYTES: usize = 32 * 1024 * 1024;
 /// What an event costs besides its values: the event, its links and its share of the indexes.
-const EVENT_OVERHEAD_BYTES: usize = 256;
+pub(super) const EVENT_OVERHEAD_BYTES: usize = 256;
 
 /// The bounds of the ring and of every watcher's backlog.
 #[derive(Clone, Debug)]
@@ -45,84 +45,6 @@ impl Default for HubOptions {
             backlog_bytes: BACKLOG_BYTES,
         }
     }
-}
-
-/// The newest events, oldest first. Holds every event with a revision above `floor`.
-pub(super) struct Ring {
-    events: VecDeque<Arc<Event>>,
-    bytes: usize,
-    floor: Revision,
-    max_events: usize,
-    max_bytes: usize,
-}
-
-impl Ring {
-    pub(super) fn new(options: &HubOptions, floor: Revision) -> Ring {
-        Ring {
-            events: VecDeque::new(),
-            bytes: 0,
-            floor,
-            max_events: options.ring_events,
-            max_bytes: options.ring_bytes,
-        }
-    }
-
-    /// The revision above which every event is held: the oldest one a watch may begin from.
-    pub(super) fn floor(&self) -> Revision {
-        self.floor
-    }
-
-    pub(super) fn push(&mut self, event: Arc<Event>) {
-        self.bytes += kept_alive(&event);
-        self.events.push_back(event);
-    }
-
-    pub(super) fn is_over_bounds(&self) -> bool {
-        self.events.len() > self.max_events || self.bytes > self.max_bytes
-    }
-
-    /// Takes out the oldest event if it belongs to a revision up to `revision`, and raises the
-    /// floor to it. The caller takes all events of a commit or none.
-    pub(super) fn pop_through(&mut self, revision: Revision) -> Option<Arc<Event>> {
-        if self.events.front()?.revision > revision {
-            return None;
-        }
-        let event = self.events.pop_front()?;
-        self.bytes -= kept_alive(&event);
-        self.floor = self.floor.max(event.revision);
-        Some(event)
-    }
-
-    pub(super) fn oldest(&self) -> Option<Revision> {
-        self.events.front().map(|event| event.revision)
-    }
-
-    /// Declares that nothing up to `revision` can be read any more; the events must be gone.
-    pub(super) fn raise_floor(&mut self, revision: Revision) {
-        self.floor = self.floor.max(revision);
-    }
-
-    /// The events on `prefix` with `from < revision ≤ through`, in order.
-    pub(super) fn between(
-        &self,
-        prefix: &Key,
-        from: Revision,
-        through: Revision,
-    ) -> Vec<Arc<Event>> {
-        let first = self.events.partition_point(|event| event.revision <= from);
-        let rest = self.events.range(first..).take_while(|event| event.revision <= through);
-        rest.filter(|event| event.key.starts_with(prefix)).cloned().collect()
-    }
-}
-
-/// The bytes that live only because the event does: a put value is alive in the present state until
-/// the event that replaces it, which is then charged for it as its `previous`.
-fn kept_alive(event: &Event) -> usize {
-    let values = match &event.change {
-        Change::Put { previous, .. } => previous.as_ref().map_or(0, Bytes::len),
-        Change::Delete { last, previous } => last.len() + previous.len(),
-    };
-    EVENT_OVERHEAD_BYTES + event.key.0.len() + values
 }
 
 /// What fault injection does to one delivery to one watcher.
@@ -148,17 +70,28 @@ struct Inner {
     /// Every event up to here was handed to the watchers.
     published: Revision,
     next_id: u64,
-    by_prefix: HashMap<Bytes, BTreeMap<u64, Arc<Slot>>>,
+    by_prefix: HashMap<Bytes, Group>,
     /// The lengths of the prefixes in `by_prefix`, with the number of prefixes of each.
     lengths: BTreeMap<usize, usize>,
     closed: bool,
+    /// Tells an event's tags; without it tagged watchers are handed every event.
+    tags_of: Option<TagsOf>,
     fate: Option<FateOf>,
+}
+
+/// The watchers of one prefix, by birth.
+#[derive(Default)]
+struct Group {
+    /// Those without a tag.
+    all: BTreeMap<u64, Arc<Slot>>,
+    tagged: HashMap<Bytes, BTreeMap<u64, Arc<Slot>>>,
 }
 
 /// The shared part of one watcher.
 struct Slot {
     id: u64,
     prefix: Bytes,
+    tag: Option<Bytes>,
     /// Live events up to this revision are not for this watcher.
     from: Revision,
     queue: Mutex<Queue>,
@@ -183,9 +116,14 @@ impl Hub {
             by_prefix: HashMap::new(),
             lengths: BTreeMap::new(),
             closed: false,
+            tags_of: None,
             fate: None,
         };
         Hub { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    pub(super) fn set_tags_of(&self, tags_of: TagsOf) {
+        self.inner.lock().tags_of = Some(tags_of);
     }
 
     /// Sets what decides over each delivery, in the order of the watchers' birth.
@@ -207,8 +145,9 @@ impl Hub {
         for event in events {
             let key = &event.key.0;
             for length in inner.lengths.range(..=key.len()).map(|(length, _)| *length) {
-                let Some(slots) = inner.by_prefix.get(&key[..length]) else { continue };
-                for slot in slots.values().filter(|slot| slot.from < event.revision) {
+                let Some(group) = inner.by_prefix.get(&key[..length]) else { continue };
+                let slots = group.interested(event, inner.tags_of.as_ref());
+                for slot in slots.filter(|slot| slot.from < event.revision) {
                     let part = parts.entry(slot.id).or_insert_with(|| (slot.clone(), Vec::new()));
                     part.1.push(event.clone());
                 }
@@ -227,6 +166,7 @@ impl Hub {
     pub(super) fn subscribe(
         &self,
         prefix: &Key,
+        tag: Option<&Bytes>,
         from: Revision,
         replay: impl FnOnce(Revision) -> Result<Vec<Arc<Event>>, ReadError>,
     ) -> Result<Watch, ReadError> {
@@ -237,6 +177,7 @@ impl Hub {
         let slot = Arc::new(Slot {
             id,
             prefix: Bytes::copy_from_slice(&prefix.0),
+            tag: tag.cloned(),
             from: from.max(inner.published),
             queue: Mutex::default(),
             notify: Notify::new(),
@@ -254,14 +195,14 @@ impl Hub {
         let mut inner = self.inner.lock();
         inner.closed |= end == WatchEnd::Closed;
         inner.lengths.clear();
-        for slot in std::mem::take(&mut inner.by_prefix).values().flat_map(BTreeMap::values) {
+        for slot in std::mem::take(&mut inner.by_prefix).values().flat_map(Group::slots) {
             slot.end(end.clone());
         }
     }
 
     #[cfg(test)]
     fn watchers(&self) -> usize {
-        self.inner.lock().by_prefix.values().map(BTreeMap::len).sum()
+        self.inner.lock().by_prefix.values().map(|group| group.slots().count()).sum()
     }
 }
 
@@ -271,19 +212,69 @@ impl Drop for Hub {
     }
 }
 
-impl Inner {
+impl Group {
+    fn slots(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        self.all.values().chain(self.tagged.values().flat_map(BTreeMap::values))
+    }
+
+    /// Those without a tag, and those with one of the event's.
+    fn interested(
+        &self,
+        event: &Event,
+        tags_of: Option<&TagsOf>,
+    ) -> impl Iterator<Item = &Arc<Slot>> {
+        let tags = tags_of.filter(|_| !self.tagged.is_empty()).and_then(|of| of(event));
+        let (known, unknown) = match tags {
+            Some(mut tags) => {
+                // A watcher of a tag that is named twice sees the event once.
+                tags.sort_unstable();
+                tags.dedup();
+                (tags, None)
+            }
+            None => (Vec::new(), Some(self.tagged.values())),
+        };
+        let tagged = known.into_iter().filter_map(|tag| self.tagged.get(&tag));
+        let tagged = tagged.chain(unknown.into_iter().flatten());
+        self.all.values().chain(tagged.flat_map(BTreeMap::values))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.all.is_empty() && self.tagged.is_empty()
+    }
+
     fn add(&mut self, slot: Arc<Slot>) {
-        let length = slot.prefix.len();
-        let slots = self.by_prefix.entry(slot.prefix.clone()).or_default();
-        if slots.is_empty() {
-            *self.lengths.entry(length).or_default() += 1;
-        }
+        let slots = match &slot.tag {
+            Some(tag) => self.tagged.entry(tag.clone()).or_default(),
+            None => &mut self.all,
+        };
         slots.insert(slot.id, slot);
     }
 
+    /// Whether it was there.
+    fn remove(&mut self, slot: &Slot) -> bool {
+        let Some(tag) = &slot.tag else { return self.all.remove(&slot.id).is_some() };
+        let Some(slots) = self.tagged.get_mut(tag) else { return false };
+        let removed = slots.remove(&slot.id).is_some();
+        if slots.is_empty() {
+            self.tagged.remove(tag);
+        }
+        removed
+    }
+}
+
+impl Inner {
+    fn add(&mut self, slot: Arc<Slot>) {
+        let length = slot.prefix.len();
+        let group = self.by_prefix.entry(slot.prefix.clone()).or_default();
+        if group.is_empty() {
+            *self.lengths.entry(length).or_default() += 1;
+        }
+        group.add(slot);
+    }
+
     fn remove(&mut self, slot: &Slot) {
-        let Some(slots) = self.by_prefix.get_mut(&slot.prefix) else { return };
-        if slots.remove(&slot.id).is_none() || !slots.is_empty() {
+        let Some(group) = self.by_prefix.get_mut(&slot.prefix) else { return };
+        if !group.remove(slot) || !group.is_empty() {
             return;
         }
         self.by_prefix.remove(&slot.prefix);
@@ -384,6 +375,15 @@ impl Receiver {
             }
         }
     }
+
+    /// Nothing is published while the hub is locked, so an empty backlog means that everything up
+    /// to `published` was taken.
+    pub(super) fn caught_up(&self) -> Option<Revision> {
+        let hub = self.hub.lock();
+        let queue = self.slot.queue.lock();
+        let waits = !self.replay.is_empty() || !queue.events.is_empty() || queue.late_polls > 0;
+        (!waits && queue.end.is_none()).then_some(hub.published)
+    }
 }
 
 fn owned(events: Vec<Arc<Event>>) -> Vec<Event> {
@@ -399,6 +399,7 @@ impl Drop for Receiver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Change;
 
     fn put(revision: Revision, parts: &[&str]) -> Arc<Event> {
         let change = Change::Put { value: Bytes::from_static(b"v"), previous: None };
@@ -412,11 +413,13 @@ mod tests {
     #[tokio::test]
     async fn only_interested_watchers_are_touched_and_forgotten_when_dropped() {
         let hub = Hub::new(&HubOptions::default(), 0);
-        let mut pods = hub.subscribe(&Key::new(&["pods"]), 0, nothing).unwrap();
-        let mut all = hub.subscribe(&Key::everything(), 0, nothing).unwrap();
-        let nodes = hub.subscribe(&Key::new(&["nodes"]), 0, nothing).unwrap();
+        let mut pods = hub.subscribe(&Key::new(&["pods"]), None, 0, nothing).unwrap();
+        let mut all = hub.subscribe(&Key::everything(), None, 0, nothing).unwrap();
+        let nodes = hub.subscribe(&Key::new(&["nodes"]), None, 0, nothing).unwrap();
         hub.publish(&[put(1, &["pods", "a"]), put(2, &["podsx", "a"])], 2);
+        assert_eq!((pods.caught_up(), nodes.caught_up()), (None, Some(2)));
         assert_eq!(pods.next().await.unwrap().len(), 1);
+        assert_eq!(pods.caught_up(), Some(2));
         assert_eq!(all.next().await.unwrap().len(), 2);
         assert!(nodes.receiver.slot.queue.lock().events.is_empty());
         drop((pods, all, nodes));
@@ -425,11 +428,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_tagged_watcher_is_touched_by_its_tag_only() {
+        let hub = Hub::new(&HubOptions::default(), 0);
+        let (pods, tag) = (Key::new(&["pods"]), Bytes::from_static(b"n1"));
+        let mut one = hub.subscribe(&pods, Some(&tag), 0, nothing).unwrap();
+        let mut all = hub.subscribe(&pods, None, 0, nothing).unwrap();
+        hub.publish(&[put(1, &["pods", "a"])], 1);
+        assert_eq!(one.next().await.unwrap().len(), 1, "nobody tells tags");
+        hub.set_tags_of(Box::new(|event| {
+            let name = event.key.parts()?.pop()?;
+            (name != "odd").then(|| vec![Bytes::from(name), Bytes::from_static(b"n2")])
+        }));
+        hub.publish(
+            &[put(2, &["pods", "n1"]), put(3, &["pods", "a"]), put(4, &["pods", "odd"])],
+            4,
+        );
+        let seen: Vec<_> = one.next().await.unwrap().iter().map(|e| e.revision).collect();
+        assert_eq!((seen, one.caught_up()), (vec![2, 4], Some(4)));
+        assert_eq!(all.next().await.unwrap().len(), 4);
+        drop(one);
+        assert_eq!(hub.watchers(), 1);
+        drop(all);
+        assert!(hub.inner.lock().by_prefix.is_empty() && hub.inner.lock().lengths.is_empty());
+    }
+
+    #[tokio::test]
     async fn a_slow_watcher_is_ended_and_a_quick_one_is_not() {
         let options = HubOptions { backlog_events: 2, ..HubOptions::default() };
         let hub = Hub::new(&options, 0);
-        let mut slow = hub.subscribe(&Key::everything(), 0, nothing).unwrap();
-        let mut quick = hub.subscribe(&Key::everything(), 0, nothing).unwrap();
+        let mut slow = hub.subscribe(&Key::everything(), None, 0, nothing).unwrap();
+        let mut quick = hub.subscribe(&Key::everything(), None, 0, nothing).unwrap();
         for revision in 1..=3 {
             hub.publish(&[put(revision, &["a"])], revision);
             assert_eq!(quick.next().await.unwrap()[0].revision, revision);
@@ -438,21 +466,6 @@ mod tests {
         assert_eq!(hub.watchers(), 1);
         hub.end_all(WatchEnd::Closed);
         assert_eq!(quick.next().await, Err(WatchEnd::Closed));
-    }
-
-    #[test]
-    fn the_ring_counts_what_it_keeps_alive() {
-        let options = HubOptions { ring_events: 2, ..HubOptions::default() };
-        let mut ring = Ring::new(&options, 0);
-        for revision in 1..=3 {
-            ring.push(put(revision, &["a"]));
-        }
-        assert!(ring.is_over_bounds());
-        assert!(ring.pop_through(1).is_some());
-        assert!(ring.pop_through(1).is_none());
-        assert_eq!((ring.floor(), ring.is_over_bounds()), (1, false));
-        assert_eq!(ring.between(&Key::everything(), 1, 2).len(), 1);
-        while ring.pop_through(3).is_some() {}
-        assert_eq!(ring.bytes, 0);
+        assert_eq!(quick.caught_up(), None);
     }
 }

@@ -5,6 +5,7 @@
 //! random comes from one seed, and the store needs no runtime with more than one thread and no
 //! clock, so that a run can be repeated exactly.
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -14,8 +15,8 @@ use super::hub::{Fate, HubOptions};
 use super::stage::Stage;
 use super::state::State;
 use super::{
-    CommitError, Committed, Entry, Expect, Key, Op, Page, ReadError, Revision, Store, Watch,
-    WatchEnd,
+    CommitError, Committed, Entry, Expect, Key, Op, Page, ReadError, Revision, Store, TagsOf,
+    Watch, WatchEnd,
 };
 
 /// Which faults are injected. Probabilities are between 0 and 1; the default is none.
@@ -98,10 +99,19 @@ impl MemoryStore {
         self.embedded.hub.end_all(WatchEnd::TooSlow);
     }
 
+    /// Fails for good, as a store whose disk cannot be trusted any more.
+    pub fn fail(&self, why: &str) {
+        let _no_commit = self.writer.lock();
+        self.embedded.failure.set(why);
+    }
+
     fn commit_now(&self, ops: Vec<Op>) -> Result<Committed, CommitError> {
         let mut writer = self.writer.lock();
         if writer.closed {
             return Err(closed());
+        }
+        if let Some(why) = self.embedded.failure.get() {
+            return Err(CommitError::Failed(why));
         }
         writer.strike(&ops, &self.embedded)?;
         let (committed, (events, revision)) = {
@@ -163,6 +173,15 @@ impl Store for MemoryStore {
         self.embedded.list(prefix, after, limit, at)
     }
 
+    fn count(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        at: Option<Revision>,
+    ) -> Result<u64, ReadError> {
+        self.embedded.count(prefix, after, at)
+    }
+
     async fn commit(&self, ops: Vec<Op>) -> Result<Committed, CommitError> {
         let yields = {
             let mut writer = self.writer.lock();
@@ -176,7 +195,15 @@ impl Store for MemoryStore {
     }
 
     fn watch(&self, prefix: &Key, from: Revision) -> Result<Watch, ReadError> {
-        self.embedded.watch(prefix, from)
+        self.embedded.watch(prefix, None, from)
+    }
+
+    fn watch_tagged(&self, prefix: &Key, tag: &Bytes, from: Revision) -> Result<Watch, ReadError> {
+        self.embedded.watch(prefix, Some(tag), from)
+    }
+
+    fn set_tags_of(&self, tags_of: TagsOf) {
+        self.embedded.hub.set_tags_of(tags_of);
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), CommitError> {
@@ -191,6 +218,14 @@ impl Store for MemoryStore {
     async fn close(&self) {
         self.writer.lock().closed = true;
         self.embedded.hub.end_all(WatchEnd::Closed);
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.embedded.failure.get()
+    }
+
+    async fn failed(&self) -> String {
+        self.embedded.failure.wait().await
     }
 }
 

@@ -10,9 +10,11 @@
 
 pub mod conformance;
 mod embedded;
+mod failure;
 pub mod hub;
 pub mod memory;
 pub mod redb;
+mod ring;
 mod stage;
 mod state;
 
@@ -116,8 +118,6 @@ pub struct Page {
     pub entries: Vec<Entry>,
     /// Whether more entries follow the last one.
     pub more: bool,
-    /// How many entries follow the last one, where the backend knows it.
-    pub remaining: Option<u64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +149,11 @@ pub enum ReadError {
     #[error("the store cannot be read: {0}")]
     Failed(String),
 }
+
+/// Finds an event's tags: opaque bytes that tell apart which watches of a prefix it concerns. `None`
+/// where that is not known. Called by the writer for the events of prefixes that have watches with
+/// tags: must be quick, and must not block.
+pub type TagsOf = Box<dyn Fn(&Event) -> Option<Vec<Bytes>> + Send + Sync>;
 
 /// A stream of events, in order, without gaps.
 pub struct Watch {
@@ -184,12 +189,28 @@ pub trait Store: Send + Sync + 'static {
         at: Option<Revision>,
     ) -> Result<Page, ReadError>;
 
+    /// How many keys start with `prefix` and are greater than `after`, at revision `at` (`None`:
+    /// the newest). It visits all of them: lists do not count by themselves.
+    fn count(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        at: Option<Revision>,
+    ) -> Result<u64, ReadError>;
+
     /// Commits all operations or none, and returns when the commit is durable and visible.
     async fn commit(&self, ops: Vec<Op>) -> Result<Committed, CommitError>;
 
     /// Every event with a revision greater than `from` on keys that start with `prefix`, exactly
     /// once and in order. `from` = [`Store::revision`] gives only what comes.
     fn watch(&self, prefix: &Key, from: Revision) -> Result<Watch, ReadError>;
+
+    /// [`Store::watch`] for a watcher that needs only the events with `tag`, so that others need not
+    /// wake it. It may be handed others too: those of before it began, and those of unknown tags.
+    fn watch_tagged(&self, prefix: &Key, tag: &Bytes, from: Revision) -> Result<Watch, ReadError>;
+
+    /// Sets how tags are found, from the next event on; until then they are unknown.
+    fn set_tags_of(&self, tags_of: TagsOf);
 
     /// Forgets history before `revision`: reads and watches from earlier revisions fail with
     /// [`ReadError::Compacted`]. The present state stays. A revision beyond the newest counts as
@@ -199,6 +220,13 @@ pub trait Store: Send + Sync + 'static {
     /// Waits for everything that was accepted and closes the store: watches end with
     /// [`WatchEnd::Closed`], commits fail, the present state stays readable.
     async fn close(&self);
+
+    /// Why the store takes no more writes, since something failed that only a new start can mend
+    /// (a failed fsync, for instance). A full disk and a close in good order are no failures.
+    fn failure(&self) -> Option<String>;
+
+    /// Waits for [`Store::failure`], for ever if there is none. Whoever serves a store ends then.
+    async fn failed(&self) -> String;
 }
 
 /// A store that anyone in the process may hold.
@@ -285,5 +313,12 @@ impl Watch {
     /// The next batch of events (never empty). Cancel-safe.
     pub async fn next(&mut self) -> Result<Vec<Event>, WatchEnd> {
         self.receiver.next().await
+    }
+
+    /// The newest revision up to which every event was returned by [`Watch::next`], no older than
+    /// any commit that was acknowledged before the call; `None` while events wait, or after the
+    /// watch's end.
+    pub fn caught_up(&self) -> Option<Revision> {
+        self.receiver.caught_up()
     }
 }

@@ -33,6 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
@@ -46,8 +47,8 @@ use super::embedded::Embedded;
 use super::hub::HubOptions;
 use super::state::{State, Stored};
 use super::{
-    Change, CommitError, Committed, Entry, Event, Key, Op, Page, ReadError, Revision, Store, Watch,
-    WatchEnd,
+    Change, CommitError, Committed, Entry, Event, Key, Op, Page, ReadError, Revision, Store,
+    TagsOf, Watch, WatchEnd,
 };
 
 /// How many requests may wait for the writer.
@@ -150,11 +151,10 @@ impl RedbStore {
             queue,
             waiting_bytes: waiting_bytes.clone(),
             checkpoint,
-            failed: None,
         };
         let body = move || {
             let _lock = lock;
-            let _end = EndWatches(writer.embedded.clone());
+            let _end = WriterEnd(writer.embedded.clone());
             writer.run();
         };
         let thread = std::thread::Builder::new()
@@ -176,7 +176,7 @@ impl RedbStore {
         answer: oneshot::Receiver<Result<T, CommitError>>,
     ) -> Result<T, CommitError> {
         self.send(request)?;
-        answer.await.unwrap_or_else(|_| Err(stopped()))
+        answer.await.unwrap_or_else(|_| Err(self.stopped()))
     }
 
     fn send(&self, request: Request) -> Result<(), CommitError> {
@@ -190,7 +190,7 @@ impl RedbStore {
         } else {
             self.queue.try_send(request).map_err(|error| match error {
                 TrySendError::Full(_) => CommitError::Overloaded,
-                TrySendError::Closed(_) => stopped(),
+                TrySendError::Closed(_) => self.stopped(),
             })
         };
         if result.is_err() {
@@ -198,19 +198,23 @@ impl RedbStore {
         }
         result
     }
-}
 
-/// Ends the watches when the writer is gone, however it went: nothing would come any more.
-struct EndWatches(Arc<Embedded>);
-
-impl Drop for EndWatches {
-    fn drop(&mut self) {
-        self.0.hub.end_all(WatchEnd::Closed);
+    fn stopped(&self) -> CommitError {
+        let why = self.embedded.failure.get();
+        CommitError::Failed(why.unwrap_or_else(|| "the store is closed".to_owned()))
     }
 }
 
-fn stopped() -> CommitError {
-    CommitError::Failed("the store is closed".to_owned())
+/// Ends the watches when the writer is gone, however it went: nothing would come any more.
+struct WriterEnd(Arc<Embedded>);
+
+impl Drop for WriterEnd {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failure.set("its writer panicked");
+        }
+        self.0.hub.end_all(WatchEnd::Closed);
+    }
 }
 
 /// What a commit takes up in the queue, in bytes.
@@ -343,6 +347,15 @@ impl Store for RedbStore {
         self.embedded.list(prefix, after, limit, at)
     }
 
+    fn count(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        at: Option<Revision>,
+    ) -> Result<u64, ReadError> {
+        self.embedded.count(prefix, after, at)
+    }
+
     async fn commit(&self, ops: Vec<Op>) -> Result<Committed, CommitError> {
         let (reply, answer) = oneshot::channel();
         let bytes = size(&ops);
@@ -350,7 +363,15 @@ impl Store for RedbStore {
     }
 
     fn watch(&self, prefix: &Key, from: Revision) -> Result<Watch, ReadError> {
-        self.embedded.watch(prefix, from)
+        self.embedded.watch(prefix, None, from)
+    }
+
+    fn watch_tagged(&self, prefix: &Key, tag: &Bytes, from: Revision) -> Result<Watch, ReadError> {
+        self.embedded.watch(prefix, Some(tag), from)
+    }
+
+    fn set_tags_of(&self, tags_of: TagsOf) {
+        self.embedded.hub.set_tags_of(tags_of);
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), CommitError> {
@@ -369,5 +390,13 @@ impl Store for RedbStore {
             // The thread has answered, so it is about to end; joining it frees the lock file.
             let _ = thread.join();
         }
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.embedded.failure.get()
+    }
+
+    async fn failed(&self) -> String {
+        self.embedded.failure.wait().await
     }
 }

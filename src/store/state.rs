@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::hub::{HubOptions, Ring};
+use super::hub::HubOptions;
+use super::ring::Ring;
 use super::{Change, Entry, Event, Key, ReadError, Revision};
 
 /// A value with the revision of its last change; the key stands in the map.

@@ -3,6 +3,7 @@
 
 mod admission;
 mod applies;
+mod caches;
 mod connections;
 mod deletes;
 mod forms;

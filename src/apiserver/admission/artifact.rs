@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{Admitter, Attributes, Verb};
 use crate::api::field::{Errors, Path};
 use crate::api::{ApiError, Object};
+use crate::apiserver::artifacts::ImageError;
 
 /// Where the kinds of each group have their Pod spec.
 const POD_SPECS: &[(&str, &str, &[&str])] = &[
@@ -51,9 +52,16 @@ impl Admitter for LinkCheck {
                 if image.is_empty() || before == Some(image) {
                     continue;
                 }
-                if let Err(why) = artifacts.check_image(image) {
-                    let list = root.child(list);
-                    errors.invalid(&list.index(index).child("image"), image, &why);
+                match artifacts.check_image(image) {
+                    Ok(_) => {}
+                    Err(ImageError::BadName(why)) => {
+                        let list = root.child(list);
+                        errors.invalid(&list.index(index).child("image"), image, &why);
+                    }
+                    // Not the object's fault.
+                    Err(error @ ImageError::Unreadable(_)) => {
+                        return Err(ApiError::internal(error));
+                    }
                 }
             }
         }

@@ -15,6 +15,8 @@ use super::errors::{OciError, OciResult};
 use crate::apiserver::Body;
 use crate::apiserver::reply;
 use crate::apiserver::stream::StreamBody;
+use crate::base::clock::{Clock, RealClock};
+use crate::base::durable::sync_parent;
 use crate::images::digest_hex;
 
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -36,7 +38,11 @@ impl Artifacts {
         let length = file.metadata().await?.len();
         let mut response = match with_body {
             true => Response::new(StreamBody::body(frames(file))),
-            false => reply::empty(StatusCode::OK),
+            false => {
+                // The question of a push: what it finds here it does not send.
+                self.use_blob(digest)?;
+                reply::empty(StatusCode::OK)
+            }
         };
         let headers = response.headers_mut();
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -56,6 +62,17 @@ impl Artifacts {
         self.blob_path(digest).is_some_and(|path| path.is_file())
     }
 
+    /// Whether a blob is here for a push, which will name it in a manifest: its age begins anew, so
+    /// that it is no garbage until then.
+    pub(super) fn use_blob(&self, digest: &str) -> io::Result<bool> {
+        let Some(path) = self.blob_path(digest) else { return Ok(false) };
+        match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            // Compared with the machine's clock.
+            file => file?.set_modified(RealClock.now().into()).map(|()| true),
+        }
+    }
+
     /// Moves a whole file, already on the disk, to its digest's place.
     pub(super) fn keep_blob(&self, file: &Path, digest: &str) -> OciResult<()> {
         let path = self
@@ -64,14 +81,6 @@ impl Artifacts {
         std::fs::rename(file, &path)?;
         sync_parent(&path)?;
         Ok(())
-    }
-}
-
-/// Makes a rename durable.
-pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
     }
 }
 

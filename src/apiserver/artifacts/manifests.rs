@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -11,11 +12,12 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 
-use super::blobs::{CONTENT_DIGEST, sync_parent};
+use super::blobs::CONTENT_DIGEST;
 use super::errors::{OciError, OciResult};
-use super::{Artifacts, Record, UPLOAD_SILENCE};
+use super::{Artifacts, DIR_MODE, Record, UPLOAD_SILENCE};
 use crate::apiserver::{Body, full, reply};
 use crate::base::clock::{Clock, RealClock};
+use crate::base::durable::{create_dirs, sync_parent};
 use crate::engine::{Inspection, check_imports};
 use crate::images::layout::{MANIFEST_TYPE, Manifest};
 use crate::images::{MAX_MANIFEST_BYTES, digest_hex, digest_of};
@@ -130,7 +132,7 @@ impl Artifacts {
         let hex = digest_hex(&record.digest).ok_or_else(unknown)?;
         let dir = self.repository_dir(repository);
         for part in ["_manifests", "_tags"] {
-            fs::create_dir_all(dir.join(part))?;
+            create_dirs(&dir.join(part), DIR_MODE)?;
         }
         self.replace(&blob, text)?;
         let json = serde_json::to_vec(record).map_err(io::Error::other)?;
@@ -201,7 +203,7 @@ impl Artifacts {
     ///
     /// # Errors
     /// When the disk cannot be read; nothing that is needed is removed.
-    pub async fn collect_garbage(&self) -> io::Result<Collected> {
+    pub async fn collect_garbage(self: &Arc<Self>) -> io::Result<Collected> {
         self.collect_older_than(GARBAGE_AGE).await
     }
 
@@ -209,8 +211,18 @@ impl Artifacts {
     ///
     /// # Errors
     /// When the disk cannot be read.
-    pub async fn collect_older_than(&self, age: Duration) -> io::Result<Collected> {
-        let _changes = self.changes.lock().await;
+    pub async fn collect_older_than(self: &Arc<Self>, age: Duration) -> io::Result<Collected> {
+        let (this, changes) = (self.clone(), self.changes.clone().lock_owned().await);
+        let work = move || {
+            // Held by the thread: a caller that goes away does not let others in.
+            let _changes = changes;
+            this.collect(age)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    }
+
+    /// Only under `changes`.
+    fn collect(&self, age: Duration) -> io::Result<Collected> {
         let mut needed = HashSet::new();
         for repository in self.repositories()? {
             for record in self.records(&repository)? {

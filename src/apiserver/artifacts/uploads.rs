@@ -195,7 +195,9 @@ impl Artifacts {
         B: http_body::Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        if let Some(mount) = field(query, "mount").filter(|digest| self.has_blob(digest)) {
+        if let Some(mount) = field(query, "mount")
+            && self.use_blob(&mount)?
+        {
             return Ok(created(repository, &mount));
         }
         let held = self.uploads.start(repository)?;

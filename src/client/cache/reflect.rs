@@ -1,5 +1,8 @@
-//! Keeping a table: list, then watch from there, again and again. A watch that ends goes on from the
-//! last revision; one that is too old (410), or that [`Cache::relist`] doubts, begins with a list.
+//! Keeping a table: list, then watch from there, again and again.
+//!
+//! A watch that ends, or whose server cannot be reached or is busy, goes on from the last revision.
+//! After every other refusal a list comes first: the revision may be too old (410), or one that a
+//! restored store has not reached (504). So it does when [`Cache::relist`] doubts the table.
 
 use std::time::Duration;
 
@@ -33,18 +36,23 @@ impl Reflector<'_> {
         let mut wait = FIRST_RETRY;
         let mut revision = None;
         loop {
-            match self.once::<T>(&mut revision).await {
-                Ok(true) => wait = FIRST_RETRY,
+            let mut progress = false;
+            let result = self.once::<T>(&mut revision, &mut progress).await;
+            if progress {
+                wait = FIRST_RETRY;
+            }
+            match result {
+                Ok(()) if progress => continue,
                 // A server that ends every watch at once must not be asked in a tight loop.
-                Ok(false) => self.pause(&mut wait).await,
+                Ok(()) => {}
                 Err(error) => {
-                    if error.is_expired() {
+                    if needs_list(&error) {
                         revision = None;
                     }
                     tracing::debug!(resource = %Gvr::of::<T>(), %error, "the watch ended");
-                    self.pause(&mut wait).await;
                 }
             }
+            self.pause(&mut wait).await;
         }
     }
 
@@ -53,16 +61,18 @@ impl Reflector<'_> {
         *wait = (*wait * 2).min(MOST_RETRY);
     }
 
-    /// Lists unless a revision to go on from is known, then watches until the stream ends. Answers
-    /// whether it made progress.
-    async fn once<T: Kind>(&self, revision: &mut Option<String>) -> Result<bool, ApiError> {
-        let mut progress = false;
+    /// Lists unless a revision to go on from is known, then watches until the stream ends. Notes
+    /// whether an event came: only that shows that the watch works.
+    async fn once<T: Kind>(
+        &self,
+        revision: &mut Option<String>,
+        progress: &mut bool,
+    ) -> Result<(), ApiError> {
         let from = match revision {
             Some(from) => from.clone(),
             None => {
                 let (listed, items) = self.list_all::<T>().await?;
                 self.cache.replace::<T>(items, parse_revision(&listed));
-                progress = true;
                 revision.insert(listed).clone()
             }
         };
@@ -79,14 +89,15 @@ impl Reflector<'_> {
                 () = self.relist.notified() => {
                     tracing::debug!(resource = %Gvr::of::<T>(), "listing again: a change is late");
                     *revision = None;
-                    return Ok(true);
+                    *progress = true;
+                    return Ok(());
                 }
             };
-            let Some(event) = event else { return Ok(progress) };
+            let Some(event) = event else { return Ok(()) };
             if let Some(seen) = self.cache.apply::<T>(&event?) {
                 *revision = Some(seen);
             }
-            progress = true;
+            *progress = true;
         }
     }
 
@@ -113,5 +124,16 @@ impl Reflector<'_> {
             }
             options.continue_token = page.continue_token;
         }
+    }
+}
+
+/// Whether a watch from the same revision would be refused again. A server that cannot be reached
+/// or is busy says nothing about the revision, and all its clients listing would not help it.
+fn needs_list(error: &ApiError) -> bool {
+    let causes = || error.details.iter().flat_map(|details| &details.causes);
+    match error.code {
+        429 | 503 => false,
+        504 => causes().any(|cause| cause.reason == "ResourceVersionTooLarge"),
+        _ => true,
     }
 }

@@ -127,8 +127,9 @@ impl<'a> View<'a> {
 
     /// The resource that an object's `apiVersion` and `kind` name; `None` where it is not kept here.
     pub fn resource(&self, api_version: &str, kind: &str) -> Option<Gvr> {
-        let named = |t: &&Box<dyn AnyTable>| t.kind() == kind && t.api_version() == api_version;
-        self.tables.by_type.values().find(named).map(|table| table.resource())
+        let mut tables = self.tables.by_type.values();
+        let table = tables.find(|t| t.kind() == kind && t.api_version() == api_version)?;
+        Some(table.resource())
     }
 
     /// The resources kept here.

@@ -51,8 +51,6 @@ pub(super) struct Writer {
     /// The bytes of all commits in the queue.
     pub(super) waiting_bytes: Arc<AtomicUsize>,
     pub(super) checkpoint: Checkpoint,
-    /// Why nothing can be written any more.
-    pub(super) failed: Option<String>,
 }
 
 impl Writer {
@@ -111,7 +109,7 @@ impl Writer {
         };
         let compact = batch.compacts.iter().map(|(wanted, _)| *wanted).max();
         let result = if events.is_empty() && compact.is_none() {
-            self.failed.clone().map_or(Ok(()), |why| Err(WriteError::Failed(why)))
+            embedded.failure.get().map_or(Ok(()), |why| Err(WriteError::Failed(why)))
         } else {
             self.write(&events, revision, compact)
         };
@@ -137,8 +135,8 @@ impl Writer {
         revision: Revision,
         compact: Option<Revision>,
     ) -> Result<(), WriteError> {
-        if let Some(why) = &self.failed {
-            return Err(WriteError::Failed(why.clone()));
+        if let Some(why) = self.embedded.failure.get() {
+            return Err(WriteError::Failed(why));
         }
         let mut head = self.disk.head.clone();
         head.revision = revision;
@@ -163,7 +161,7 @@ impl Writer {
             }
             Err(WriteError::Failed(why)) => {
                 tracing::error!(error = %why, "the store failed and takes no more writes");
-                self.failed = Some(why.clone());
+                self.embedded.failure.set(&why);
                 Err(WriteError::Failed(why))
             }
             Err(WriteError::NoSpace(why)) => {
@@ -177,7 +175,7 @@ impl Writer {
     /// the file.
     fn finish(mut self) {
         self.checkpoint.begin(self.embedded.state().floor());
-        while self.failed.is_none() && self.checkpoint.is_due(&self.disk.head) {
+        while self.embedded.failure.get().is_none() && self.checkpoint.is_due(&self.disk.head) {
             if self.write(&[], self.disk.head.revision, None).is_err() {
                 break;
             }

@@ -271,3 +271,35 @@ async fn events_expire_and_history_is_compacted() {
     cluster.server.housekeep(at(61)).await.unwrap();
     cluster.get(&format!("{path}/e")).await.failure(404);
 }
+
+/// More Events than one look reads are all gone after one round; a watch sees it as it sees every
+/// deletion.
+#[tokio::test(start_paused = true)]
+async fn all_events_that_are_due_expire_in_one_round() {
+    use wasmfleet::store::{Expect, Key, Op, Value as StoreValue};
+    const COUNT: usize = 6000;
+    let cluster = Cluster::new().await;
+    let put = |index: usize| {
+        let name = format!("e{index:05}");
+        let text = json!({"kind": "Event", "apiVersion": "v1", "metadata": {"name": name,
+            "namespace": "default", "resourceVersion": "1",
+            "creationTimestamp": "2026-01-01T00:00:00Z"}});
+        let key = Key::new(&["", "events", "default", &name]);
+        Op::Put { key, value: StoreValue::plain(text.to_string()), expect: Expect::Absent }
+    };
+    cluster.store.commit((0..COUNT).map(put).collect()).await.unwrap();
+    let last = cluster.store.revision();
+    let hour = "2026-01-01T01:00:00Z".parse().unwrap();
+    cluster.server.housekeep(hour).await.unwrap();
+    let path = "/api/v1/namespaces/default/events";
+    assert_eq!(names(&cluster.get(path).await.expect(200)), [""; 0]);
+    let watch = format!("{path}?watch=1&timeoutSeconds=1&resourceVersion={last}");
+    let mut revisions = Vec::new();
+    for line in cluster.get(&watch).await.text().lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(event["type"], "DELETED");
+        revisions.push(version(&event["object"]));
+    }
+    assert_eq!(revisions.len(), COUNT);
+    assert!(revisions[0] > last && revisions.is_sorted());
+}

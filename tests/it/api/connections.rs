@@ -83,6 +83,10 @@ async fn images_are_checked_when_they_are_applied() {
     assert_eq!(cluster.get("/v2/").await.code, 200);
     let missing = cluster.api().get_bytes("/v2/hello/manifests/v1").await;
     assert_eq!(missing.unwrap_err().code, 404);
+    // A registry that cannot be read is not the object's fault.
+    std::fs::create_dir_all(dir.path().join("repositories/broken/_tags/v1")).unwrap();
+    image(&mut body, "broken:v1");
+    cluster.put(&path, &body).await.failure(500);
 }
 
 #[tokio::test(start_paused = true)]

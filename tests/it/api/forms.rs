@@ -24,6 +24,21 @@ async fn only_health_and_version_are_open() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_failed_is_not_healthy() {
+    let store = Arc::new(MemoryStore::default());
+    let cluster = Cluster::over(store.clone(), Options::default()).await;
+    store.fail("the flush failed");
+    for path in ["/healthz", "/livez", "/readyz"] {
+        let answer = anonymous(&cluster, path).await;
+        assert_eq!(answer.code, 500);
+        assert!(answer.text().contains("[-]store failed"), "{}", answer.text());
+    }
+    cluster.get(MAPS).await.expect(200);
+    let message = cluster.post(MAPS, &json!({"metadata": {"name": "x"}})).await.failure(503);
+    assert!(message.contains("the flush failed"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn paths_that_are_nothing() {
     let cluster = Cluster::new().await;
     for path in [

@@ -35,6 +35,8 @@ async fn pages_come_from_one_revision() {
     assert_eq!(names(&first), ["a", "b"]);
     assert_eq!(first["metadata"]["remainingItemCount"], 2);
     let token = first["metadata"]["continue"].as_str().unwrap();
+    let third = cluster.get(&format!("{MAPS}?limit=1&continue={token}")).await.expect(200);
+    assert_eq!((names(&third), &third["metadata"]["remainingItemCount"]), (vec!["c"], &json!(1)));
     cluster.config_map("bb", json!({})).await;
     cluster.delete(&format!("{MAPS}/c"), &json!({})).await.expect(200);
     let next = format!("{MAPS}?limit=2&continue={token}");
@@ -136,4 +138,31 @@ async fn pods_are_selected_by_node_and_phase() {
     let drain = "spec.nodeName=n1,status.phase!=Succeeded,status.phase!=Failed";
     assert_eq!(by(drain).await, "p");
     assert_eq!(by("status.phase=Running").await, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_lists_are_read_and_written_in_pieces() {
+    use wasmfleet::store::{Expect, Key, Op, Value as StoreValue};
+    const COUNT: usize = 2500;
+    let cluster = Cluster::new().await;
+    let put = |index: usize| {
+        let name = format!("n{index:04}");
+        let text = json!({"kind": "ConfigMap", "apiVersion": "v1",
+            "metadata": {"name": name, "namespace": "default", "resourceVersion": "9"}});
+        let key = Key::new(&["", "configmaps", "default", &name]);
+        Op::Put { key, value: StoreValue::plain(text.to_string()), expect: Expect::Absent }
+    };
+    cluster.store.commit((0..COUNT).map(put).collect()).await.unwrap();
+    let expected: Vec<String> = (0..COUNT).map(|index| format!("n{index:04}")).collect();
+    assert_eq!(names(&cluster.get(MAPS).await.expect(200)), expected);
+    let page = cluster.get(&format!("{MAPS}?limit=1700")).await.expect(200);
+    assert_eq!(names(&page), expected[..1700]);
+    assert_eq!(page["metadata"]["remainingItemCount"], 800);
+    for accept in ["application/json;as=Table;v=v1;g=meta.k8s.io", "application/yaml"] {
+        let answer = cluster.send("GET", MAPS, &[("accept", accept)], "").await;
+        assert_eq!(answer.code, 200);
+        assert!(answer.text().contains("n1234") && answer.text().contains("n2499"));
+    }
+    let watch = cluster.get(&format!("{MAPS}?watch=1&timeoutSeconds=1")).await;
+    assert_eq!(watch.text().lines().filter(|line| line.contains("ADDED")).count(), COUNT);
 }

@@ -27,6 +27,20 @@ fn the_demo_answers_and_ends() {
 }
 
 #[test]
+fn a_demo_that_is_cut_off_did_not_succeed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let args = ["up", "--demo", "--once", "--listen", "127.0.0.1:0", "--data-dir"];
+    let mut args = args.to_vec();
+    args.push(data.to_str().expect("UTF-8"));
+    let mut program = Program::start(WASMFLEET, &args, Some(dir.path()));
+    program.wait_line("data directory");
+    let status = program.terminate();
+    assert_eq!(status.code(), Some(1), "{}", program.stderr());
+    has(&program.stderr(), &["error: ", "signal"]);
+}
+
+#[test]
 fn started_again_it_brings_every_workload_back() {
     let mut cluster = Cluster::start(2);
     cluster.push(&guests::path("rust-http-p2.wasm"), "hello:v1");

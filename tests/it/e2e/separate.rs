@@ -14,15 +14,25 @@ struct Server {
 impl Server {
     fn start() -> Server {
         let dir = tempfile::tempdir().expect("a directory");
-        let data = dir.path().join("server");
-        let args = ["server", "--listen", "127.0.0.1:0", "--node-grace-seconds", "4", "--data-dir"];
+        let (program, url) = Server::serve(dir.path(), "127.0.0.1:0");
+        Server { dir, program, url }
+    }
+
+    fn serve(dir: &Path, listen: &str) -> (Program, String) {
+        let data = dir.join("server");
+        let args = ["server", "--listen", listen, "--node-grace-seconds", "4", "--data-dir"];
         let mut args = args.to_vec();
         args.push(data.to_str().expect("UTF-8"));
-        let program = Program::start(WASMFLEET, &args, Some(dir.path()));
+        let program = Program::start(WASMFLEET, &args, Some(dir));
         let line = program.wait_line("API server");
         program.wait_line("ready");
-        let url = line.split_whitespace().last().expect("a URL").to_string();
-        Server { dir, program, url }
+        (program, line.split_whitespace().last().expect("a URL").to_string())
+    }
+
+    /// Serves once more at the same address, after the program ended.
+    fn start_again(&mut self) {
+        let address = self.url.trim_start_matches("https://").to_string();
+        (self.program, self.url) = Server::serve(self.dir.path(), &address);
     }
 
     fn node_args(&self, name: &str, token: &Path) -> Vec<String> {
@@ -139,4 +149,35 @@ fn a_wrong_token_buys_nothing() {
     has(&refused("Bad Name", token), &["error: ", "Bad Name"]);
     assert_eq!(server.wasmctl("get nodes -o name"), "");
     drop(server.node("n1"));
+}
+
+#[test]
+fn a_node_waits_for_its_control_plane_and_joins_one_that_is_new() {
+    let mut server = Server::start();
+    server.node("n1").terminate();
+    server.program.terminate();
+    let args = server.node_args("n1", Path::new("/does/not/exist"));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut node = Program::start(WASMFLEET, &args, None);
+    until("a line about the server", || match node.stderr() {
+        told if told.contains("trying again") => Ok(()),
+        told => Err(told),
+    });
+    assert!(!node.stdout().contains("ready"));
+    server.start_again();
+    node.wait_line("ready");
+    server.wait("node n1", READY, "True");
+    node.terminate();
+
+    // Another control plane at the same address knows nothing of the node's certificate.
+    server.program.terminate();
+    std::fs::remove_dir_all(server.dir.path().join("server")).expect("removed");
+    server.start_again();
+    let args = &args[..args.len() - 2];
+    let mut stranger = Program::start(WASMFLEET, args, None);
+    assert!(!stranger.wait_end().success());
+    has(&stranger.stderr(), &["error: ", "node.kubeconfig", "--token-file"]);
+    let mut node = server.node("n1");
+    server.wait("node n1", READY, "True");
+    node.terminate();
 }

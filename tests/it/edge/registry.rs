@@ -105,11 +105,12 @@ async fn what_is_pushed_is_found_again() {
     let known =
         ImageCheck::Known { digest: pushed.digest.clone(), kind: ArtifactKind::Preview1Command };
     let reopened = Artifacts::open(&fixture.dir.path().join("registry")).unwrap();
-    assert_eq!(reopened.check_image("team/hello:v1"), Ok(known.clone()));
+    let check = |image: &str| reopened.check_image(image).unwrap();
+    assert_eq!(check("team/hello:v1"), known);
     let by_digest = format!("oci://team/hello@{}", pushed.digest);
-    assert_eq!(reopened.check_image(&by_digest), Ok(known));
-    assert_eq!(reopened.check_image("team/hello:v3"), Ok(ImageCheck::Unknown));
-    assert_eq!(reopened.check_image("ghcr.io/a/b:1"), Ok(ImageCheck::Foreign));
+    assert_eq!(check(&by_digest), known);
+    assert_eq!(check("team/hello:v3"), ImageCheck::Unknown);
+    assert_eq!(check("ghcr.io/a/b:1"), ImageCheck::Foreign);
     assert!(reopened.check_image("../x").is_err());
 }
 
@@ -121,7 +122,7 @@ async fn what_cannot_run_is_refused_by_name() {
     assert!(matches!(&refused, PushError::Refused(m) if m.contains("env::magic")), "{refused}");
     let refused = fixture.push("bad", Bytes::from_static(b"#!/bin/sh")).await.unwrap_err();
     assert!(refused.to_string().contains("not a WebAssembly"), "{refused}");
-    assert_eq!(fixture.artifacts.check_image("bad"), Ok(ImageCheck::Unknown));
+    assert_eq!(fixture.artifacts.check_image("bad").unwrap(), ImageCheck::Unknown);
 
     let container = serde_json::json!({"schemaVersion": 2, "layers": [], "config":
         {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": "sha256:0", "size": 2}});
@@ -206,4 +207,28 @@ async fn garbage_goes_and_what_is_named_stays() {
     assert_eq!(lost.error().1, "BLOB_UNKNOWN");
     let kept = fixture.send(Method::GET, &blob(&two.wasm_digest), "").await;
     assert_eq!(kept.code, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_blob_that_a_push_found_here_is_no_garbage() {
+    let fixture = Fixture::new();
+    let blobs = fixture.dir.path().join("registry/blobs/sha256");
+    let day_ago = std::time::SystemTime::now() - Duration::from_secs(24 * 60 * 60);
+    let mut paths = Vec::new();
+    for code in [1, 2, 3] {
+        let wasm = program(code);
+        let digest = digest_of(&wasm);
+        let path = format!("/v2/hello/blobs/uploads/?digest={digest}");
+        assert_eq!(fixture.send(Method::POST, &path, wasm).await.code, StatusCode::CREATED);
+        let file = blobs.join(digest.strip_prefix("sha256:").unwrap());
+        std::fs::File::open(&file).unwrap().set_modified(day_ago).unwrap();
+        paths.push((digest, file));
+    }
+    let head = fixture.send(Method::HEAD, &format!("/v2/hello/blobs/{}", paths[0].0), "").await;
+    assert_eq!(head.code, StatusCode::OK);
+    let mount = format!("/v2/other/blobs/uploads/?mount={}&from=hello", paths[1].0);
+    assert_eq!(fixture.send(Method::POST, &mount, "").await.code, StatusCode::CREATED);
+    assert_eq!(fixture.artifacts.collect_garbage().await.unwrap().blobs, 1);
+    let left: Vec<bool> = paths.iter().map(|(_, file)| file.exists()).collect();
+    assert_eq!(left, [true, true, false]);
 }

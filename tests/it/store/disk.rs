@@ -264,6 +264,7 @@ async fn after_a_failed_flush_nothing_is_acknowledged() {
     let (medium, store) = faulty(directory.path());
     store.commit(vec![set("a", b"1".to_vec())]).await.unwrap();
     let mut watch = store.watch(&Key::everything(), 1).unwrap();
+    assert_eq!(store.failure(), None);
     medium.control.flushes_fail.store(true, Ordering::SeqCst);
     for _ in 0..2 {
         let error = store.commit(vec![set("a", b"2".to_vec())]).await.unwrap_err();
@@ -272,6 +273,7 @@ async fn after_a_failed_flush_nothing_is_acknowledged() {
         medium.control.flushes_fail.store(false, Ordering::SeqCst);
     }
     assert!(matches!(store.compact(1).await, Err(CommitError::Failed(_))));
+    assert_eq!(Some(store.failed().await), store.failure(), "those who serve it are told");
     assert_eq!((store.revision(), everything(&store)[0].revision), (1, 1));
     assert!(watch.next().now_or_never().is_none());
     store.close().await;
