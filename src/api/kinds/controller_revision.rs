@@ -40,8 +40,8 @@ impl Kind for ControllerRevision {
     }
 
     fn row(&self, now: Timestamp) -> Vec<Value> {
-        let owners = self.metadata.owner_references.iter().flatten();
-        let controller = owners.filter(|owner| owner.controller == Some(true)).last();
+        let mut owners = self.metadata.owner_references.iter().flatten();
+        let controller = owners.find(|owner| owner.controller == Some(true));
         let controller = controller.map_or("<none>".into(), |owner| {
             let group = owner.api_version.split_once('/').map(|(group, _)| format!(".{group}"));
             let kind = owner.kind.to_lowercase();

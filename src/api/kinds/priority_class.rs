@@ -31,7 +31,7 @@ impl Kind for PriorityClass {
 
     fn validate(&self, errors: &mut Errors) {
         let name = self.metadata.name.as_deref().unwrap_or_default();
-        let known = SYSTEM_CLASSES.iter().any(|class| *class == (name, self.value));
+        let known = SYSTEM_CLASSES.contains(&(name, self.value));
         if name.starts_with("system-") && !known {
             let path = Path::new("metadata");
             let detail =
