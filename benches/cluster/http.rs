@@ -101,7 +101,7 @@ async fn round(cluster: &Cluster, address: SocketAddr) -> anyhow::Result<(f64, f
 }
 
 /// One request and its whole answer, by its Content-Length.
-async fn request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<()> {
+async fn request(stream: &mut TcpStream, buffer: &mut [u8]) -> anyhow::Result<()> {
     stream.write_all(REQUEST).await?;
     let mut filled = 0;
     loop {

@@ -36,12 +36,14 @@ pub struct JoinRequest {
     pub csr: String,
 }
 
-/// What it is given: PEM texts.
+/// What it is given: PEM texts, and what it cannot ask for.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct JoinResponse {
     /// The client certificate for the user `system:node:<name>`.
     pub certificate: String,
     pub ca: String,
+    /// The ranges of pods' and Services' addresses: where its guests may connect to.
+    pub cluster_ranges: Vec<String>,
 }
 
 /// Answers a request to [`JOIN_PATH`]; a server without a CA has no such path.
@@ -89,7 +91,9 @@ where
         other => ApiError::internal(other),
     })?;
     tracing::info!(node = request.node, "a machine joined");
-    Ok(JoinResponse { certificate, ca: pki.ca_pem().to_string() })
+    let ca = pki.ca_pem().to_string();
+    let cluster_ranges = server.options.cluster_ranges.clone();
+    Ok(JoinResponse { certificate, ca, cluster_ranges })
 }
 
 fn check_is_new(server: &ApiServer, node: &str) -> Result<(), ApiError> {

@@ -4,6 +4,7 @@
 //! document itself is first asked for, and kept compressed: a server that nobody asks holds none.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use http::header::{
@@ -72,12 +73,13 @@ impl OpenApi {
         let mut hashes = BTreeMap::new();
         for info in registry.rows() {
             let path = schema::document_path(&info.gvr.group, &info.gvr.version);
-            if !hashes.contains_key(&path) {
-                match self.made(registry, &path) {
-                    Ok(Some(document)) => hashes.insert(path, document.hash.clone()),
-                    Ok(None) => None,
-                    Err(error) => return reply::status(&error),
-                };
+            let Entry::Vacant(place) = hashes.entry(path) else { continue };
+            match self.made(registry, place.key()) {
+                Ok(Some(document)) => {
+                    place.insert(document.hash.clone());
+                }
+                Ok(None) => {}
+                Err(error) => return reply::status(&error),
             }
         }
         let index = schema::index(hashes.iter().map(|(path, hash)| (&**path, &**hash)));

@@ -55,6 +55,8 @@ pub struct Parts {
 pub struct Options {
     /// Where Services get their cluster IPs from.
     pub service_cidr: Cidr,
+    /// The addresses of pods and of Services, as machines that join are told.
+    pub cluster_ranges: Vec<String>,
     pub max_reads_in_flight: usize,
     pub max_writes_in_flight: usize,
 }
@@ -63,6 +65,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             service_cidr: Cidr::DEFAULT_SERVICES,
+            cluster_ranges: Vec::new(),
             max_reads_in_flight: MAX_READS_IN_FLIGHT,
             max_writes_in_flight: MAX_WRITES_IN_FLIGHT,
         }

@@ -1,8 +1,9 @@
 //! What std could have had: time that can be virtual, back-off, a coalescing key queue, locks by key,
-//! tasks with one way to shut down, directories that outlive a power failure, and ids that can be
-//! seeded. Knows nothing of Kubernetes.
+//! tasks with one way to shut down, directories that outlive a power failure, ids that can be
+//! seeded, and a walk below a directory that no link leads out of. Knows nothing of Kubernetes.
 
 pub mod backoff;
+pub mod beneath;
 pub mod clock;
 pub mod dirty_set;
 pub mod durable;

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::args::{NodeArgs, default_data_dir};
 use super::data_dir::DataDir;
-use super::images::{self, NoNames};
+use super::images;
+use super::names::ServiceNames;
 use super::{SHUTDOWN_LIMIT, join, local_node, ready, signals};
 use crate::api::ApiError;
 use crate::apiserver::nodes::tunnel_path;
@@ -168,18 +169,18 @@ fn start(
     let recorder = Recorder::new(api.clone(), "kubelet", clock.clone());
     recorder.run(tasks);
     let record = Arc::new(move |notice| recorder.record(notice));
-    let runtime = local_node::runtime(dir.path())?;
+    let runtime = local_node::runtime(dir.path(), join::cluster_ranges(dir.path())?)?;
+    let cache = Cache::new();
     let parts = Parts {
         api: api.clone(),
         runtime,
         images: Arc::new(images::open(api.clone(), &dir.join("images"))?),
-        names: Arc::new(NoNames),
+        names: ServiceNames::new(cache.clone()),
         clock: clock.clone(),
         ids: Arc::new(Ids::from_system()),
         notices: record.clone(),
     };
-    let node = Node::new(local_node::options(name, dir.path(), &args.tuning), parts)?;
-    let cache = Cache::new();
+    let node = Node::new(local_node::options(name, dir.path(), &args.tuning, 1), parts)?;
     let proxy = Proxy::new(cache.clone(), clock, record);
     proxy.add_local_node(name);
     cache.keep::<Service>(api.clone(), "", tasks);

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::node::Capacity;
+
 const ABOUT: &str = "Kubernetes for WebAssembly: the Kubernetes API, scheduler, controllers, node \
                      agent and service proxy in one program";
 
@@ -117,7 +119,12 @@ pub struct NodeArgs {
 #[derive(Args, Clone, Copy)]
 pub struct NodeTuning {
     /// The most pods on a node
-    #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
+    #[arg(
+        long,
+        default_value_t = Capacity::DEFAULT_PODS,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=4000)
+    )]
     pub max_pods: u32,
     /// Seconds between a node's heartbeats
     #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]

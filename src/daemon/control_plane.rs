@@ -49,7 +49,7 @@ pub struct ControlPlane {
     pub kubeconfig: PathBuf,
     pub join_token_file: PathBuf,
     /// Held while the cluster runs.
-    _network: Network,
+    pub network: Network,
 }
 
 /// What is made before anything runs. Its store is to be closed by whoever has it made.
@@ -86,6 +86,9 @@ pub async fn start(
         pki: Some(Arc::new(foundation.pki.clone())),
         options: Options {
             service_cidr: foundation.network.service_cidr.parse().context("--service-cidr")?,
+            cluster_ranges: [&foundation.network.cluster_cidr, &foundation.network.service_cidr]
+                .map(Clone::clone)
+                .into(),
             ..Options::default()
         },
     });
@@ -109,7 +112,7 @@ pub async fn start(
         address,
         kubeconfig,
         join_token_file,
-        _network: network,
+        network,
     })
 }
 
@@ -126,6 +129,7 @@ pub async fn lay(args: &ServerArgs, dir: &DataDir) -> anyhow::Result<Foundation>
         (Some(cluster), Some(service)) => Network::named(cluster, service),
         _ => Network::of_slot(&dir.join("network-slot"))?,
     };
+    network.ranges()?;
     let pki = Pki::open(&dir.join("pki"))?;
     let store_dir = dir.join("store");
     create_dirs(&store_dir, DIR_MODE).with_context(|| store_dir.display().to_string())?;

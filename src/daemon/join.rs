@@ -14,11 +14,15 @@ use crate::apiserver::join::{JOIN_PATH, JoinRequest, JoinResponse};
 use crate::apiserver::pki::kubeconfig;
 use crate::apiserver::pki::{JoinToken, pinned_client_config};
 use crate::client::remote::Remote;
+use crate::runtime::IpRange;
 
 /// The kubeconfig of the node itself: with it no token is needed any more.
 pub const KUBECONFIG: &str = "node.kubeconfig";
 
-/// Joins as `node` and writes the node's kubeconfig into `dir`.
+/// The cluster's ranges of addresses, one a line, as the server told.
+const RANGES: &str = "cluster-ranges";
+
+/// Joins as `node` and writes the node's kubeconfig and the cluster's ranges into `dir`.
 pub async fn join(server: &str, token: &str, node: &str, dir: &Path) -> anyhow::Result<()> {
     let token: JoinToken = token.parse()?;
     let ca = fetch_ca(server, &token.ca_fingerprint).await?;
@@ -39,8 +43,19 @@ pub async fn join(server: &str, token: &str, node: &str, dir: &Path) -> anyhow::
         bail!("the server refused {node}: {error}");
     }
     let joined: JoinResponse = serde_json::from_slice(&answer.body)?;
+    // The kubeconfig is last: with it the node has joined.
+    let ranges = joined.cluster_ranges.join("\n") + "\n";
+    write_private(&dir.join(RANGES), &ranges).context("writing the cluster's ranges")?;
     let text = kubeconfig(server, &joined.ca, &joined.certificate, &key.serialize_pem());
     write_private(&dir.join(KUBECONFIG), &text).context("writing the node's kubeconfig")
+}
+
+/// The ranges of addresses of the cluster that was joined into `dir`.
+pub fn cluster_ranges(dir: &Path) -> anyhow::Result<Vec<IpRange>> {
+    let path = dir.join(RANGES);
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let ranges: Result<Vec<IpRange>, _> = text.lines().map(str::parse).collect();
+    ranges.with_context(|| path.display().to_string())
 }
 
 /// The CA certificate that the server shows, if it is the one of the token.

@@ -10,15 +10,16 @@ use anyhow::Context;
 
 use super::args::NodeTuning;
 use super::control_plane::ControlPlane;
-use super::images::{self, NoNames};
+use super::images;
+use super::names::ServiceNames;
 use crate::apiserver::User;
 use crate::base::Tasks;
 use crate::base::ids::Ids;
 use crate::client::recorder::Recorder;
 use crate::engine::compile::CompilerPlace;
 use crate::node::{self, Node, Parts, tunnel};
-use crate::runtime::Runtime;
 use crate::runtime::wasm::{self, WasmRuntime};
+use crate::runtime::{IpRange, Runtime};
 
 /// Bytes in flight in a tunnel that is a pipe.
 const PIPE_BYTES: usize = 64 << 10;
@@ -26,18 +27,20 @@ const PIPE_BYTES: usize = 64 << 10;
 /// The wait before a tunnel that ended is made anew.
 const REATTACH_WAIT: Duration = Duration::from_millis(100);
 
-/// The runtime of this process. Compiled code is kept under `dir`.
-pub fn runtime(dir: &Path) -> anyhow::Result<Arc<WasmRuntime>> {
+/// The runtime of this process. Compiled code is kept under `dir`; guests may connect to `cluster`.
+pub fn runtime(dir: &Path, cluster: Vec<IpRange>) -> anyhow::Result<Arc<WasmRuntime>> {
     let program = std::env::current_exe().context("finding this program's own file")?;
     let clock = Arc::new(jiff::Timestamp::now);
     let place = CompilerPlace::ChildProcess(program);
-    let options = wasm::Options::new(place, Some(dir.join("compiled")), clock);
+    let mut options = wasm::Options::new(place, Some(dir.join("compiled")), clock);
+    options.cluster = cluster;
     Ok(WasmRuntime::new(options)?)
 }
 
-/// The settings of a node agent.
-pub fn options(name: &str, dir: &Path, tuning: &NodeTuning) -> node::Options {
+/// The settings of a node agent that is one of `nodes` on this machine: each has its part of it.
+pub fn options(name: &str, dir: &Path, tuning: &NodeTuning, nodes: u32) -> node::Options {
     let mut options = node::Options::new(name, dir, Ipv4Addr::LOCALHOST.into());
+    options.capacity = options.capacity.part(nodes);
     options.capacity.pods = u64::from(tuning.max_pods);
     options.lease_period = Duration::from_secs(tuning.heartbeat_seconds);
     options.lease_duration = Duration::from_secs(tuning.heartbeat_seconds * 4);
@@ -47,13 +50,12 @@ pub fn options(name: &str, dir: &Path, tuning: &NodeTuning) -> node::Options {
 /// Starts a node agent of this process.
 pub fn start(
     plane: &ControlPlane,
-    name: &str,
-    dir: &Path,
-    tuning: &NodeTuning,
+    options: node::Options,
     runtime: Arc<dyn Runtime>,
     tasks: &Tasks,
 ) -> anyhow::Result<()> {
-    let api = plane.server.api(User::node(name));
+    let (name, dir) = (options.name.clone(), options.data_dir.clone());
+    let api = plane.server.api(User::node(&name));
     let recorder = Recorder::new(api.clone(), "kubelet", plane.clock.clone());
     recorder.run(tasks);
     let images = images::open(api.clone(), &dir.join("images"))?;
@@ -61,12 +63,12 @@ pub fn start(
         api,
         runtime,
         images: Arc::new(images),
-        names: Arc::new(NoNames),
+        names: ServiceNames::new(plane.cache.clone()),
         clock: plane.clock.clone(),
         ids: Arc::new(Ids::from_system()),
         notices: Arc::new(move |notice| recorder.record(notice)),
     };
-    let node = Node::new(options(name, dir, tuning), parts)?;
+    let node = Node::new(options, parts)?;
     let (tunnels, served, stop) = (plane.tunnels.clone(), node.clone(), tasks.stop());
     tasks.spawn_until_done("tunnel", async move {
         // It is closed when its Node is deleted; the agent registers again and needs another.

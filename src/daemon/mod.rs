@@ -9,6 +9,7 @@ mod demo;
 mod images;
 mod join;
 mod local_node;
+mod names;
 mod network;
 mod ready;
 mod signals;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::engine::compile::child;
 use args::{Cli, Command, LogArgs};
@@ -70,7 +72,6 @@ pub fn main() -> ExitCode {
 /// Connections and guests' sockets are descriptors of this process; the soft limit, often 1,024, is
 /// for programs that use select(2). Where it cannot be raised, the bounds that follow it are lower.
 fn raise_descriptors() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
@@ -90,4 +91,16 @@ fn start_log(args: &LogArgs) -> Result<(), String> {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
     log.with_writer(std::io::stderr).init();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_file_descriptors_is_raised() {
+        raise_descriptors();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+    }
 }

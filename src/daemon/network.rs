@@ -5,6 +5,10 @@
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::Path;
 
+use anyhow::Context;
+
+use crate::runtime::IpRange;
+
 /// Slots of 127.64.0.0/10 (pods, a /14 each) and 127.128.0.0/12 (Services, a /16 each).
 const SLOTS: u8 = 16;
 /// Listened on at the last address of a slot's Service range while the slot is held.
@@ -34,6 +38,13 @@ pub enum NetworkError {
 }
 
 impl Network {
+    /// What guests of this cluster may connect to.
+    pub fn ranges(&self) -> anyhow::Result<Vec<IpRange>> {
+        let pods = self.cluster_cidr.parse().context("--cluster-cidr")?;
+        let services = self.service_cidr.parse().context("--service-cidr")?;
+        Ok(vec![pods, services])
+    }
+
     /// Ranges that the user named; nothing guards them.
     pub fn named(cluster_cidr: &str, service_cidr: &str) -> Network {
         let (cluster_cidr, service_cidr) = (cluster_cidr.into(), service_cidr.into());
@@ -82,6 +93,7 @@ mod tests {
         assert!(matches!(Network::of_slot(&file), Err(NetworkError::SlotInUse(_))));
         let other = Network::of_slot(&dir.path().join("other")).unwrap();
         assert_ne!(first.service_cidr, other.service_cidr);
+        assert_ne!(first.ranges().unwrap(), other.ranges().unwrap());
         let cidr = first.service_cidr.clone();
         drop(first);
         assert_eq!(Network::of_slot(&file).unwrap().service_cidr, cidr);

@@ -177,10 +177,11 @@ fn start_nodes(
     if names.is_empty() {
         return Ok(names);
     }
-    let runtime = local_node::runtime(dir.path())?;
+    let runtime = local_node::runtime(dir.path(), plane.network.ranges()?)?;
     for name in &names {
         let node_dir = dir.join("nodes").join(name);
-        local_node::start(plane, name, &node_dir, &args.node, runtime.clone(), tasks)
+        let options = local_node::options(name, &node_dir, &args.node, args.nodes);
+        local_node::start(plane, options, runtime.clone(), tasks)
             .with_context(|| format!("starting {name}"))?;
         if let Some(proxy) = proxy {
             proxy.add_local_node(name);

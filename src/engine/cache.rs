@@ -1,7 +1,8 @@
 //! Compiled code on disk, by artifact digest and settings hash.
 //!
-//! A file's content carries its own sha256, checked before a byte of it is used: code that changed
-//! on disk is dropped and compiled again, never executed. Files appear whole (written beside, then
+//! A file carries a sha256 over the artifact's digest, the settings and the code, checked before a
+//! byte of it is used: code that changed on disk, or that lies under another's name, is dropped and
+//! compiled again, never executed. Files appear whole (written beside, then
 //! renamed). The directory's size is bounded; what was used longest ago goes first. It knows
 //! nothing of wasmtime: code is bytes here.
 
@@ -14,7 +15,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
 use sha2::{Digest, Sha256};
 
 /// First bytes of a cache file; the digit is the layout's version.
-const MAGIC: &[u8; 8] = b"WFCODE1\n";
+const MAGIC: &[u8; 8] = b"WFCODE2\n";
 const HEADER_BYTES: usize = MAGIC.len() + 32;
 const EXTENSION: &str = "code";
 /// Hex digits of the settings hash that a file's name carries.
@@ -24,7 +25,7 @@ const SETTINGS_DIGITS: usize = 16;
 pub struct DiskCache {
     directory: PathBuf,
     max_bytes: u64,
-    settings: String,
+    settings_hash: String,
 }
 
 impl DiskCache {
@@ -35,8 +36,7 @@ impl DiskCache {
     pub fn open(directory: PathBuf, max_bytes: u64, settings_hash: &str) -> io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-        let settings = settings_hash.chars().take(SETTINGS_DIGITS).collect();
-        Ok(Self { directory, max_bytes, settings })
+        Ok(Self { directory, max_bytes, settings_hash: settings_hash.to_owned() })
     }
 
     /// The file for a digest; `None` for a text that is no digest, so that none escapes the
@@ -44,14 +44,32 @@ impl DiskCache {
     fn path(&self, digest: &str) -> Option<PathBuf> {
         let hex = digest.strip_prefix("sha256:")?;
         let plain = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
-        plain.then(|| self.directory.join(format!("{hex}-{}.{EXTENSION}", self.settings)))
+        let settings: String = self.settings_hash.chars().take(SETTINGS_DIGITS).collect();
+        plain.then(|| self.directory.join(format!("{hex}-{settings}.{EXTENSION}")))
+    }
+
+    /// What a file must carry to be this artifact's code under these settings.
+    fn checksum(&self, digest: &str, code: &[u8]) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        // Neither text contains a line's end: no two keys read the same.
+        hash.update(format!("{digest}\n{}\n", self.settings_hash));
+        hash.update(code);
+        hash.finalize().into()
+    }
+
+    fn is_intact(&self, digest: &str, content: &[u8]) -> bool {
+        let (Some(head), Some(code)) = (content.get(..HEADER_BYTES), content.get(HEADER_BYTES..))
+        else {
+            return false;
+        };
+        head.starts_with(MAGIC) && head[MAGIC.len()..] == self.checksum(digest, code)
     }
 
     /// The code kept for an artifact; `None` when there is none or it is not what was written.
     pub fn get(&self, digest: &str) -> Option<Vec<u8>> {
         let path = self.path(digest)?;
         let mut content = fs::read(&path).ok()?;
-        if !is_intact(&content) {
+        if !self.is_intact(digest, &content) {
             tracing::warn!(path = %path.display(), "compiled code changed on disk; dropped");
             let _ = fs::remove_file(&path);
             return None;
@@ -79,7 +97,8 @@ impl DiskCache {
         }
         self.evict(self.max_bytes - size);
         let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-        let written = write_whole(&temporary, code).and_then(|()| fs::rename(&temporary, &path));
+        let written = write_whole(&temporary, &self.checksum(digest, code), code)
+            .and_then(|()| fs::rename(&temporary, &path));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
@@ -110,20 +129,12 @@ impl DiskCache {
     }
 }
 
-fn is_intact(content: &[u8]) -> bool {
-    let (Some(head), Some(code)) = (content.get(..HEADER_BYTES), content.get(HEADER_BYTES..))
-    else {
-        return false;
-    };
-    head.starts_with(MAGIC) && head[MAGIC.len()..] == *Sha256::digest(code)
-}
-
-fn write_whole(path: &Path, code: &[u8]) -> io::Result<()> {
+fn write_whole(path: &Path, checksum: &[u8; 32], code: &[u8]) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(MAGIC)?;
-    file.write_all(&Sha256::digest(code))?;
+    file.write_all(checksum)?;
     file.write_all(code)?;
     // No fsync: a file torn by a crash fails its checksum and is compiled again.
     Ok(())
@@ -149,6 +160,13 @@ mod tests {
         fs::write(&path, content).expect("writes");
         assert_eq!(cache.get(&digest("a")), None);
         assert!(!path.exists(), "what was tampered with is gone");
+        cache.put(&digest("a"), b"code").expect("writes");
+        fs::rename(&path, cache.path(&digest("b")).expect("a path")).expect("renames");
+        assert_eq!(cache.get(&digest("b")), None, "a's code is not b's");
+        let other = DiskCache::open(directory.path().join("c"), 1 << 20, "abd").expect("opens");
+        cache.put(&digest("a"), b"code").expect("writes");
+        fs::rename(&path, other.path(&digest("a")).expect("a path")).expect("renames");
+        assert_eq!(other.get(&digest("a")), None, "nor is it under other settings");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! From a pod's container to the runtime's [`ContainerSpec`]: arguments, environment, mounts,
 //! limits. Pure but for subPath mounts, which look at the volume.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
@@ -127,7 +127,7 @@ fn one_mount(
     let sub_path = expanded.as_ref().or(mount.sub_path.as_ref()).filter(|path| !path.is_empty());
     let Some(sub_path) = sub_path else {
         let guest_path = mount.mount_path.clone();
-        return Ok(Mount { host_path: dir, guest_path, read_only });
+        return Ok(Mount { host_path: dir, sub_path: PathBuf::new(), guest_path, read_only });
     };
     let parent = mount.mount_path.trim_end_matches('/').rsplit_once('/').map_or("", |(p, _)| p);
     let copies = pod_dir.join("subpaths").join(&container.name).join(short_hash(parent));
@@ -136,6 +136,7 @@ fn one_mount(
     let is_copy = found.host_path == copies;
     Ok(Mount {
         host_path: found.host_path,
+        sub_path: found.sub_path,
         guest_path: found.guest_path,
         read_only: read_only || is_copy,
     })

@@ -73,7 +73,7 @@ impl Options {
 
 impl Capacity {
     /// Pods that a node takes by default: far more than kubelet's 110, a sleeping one costs little.
-    pub const DEFAULT_PODS: u64 = 1000;
+    pub const DEFAULT_PODS: u32 = 2000;
 
     /// All that this machine has.
     pub fn of_machine(data_dir: &Path) -> Capacity {
@@ -84,8 +84,32 @@ impl Capacity {
         Capacity {
             cpu_millicores: cpus * 1000,
             memory_bytes: system.totalram as u64 * u64::from(system.mem_unit),
-            pods: Capacity::DEFAULT_PODS,
+            pods: Capacity::DEFAULT_PODS.into(),
             storage_bytes: disk.map_or(0, |disk| disk.f_blocks * disk.f_frsize),
         }
+    }
+    /// What each of `nodes` on one machine has: together they promise no more than there is. The
+    /// number of pods is a node's own.
+    pub fn part(self, nodes: u32) -> Capacity {
+        let nodes = u64::from(nodes.max(1));
+        Capacity {
+            cpu_millicores: self.cpu_millicores / nodes,
+            memory_bytes: self.memory_bytes / nodes,
+            pods: self.pods,
+            storage_bytes: self.storage_bytes / nodes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_of_one_machine_share_it() {
+        let machine = Capacity { cpu_millicores: 4000, memory_bytes: 9, pods: 7, storage_bytes: 8 };
+        let half = Capacity { cpu_millicores: 2000, memory_bytes: 4, pods: 7, storage_bytes: 4 };
+        assert_eq!(machine.part(2), half);
+        assert_eq!(machine.part(0), machine);
     }
 }

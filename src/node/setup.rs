@@ -383,10 +383,11 @@ async fn code(
     let loaded = node.images.load(request, image).await.map_err(not_pulled)?;
     let prepared = node.runtime.prepare(digest, loaded.wasm.clone()).await;
     prepared.map_err(|error| match error {
-        PrepareError::InvalidModule(text) | PrepareError::CompileLimit(text) => {
-            StartFailure::new("InvalidModule", text, false)
+        PrepareError::InvalidModule(text) => StartFailure::new("InvalidModule", text, false),
+        // A limit may be hit because the machine is short of memory now.
+        PrepareError::CompileLimit(text) | PrepareError::Internal(text) => {
+            StartFailure::new("CreateContainerError", text, true)
         }
-        PrepareError::Internal(text) => StartFailure::new("CreateContainerError", text, true),
     })
 }
 

@@ -8,6 +8,7 @@
 mod balancer;
 mod failures;
 mod listener;
+pub mod names;
 pub mod routes;
 
 use std::collections::{BTreeSet, HashMap};

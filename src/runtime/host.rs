@@ -4,20 +4,29 @@
 //! twin of their own ([`ModuleState`]), because wasmtime-wasi keeps their files in another table.
 //! Linkers are made once for a process; a store is made for each instance.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime::{Engine, Store};
+use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use super::limits::{MAX_HANDLES, MAX_HTTP_FIELDS_BYTES, MAX_RANDOM_BYTES, bound, bound_waiting};
+use super::limits::{
+    MAX_HANDLES, MAX_HTTP_FIELDS_BYTES, MAX_RANDOM_BYTES, MAX_REQUEST_HANDLES, bound, bound_waiting,
+};
 use super::memory::{MemoryAccount, StoreLimits};
-use super::outgoing::OutgoingHttp;
-use super::policy::NetworkPolicy;
+use super::outgoing::{OutgoingHttp, Tls};
+use super::policy::{IpRange, NetworkPolicy};
+use super::socket_count::{SocketAccount, StoreSockets};
 use super::stdio::LogWriter;
-use super::{ContainerSpec, LogStream, StartError};
+use super::{ContainerSpec, LogStream, Mount, StartError};
+use crate::base::beneath;
 use crate::engine::interfaces::PREVIEW1_MODULE;
 
 /// What every instance of one container shares.
@@ -28,31 +37,40 @@ pub struct Sandbox {
     pub stdout: LogWriter,
     pub stderr: LogWriter,
     pub outgoing: OutgoingHttp,
+    /// The mounts, opened once: what a guest puts in their places later is never opened.
+    files: WasiFilesystemCtx,
+    sockets: Arc<SocketAccount>,
 }
 
 impl Sandbox {
-    pub fn new(spec: ContainerSpec, tls: super::outgoing::Tls) -> Self {
+    /// `cluster`: the addresses of the cluster's pods and Services.
+    ///
+    /// # Errors
+    /// When a mount's directory cannot be opened.
+    pub fn new(spec: ContainerSpec, tls: Tls, cluster: Arc<[IpRange]>) -> Result<Self, StartError> {
         let network = Arc::new(NetworkPolicy::new(
             spec.pod_ip,
+            cluster,
             spec.namespace.clone(),
             spec.names.clone(),
             &spec.allowed_hosts,
         ));
-        Self {
+        let sockets = SocketAccount::of_process();
+        Ok(Self {
+            files: open_mounts(&spec.mounts)?,
             memory: Arc::new(MemoryAccount::new(spec.memory_limit_bytes)),
             stdout: LogWriter::new(spec.logs.clone(), LogStream::Stdout),
             stderr: LogWriter::new(spec.logs.clone(), LogStream::Stderr),
-            outgoing: OutgoingHttp::new(network.clone(), tls),
+            outgoing: OutgoingHttp::new(network.clone(), tls, sockets.clone()),
+            sockets,
             network,
             spec,
-        }
+        })
     }
 
-    /// The arguments, environment, files, streams and network of one instance.
-    ///
-    /// # Errors
-    /// When a mount's directory cannot be opened.
-    fn wasi(&self) -> Result<WasiCtxBuilder, StartError> {
+    /// The arguments, environment, streams and network of one instance; its files are put in when
+    /// it is built.
+    fn wasi(&self, open_sockets: &Arc<StoreSockets>) -> WasiCtxBuilder {
         let mut builder = WasiCtxBuilder::new();
         builder
             .args(&self.spec.args)
@@ -62,72 +80,102 @@ impl Sandbox {
             .max_random_size(MAX_RANDOM_BYTES)
             .allow_tcp(true)
             .allow_udp(true);
-        for mount in &self.spec.mounts {
-            let perms = if mount.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
-            builder.preopened_dir(&mount.host_path, &mount.guest_path, perms).map_err(|error| {
-                StartError::Container(format!("cannot mount {}: {error:#}", mount.guest_path))
-            })?;
-        }
-        let network = self.network.clone();
+        let (network, open_sockets) = (self.network.clone(), open_sockets.clone());
         builder.socket_addr_check(move |address, reason| {
-            let allowed = super::sockets::is_allowed(&network, address, reason);
+            let allowed = match reason {
+                // One more for the container, and nobody asks again before the guest has it.
+                SocketAddrUse::TcpAccept => open_sockets.take(),
+                _ => super::sockets::is_allowed(&network, address, reason),
+            };
             Box::pin(std::future::ready(allowed))
         });
-        Ok(builder)
+        builder
+    }
+
+    fn limits(&self) -> Result<StoreLimits, StartError> {
+        StoreLimits::begin(self.memory.clone())
+            .map_err(|error| StartError::Container(error.to_string()))
     }
 
     /// A store for the only instance of a component.
     ///
     /// # Errors
-    /// When a mount's directory cannot be opened.
+    /// When the container has not even the memory for an instance.
     pub fn store(&self, engine: &Engine) -> Result<Store<HostState>, StartError> {
-        let state = self.state(StoreLimits::new(self.memory.clone()))?;
+        let state = self.state(self.limits()?, MAX_HANDLES);
         let mut store = Store::new(engine, state);
         bound(&mut store, |state| &mut state.limits);
         Ok(store)
     }
 
     /// A store for one of many instances; [`MemoryAccount::admit`] gives the limits.
-    ///
-    /// # Errors
-    /// When a mount's directory cannot be opened.
-    pub fn admitted_store(
-        &self,
-        engine: &Engine,
-        limits: StoreLimits,
-    ) -> Result<Store<HostState>, StartError> {
-        let mut store = Store::new(engine, self.state(limits)?);
+    pub fn admitted_store(&self, engine: &Engine, limits: StoreLimits) -> Store<HostState> {
+        let mut store = Store::new(engine, self.state(limits, MAX_REQUEST_HANDLES));
         bound_waiting(&mut store, |state| &mut state.limits);
-        Ok(store)
+        store
     }
 
-    fn state(&self, limits: StoreLimits) -> Result<HostState, StartError> {
+    fn state(&self, limits: StoreLimits, max_handles: usize) -> HostState {
         let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_HANDLES);
+        table.set_max_capacity(max_handles);
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(MAX_HTTP_FIELDS_BYTES);
-        Ok(HostState {
-            wasi: self.wasi()?.build(),
+        let open_sockets = StoreSockets::new(self.sockets.clone());
+        let mut wasi = self.wasi(&open_sockets).build();
+        wasi.filesystem().clone_from(&self.files);
+        HostState {
+            wasi,
             table,
             http,
             outgoing: self.outgoing.clone(),
             network: self.network.clone(),
+            open_sockets,
             limits,
-        })
+        }
     }
 
     /// A store for a preview 1 module.
     ///
     /// # Errors
-    /// When a mount's directory cannot be opened.
+    /// When the container has not even the memory for an instance.
     pub fn module_store(&self, engine: &Engine) -> Result<Store<ModuleState>, StartError> {
-        let state = ModuleState {
-            wasi: self.wasi()?.build_p1(),
-            limits: StoreLimits::new(self.memory.clone()),
-        };
-        let mut store = Store::new(engine, state);
+        let limits = self.limits()?;
+        let open_sockets = StoreSockets::new(self.sockets.clone());
+        let mut wasi = self.wasi(&open_sockets).build_p1();
+        let view = wasi.ctx();
+        view.table.set_max_capacity(MAX_HANDLES);
+        view.ctx.filesystem().clone_from(&self.files);
+        let mut store = Store::new(engine, ModuleState { wasi, limits });
         bound(&mut store, |state| &mut state.limits);
         Ok(store)
+    }
+}
+
+/// Opens every mount's directory. The handles live as long as the container.
+fn open_mounts(mounts: &[Mount]) -> Result<WasiFilesystemCtx, StartError> {
+    let mut builder = WasiCtxBuilder::new();
+    for mount in mounts {
+        let failed =
+            |error: &dyn std::fmt::Display| format!("cannot mount {}: {error}", mount.guest_path);
+        let opened = beneath::root(&mount.host_path)
+            .and_then(|root| beneath::find(root.as_fd(), &mount.sub_path));
+        let directory = opened.map_err(|error| start_error(failed(&error), &error))?;
+        let perms = if mount.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
+        // wasmtime-wasi takes paths only; this one is the handle's own.
+        builder
+            .preopened_dir(beneath::path_of(directory.as_fd()), &mount.guest_path, perms)
+            .map_err(|error| StartError::Container(failed(&format_args!("{error:#}"))))?;
+    }
+    Ok(builder.build().filesystem().clone())
+}
+
+/// A start's failure: the pod's own, unless the process is out of something.
+pub(super) fn start_error(message: String, error: &io::Error) -> StartError {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+            StartError::Internal(message)
+        }
+        _ => StartError::Container(message),
     }
 }
 
@@ -138,6 +186,7 @@ pub struct HostState {
     http: WasiHttpCtx,
     outgoing: OutgoingHttp,
     pub(super) network: Arc<NetworkPolicy>,
+    pub(super) open_sockets: Arc<StoreSockets>,
     limits: StoreLimits,
 }
 
@@ -176,6 +225,7 @@ impl Linkers {
         wasmtime_wasi_http::p3::add_to_linker(&mut components)?;
         components.allow_shadowing(true);
         super::sockets::shadow(&mut components)?;
+        super::socket_count::shadow(&mut components)?;
         super::lookup::shadow(&mut components)?;
 
         let mut modules = wasmtime::Linker::new(engine);
@@ -219,7 +269,7 @@ mod tests {
 
         let state = ModuleState {
             wasi: WasiCtxBuilder::new().build_p1(),
-            limits: StoreLimits::new(Arc::new(MemoryAccount::new(0))),
+            limits: StoreLimits::begin(MemoryAccount::new(u64::MAX).into()).expect("fits"),
         };
         let mut store = Store::new(&engine, state);
         let mut provided: Vec<String> = linkers
@@ -232,5 +282,82 @@ mod tests {
             .collect();
         provided.sort();
         assert_eq!(provided, PREVIEW1_FUNCTIONS, "the table and the linker differ");
+    }
+
+    struct NoCode;
+    impl super::super::Prepared for NoCode {
+        fn kind(&self) -> super::super::ArtifactKind {
+            super::super::ArtifactKind::Preview1Command
+        }
+
+        fn as_any(&self) -> &dyn std::any::Any {
+            self
+        }
+    }
+
+    #[derive(Default)]
+    struct Nowhere;
+    impl super::super::LogSink for Nowhere {
+        fn write(&self, _: LogStream, _: &[u8]) {}
+    }
+    impl super::super::Names for Nowhere {
+        fn resolve(&self, _: &str, _: &str) -> Option<Vec<std::net::IpAddr>> {
+            None
+        }
+    }
+
+    fn spec(mount: Mount, arg: &str) -> ContainerSpec {
+        ContainerSpec {
+            id: "c".to_owned(),
+            namespace: "default".to_owned(),
+            pod_name: "pod".to_owned(),
+            pod_uid: "uid".to_owned(),
+            container_name: "main".to_owned(),
+            artifact: Arc::new(NoCode),
+            args: vec!["guest".to_owned(), arg.to_owned()],
+            env: Vec::new(),
+            mounts: vec![mount],
+            pod_ip: std::net::Ipv4Addr::LOCALHOST.into(),
+            http_port: 0,
+            memory_limit_bytes: 64 << 20,
+            cpu_limit_millicores: None,
+            logs: Arc::new(Nowhere),
+            names: Arc::new(Nowhere),
+            allowed_hosts: Vec::new(),
+        }
+    }
+
+    /// What a guest puts in a mount's place while its container runs is not what the container's
+    /// next instance gets: each request to an HTTP handler has an instance of its own.
+    #[tokio::test]
+    async fn a_mount_that_was_replaced_by_a_link_leads_nowhere_new() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (volume, outside) = (directory.path().join("v"), directory.path().join("outside"));
+        std::fs::create_dir_all(volume.join("d")).expect("made");
+        std::fs::create_dir(&outside).expect("made");
+        let engine = crate::engine::new_engine().expect("an engine");
+        let linkers = Linkers::new(&engine).expect("linkers");
+        let wasm = include_bytes!("../../examples/guests/built/rust-cmd-p1.wasm");
+        let module = wasmtime::Module::new(&engine, wasm).expect("compiles");
+        let pre = linkers.modules.instantiate_pre(&module).expect("links");
+        let mount = Mount {
+            host_path: volume.clone(),
+            sub_path: "d".into(),
+            guest_path: "/d".to_owned(),
+            read_only: false,
+        };
+        let sandbox = |arg| Sandbox::new(spec(mount.clone(), arg), Tls::default(), [].into());
+        let opened = Arc::new(sandbox("write=/d/new").expect("opens"));
+        std::fs::rename(volume.join("d"), volume.join("old")).expect("moves");
+        std::os::unix::fs::symlink("../outside", volume.join("d")).expect("links");
+        for _ in 0..2 {
+            let command = super::super::command::Command::Preview1(pre.clone());
+            let code = command.start(&engine, &opened).expect("starts").await.expect("runs");
+            assert_eq!(code, 0);
+        }
+        assert!(!outside.join("new").exists(), "it wrote outside of its volume");
+        assert!(volume.join("old/new").exists());
+        let Err(error) = sandbox("write=/d/new") else { panic!("a link out of the volume opens") };
+        assert!(matches!(&error, StartError::Container(text) if text.contains("/d")), "{error}");
     }
 }

@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use wasmtime::Engine;
 
 use super::container::{End, Reporter, usage};
-use super::host::Sandbox;
+use super::host::{Sandbox, start_error};
 use super::http_body::{GuestBody, RequestBody, Rest};
 use super::http_connection;
 use super::http_guest::{Failure, Handler, with_authority};
@@ -81,7 +81,7 @@ impl HttpContainer {
     /// Listens on the pod's address and serves from the guests' threads.
     ///
     /// # Errors
-    /// When the address cannot be listened on, or the sandbox cannot be made.
+    /// When the address cannot be listened on.
     pub fn spawn(
         guests: &tokio::runtime::Handle,
         engine: Engine,
@@ -91,13 +91,11 @@ impl HttpContainer {
         handler: Handler,
         limits: HttpLimits,
     ) -> Result<Self, StartError> {
-        // A mount that is missing is known now, not at the first request.
-        drop(sandbox.store(&engine)?);
         let address = SocketAddr::new(sandbox.spec.pod_ip, sandbox.spec.http_port);
         let listener = {
             let _guests = guests.enter();
             listen(address).map_err(|error| {
-                StartError::Container(format!("cannot listen on {address}: {error}"))
+                start_error(format!("cannot listen on {address}: {error}"), &error)
             })?
         };
         // A guess, until one has ended: as much again as it begins with.
@@ -341,10 +339,7 @@ impl Server {
             limits: self.limits,
         };
         let request = request.map(|body| RequestBody::new(body, self.limits.stalled_client));
-        let store = match self.sandbox.admitted_store(&self.engine, memory) {
-            Ok(store) => store,
-            Err(error) => return self.refuse(&Failure::Start(error)),
-        };
+        let store = self.sandbox.admitted_store(&self.engine, memory);
         let handled = self.handler.handle(store, &self.meter, rest, request);
         match timeout_at(by, handled).await {
             Ok(Ok(response)) => response,

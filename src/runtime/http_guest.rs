@@ -21,7 +21,6 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme as P2Scheme;
 use wasmtime_wasi_http::p3::bindings::ServicePre as P3ServicePre;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
-use super::StartError;
 use super::container::describe;
 use super::host::HostState;
 use super::http_body::{GuestBody, RequestBody, Rest};
@@ -42,8 +41,6 @@ pub enum Handler {
 pub enum Failure {
     /// There was no room for an instance in this time.
     Busy(Duration),
-    /// No instance could be made.
-    Start(StartError),
     /// The guest ended with an error before it responded.
     Guest(wasmtime::Error),
     /// The guest ended well and never responded.
@@ -56,7 +53,7 @@ pub enum Failure {
 impl Failure {
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Busy(_) | Self::Start(_) | Self::Interrupted(Interrupted::Killed) => {
+            Self::Busy(_) | Self::Interrupted(Interrupted::Killed) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Guest(error) if error.downcast_ref::<OutOfMemory>().is_some() => {
@@ -73,7 +70,6 @@ impl Failure {
     pub fn message(&self) -> Option<String> {
         Some(match self {
             Self::Busy(limit) => format!("no room for another instance within {limit:?}"),
-            Self::Start(error) => error.to_string(),
             Self::Guest(error) => complaint(error),
             Self::NoResponse => "the handler set no response".to_owned(),
             Self::Late(limit) => format!("the handler did not respond within {limit:?}"),

@@ -1,7 +1,14 @@
 //! What one instance may hold: tables, handles, bytes passed to the host in one call. Every bound
-//! but that of memory (see `memory`) is a constant here.
+//! but that of memory (see `memory`) and of sockets (`socket_count`) is a constant here.
+//!
+//! The host's own buffers for a guest do not count against its limit of memory, since
+//! wasmtime-wasi tells nobody when it allocates. What bounds them: blocks of HTTP fields
+//! ([`MAX_HTTP_FIELDS_BYTES`] for each handle), the chunk that a stream holds (64 KiB, a file's
+//! 1 MiB), and what one call passes ([`HOSTCALL_BYTES`]).
 
-use wasmtime::{ResourceLimiter, ResourceLimiterAsync, Store};
+use wasmtime::{ResourceLimiter, ResourceLimiterAsync, Store, UpdateDeadline};
+
+use super::meter::note_yield;
 
 /// Elements one table may have; the largest real programs have some ten thousand functions.
 pub const MAX_TABLE_ELEMENTS: usize = 1 << 20;
@@ -11,8 +18,10 @@ pub const MAX_TABLES: usize = 100;
 pub const MAX_MEMORIES: usize = 16;
 /// Bytes that a guest may pass to the host in one call. A file's stream takes 1 MiB at once.
 pub const HOSTCALL_BYTES: usize = 2 << 20;
-/// Handles of a guest and host resources (sockets, streams, files) that a guest may hold.
+/// Handles of a guest and host resources (sockets, streams, files) that a process may hold.
 pub const MAX_HANDLES: usize = 4096;
+/// The same of the instance that serves one HTTP request; a container has many of them.
+pub const MAX_REQUEST_HANDLES: usize = 256;
 /// One block of HTTP header fields, in bytes.
 pub const MAX_HTTP_FIELDS_BYTES: usize = 64 << 10;
 /// Random bytes in one call.
@@ -25,21 +34,26 @@ pub fn bound<T>(
     limits: impl (FnMut(&mut T) -> &mut dyn ResourceLimiter) + Send + Sync + 'static,
 ) {
     store.limiter(limits);
-    bound_rest(store);
+    bound_rest(store, MAX_HANDLES);
 }
 
-/// Like [`bound`], but memory that others hold is waited for.
+/// Like [`bound`], for one of many instances: memory that others hold is waited for.
 pub fn bound_waiting<T>(
     store: &mut Store<T>,
     limits: impl (FnMut(&mut T) -> &mut dyn ResourceLimiterAsync) + Send + Sync + 'static,
 ) {
     store.limiter_async(limits);
-    bound_rest(store);
+    bound_rest(store, MAX_REQUEST_HANDLES);
 }
 
-fn bound_rest<T>(store: &mut Store<T>) {
+fn bound_rest<T>(store: &mut Store<T>, max_handles: usize) {
     store.set_hostcall_fuel(HOSTCALL_BYTES);
-    store.set_max_component_handles(MAX_HANDLES);
+    store.set_max_component_handles(max_handles);
     store.set_epoch_deadline(1);
     store.epoch_deadline_async_yield_and_update(1);
+    // The same, and the meter is told.
+    store.epoch_deadline_callback(|_| {
+        note_yield();
+        Ok(UpdateDeadline::Yield(1))
+    });
 }

@@ -1,4 +1,5 @@
-//! The memory of one container: counted over all of its instances, shared out among them.
+//! The memory of one container: counted over all of its instances, shared out among them. What
+//! counts are linear memories, tables, and a fixed amount for each instance ([`INSTANCE_BYTES`]).
 //!
 //! A process has one store, and growth beyond the limit ends it. An HTTP handler has a store for
 //! each request: a request is [admitted](MemoryAccount::admit) when there is room for what its
@@ -17,6 +18,9 @@ use wasmtime::ResourceLimiter;
 
 use super::limits::{MAX_INSTANCES, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
 
+/// What an instance costs the host beside its memories: the touched part of its stack, its store,
+/// and the buffers of the request it serves.
+pub const INSTANCE_BYTES: u64 = 128 << 10;
 /// What one table element costs the host.
 const TABLE_ELEMENT_BYTES: u64 = 8;
 /// How long an instance that has begun waits for memory that others hold.
@@ -35,6 +39,8 @@ pub struct OutOfMemory {
 /// The memory of one container, over all of its instances.
 pub struct MemoryAccount {
     limit_bytes: u64,
+    /// What each store holds from the beginning.
+    instance_bytes: u64,
     /// What the stores hold.
     used_bytes: AtomicU64,
     /// What they hold and what is kept for those that were admitted; at most the limit.
@@ -60,8 +66,13 @@ struct Admitted {
 
 impl MemoryAccount {
     pub fn new(limit_bytes: u64) -> Self {
+        Self::with_instances_of(INSTANCE_BYTES, limit_bytes)
+    }
+
+    fn with_instances_of(instance_bytes: u64, limit_bytes: u64) -> Self {
         Self {
             limit_bytes,
+            instance_bytes,
             used_bytes: AtomicU64::new(0),
             committed_bytes: AtomicU64::new(0),
             expected_bytes: AtomicU64::new(0),
@@ -72,13 +83,14 @@ impl MemoryAccount {
         }
     }
 
-    /// Linear memory and tables held now, in bytes.
+    /// What is held now, in bytes.
     pub fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
-    /// Says what an instance is likely to take, before one was seen.
+    /// Says what memories and tables an instance is likely to take, before one was seen.
     pub fn expect(&self, bytes: u64) {
+        let bytes = bytes.saturating_add(self.instance_bytes);
         self.expected_bytes.store(bytes, Ordering::Relaxed);
     }
 
@@ -87,7 +99,8 @@ impl MemoryAccount {
         let turn = self.queue.lock().await;
         let bytes = self
             .when_there_is_room(|| {
-                let bytes = self.expected_bytes.load(Ordering::Relaxed).min(self.limit_bytes);
+                let expected = self.expected_bytes.load(Ordering::Relaxed);
+                let bytes = expected.max(self.instance_bytes).min(self.limit_bytes);
                 // Those that have begun go first.
                 let free = self.admitted.lock().growing == 0;
                 (free && self.take(bytes)).then_some(bytes)
@@ -95,8 +108,10 @@ impl MemoryAccount {
             .await;
         drop(turn);
         self.admitted.lock().stores += 1;
-        let mut limits = StoreLimits::new(self.clone());
+        let mut limits = StoreLimits::nothing(self.clone());
         (limits.kept_bytes, limits.is_admitted) = (bytes, true);
+        // With a limit below it nothing can grow: the guest is refused its memory.
+        limits.hold(self.instance_bytes.min(bytes));
         limits
     }
 
@@ -207,7 +222,17 @@ pub struct StoreLimits {
 
 impl StoreLimits {
     /// Those of a store that waits for nothing.
-    pub fn new(account: Arc<MemoryAccount>) -> Self {
+    ///
+    /// # Errors
+    /// When there is no room for an instance.
+    pub fn begin(account: Arc<MemoryAccount>) -> Result<Self, OutOfMemory> {
+        let bytes = account.instance_bytes;
+        let mut limits = Self::nothing(account);
+        limits.grow(bytes)?;
+        Ok(limits)
+    }
+
+    fn nothing(account: Arc<MemoryAccount>) -> Self {
         let (held_bytes, kept_bytes, pending_bytes) = (0, 0, 0);
         Self { account, held_bytes, kept_bytes, pending_bytes, is_admitted: false }
     }
@@ -391,9 +416,9 @@ mod tests {
 
     #[test]
     fn memory_is_counted_over_stores_and_given_back() {
-        let account = Arc::new(MemoryAccount::new(100));
-        let mut one = StoreLimits::new(account.clone());
-        let mut two = StoreLimits::new(account.clone());
+        let account = Arc::new(MemoryAccount::with_instances_of(0, 100));
+        let mut one = StoreLimits::begin(account.clone()).expect("fits");
+        let mut two = StoreLimits::begin(account.clone()).expect("fits");
         assert!(one.memory_growing(0, 60, None).expect("fits"));
         let error = two.memory_growing(0, 60, None).expect_err("does not fit");
         assert!(error.downcast_ref::<OutOfMemory>().is_some());
@@ -406,8 +431,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_instance_costs_something_of_its_own() {
+        let account = Arc::new(MemoryAccount::with_instances_of(40, 100));
+        let one = StoreLimits::begin(account.clone()).expect("fits");
+        let mut two = StoreLimits::begin(account.clone()).expect("fits");
+        assert!(StoreLimits::begin(account.clone()).is_err(), "no room for a third one");
+        assert!(account.admit().now_or_never().is_none());
+        assert_eq!(account.used_bytes(), 80);
+        two.memory_growing(0, 20, None).expect("fits");
+        drop((one, two));
+        account.expect(30);
+        let one = account.admit().await;
+        assert_eq!((one.kept_bytes, account.used_bytes()), (70, 40));
+        drop(one);
+        assert_eq!(account.committed_bytes.load(Ordering::SeqCst), 0);
+        assert_eq!(account.used_bytes(), 0);
+    }
+
+    #[tokio::test]
     async fn instances_wait_for_each_other() {
-        let account = Arc::new(MemoryAccount::new(100));
+        let account = Arc::new(MemoryAccount::with_instances_of(0, 100));
         account.expect(40);
         let mut one = account.admit().await;
         let mut two = account.admit().await;
@@ -434,7 +477,7 @@ mod tests {
 
     #[tokio::test]
     async fn when_all_wait_one_gives_way() {
-        let account = Arc::new(MemoryAccount::new(100));
+        let account = Arc::new(MemoryAccount::with_instances_of(0, 100));
         let mut stores = [account.admit().await, account.admit().await, account.admit().await];
         for store in &mut stores {
             store.grow_when_there_is_room(30).await.expect("fits");

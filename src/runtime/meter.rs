@@ -1,12 +1,14 @@
 //! Processor time: measured, shared fairly, limited, and taken away.
 //!
 //! Every guest runs inside a [`Metered`] future. It counts the time its guest spends in a poll,
-//! holds the guest back when its container has used up its budget of the period, ends it when
-//! the container is killed, and turns a panic of a host function into a result. What makes a
+//! holds the guest back when its container has used up its budget of the period or has its turns
+//! taken by others of its guests ([`Turns`]), ends it when the container is killed, and turns a
+//! panic of a host function into a result. What makes a
 //! guest that never calls the host return from a poll at all is the [`Ticker`]: it advances the
 //! engine's epoch, and every store yields at each step.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -18,6 +20,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::time::Sleep;
 use wasmtime::{Engine, EngineWeak};
+
+use super::turns::{GRANT_LIMIT, Ticket, Turns};
 
 /// How long a guest may run before it lets others run: the epoch's length. Also bounds how long
 /// a kill of a busy guest takes.
@@ -105,11 +109,22 @@ fn tick(engine: &EngineWeak, shared: &TickerShared) {
     }
 }
 
+thread_local! {
+    /// Whether the guest polled on this thread has had its epoch.
+    static YIELDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Tells that the running guest yields because its epoch is over: it wants to run again at once.
+pub fn note_yield() {
+    YIELDED.set(true);
+}
+
 /// A container's processor time and its life; shared by all of its guests.
 pub struct Meter {
     ticker: Arc<Ticker>,
     used_nanos: AtomicU64,
     budget: Option<Mutex<Budget>>,
+    turns: Turns,
     killed: AtomicBool,
 }
 
@@ -121,8 +136,9 @@ struct Budget {
 }
 
 impl Meter {
-    /// `limit_millicores`: thousandths of a core that the container may use, at least 1.
-    pub fn new(ticker: Arc<Ticker>, limit_millicores: Option<u64>) -> Self {
+    /// `limit_millicores`: thousandths of a core that the container may use, at least 1;
+    /// `turns`: guests of it that run at once.
+    pub fn new(ticker: Arc<Ticker>, limit_millicores: Option<u64>, turns: usize) -> Self {
         let budget = limit_millicores.map(|millicores| {
             let period = CPU_PERIOD.as_nanos() as u64;
             Mutex::new(Budget {
@@ -132,7 +148,7 @@ impl Meter {
             })
         });
         let (used_nanos, killed) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { ticker, used_nanos, budget, killed }
+        Self { ticker, used_nanos, budget, turns: Turns::new(turns), killed }
     }
 
     /// Processor time used so far, in microseconds.
@@ -197,27 +213,42 @@ pub enum Interrupted {
 pub struct Metered<T> {
     meter: Arc<Meter>,
     guest: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
-    /// Waits for the next period; made when a limit first holds the guest back.
+    /// The place in the queue for a turn.
+    ticket: Option<Ticket>,
+    /// Waits for the next period or a turn that was not taken; made when first held back.
     rest: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> Metered<T> {
     pub fn new(meter: Arc<Meter>, guest: impl Future<Output = T> + Send + 'static) -> Self {
-        Self { meter, guest: Some(Box::pin(guest)), rest: None }
+        Self { meter, guest: Some(Box::pin(guest)), ticket: None, rest: None }
     }
 
     /// Pending until the container's budget allows to run.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Another guest of the container may have used up the new period already: look again.
         while let Some(until) = self.meter.wait_until(Instant::now()) {
-            let until = until.into();
-            let rest = self.rest.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-            if rest.deadline() != until {
-                rest.as_mut().reset(until);
-            }
-            ready!(rest.as_mut().poll(cx));
+            ready!(self.poll_sleep(until, cx));
         }
         Poll::Ready(())
+    }
+
+    /// Pending until the container has a turn for this guest, which is then taken.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.meter.turns.poll(&mut self.ticket, cx).is_pending() {
+            // Looks again even if nobody gives a turn on: who was given one may never take it.
+            ready!(self.poll_sleep(Instant::now() + 2 * GRANT_LIMIT, cx));
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_sleep(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let until = until.into();
+        let rest = self.rest.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if rest.deadline() != until {
+            rest.as_mut().reset(until);
+        }
+        rest.as_mut().poll(cx)
     }
 }
 
@@ -231,14 +262,22 @@ impl<T> Future for Metered<T> {
             return Poll::Ready(Err(Interrupted::Killed));
         }
         ready!(this.poll_rest(cx));
+        ready!(this.poll_turn(cx));
         let Some(guest) = this.guest.as_mut() else {
+            this.meter.turns.done();
             return Poll::Ready(Err(Interrupted::Killed));
         };
         let started = Instant::now();
+        YIELDED.set(false);
         this.meter.ticker.enter();
         let polled = catch_unwind(AssertUnwindSafe(|| guest.as_mut().poll(cx)));
         this.meter.ticker.leave();
         this.meter.charge(started);
+        if YIELDED.take() && matches!(polled, Ok(Poll::Pending)) {
+            this.ticket = Some(this.meter.turns.done_for_now(cx));
+        } else {
+            this.meter.turns.done();
+        }
         match polled {
             Ok(Poll::Pending) if this.meter.is_killed() => {
                 this.guest = None;
@@ -253,6 +292,14 @@ impl<T> Future for Metered<T> {
                 this.guest = None;
                 Poll::Ready(Err(Interrupted::Panicked(panic_text(&*panic))))
             }
+        }
+    }
+}
+
+impl<T> Drop for Metered<T> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.meter.turns.leave(ticket);
         }
     }
 }
@@ -291,7 +338,7 @@ mod tests {
     async fn a_panic_of_the_host_is_a_result() {
         let engine = crate::engine::new_engine().expect("an engine");
         let ticker = Arc::new(Ticker::start(&engine).expect("a thread"));
-        let meter = Arc::new(Meter::new(ticker, None));
+        let meter = Arc::new(Meter::new(ticker, None, 1));
         let got = Metered::new(meter.clone(), async { panic!("oh {}", 1) }).await;
         let (): () = match got {
             Err(Interrupted::Panicked(text)) => assert_eq!(text, "oh 1"),

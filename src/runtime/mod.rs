@@ -21,9 +21,11 @@ mod meter;
 mod outgoing;
 mod policy;
 mod prepared;
+mod socket_count;
 mod sockets;
 mod stdio;
 mod tasks;
+mod turns;
 pub mod wasm;
 
 use std::net::IpAddr;
@@ -39,6 +41,7 @@ pub type ContainerId = String;
 pub use crate::engine::{ArtifactKind, WASMTIME_VERSION};
 pub use container::Clock;
 pub use http_limits::HttpLimits;
+pub use policy::IpRange;
 pub use wasm::{NewRuntimeError, Options, WasmRuntime};
 
 /// Compiled code, ready to be started any number of times.
@@ -51,7 +54,11 @@ pub trait Prepared: Send + Sync + 'static {
 /// A directory of the host that the guest sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
+    /// A directory whose path no guest can change.
     pub host_path: PathBuf,
+    /// The way from there to what is mounted; empty: `host_path` itself. Guests may put links on it:
+    /// it is resolved once, when the container starts, and never out of `host_path`.
+    pub sub_path: PathBuf,
     pub guest_path: String,
     pub read_only: bool,
 }
@@ -90,7 +97,8 @@ pub struct ContainerSpec {
     pub pod_ip: IpAddr,
     /// The port an HTTP handler is served on.
     pub http_port: u16,
-    /// Bound of linear memories and host-held buffers together, in bytes.
+    /// Bound of linear memories, tables and a fixed amount for each instance together, in bytes.
+    /// The host's buffers for a guest are bounded by constants instead (see `limits`).
     pub memory_limit_bytes: u64,
     /// CPU budget in thousandths of a core; `None`: as much as is free, fairly shared.
     pub cpu_limit_millicores: Option<u64>,
@@ -163,7 +171,7 @@ pub trait Container: Send + Sync + 'static {
     /// (WASI has no signals) is killed. After `grace` everything is killed (code 137).
     /// `Exited` is pushed when it has ended.
     fn stop(&self, grace: std::time::Duration);
-    /// CPU time used in microseconds and bytes of linear memory held now.
+    /// CPU time used in microseconds, and the bytes held now that count against the limit.
     fn usage(&self) -> Usage;
 }
 

@@ -28,7 +28,8 @@ use wasmtime_wasi_http::{
     WasiHttpHooks,
 };
 
-use super::policy::{LookupError, NetworkPolicy, host_of, is_cluster};
+use super::policy::{LookupError, NetworkPolicy, host_of};
+use super::socket_count::{SocketAccount, SocketPermit};
 
 /// Time to connect when the guest names none.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -82,12 +83,14 @@ fn tls_config() -> Result<rustls::ClientConfig, Error> {
 pub struct OutgoingHttp {
     network: Arc<NetworkPolicy>,
     tls: Tls,
+    sockets: Arc<SocketAccount>,
     forbidden: ForbiddenHeaderFilter,
 }
 
 impl OutgoingHttp {
-    pub fn new(network: Arc<NetworkPolicy>, tls: Tls) -> Self {
-        Self { network, tls, forbidden: Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name)) }
+    pub fn new(network: Arc<NetworkPolicy>, tls: Tls, sockets: Arc<SocketAccount>) -> Self {
+        let forbidden = Arc::new(|name: &HeaderName| DEFAULT_FORBIDDEN_HEADERS.contains(name));
+        Self { network, tls, sockets, forbidden }
     }
 }
 
@@ -118,14 +121,19 @@ impl WasiHttpHooks for OutgoingHttp {
         options: Option<RequestOptions>,
         _body_sent: Driver,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        let (network, tls) = (self.network.clone(), self.tls.clone());
-        Box::new(send(network, tls, request, options.unwrap_or_default()))
+        let (network, tls, sockets) =
+            (self.network.clone(), self.tls.clone(), self.sockets.clone());
+        Box::new(async move {
+            let permit = sockets.permit().ok_or(Error::ConnectionLimitReached)?;
+            send(network, tls, permit, request, options.unwrap_or_default()).await
+        })
     }
 }
 
 async fn send(
     network: Arc<NetworkPolicy>,
     tls: Tls,
+    permit: SocketPermit,
     mut request: Request<WasiBody>,
     options: RequestOptions,
 ) -> Sent {
@@ -152,9 +160,9 @@ async fn send(
             .await
             .map_err(|_| Error::ConnectionTimeout)?
             .map_err(Error::Tls)?;
-        exchange(TokioIo::new(stream), request, first, between).await
+        exchange(TokioIo::new(stream), permit, request, first, between).await
     } else {
-        exchange(TokioIo::new(stream), request, first, between).await
+        exchange(TokioIo::new(stream), permit, request, first, between).await
     }
 }
 
@@ -183,7 +191,7 @@ async fn connect(network: &NetworkPolicy, host: &str, port: u16) -> Result<TcpSt
 }
 
 async fn connect_to(network: &NetworkPolicy, to: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = if is_cluster(to.ip()) && network.pod_ip.is_ipv4() {
+    let stream = if network.is_cluster(to.ip()) && network.pod_ip.is_ipv4() {
         // Inside the cluster the other end sees which pod speaks.
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::new(network.pod_ip, 0))?;
@@ -204,12 +212,21 @@ impl Drop for AbortOnDrop {
     }
 }
 
-async fn exchange<I>(io: I, request: Request<WasiBody>, first: Duration, between: Duration) -> Sent
+async fn exchange<I>(
+    io: I,
+    permit: SocketPermit,
+    request: Request<WasiBody>,
+    first: Duration,
+    between: Duration,
+) -> Sent
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
-    let mut driver = AbortOnDrop(tokio::spawn(connection));
+    let mut driver = AbortOnDrop(tokio::spawn(async move {
+        let _permit = permit;
+        connection.await
+    }));
     let response = timeout(first, sender.send_request(request))
         .await
         .map_err(|_| Error::HttpResponseTimeout)??;
@@ -270,6 +287,7 @@ mod tests {
 
     use super::*;
     use crate::runtime::Names;
+    use crate::runtime::policy::IpRange;
 
     struct Shop(IpAddr);
 
@@ -303,8 +321,10 @@ mod tests {
             (String::from_utf8_lossy(&head[..count]).into_owned(), peer)
         });
         let names = Arc::new(Shop(address(2)));
-        let network = NetworkPolicy::new(address(1), "default".to_owned(), names, &[]);
-        let mut outgoing = OutgoingHttp::new(Arc::new(network), Tls::default());
+        let cluster = Arc::new([IpRange::ALL_PODS]);
+        let network = NetworkPolicy::new(address(1), cluster, "default".to_owned(), names, &[]);
+        let sockets = SocketAccount::new(2);
+        let mut outgoing = OutgoingHttp::new(Arc::new(network), Tls::default(), sockets.clone());
         let mut send = |uri: &str| {
             let done: Driver = Box::new(std::future::ready(Ok(())));
             Box::into_pin(outgoing.send_request(get(uri), None, done))
@@ -325,6 +345,9 @@ mod tests {
         assert!(matches!(host, Error::DestinationIpProhibited), "{host:?}");
         let world = refused(send("https://example.com/").await);
         assert!(matches!(world, Error::HttpRequestDenied), "{world:?}");
+        let _others: Vec<_> = std::iter::from_fn(|| sockets.permit()).collect();
+        let many = refused(send(&format!("http://shop:{port}/")).await);
+        assert!(matches!(many, Error::ConnectionLimitReached), "{many:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -23,6 +24,8 @@ const MAX_NAME_BYTES: usize = 253;
 /// The network as one container may use it.
 pub struct NetworkPolicy {
     pub pod_ip: IpAddr,
+    /// Addresses of the cluster's pods and Services.
+    cluster: Arc<[IpRange]>,
     namespace: String,
     names: Arc<dyn Names>,
     allow_all: bool,
@@ -44,6 +47,7 @@ pub enum LookupError {
 impl NetworkPolicy {
     pub fn new(
         pod_ip: IpAddr,
+        cluster: Arc<[IpRange]>,
         namespace: String,
         names: Arc<dyn Names>,
         allowed_hosts: &[String],
@@ -52,7 +56,7 @@ impl NetworkPolicy {
             allowed_hosts.iter().map(|host| host_of(host).to_ascii_lowercase()).collect();
         let allow_all = allowed_hosts.iter().any(|host| host == "*");
         let resolved = Mutex::default();
-        Self { pod_ip, namespace, names, allow_all, allowed_hosts, resolved }
+        Self { pod_ip, cluster, namespace, names, allow_all, allowed_hosts, resolved }
     }
 
     /// Where a guest's bind really goes: a wildcard means the pod's own address.
@@ -73,13 +77,19 @@ impl NetworkPolicy {
     /// Whether a guest may connect or send to this address.
     pub fn may_connect(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        if is_cluster(address) || address == self.pod_ip {
+        if self.is_cluster(address) || address == self.pod_ip {
             return true;
         }
         !is_host_local(address)
             && (self.allow_all
                 || self.lists(&address.to_string())
                 || self.resolved.lock().contains(&address))
+    }
+
+    /// Whether an address is a pod's or a Service's of this cluster. Other clusters on the machine
+    /// have ranges of their own, which are closed.
+    pub fn is_cluster(&self, address: IpAddr) -> bool {
+        self.cluster.iter().any(|range| range.contains(address))
     }
 
     fn lists(&self, host: &str) -> bool {
@@ -159,11 +169,53 @@ fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
 }
 
-/// Pods (127.64.0.0/10) and services (127.128.0.0/12) of the cluster on this machine.
-pub fn is_cluster(address: IpAddr) -> bool {
-    let IpAddr::V4(address) = address else { return false };
-    let [first, second, ..] = address.octets();
-    first == 127 && ((64..128).contains(&second) || (128..144).contains(&second))
+/// A range of addresses, such as 127.64.0.0/14.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpRange {
+    network: IpAddr,
+    prefix: u8,
+}
+
+impl IpRange {
+    /// Where clusters on this machine have their pods.
+    pub const ALL_PODS: IpRange =
+        IpRange { network: IpAddr::V4(Ipv4Addr::new(127, 64, 0, 0)), prefix: 10 };
+    /// Where clusters on this machine have their Services.
+    pub const ALL_SERVICES: IpRange =
+        IpRange { network: IpAddr::V4(Ipv4Addr::new(127, 128, 0, 0)), prefix: 12 };
+
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.network, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let differ = network.to_bits() ^ address.to_bits();
+                differ.leading_zeros() >= u32::from(self.prefix)
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let differ = network.to_bits() ^ address.to_bits();
+                differ.leading_zeros() >= u32::from(self.prefix)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A text that is no [`IpRange`].
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not a range of addresses such as 127.64.0.0/14")]
+pub struct BadRange(String);
+
+impl FromStr for IpRange {
+    type Err = BadRange;
+
+    fn from_str(text: &str) -> Result<IpRange, BadRange> {
+        let parse = || {
+            let (network, prefix) = text.split_once('/')?;
+            let (network, prefix) = (network.parse::<IpAddr>().ok()?, prefix.parse::<u8>().ok()?);
+            let most = if network.is_ipv4() { 32 } else { 128 };
+            (prefix <= most).then_some(IpRange { network, prefix })
+        };
+        parse().ok_or_else(|| BadRange(text.to_owned()))
+    }
 }
 
 /// Addresses that mean this machine, its neighbours on the link, or nothing at all.
@@ -202,19 +254,22 @@ mod tests {
 
     fn policy(allowed: &[&str]) -> NetworkPolicy {
         let allowed: Vec<String> = allowed.iter().map(|host| (*host).to_owned()).collect();
-        NetworkPolicy::new(ip("127.64.0.7"), "prod".to_owned(), Arc::new(One), &allowed)
+        let cluster = ["127.64.0.0/14", "127.128.0.0/16"].map(|range| range.parse().expect("one"));
+        let (pod, namespace) = (ip("127.64.0.7"), "prod".to_owned());
+        NetworkPolicy::new(pod, cluster.into(), namespace, Arc::new(One), &allowed)
     }
 
     #[test]
     fn only_the_cluster_is_open_by_default() {
         let policy = policy(&[]);
-        for open in ["127.64.0.1", "127.127.255.255", "127.128.0.1", "127.143.0.1"] {
+        for open in ["127.64.0.1", "127.67.255.255", "127.128.0.1", "127.128.255.1"] {
             assert!(policy.may_connect(ip(open)), "{open}");
         }
         for closed in [
             "127.0.0.1",
             "127.63.0.1",
-            "127.144.0.1",
+            "127.68.0.1",
+            "127.129.0.1",
             "169.254.169.254",
             "10.0.0.1",
             "::1",
@@ -257,6 +312,22 @@ mod tests {
         assert_eq!(policy.resolve("127.0.0.1").await, Ok(vec![ip("127.0.0.1")]));
         assert_eq!(policy.resolve("example.com").await, Err(LookupError::Denied));
         assert_eq!(policy.resolve("a/../b").await, Err(LookupError::Invalid));
+    }
+
+    #[test]
+    fn ranges_are_read_and_hold_their_addresses() {
+        let range = |text: &str| text.parse::<IpRange>().expect("a range");
+        assert_eq!(range("127.64.0.0/10"), IpRange::ALL_PODS);
+        assert_eq!(range("127.128.0.0/12"), IpRange::ALL_SERVICES);
+        assert!(range("0.0.0.0/0").contains(ip("9.9.9.9")));
+        assert!(range("10.0.0.1/32").contains(ip("10.0.0.1")));
+        assert!(!range("10.0.0.1/32").contains(ip("10.0.0.0")));
+        assert!(
+            range("fd00::/8").contains(ip("fd12::1")) && !range("fd00::/8").contains(ip("::1"))
+        );
+        for bad in ["", "127.0.0.1", "127.0.0.0/33", "x/8", "127.0.0.0/"] {
+            assert!(bad.parse::<IpRange>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use wasmtime_wasi::sockets::{SocketAddrUse, WasiSockets, WasiSocketsView};
 use wasmtime_wasi::{TrappableError, p2};
 
 use super::host::HostState;
-use super::policy::{NetworkPolicy, is_cluster};
+use super::policy::NetworkPolicy;
 
 /// The version under which wasmtime-wasi defines its interfaces of WASI 0.2.
 pub const P2_VERSION: &str = "0.2.12";
@@ -30,7 +30,7 @@ pub fn is_allowed(network: &NetworkPolicy, address: SocketAddr, reason: SocketAd
         SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => network.may_bind(address),
         SocketAddrUse::TcpListen => address.ip() == network.pod_ip,
         SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => network.may_connect(address.ip()),
-        // Who may reach a pod is decided before it is reached.
+        // Who may reach a pod is decided before it is reached; how many is `socket_count`'s.
         SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => true,
     }
 }
@@ -47,7 +47,9 @@ pub fn shadow(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
 
 /// A result of wasmtime-wasi as the component model wants it: its error code is the guest's, a
 /// trap is ours.
-fn settle<T, E>(result: Result<T, TrappableError<E>>) -> wasmtime::Result<(Result<T, E>,)>
+pub(super) fn settle<T, E>(
+    result: Result<T, TrappableError<E>>,
+) -> wasmtime::Result<(Result<T, E>,)>
 where
     E: std::error::Error + Send + Sync + 'static,
 {
@@ -105,7 +107,7 @@ async fn p2_bind_before_connect(
 
 /// The pod's own address for connections inside the cluster; `None`: the system's choice.
 fn source_address(network: &NetworkPolicy, remote: SocketAddr) -> Option<SocketAddr> {
-    let inside = is_cluster(remote.ip()) && remote.is_ipv4() == network.pod_ip.is_ipv4();
+    let inside = network.is_cluster(remote.ip()) && remote.is_ipv4() == network.pod_ip.is_ipv4();
     inside.then(|| SocketAddr::new(network.pod_ip, 0))
 }
 

@@ -20,6 +20,7 @@ use super::http_guest::Handler;
 use super::http_limits::HttpLimits;
 use super::meter::{Meter, Ticker};
 use super::outgoing::Tls;
+use super::policy::IpRange;
 use super::prepared::{Code, PreparedCode};
 use super::{Container, ContainerSpec, PrepareError, Prepared, Runtime, RuntimeEvent, StartError};
 use crate::engine::cache::DiskCache;
@@ -28,6 +29,9 @@ use crate::engine::{check_imports, new_engine, settings_hash};
 
 /// Threads for guests' blocking system calls (files), at most.
 const MAX_BLOCKING_THREADS: usize = 64;
+/// Turns of a thread after which it looks at sockets and timers. A busy guest's turn is as long as
+/// the epoch (2 ms): tokio's own 61 of them would let a request wait for more than 100 ms.
+const EVENT_INTERVAL: u32 = 4;
 
 /// What a [`WasmRuntime`] is given.
 #[derive(Clone)]
@@ -40,12 +44,14 @@ pub struct Options {
     pub cache_max_bytes: u64,
     /// The times that bound requests to HTTP handlers.
     pub http: HttpLimits,
+    /// Addresses of the cluster's pods and Services: what guests may connect to.
+    pub cluster: Vec<IpRange>,
     /// The wall clock, for the times in events.
     pub clock: Clock,
 }
 
 impl Options {
-    /// One thread a core, 1 GiB of disk cache.
+    /// One thread a core, 1 GiB of disk cache, the ranges of every cluster on this machine.
     pub fn new(compiler: CompilerPlace, cache_directory: Option<PathBuf>, clock: Clock) -> Self {
         Self {
             worker_threads: std::thread::available_parallelism().map_or(1, usize::from),
@@ -53,6 +59,7 @@ impl Options {
             cache_directory,
             cache_max_bytes: 1 << 30,
             http: HttpLimits::default(),
+            cluster: vec![IpRange::ALL_PODS, IpRange::ALL_SERVICES],
             clock,
         }
     }
@@ -75,6 +82,8 @@ pub struct WasmRuntime {
     ticker: Arc<Ticker>,
     tls: Tls,
     http: HttpLimits,
+    cluster: Arc<[IpRange]>,
+    worker_threads: usize,
     clock: Clock,
     /// `None` only while it is dropped.
     threads: Option<tokio::runtime::Runtime>,
@@ -100,8 +109,10 @@ impl WasmRuntime {
             .map(|path| DiskCache::open(path, options.cache_max_bytes, &settings_hash()))
             .transpose()
             .map_err(NewRuntimeError::Cache)?;
+        let worker_threads = options.worker_threads.max(1);
         let threads = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(options.worker_threads.max(1))
+            .worker_threads(worker_threads)
+            .event_interval(EVENT_INTERVAL)
             .max_blocking_threads(MAX_BLOCKING_THREADS)
             .thread_name("guest")
             .enable_all()
@@ -115,6 +126,8 @@ impl WasmRuntime {
             ticker,
             tls: Tls::default(),
             http: options.http,
+            cluster: options.cluster.into(),
+            worker_threads,
             clock: options.clock,
             threads: Some(threads),
         }))
@@ -139,8 +152,8 @@ impl WasmRuntime {
         if let Some(code) = self.inner.code.get(&slot) {
             return Ok(Some(code));
         }
-        if let Some(message) = slot.invalid() {
-            return Err(PrepareError::InvalidModule(message));
+        if let Some(error) = slot.failure() {
+            return Err(error);
         }
         let guests = self.guests().map_err(|error| internal(&error))?;
         let making = slot.making.clone().lock_owned().await;
@@ -163,6 +176,10 @@ impl Inner {
         if let Some(code) = self.code.get(slot) {
             return Ok(Some(code));
         }
+        // Whoever made it before us may have failed.
+        if let Some(error) = slot.failure() {
+            return Err(error);
+        }
         let (inner, its_digest) = (self.clone(), digest.to_owned());
         let kept = blocking(move || inner.kept_code(&its_digest)).await?;
         let code = match (kept, wasm) {
@@ -171,10 +188,7 @@ impl Inner {
             (None, Some(wasm)) => match self.compile(digest, wasm).await {
                 Ok(code) => code,
                 Err(error) => {
-                    // What is wrong with the bytes stays wrong: no second compile for a restart.
-                    if let PrepareError::InvalidModule(message) = &error {
-                        slot.set_invalid(message.clone());
-                    }
+                    slot.remember(&error);
                     return Err(error);
                 }
             },
@@ -262,8 +276,9 @@ impl Runtime for WasmRuntime {
         let guests = self.guests()?;
         let engine = &self.inner.engine;
         let reporter = Reporter { id: spec.id.clone(), events, clock: self.clock.clone() };
-        let meter = Arc::new(Meter::new(self.ticker.clone(), spec.cpu_limit_millicores));
-        let sandbox = Arc::new(Sandbox::new(spec, self.tls.clone()));
+        let meter = Meter::new(self.ticker.clone(), spec.cpu_limit_millicores, self.worker_threads);
+        let meter = Arc::new(meter);
+        let sandbox = sandbox(spec, self.tls.clone(), self.cluster.clone()).await?;
         let command = match &prepared.code {
             Code::Preview1(pre) => Command::Preview1(pre.clone()),
             Code::P2Command(pre) => Command::P2(pre.clone()),
@@ -280,6 +295,19 @@ impl Runtime for WasmRuntime {
         let guest = command.start(engine, &sandbox)?;
         Ok(Box::new(Process::spawn(guests, sandbox, meter, reporter, guest)))
     }
+}
+
+/// Opens the mounts, which may block on the disk.
+async fn sandbox(
+    spec: ContainerSpec,
+    tls: Tls,
+    cluster: Arc<[IpRange]>,
+) -> Result<Arc<Sandbox>, StartError> {
+    if spec.mounts.is_empty() {
+        return Sandbox::new(spec, tls, cluster).map(Arc::new);
+    }
+    let made = tokio::task::spawn_blocking(move || Sandbox::new(spec, tls, cluster)).await;
+    made.map_err(|error| StartError::Internal(error.to_string()))?.map(Arc::new)
 }
 
 impl WasmRuntime {

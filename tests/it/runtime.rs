@@ -10,4 +10,4 @@ mod http;
 mod http_ending;
 mod http_limits;
 mod limits;
-mod network;
+pub mod network;

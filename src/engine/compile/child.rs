@@ -2,7 +2,7 @@
 //!
 //! The parent writes two limits and the WebAssembly to the child's standard input and closes it;
 //! the child limits itself, compiles, writes the code to its standard output and exits. It
-//! reads no file, no environment and no argument but the subcommand's name.
+//! reads no file and no argument but the subcommand's name; its environment is a bound on its threads.
 //!
 //! ```text
 //!   stdin:  memory limit u64 LE | CPU limit u64 LE | WebAssembly … EOF
@@ -36,6 +36,9 @@ const MAX_MESSAGE_BYTES: u64 = 4 << 10;
 /// A compile gives way to everything else on the machine.
 const NICENESS: i32 = 10;
 const HEADER_BYTES: usize = 16;
+/// Threads of one compile. Each takes address space (a stack, and the allocator's arena of 64 MiB
+/// or more), which is bounded: one for each core of a large machine would leave none to compile in.
+const MAX_THREADS: usize = 4;
 
 /// The child's whole life: reads standard input, writes standard output; the caller exits with
 /// the code returned.
@@ -91,6 +94,8 @@ pub(super) async fn compile(
     let mut child = Command::new(program)
         .arg(SUBCOMMAND)
         .env_clear()
+        .env("RAYON_NUM_THREADS", threads().to_string())
+        .env("MALLOC_ARENA_MAX", MAX_THREADS.to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -107,6 +112,10 @@ pub(super) async fn compile(
             Err(CompileError::Limit(format!("compiling took longer than {seconds} s")))
         }
     }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)
 }
 
 async fn converse(
@@ -154,8 +163,8 @@ fn judge(
         (Some(code), _) => {
             Err(CompileError::Internal(format!("the compiler exited with {code}: {message}")))
         }
-        // An allocation that fails aborts the child; the CPU limit kills it. Both are limits of
-        // ours that this artifact does not fit into.
+        // An allocation that fails aborts the child; the CPU limit kills it, and so does a system
+        // that is out of memory. The artifact may fit another time: a limit is no verdict on it.
         (None, signal) => Err(CompileError::Limit(format!(
             "compiling exceeded {} MiB of memory or {} s of processor time (signal {})",
             options.memory_limit_bytes >> 20,

@@ -34,6 +34,11 @@ pub fn path(name: &str) -> PathBuf {
 
 /// A module of this text in a file that lives as long as the tests.
 pub fn assembled(name: &str, text: &str) -> PathBuf {
+    written(name, &wat::parse_str(text).expect("a module"))
+}
+
+/// A program in a file that lives as long as the tests.
+pub fn written(name: &str, wasm: &[u8]) -> PathBuf {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     let dir = DIR.get_or_init(|| {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
@@ -42,7 +47,7 @@ pub fn assembled(name: &str, text: &str) -> PathBuf {
     });
     let path = dir.join(name).with_extension("wasm");
     let temporary = path.with_extension(format!("{}.new", std::process::id()));
-    std::fs::write(&temporary, wat::parse_str(text).expect("a module")).expect("written");
+    std::fs::write(&temporary, wasm).expect("written");
     std::fs::rename(&temporary, &path).expect("renamed");
     path
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::tools::has;
 use crate::cluster::{Space, guests, http, until};
+use crate::runtime::network::client;
 
 #[test]
 fn exit_codes_and_reasons_survive() {
@@ -214,5 +215,27 @@ fn every_world_runs_and_answers_on_its_pods_address() {
         space.apply(&guests::job_pod(name, &format!("{name}:v1"), &["exit=5"]));
         assert_eq!(space.exit_code(name), code, "{name}");
         has(&space.wasmctl(&format!("logs {name}")).ok(), &["arg[1]=exit=5"]);
+    }
+}
+
+#[test]
+fn guests_find_services_by_name() {
+    let space = Space::new("names");
+    space.apply(&guests::deployment("web", "hello:v1", 1));
+    space.apply(&guests::service("web").replace("port: 80,", "port: 8080,"));
+    let headless = guests::service("web").replace("name: web}", "name: peers}");
+    space.apply(&headless.replace("spec:", "spec:\n  clusterIP: None"));
+    space.rolled_out("deployment/web");
+    let url = space.service_url("web");
+    until("an answer", || http::get(&url));
+    let names = ["web", "web.names.svc.cluster.local", "peers", "nothing.names.svc"];
+    for (n, name) in names.into_iter().enumerate() {
+        let pod = format!("client-{n}");
+        let file = guests::written(&pod, &client("p2", name, 8080));
+        space.cluster.push(&file, &format!("{pod}:v1"));
+        space.apply(&guests::job_pod(&pod, &format!("{pod}:v1"), &[]));
+        let unresolvable = 28;
+        let wanted = if name.starts_with("nothing") { unresolvable } else { 0 };
+        assert_eq!(space.exit_code(&pod), wanted, "{name}");
     }
 }

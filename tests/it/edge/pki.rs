@@ -119,6 +119,7 @@ async fn machines_join_with_the_secret_only() {
     let (code, answer) = join(&cluster, &secret, body("n1")).await;
     assert_eq!(code, StatusCode::CREATED);
     assert_eq!(answer["ca"], pki.ca_pem());
+    assert!(answer["cluster_ranges"].is_array(), "{answer}");
     assert_eq!(user_of(answer["certificate"].as_str().unwrap()), User::node("n1"));
     let (code, answer) = join(&cluster, "wrong", body("n1")).await;
     assert_eq!((code, &answer["reason"]), (StatusCode::UNAUTHORIZED, &"Unauthorized".into()));

@@ -76,7 +76,8 @@ async fn environment_and_volumes_come_from_objects() {
     assert_eq!(text("/key", "certs/tls.pem"), "pem");
     assert_eq!(text("/info", "labels"), "app=\"a\"");
     assert!(mount("/conf").read_only && !mount("/tmp").read_only);
-    assert_eq!(mount("/own").host_path, mount("/tmp").host_path.join("a/logs"));
+    let own = mount("/own");
+    assert_eq!(own.host_path.join(own.sub_path), mount("/tmp").host_path.join("a/logs"));
     let pod_dir = mount("/tmp").host_path;
     assert!(pod_dir.exists());
 

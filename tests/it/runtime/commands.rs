@@ -52,6 +52,7 @@ async fn mounts_are_seen_and_read_only_is_held() {
     std::fs::write(directory.path().join("greeting"), "from the host\n").expect("writes");
     let mount = |read_only| Mount {
         host_path: directory.path().to_owned(),
+        sub_path: "".into(),
         guest_path: "/data".to_owned(),
         read_only,
     };
@@ -73,6 +74,40 @@ async fn mounts_are_seen_and_read_only_is_held() {
     spec.mounts = vec![Mount { host_path: "/nonexistent/x".into(), ..mount(true) }];
     let error = harness.start(spec).await.err().expect("no such directory");
     assert!(error.to_string().contains("cannot mount /data"), "{error}");
+}
+
+/// Two containers of a pod share a volume: one mounts all of it and puts a link in the place of the
+/// directory that the other mounts by its subPath.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_made_by_a_guest_does_not_open_the_host() {
+    let harness = Harness::new();
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(directory.path().join("d")).expect("made");
+    let mount = |sub_path: &str, guest_path: &str| Mount {
+        host_path: directory.path().to_owned(),
+        sub_path: sub_path.into(),
+        guest_path: guest_path.to_owned(),
+        read_only: false,
+    };
+    let attack = wat(r#"(module
+        (import "wasi_snapshot_preview1" "path_remove_directory"
+          (func $remove (param i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "path_symlink"
+          (func $symlink (param i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "d../../../../../../../..")
+        (func (export "_start")
+          (if (call $remove (i32.const 3) (i32.const 0) (i32.const 1)) (then unreachable))
+          (if (call $symlink (i32.const 1) (i32.const 23) (i32.const 3) (i32.const 0) (i32.const 1))
+            (then unreachable))))"#);
+    let (exit, output) = harness.run_with(&attack, &[], &[mount("", "/data")]).await;
+    assert_eq!(exit.code, 0, "the link is made: {output}");
+    assert!(directory.path().join("d").is_symlink());
+    let (mut spec, _) = harness.spec(built!("rust-cmd-p1.wasm")).await;
+    spec.args.push("cat=/d/etc/passwd".to_owned());
+    spec.mounts = vec![mount("d", "/d")];
+    let error = harness.start(spec).await.err().expect("it leads out of the volume");
+    assert!(error.to_string().contains("cannot mount /d"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

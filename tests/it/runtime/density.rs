@@ -44,9 +44,9 @@ fn a_thousand_sleeping_guests_are_cheap() {
             one.started().await;
             running.push(one);
         }
-        // `started` is told before the guest first runs: it is asleep when it holds its memory.
+        // `started` is told before the guest first runs: it is asleep after its first turn.
         for one in &running {
-            while one.container.usage().memory_bytes == 0 {
+            while one.container.usage().cpu_micros == 0 {
                 tokio::task::yield_now().await;
             }
         }

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use wasmfleet::runtime::ExitReason;
 
-use super::harness::{Harness, text, wat};
+use super::clients::{body, connect, handler, request, serve};
+use super::harness::{Harness, built, text, wat};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_memory_hog_is_oom_killed_at_its_limit() {
@@ -32,13 +33,7 @@ async fn a_memory_hog_is_oom_killed_at_its_limit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn spinning_guests_do_not_starve_a_neighbour() {
-    let mut options = wasmfleet::runtime::Options::new(
-        wasmfleet::engine::compile::CompilerPlace::InProcess,
-        None,
-        std::sync::Arc::new(jiff::Timestamp::now),
-    );
-    options.worker_threads = 1;
-    let harness = Harness::with(options);
+    let harness = with_one_thread();
     let mut spinning = Vec::new();
     for _ in 0..4 {
         let (spec, _) = harness.spec(&text!("p1-spin.wat")).await;
@@ -54,6 +49,68 @@ async fn spinning_guests_do_not_starve_a_neighbour() {
         assert!(running.container.usage().cpu_micros > 0, "each had its turn");
         running.container.stop(Duration::ZERO);
         assert_eq!(running.exit().await.code, 137);
+    }
+}
+
+fn with_one_thread() -> Harness {
+    let place = wasmfleet::engine::compile::CompilerPlace::InProcess;
+    let clock = std::sync::Arc::new(jiff::Timestamp::now);
+    let mut options = wasmfleet::runtime::Options::new(place, None, clock);
+    options.worker_threads = 1;
+    Harness::with(options)
+}
+
+/// Sockets and timers are looked at between the turns of busy guests, not after 61 of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn busy_guests_do_not_keep_a_request_waiting() {
+    let harness = with_one_thread();
+    let (handler, address) = serve(&harness, built!("rust-http-p2.wasm")).await;
+    let mut spinning = Vec::new();
+    for _ in 0..2 {
+        let (spec, _) = harness.spec(&text!("p1-spin.wat")).await;
+        let mut running = harness.start(spec).await.expect("it starts");
+        running.started().await;
+        spinning.push(running);
+    }
+    let mut client = connect(address).await.expect("it listens");
+    // The best of some, for this machine may be busy itself.
+    let mut best = Duration::MAX;
+    for _ in 0..10 {
+        client.ready().await.expect("the connection is kept");
+        let asked = Instant::now();
+        let response = client.send_request(request(address, "/")).await.expect("answers");
+        body(response).await.expect("whole");
+        best = best.min(asked.elapsed());
+    }
+    assert!(best < Duration::from_millis(60), "the fastest of ten requests took {best:?}");
+    handler.container.stop(Duration::ZERO);
+}
+
+/// A container gets the turns of one, however many instances it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_with_many_busy_instances_leaves_a_neighbour_its_share() {
+    let harness = with_one_thread();
+    let (many, address) = serve(&harness, &handler(u32::MAX, "")).await;
+    let mut clients = Vec::new();
+    for _ in 0..40 {
+        let mut client = connect(address).await.expect("it listens");
+        clients.push(tokio::spawn(async move {
+            let _ = client.send_request(request(address, "/")).await;
+        }));
+    }
+    let (spec, _) = harness.spec(&text!("p1-spin.wat")).await;
+    let mut running = harness.start(spec).await.expect("it starts");
+    running.started().await;
+    let cpu_micros = || (running.container.usage().cpu_micros, many.container.usage().cpu_micros);
+    let (one_before, many_before) = cpu_micros();
+    // Shares of processor time are the measure.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let (one, many) = cpu_micros();
+    let (one, many) = (one - one_before, many - many_before);
+    let share = one as f64 / (one + many) as f64;
+    assert!(share > 0.3, "one of two containers had {share:.3} of what both used");
+    for client in clients {
+        client.abort();
     }
 }
 

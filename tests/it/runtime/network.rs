@@ -54,8 +54,7 @@ async fn guests_that_bind_the_wildcard_listen_on_their_pods_address() {
 }
 
 /// A guest that looks up a name, connects there and exits with what came of it.
-fn client(generation: &str, name: &str, port: u16) -> Vec<u8> {
-    use wit_component::{ComponentEncoder, DecodedWasm, StringEncoding, embed_component_metadata};
+pub fn client(generation: &str, name: &str, port: u16) -> Vec<u8> {
     let text = match generation {
         "p2" => include_str!("../guests/client-p2.wat"),
         _ => include_str!("../guests/client-p3.wat"),
@@ -64,7 +63,13 @@ fn client(generation: &str, name: &str, port: u16) -> Vec<u8> {
         .replace("\"NAME\"", &format!("{name:?}"))
         .replace("LENGTH", &name.len().to_string())
         .replace("const PORT", &format!("const {port}"));
-    let mut core = wat(&text);
+    component(generation, &text)
+}
+
+/// A component of the clients' world around another core module.
+fn component(generation: &str, core: &str) -> Vec<u8> {
+    use wit_component::{ComponentEncoder, DecodedWasm, StringEncoding, embed_component_metadata};
+    let mut core = wat(core);
     let empty = wit_component::decode(&wat("(component)")).expect("a component");
     let DecodedWasm::Component(mut resolve, _) = empty else { panic!("no component") };
     let wit = include_str!("../guests/client.wit");
@@ -110,4 +115,33 @@ async fn guests_find_services_by_name_and_speak_from_their_own_address() {
         assert_eq!(run("example.com").await.0.code, denied_name, "{generation}: the world");
     }
     drop(own);
+}
+
+/// Makes sockets until one is refused, drops one, makes one more, and exits with the error's code.
+const GREEDY: &str = r#"(module
+  (import "wasi:cli/exit@0.2.0" "exit-with-code" (func $exit (param i32)))
+  (import "wasi:sockets/tcp-create-socket@0.2.0" "create-tcp-socket" (func $create (param i32 i32)))
+  (import "wasi:sockets/tcp@0.2.0" "[resource-drop]tcp-socket" (func $drop (param i32)))
+  (memory (export "memory") 1)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+  (func (export "wasi:cli/run@0.2.0#run") (result i32) (local $last i32) (local $code i32)
+    (loop $more
+      (call $create (i32.const 0) (i32.const 0))
+      (if (i32.eqz (i32.load8_u (i32.const 0)))
+        (then (local.set $last (i32.load (i32.const 4))) (br $more))))
+    (local.set $code (i32.load8_u (i32.const 4)))
+    (call $drop (local.get $last))
+    (call $create (i32.const 0) (i32.const 0))
+    (if (i32.load8_u (i32.const 0)) (then (call $exit (i32.const 99))))
+    (call $create (i32.const 0) (i32.const 0))
+    (if (i32.eqz (i32.load8_u (i32.const 0))) (then (call $exit (i32.const 98))))
+    (call $exit (local.get $code))
+    (i32.const 0)))"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_has_so_many_sockets_and_no_more() {
+    let harness = Harness::new();
+    let (exit, output) = harness.run(&component("p2", GREEDY)).await;
+    let new_socket_limit = 10;
+    assert_eq!(exit.code, new_socket_limit, "{exit:?} {}", output.stderr());
 }

@@ -1,0 +1,30 @@
+//! Answers guests' name look-ups from the watch cache that the proxy has, too.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rand::seq::SliceRandom;
+
+use crate::client::cache::Cache;
+use crate::proxy::names;
+use crate::runtime::Names;
+
+/// Names of Services, from a cache that keeps Services and EndpointSlices.
+pub struct ServiceNames {
+    cache: Arc<Cache>,
+}
+
+impl ServiceNames {
+    pub fn new(cache: Arc<Cache>) -> Arc<ServiceNames> {
+        Arc::new(ServiceNames { cache })
+    }
+}
+
+impl Names for ServiceNames {
+    fn resolve(&self, namespace: &str, name: &str) -> Option<Vec<IpAddr>> {
+        let mut found = names::resolve(&self.cache.view(), namespace, name)?;
+        // Most programs take the first: each endpoint of a headless Service has its turn.
+        found.shuffle(&mut rand::rng());
+        Some(found)
+    }
+}
