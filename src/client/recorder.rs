@@ -48,9 +48,16 @@ struct Inner {
     api: SharedApi,
     component: &'static str,
     clock: SharedClock,
-    queue: Mutex<VecDeque<(Notice, Timestamp)>>,
+    queue: Mutex<VecDeque<Told>>,
     wake: Notify,
     dropped: AtomicU64,
+}
+
+/// A notice that waits: who told it, and when.
+struct Told {
+    component: &'static str,
+    notice: Notice,
+    at: Timestamp,
 }
 
 /// What makes two notices the same.
@@ -82,6 +89,7 @@ struct Memory {
 
 /// One Event to write: what it says, how often it came and when last.
 struct Due {
+    component: &'static str,
     notice: Notice,
     count: u32,
     first: Timestamp,
@@ -104,13 +112,18 @@ impl Recorder {
 
     /// Takes a notice; never waits. A full queue loses its oldest notice.
     pub fn record(&self, notice: Notice) {
-        let now = self.inner.clock.now();
+        self.record_as(self.inner.component, notice);
+    }
+
+    /// The same for a part of the component that is known by a name of its own.
+    pub fn record_as(&self, component: &'static str, notice: Notice) {
+        let at = self.inner.clock.now();
         let mut queue = self.inner.queue.lock();
         if queue.len() >= QUEUE_NOTICES {
             queue.pop_front();
             self.inner.dropped.fetch_add(1, Ordering::Relaxed);
         }
-        queue.push_back((notice, now));
+        queue.push_back(Told { component, notice, at });
         drop(queue);
         self.inner.wake.notify_one();
     }
@@ -140,14 +153,14 @@ impl Inner {
         let waiting = std::mem::take(&mut *self.queue.lock());
         let mut due: BTreeMap<Same, Due> = BTreeMap::new();
         let mut order = Vec::new();
-        for (notice, at) in waiting {
+        for Told { component, notice, at } in waiting {
             let same = Same::of(&notice);
             if let Some(entry) = due.get_mut(&same) {
                 (entry.count, entry.last) = (entry.count.saturating_add(1), at);
                 continue;
             }
             order.push(same.clone());
-            due.insert(same, Due { notice, count: 1, first: at, last: at });
+            due.insert(same, Due { component, notice, count: 1, first: at, last: at });
         }
         let mut jobs = Vec::new();
         for same in order {
@@ -221,8 +234,8 @@ impl Inner {
             "reason": notice.reason,
             "message": message_of(notice),
             "type": severity,
-            "source": {"component": self.component},
-            "reportingComponent": self.component,
+            "source": {"component": due.component},
+            "reportingComponent": due.component,
             "reportingInstance": "",
             "firstTimestamp": seconds(written.first),
             "lastTimestamp": seconds(due.last),

@@ -306,7 +306,7 @@ impl Shared {
         let had_writes = !plan.writes.is_empty();
         let done = self.write(one, key, plan.writes).await;
         if done.error.is_none() {
-            plan.notices.into_iter().for_each(|notice| self.recorder.record(notice));
+            plan.notices.into_iter().for_each(|notice| self.recorder.record_as(name, notice));
         }
         if had_writes {
             self.settle(one, key, &done).await;
@@ -339,7 +339,8 @@ impl Shared {
         if let Some(error) = wrote.error {
             tracing::debug!(controller = one.controller.name(), %key, %error, "not settled");
         }
-        plan.notices.into_iter().for_each(|notice| self.recorder.record(notice));
+        let name = one.controller.name();
+        plan.notices.into_iter().for_each(|notice| self.recorder.record_as(name, notice));
     }
 
     /// Asks how far the store is, so that a creation without an answer is seen if it happened.

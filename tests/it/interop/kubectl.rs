@@ -117,7 +117,8 @@ fn get_and_describe_show_what_upstream_shows() {
     let pod = kubectl("get pods -o jsonpath={.items[0].metadata.name}");
     let described = kubectl(&format!("describe pod {pod}"));
     has(&described, &["Status:           Running", "Controlled By:  ReplicaSet/web-", "Started"]);
-    has(&kubectl("describe deployment web"), &["2 available", "NewReplicaSetAvailable"]);
+    let described = kubectl("describe deployment web");
+    has(&described, &["2 available", "NewReplicaSetAvailable", "deployment-controller"]);
     has(&kubectl("describe service web"), &["Endpoints:", ":8080"]);
     has(&kubectl("describe node node-1"), &["Ready", "Allocated resources:", "wasmtime://"]);
     has(&kubectl("describe namespace k-shows"), &["Active"]);
