@@ -305,7 +305,9 @@ impl Shared {
         }
         let had_writes = !plan.writes.is_empty();
         let done = self.write(one, key, plan.writes).await;
-        if done.error.is_none() {
+        // What a plan tells is about its first write. A later one that failed, a status that
+        // somebody else wrote meanwhile, is planned again, and then there is nothing to tell.
+        if done.error.is_none() || done.outcomes.first().is_some_and(|one| one.result.is_ok()) {
             plan.notices.into_iter().for_each(|notice| self.recorder.record_as(name, notice));
         }
         if had_writes {

@@ -133,6 +133,14 @@ fn revisions_are_kept_paused_and_gone_back_to() {
     space.rolled_out("deployment/web");
     space.wasmctl("set image deployment/web main=hello:v2").ok();
     space.rolled_out("deployment/web");
+    // Every step is told: 0 → 2, then up by one and down by one in turn.
+    until("events of every step", || {
+        let words = "get events --field-selector reason=ScalingReplicaSet -o name";
+        match space.wasmctl(words).ok().lines().count() {
+            5 => Ok(()),
+            _ => Err(space.wasmctl("get events").stdout),
+        }
+    });
     let history = space.wasmctl("rollout history deployment/web").ok();
     assert!(history.lines().count() >= 4 && history.contains("2 "), "{history}");
     space.wasmctl("rollout undo deployment/web").ok();
