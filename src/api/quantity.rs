@@ -103,6 +103,11 @@ impl Quantity {
         self.scaled(NANO / 1000)
     }
 
+    /// How many times `other` it is, as near as a float comes.
+    pub fn ratio(&self, other: Quantity) -> f64 {
+        self.nanos as f64 / other.nanos as f64
+    }
+
     fn scaled(&self, unit: i128) -> i64 {
         let whole = self.nanos / unit;
         let rest = if self.nanos % unit == 0 { 0 } else { self.nanos.signum() };

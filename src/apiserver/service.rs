@@ -24,12 +24,12 @@ use super::pki::Pki;
 use super::{User, authz, keys, local, routing};
 use crate::api::error::{Cause, Reason};
 use crate::api::registry::Registry;
-use crate::api::resource::KindInfo;
+use crate::api::resource::{Kind, KindInfo};
 use crate::api::{ApiError, Object, Raw};
 use crate::base::clock::SharedClock;
 use crate::base::ids::Ids;
 use crate::client::SharedApi;
-use crate::store::{CommitError, Committed, Entry, Op, ReadError, SharedStore};
+use crate::store::{CommitError, Committed, Entry, Key, Op, ReadError, SharedStore};
 
 /// Requests that only read, at the same time, over HTTP (upstream's default).
 pub const MAX_READS_IN_FLIGHT: usize = 400;
@@ -179,6 +179,13 @@ impl ApiServer {
         let key = keys::object(&call.info, &call.namespace, &call.name);
         let entry = self.store.get(&key).map_err(read_error)?;
         entry.ok_or_else(|| ApiError::not_found(&call.info.gvr, &call.name))
+    }
+
+    /// Every stored object of a kind in a namespace.
+    pub(super) fn in_namespace<T: Kind>(&self, namespace: &str) -> Result<Vec<T>, ApiError> {
+        let prefix = Key::new(&[T::GROUP, T::URL_PATH_SEGMENT, namespace]);
+        let page = self.store.list(&prefix, None, 0, None).map_err(read_error)?;
+        page.entries.into_iter().map(|entry| Raw(entry.value).decode()).collect()
     }
 
     pub(super) fn stored(&self, call: &Call) -> Result<Stored, ApiError> {

@@ -7,6 +7,7 @@ mod caches;
 mod connections;
 mod deletes;
 mod forms;
+mod limits;
 mod reads;
 mod watches;
 mod writes;

@@ -48,10 +48,6 @@ impl Kind for LimitRange {
         }
     }
 
-    fn warnings(&self) -> Vec<String> {
-        vec!["pods are not held against limit ranges yet: it is stored, and nothing follows".into()]
-    }
-
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] =
             &[table::NAME, Column::new("Created At", "date", "When the object was created.")];

@@ -15,6 +15,9 @@ use crate::api::quantity::Quantity;
 /// A list of amounts by resource name, as k8s-openapi has it.
 pub type Amounts = BTreeMap<String, QuantityText>;
 
+/// Amounts that were read, by resource name.
+pub type Sums = BTreeMap<String, Quantity>;
+
 /// Rewrites amounts as the API shows them (`0.5` becomes `500m`). What cannot be read stays, for
 /// validation to name it.
 pub fn canonicalize(amounts: Option<&mut Amounts>) {
@@ -110,6 +113,50 @@ pub fn qos_class(spec: &PodSpec) -> &'static str {
         (true, _) => "BestEffort",
         (false, true) => "Guaranteed",
         (false, false) => "Burstable",
+    }
+}
+
+/// Amounts that can be read.
+pub fn sums(amounts: Option<&Amounts>) -> Sums {
+    let amounts = amounts.into_iter().flatten();
+    amounts.filter_map(|(name, text)| Some((name.clone(), Quantity::parse(&text.0).ok()?))).collect()
+}
+
+/// Adds one list of amounts to another.
+pub fn add(total: &mut Sums, more: &Sums) {
+    for (name, amount) in more {
+        *total.entry(name.clone()).or_insert(Quantity::ZERO) += *amount;
+    }
+}
+
+/// What a whole pod asks for in its containers' lists of requests or limits: the sum of containers
+/// and sidecars, or what an init container needs beside the sidecars before it, if that is more
+/// (KEP-753). Without the overhead.
+pub fn pod_sum(spec: &PodSpec, list: fn(&ResourceRequirements) -> Option<&Amounts>) -> Sums {
+    let of = |container: &Container| sums(container.resources.as_ref().and_then(list));
+    let mut total = Sums::new();
+    for container in &spec.containers {
+        add(&mut total, &of(container));
+    }
+    let (mut sidecars, mut most) = (Sums::new(), Sums::new());
+    for container in spec.init_containers.iter().flatten() {
+        let mut beside = sidecars.clone();
+        add(&mut beside, &of(container));
+        if container.restart_policy.as_deref() == Some("Always") {
+            add(&mut total, &of(container));
+            sidecars.clone_from(&beside);
+        }
+        raise(&mut most, &beside);
+    }
+    raise(&mut total, &most);
+    total
+}
+
+/// Raises each amount to that of another list.
+fn raise(total: &mut Sums, other: &Sums) {
+    for (name, amount) in other {
+        let entry = total.entry(name.clone()).or_insert(*amount);
+        *entry = (*entry).max(*amount);
     }
 }
 

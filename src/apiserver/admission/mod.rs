@@ -4,6 +4,7 @@
 pub mod artifact;
 pub mod cluster_ip;
 pub mod default_tolerations;
+pub mod limit_ranger;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod priority;
@@ -61,6 +62,7 @@ pub trait Admitter: Sync {
 /// Every rule, in upstream's order.
 const ADMITTERS: &[&dyn Admitter] = &[
     &namespace_lifecycle::NamespaceLifecycle,
+    &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
     &node_restriction::NodeRestriction,
     &priority::Priority,
