@@ -28,6 +28,7 @@ use crate::api::resource::{Kind, KindInfo};
 use crate::api::{ApiError, Object, Raw};
 use crate::base::clock::SharedClock;
 use crate::base::ids::Ids;
+use crate::base::keyed_locks::KeyedLocks;
 use crate::client::SharedApi;
 use crate::store::{CommitError, Committed, Entry, Key, Op, ReadError, SharedStore};
 
@@ -88,6 +89,8 @@ pub struct ApiServer {
     pub(super) history: Mutex<History>,
     pub(super) memo: FieldMemo,
     pub(super) node_graph: NodeGraph,
+    /// Writers that would fail each other over one object take turns.
+    pub(super) turns: KeyedLocks,
     /// Where the next search for a free cluster IP begins.
     pub(super) next_service_ip: AtomicU64,
 }
@@ -141,6 +144,7 @@ impl ApiServer {
             history: Mutex::new(History::default()),
             memo: FieldMemo::default(),
             node_graph: NodeGraph::default(),
+            turns: KeyedLocks::default(),
             next_service_ip: AtomicU64::new(0),
         })
     }
@@ -183,9 +187,13 @@ impl ApiServer {
 
     /// Every stored object of a kind in a namespace.
     pub(super) fn in_namespace<T: Kind>(&self, namespace: &str) -> Result<Vec<T>, ApiError> {
+        let entries = self.entries_in::<T>(namespace)?;
+        entries.into_iter().map(|entry| Raw(entry.value).decode()).collect()
+    }
+
+    pub(super) fn entries_in<T: Kind>(&self, namespace: &str) -> Result<Vec<Entry>, ApiError> {
         let prefix = Key::new(&[T::GROUP, T::URL_PATH_SEGMENT, namespace]);
-        let page = self.store.list(&prefix, None, 0, None).map_err(read_error)?;
-        page.entries.into_iter().map(|entry| Raw(entry.value).decode()).collect()
+        Ok(self.store.list(&prefix, None, 0, None).map_err(read_error)?.entries)
     }
 
     pub(super) fn stored(&self, call: &Call) -> Result<Stored, ApiError> {

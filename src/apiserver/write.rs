@@ -168,8 +168,10 @@ impl ApiServer {
         let name = draft.object.name().to_string();
         let call = Call { name: name.clone(), ..call.clone() };
         let attributes = Attributes::new(self, &call, Verb::Create, None);
-        let (draft, outcome) = self.admit(&attributes, draft, warnings)?;
+        let _turn = self.quota_turn(info, &call.namespace).await?;
+        let (draft, mut outcome) = self.admit(&attributes, draft, warnings)?;
         self.validate(&attributes, &draft, Operation::Create, warnings)?;
+        admission::charge(&attributes, &draft.object, &mut outcome)?;
         let value = spliced(&draft.object);
         check_size(&value, 0)?;
         let key = keys::object(info, &call.namespace, &name);

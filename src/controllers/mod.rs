@@ -10,6 +10,7 @@ pub mod driver;
 mod barrier;
 mod deployment;
 mod deployment_status;
+mod disruption;
 mod endpoint_slice;
 mod executor;
 mod garbage_collector;
@@ -22,6 +23,7 @@ mod pod_gc;
 mod pods;
 mod proportion;
 mod replica_set;
+mod resource_quota;
 mod revision;
 mod rollout;
 mod root_ca;
@@ -34,7 +36,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination};
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery, policy::v1 as policy};
 
 use crate::api::ObjectKey;
 use crate::api::registry::Registry;
@@ -145,6 +147,8 @@ pub fn all(options: &Options) -> Vec<Arc<dyn Controller>> {
         Arc::new(node_lifecycle::NodeLifecycleController::new(options)),
         Arc::new(taint_eviction::TaintEvictionController::new(options)),
         Arc::new(node_ipam::NodeIpamController::new(options)),
+        Arc::new(disruption::DisruptionController),
+        Arc::new(resource_quota::ResourceQuotaController),
         Arc::new(pod_gc::LostPodController),
         Arc::new(pod_gc::TerminatedPodController::new(options)),
     ];
@@ -165,10 +169,13 @@ macro_rules! kept_kinds {
             core::ConfigMap,
             core::Secret,
             core::ServiceAccount,
+            core::ReplicationController,
+            core::ResourceQuota,
             coordination::Lease,
             apps::Deployment,
             apps::ReplicaSet,
-            discovery::EndpointSlice
+            discovery::EndpointSlice,
+            policy::PodDisruptionBudget
         )
     };
 }

@@ -59,7 +59,7 @@ pub fn is_recreate(deployment: &Deployment) -> bool {
 
 /// An absolute number, or a percentage of `total`. What cannot be read counts as 0: validation does
 /// not let it in.
-fn resolve(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
+pub fn resolve(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
     let percent = match value {
         Some(IntOrString::Int(number)) => return (*number).max(0),
         Some(IntOrString::String(text)) => {

@@ -6,6 +6,7 @@ mod applies;
 mod caches;
 mod connections;
 mod deletes;
+mod evictions;
 mod forms;
 mod limits;
 mod reads;

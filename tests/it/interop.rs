@@ -2,4 +2,6 @@
 
 mod helm;
 mod kubectl;
+mod kubectl_budget;
+mod kubectl_quota;
 mod kubectl_rollout;

@@ -1,7 +1,9 @@
 //! Objects in, plan as text out: each controller's decisions, without a server or time passing.
 
+mod budgets;
 mod deployments;
 mod nodes;
+mod quotas;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,8 +12,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ResourceQuota, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::{Map, Value, json};
 use wasmfleet::api::error::Cause;
 use wasmfleet::api::{ApiError, Kind, ObjectKey};
@@ -58,6 +61,8 @@ impl Objects {
         objects.fill::<Secret>();
         objects.fill::<Service>();
         objects.fill::<EndpointSlice>();
+        objects.fill::<PodDisruptionBudget>();
+        objects.fill::<ResourceQuota>();
         objects
     }
 

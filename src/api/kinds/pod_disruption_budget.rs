@@ -1,7 +1,8 @@
-//! PodDisruptionBudget (policy/v1).
+//! PodDisruptionBudget (policy/v1), and the condition that its status tells.
 
 use jiff::Timestamp;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
@@ -66,10 +67,6 @@ impl Kind for PodDisruptionBudget {
         }
     }
 
-    fn warnings(&self) -> Vec<String> {
-        vec!["evictions do not look at budgets yet: it is stored, and nothing follows".into()]
-    }
-
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             table::NAME,
@@ -95,5 +92,44 @@ impl Kind for PodDisruptionBudget {
             self.status.as_ref().map_or(0, |status| status.disruptions_allowed).into(),
             table::age(&self.metadata, now),
         ]
+    }
+}
+
+/// Tells by `disruptionsAllowed` whether anything may be evicted.
+pub fn set_allowed_condition(status: &mut PodDisruptionBudgetStatus, now: Timestamp) {
+    let (value, reason) = match status.disruptions_allowed > 0 {
+        true => ("True", "SufficientPods"),
+        false => ("False", "InsufficientPods"),
+    };
+    set_condition(status, value, reason, "", now);
+}
+
+/// Tells that the numbers of the status could not be found.
+pub fn set_failed_condition(status: &mut PodDisruptionBudgetStatus, why: &str, now: Timestamp) {
+    set_condition(status, "False", "SyncFailed", why, now);
+}
+
+fn set_condition(
+    status: &mut PodDisruptionBudgetStatus,
+    value: &str,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) {
+    let observed_generation = status.observed_generation;
+    let conditions = status.conditions.get_or_insert_default();
+    let old = conditions.iter().position(|condition| condition.type_ == "DisruptionAllowed");
+    let since = old.map(|at| &conditions[at]).filter(|condition| condition.status == value);
+    let condition = Condition {
+        last_transition_time: since.map_or(Time(now), |old| old.last_transition_time.clone()),
+        message: message.into(),
+        observed_generation,
+        reason: reason.into(),
+        status: value.into(),
+        type_: "DisruptionAllowed".into(),
+    };
+    match old {
+        Some(at) => conditions[at] = condition,
+        None => conditions.push(condition),
     }
 }

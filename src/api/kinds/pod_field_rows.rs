@@ -35,7 +35,7 @@ pub const POD_SPEC: &[Row] = &[
     honoured("nodeName"),
     honoured("nodeSelector"),
     warned("os", "Wasm runs on nodes of every operating system; this has no effect"),
-    refused("overhead", "may only be set by a RuntimeClass, which is not supported"),
+    honoured("overhead"),
     harmless("preemptionPolicy", "told with the priority, if there is one"),
     honoured("priority"),
     honoured("priorityClassName"),
@@ -44,7 +44,7 @@ pub const POD_SPEC: &[Row] = &[
     refused("resources", "resources of a whole pod are not supported; set those of containers")
         .unless(&["{}"]),
     honoured("restartPolicy"),
-    warned("runtimeClassName", "every pod runs in the node's Wasm runtime"),
+    warned("runtimeClassName", "its handler chooses nothing: pods run in the node's Wasm runtime"),
     honoured("schedulerName"),
     refused("schedulingGates", "scheduling gates are not supported yet"),
     within("securityContext", POD_SECURITY_CONTEXT),

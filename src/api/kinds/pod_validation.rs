@@ -6,7 +6,8 @@
 
 use k8s_openapi::api::core::v1::PodSpec;
 
-use super::{checks, container_validation, labels, scheduling_validation, volume_validation};
+use super::{checks, container_validation, labels, resources};
+use super::{scheduling_validation, volume_validation};
 use crate::api::field::{Errors, Path};
 
 const RESTART_POLICIES: &[&str] = &["Always", "OnFailure", "Never"];
@@ -27,6 +28,7 @@ pub fn validate(errors: &mut Errors, path: &Path, spec: &PodSpec) {
     labels::validate_labels(errors, &selector, spec.node_selector.as_ref());
     scheduling_validation::validate(errors, path, spec);
     validate_names(errors, path, spec);
+    validate_overhead(errors, path, spec);
     if let Some(seconds) = spec.active_deadline_seconds
         && !(1..=i64::from(i32::MAX)).contains(&seconds)
     {
@@ -36,6 +38,13 @@ pub fn validate(errors: &mut Errors, path: &Path, spec: &PodSpec) {
     if let Some(policy) = spec.preemption_policy.as_deref() {
         let supported = ["PreemptLowerPriority", "Never"];
         checks::one_of(errors, &path.child("preemptionPolicy"), policy, &supported);
+    }
+}
+
+fn validate_overhead(errors: &mut Errors, path: &Path, spec: &PodSpec) {
+    let path = path.child("overhead");
+    for (name, amount) in spec.overhead.iter().flatten() {
+        resources::validate_amount(errors, &path.key(name), name, amount);
     }
 }
 

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ResourceQuota;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as RawQuantity;
 use serde_json::Value;
 
-use super::checks;
+use super::{checks, quota_usage};
 use crate::api::field::{Errors, Path};
 use crate::api::quantity::Quantity;
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
@@ -63,7 +63,10 @@ impl Kind for ResourceQuota {
     }
 
     fn warnings(&self) -> Vec<String> {
-        vec!["objects are not counted against quotas yet: it is stored, and nothing follows".into()]
+        let hard = self.spec.iter().flat_map(|spec| spec.hard.iter().flatten());
+        let unknown = hard.filter(|(name, _)| quota_usage::counted_by(name).is_none());
+        let told = |name: &String| format!("spec.hard[{name}]: is not counted, and bounds nothing");
+        unknown.map(|(name, _)| told(name)).collect()
     }
 
     fn columns() -> &'static [Column] {

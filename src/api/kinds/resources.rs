@@ -119,7 +119,9 @@ pub fn qos_class(spec: &PodSpec) -> &'static str {
 /// Amounts that can be read.
 pub fn sums(amounts: Option<&Amounts>) -> Sums {
     let amounts = amounts.into_iter().flatten();
-    amounts.filter_map(|(name, text)| Some((name.clone(), Quantity::parse(&text.0).ok()?))).collect()
+    amounts
+        .filter_map(|(name, text)| Some((name.clone(), Quantity::parse(&text.0).ok()?)))
+        .collect()
 }
 
 /// Adds one list of amounts to another.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use serde_json::Value;
 
-use super::{checks, labels};
+use super::{checks, labels, resources};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
 use crate::api::table::{self, Column};
@@ -18,6 +18,12 @@ impl Kind for RuntimeClass {
             errors.required(&path, "");
         } else {
             checks::dns_label(errors, &path, &self.handler);
+        }
+        let overhead = self.overhead.as_ref().and_then(|overhead| overhead.pod_fixed.as_ref());
+        for (name, amount) in overhead.into_iter().flatten() {
+            let path = Path::new("overhead");
+            let path = path.child("podFixed");
+            resources::validate_amount(errors, &path.key(name), name, amount);
         }
         if let Some(scheduling) = &self.scheduling {
             let path = Path::new("scheduling");

@@ -1,5 +1,6 @@
 //! Rules that cross kinds, applied to every write: a table of admitters, one file each. They run in
-//! the table's order, all mutating steps first; validating steps see the finished object.
+//! the table's order, all mutating steps first; validating steps see the finished object, and what it
+//! costs is charged last.
 
 pub mod artifact;
 pub mod cluster_ip;
@@ -8,6 +9,8 @@ pub mod limit_ranger;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod priority;
+pub mod resource_quota;
+pub mod runtime_class;
 pub mod service_account;
 
 use super::service::{ApiServer, Call};
@@ -53,6 +56,12 @@ pub trait Admitter: Sync {
         Ok(())
     }
 
+    /// What the write costs: called last of all, for a valid object, with operations to be
+    /// committed together with it.
+    fn charge(&self, _: &Attributes, _: &Object, _: &mut Outcome) -> Result<(), ApiError> {
+        Ok(())
+    }
+
     /// What goes when the object goes.
     fn release(&self, _: &Attributes, _: &Object) -> Vec<Op> {
         Vec::new()
@@ -67,8 +76,10 @@ const ADMITTERS: &[&dyn Admitter] = &[
     &node_restriction::NodeRestriction,
     &priority::Priority,
     &default_tolerations::DefaultTolerations,
+    &runtime_class::RuntimeClass,
     &cluster_ip::ClusterIp,
     &artifact::LinkCheck,
+    &resource_quota::ResourceQuota,
 ];
 
 pub(super) fn admit(
@@ -85,6 +96,14 @@ pub(super) fn validate(
     warnings: &mut Vec<String>,
 ) -> Result<(), ApiError> {
     ADMITTERS.iter().try_for_each(|rule| rule.validate(attributes, object, warnings))
+}
+
+pub(super) fn charge(
+    attributes: &Attributes,
+    object: &Object,
+    outcome: &mut Outcome,
+) -> Result<(), ApiError> {
+    ADMITTERS.iter().try_for_each(|rule| rule.charge(attributes, object, outcome))
 }
 
 pub(super) fn release(attributes: &Attributes, object: &Object) -> Vec<Op> {

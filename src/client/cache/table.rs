@@ -51,6 +51,7 @@ pub(super) trait AnyTable: Send + Sync {
     fn owned_by(&self, uid: &str) -> Vec<Arc<dyn AnyObject>>;
     fn object(&self, key: &ObjectKey) -> Option<Arc<dyn AnyObject>>;
     fn in_namespace(&self, namespace: &str) -> Vec<Arc<dyn AnyObject>>;
+    fn count_in(&self, namespace: &str) -> usize;
     fn keys(&self) -> Vec<ObjectKey>;
 }
 
@@ -237,6 +238,10 @@ impl<T: Kind> AnyTable for Table<T> {
 
     fn in_namespace(&self, namespace: &str) -> Vec<Arc<dyn AnyObject>> {
         self.range(namespace).map(|o| o.clone() as Arc<dyn AnyObject>).collect()
+    }
+
+    fn count_in(&self, namespace: &str) -> usize {
+        self.range(namespace).count()
     }
 
     fn keys(&self) -> Vec<ObjectKey> {

@@ -86,6 +86,11 @@ impl<'a> View<'a> {
         self.table::<T>().map_or(0, |table| table.len())
     }
 
+    /// How many objects of a resource a namespace has.
+    pub fn count_in(&self, resource: &Gvr, namespace: &str) -> usize {
+        self.by_resource(resource).map_or(0, |table| table.count_in(namespace))
+    }
+
     /// For how long the present version of an object has been here, on the monotonic clock: what a
     /// heartbeat is judged by, so that neither a node's clock nor a jump of ours matters.
     pub fn unchanged_for<T: Kind>(&self, namespace: &str, name: &str) -> Option<Duration> {

@@ -66,9 +66,7 @@ async fn amounts_stay_within_bounds() {
         let message = cluster.post(PODS, &sized("p", resources)).await.failure(403);
         message.strip_prefix("pods \"p\" is forbidden: ").unwrap().to_string()
     };
-    let memory = |request: &str, limit: &str| {
-        json!({"requests": {"memory": request, "cpu": "1"}, "limits": {"memory": limit, "cpu": "1"}})
-    };
+    let memory = |request: &str, limit: &str| json!({"requests": {"memory": request, "cpu": "1"}, "limits": {"memory": limit, "cpu": "1"}});
     assert_eq!(
         refused(memory("1Gi", "2Gi")).await,
         "maximum memory usage per Container is 1Gi, but limit is 2Gi"
@@ -91,4 +89,176 @@ async fn amounts_stay_within_bounds() {
          maximum cpu usage per Pod is 2, but limit is 3]"
     );
     cluster.post(PODS, &sized("p", memory("512Mi", "1Gi"))).await.expect(201);
+}
+
+const QUOTAS: &str = "/api/v1/namespaces/default/resourcequotas";
+
+/// A quota that the controller has counted.
+async fn quota(cluster: &Cluster, name: &str, spec: Value, used: Value) {
+    let object = json!({"metadata": {"name": name}, "spec": spec});
+    let answer = cluster.post(QUOTAS, &object).await;
+    assert_eq!(answer.header("warning"), "");
+    answer.expect(201);
+    let status = json!({"status": {"hard": spec["hard"], "used": used}});
+    cluster.merge(&format!("{QUOTAS}/{name}/status"), &status).await.expect(200);
+}
+
+async fn used(cluster: &Cluster, name: &str) -> Value {
+    cluster.get(&format!("{QUOTAS}/{name}")).await.expect(200)["status"]["used"].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn creations_are_charged_to_quotas() {
+    let cluster = Cluster::new().await;
+    let hard = json!({"hard": {"pods": "2", "requests.memory": "1Gi", "limits.cpu": "2",
+        "count/configmaps": "1", "services": "0"}});
+    let none = json!({"pods": "0", "requests.memory": "0", "limits.cpu": "0",
+        "count/configmaps": "0", "services": "0"});
+    quota(&cluster, "q", hard, none).await;
+    let amounts = |memory: &str| json!({"requests": {"memory": memory}, "limits": {"memory": "1Gi", "cpu": "500m"}});
+    let message = cluster.post(PODS, &pod("a")).await.failure(403);
+    assert_eq!(
+        message,
+        "pods \"a\" is forbidden: failed quota: q: must specify limits.cpu for: main; \
+         requests.memory for: main"
+    );
+    // What is refused or only tried costs nothing.
+    let path = format!("{PODS}?dryRun=All");
+    cluster.post(&path, &sized("a", amounts("512Mi"))).await.expect(201);
+    let mut wrong = sized("a", amounts("512Mi"));
+    wrong["spec"]["containers"][0]["name"] = "A B".into();
+    cluster.post(PODS, &wrong).await.failure(422);
+    cluster.post(PODS, &sized("a", amounts("512Mi"))).await.expect(201);
+    cluster.post(PODS, &sized("a", amounts("256Mi"))).await.failure(409);
+    let message = cluster.post(PODS, &sized("b", amounts("768Mi"))).await.failure(403);
+    assert_eq!(
+        message,
+        "pods \"b\" is forbidden: exceeded quota: q, requested: requests.memory=768Mi, \
+         used: requests.memory=512Mi, limited: requests.memory=1Gi"
+    );
+    cluster.post(PODS, &sized("b", amounts("256Mi"))).await.expect(201);
+    let message = cluster.post(PODS, &sized("c", amounts("1Mi"))).await.failure(403);
+    assert_eq!(
+        message,
+        "pods \"c\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, \
+         limited: pods=2"
+    );
+    cluster.config_map("one", json!({})).await;
+    let two = json!({"metadata": {"name": "two"}});
+    let message = cluster.post(MAPS, &two).await.failure(403);
+    assert!(
+        message.ends_with(
+            "requested: count/configmaps=1, used: count/configmaps=1, \
+        limited: count/configmaps=1"
+        ),
+        "{message}"
+    );
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    cluster.post(SERVICES, &service).await.failure(403);
+    assert_eq!(
+        used(&cluster, "q").await,
+        json!({"pods": "2", "requests.memory": "768Mi", "limits.cpu": "1",
+            "count/configmaps": "1", "services": "0"})
+    );
+    // Others have quotas of their own.
+    cluster.post("/api/v1/namespaces", &json!({"metadata": {"name": "n"}})).await.expect(201);
+    cluster.post("/api/v1/namespaces/n/pods", &pod("c")).await.expect(201);
+}
+
+#[tokio::test(start_paused = true)]
+async fn quotas_look_at_what_their_scopes_say() {
+    let cluster = Cluster::new().await;
+    let scoped = |scope: &str| json!({"hard": {"pods": "1"}, "scopes": [scope]});
+    let zero = || json!({"pods": "0"});
+    quota(&cluster, "best", scoped("BestEffort"), zero()).await;
+    quota(&cluster, "sized", scoped("NotBestEffort"), zero()).await;
+    quota(&cluster, "ends", scoped("Terminating"), zero()).await;
+    quota(&cluster, "stays", scoped("NotTerminating"), zero()).await;
+    let class = json!({"hard": {"pods": "0"}, "scopeSelector": {"matchExpressions": [{
+        "scopeName": "PriorityClass", "operator": "In", "values": ["system-node-critical"]}]}});
+    quota(&cluster, "class", class, zero()).await;
+    cluster.post(PODS, &pod("a")).await.expect(201);
+    let message = cluster.post(PODS, &pod("b")).await.failure(403);
+    assert!(message.contains("exceeded quota: best"), "{message}");
+    let message =
+        cluster.post(PODS, &sized("b", json!({"limits": {"cpu": "1"}}))).await.failure(403);
+    assert!(message.contains("exceeded quota: stays"), "{message}");
+    let mut ends = sized("b", json!({"limits": {"cpu": "1"}}));
+    ends["spec"]["activeDeadlineSeconds"] = 60.into();
+    let mut critical = ends.clone();
+    critical["spec"]["priorityClassName"] = "system-node-critical".into();
+    let message = cluster.post(PODS, &critical).await.failure(403);
+    assert!(message.contains("exceeded quota: class"), "{message}");
+    cluster.post(PODS, &ends).await.expect(201);
+    for (name, pods) in [("best", "1"), ("sized", "1"), ("ends", "1"), ("stays", "1")] {
+        assert_eq!(used(&cluster, name).await["pods"], pods, "{name}");
+    }
+    // Scopes are about Pods.
+    cluster.config_map("m", json!({})).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_holds_however_many_write_at_once() {
+    let cluster = Cluster::new().await;
+    quota(&cluster, "q", json!({"hard": {"pods": "20"}}), json!({"pods": "0"})).await;
+    let names: Vec<String> = (0..30).map(|n| format!("p{n}")).collect();
+    let create = async |name: &String| cluster.post(PODS, &pod(name)).await.code;
+    let codes = futures::future::join_all(names.iter().map(create)).await;
+    let count = |code: u16| codes.iter().filter(|found| **found == code).count();
+    assert_eq!((count(201), count(403)), (20, 10));
+    assert_eq!(used(&cluster, "q").await["pods"], "20");
+    let object = json!({"metadata": {"name": "w"}, "spec": {"hard": {"count/jobs.batch": "1"}}});
+    let warned = cluster.post(QUOTAS, &object).await;
+    assert!(warned.header("warning").contains("spec.hard[count/jobs.batch]: is not counted"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn runtime_classes_add_what_they_say() {
+    const CLASSES: &str = "/apis/node.k8s.io/v1/runtimeclasses";
+    let cluster = Cluster::new().await;
+    let of_class = |name: &str, class: &str| {
+        let mut pod = pod(name);
+        pod["spec"]["runtimeClassName"] = class.into();
+        pod
+    };
+    let message = cluster.post(PODS, &of_class("p", "wasm")).await.failure(403);
+    assert_eq!(message, "pods \"p\" is forbidden: pod rejected: RuntimeClass \"wasm\" not found");
+    let class = json!({"metadata": {"name": "wasm"}, "handler": "wasm",
+        "overhead": {"podFixed": {"memory": "16Mi", "cpu": "10m"}},
+        "scheduling": {"nodeSelector": {"speed": "fast"},
+            "tolerations": [{"key": "wasm", "operator": "Exists", "effect": "NoSchedule"}]}});
+    cluster.post(CLASSES, &class).await.expect(201);
+    let mut own = of_class("p", "wasm");
+    own["spec"]["nodeSelector"] = json!({"zone": "a"});
+    let made = cluster.post(PODS, &own).await.expect(201);
+    assert_eq!(made["spec"]["overhead"], json!({"memory": "16Mi", "cpu": "10m"}));
+    assert_eq!(made["spec"]["nodeSelector"], json!({"zone": "a", "speed": "fast"}));
+    let tolerations = made["spec"]["tolerations"].as_array().unwrap();
+    assert!(tolerations.iter().any(|one| one["key"] == "wasm"), "{tolerations:?}");
+    own["metadata"]["name"] = "q".into();
+    own["spec"]["nodeSelector"] = json!({"speed": "slow"});
+    let message = cluster.post(PODS, &own).await.failure(403);
+    assert!(
+        message.ends_with(
+            "conflict: runtimeClass.scheduling.nodeSelector[speed] = fast; \
+             pod.spec.nodeSelector[speed] = slow"
+        ),
+        "{message}"
+    );
+    // The overhead is the class's to say.
+    let mut dear = of_class("q", "wasm");
+    dear["spec"]["overhead"] = json!({"memory": "1Gi"});
+    let message = cluster.post(PODS, &dear).await.failure(403);
+    assert!(message.ends_with("doesn't match RuntimeClass's defined Overhead"), "{message}");
+    let mut none = pod("q");
+    none["spec"]["overhead"] = json!({"memory": "1Gi"});
+    let message = cluster.post(PODS, &none).await.failure(403);
+    assert!(message.contains("without corresponding RuntimeClass defined"), "{message}");
+    // A class that went is no reason to lose the pod that has it, nor to take another.
+    cluster.delete(&format!("{CLASSES}/wasm"), &json!({})).await.expect(200);
+    cluster
+        .merge(&format!("{PODS}/p"), &json!({"metadata": {"labels": {"a": "b"}}}))
+        .await
+        .expect(200);
+    cluster.post(PODS, &of_class("q", "wasm")).await.failure(403);
 }
