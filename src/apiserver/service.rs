@@ -21,6 +21,7 @@ use super::node_graph::NodeGraph;
 use super::nodes::Tunnels;
 use super::openapi::OpenApi;
 use super::pki::Pki;
+use super::rbac::Rules;
 use super::{User, authz, keys, local, routing};
 use crate::api::error::{Cause, Reason};
 use crate::api::registry::Registry;
@@ -29,7 +30,7 @@ use crate::api::{ApiError, Object, Raw};
 use crate::base::clock::SharedClock;
 use crate::base::ids::Ids;
 use crate::client::SharedApi;
-use crate::store::{CommitError, Committed, Entry, Op, ReadError, SharedStore};
+use crate::store::{CommitError, Committed, Entry, Key, Op, ReadError, SharedStore};
 
 /// Requests that only read, at the same time, over HTTP (upstream's default).
 pub const MAX_READS_IN_FLIGHT: usize = 400;
@@ -88,6 +89,7 @@ pub struct ApiServer {
     pub(super) history: Mutex<History>,
     pub(super) memo: FieldMemo,
     pub(super) node_graph: NodeGraph,
+    pub(super) rules: Arc<Rules>,
     /// Where the next search for a free cluster IP begins.
     pub(super) next_service_ip: AtomicU64,
 }
@@ -141,6 +143,7 @@ impl ApiServer {
             history: Mutex::new(History::default()),
             memo: FieldMemo::default(),
             node_graph: NodeGraph::default(),
+            rules: Arc::default(),
             next_service_ip: AtomicU64::new(0),
         })
     }
@@ -163,15 +166,24 @@ impl ApiServer {
             name: &call.name,
             path: "",
         };
-        authz::authorize(&call.user, &attributes)?;
-        // What the URL does not tell: whose Pods need the object.
-        let Some((node, kind)) = authz::needs_reference(&call.user, &attributes) else {
-            return Ok(());
-        };
-        if self.node_graph.refers(node, &call.namespace, kind, &call.name) {
-            return Ok(());
+        self.authorize_user(&call.user, &attributes)
+    }
+
+    /// [`authz::authorize`], and what a URL does not tell: whose Pods need the object.
+    pub(super) fn authorize_user(
+        &self,
+        user: &User,
+        attributes: &authz::Attributes<'_>,
+    ) -> Result<(), ApiError> {
+        let (namespace, name) = (attributes.namespace, attributes.name);
+        match authz::needs_reference(user, attributes) {
+            Some((node, kind)) if !self.node_graph.refers(node, namespace, kind, name) => {
+                // The table of nodes does not give it, but a role may.
+                let allowed = self.rules.allows(user, attributes);
+                allowed.then_some(()).ok_or_else(|| authz::unrelated(user, attributes, node))
+            }
+            _ => authz::authorize(&self.rules, user, attributes),
         }
-        Err(authz::unrelated(&call.user, &attributes, node))
     }
 
     /// The stored object that a call names.
@@ -193,13 +205,30 @@ impl ApiServer {
         ops: Vec<Op>,
     ) -> Result<Result<Committed, Conflict>, ApiError> {
         let pending = self.node_graph.before(&ops);
-        let result = self.store.commit(ops).await;
+        let result = match Rules::touched(&ops) {
+            keys if keys.is_empty() => self.store.commit(ops).await,
+            keys => self.commit_rules(ops, keys).await,
+        };
         self.node_graph.after(pending, result.is_ok());
         match result {
             Ok(committed) => Ok(Ok(committed)),
             Err(CommitError::Conflict { op, current }) => Ok(Err(Conflict { op, current })),
             Err(error) => Err(commit_error(error)),
         }
+    }
+}
+
+impl ApiServer {
+    /// A commit that changes rules: they hold before it is answered. A task of its own, since the
+    /// rules must be told even if nobody waits for the answer any more.
+    async fn commit_rules(&self, ops: Vec<Op>, keys: Vec<Key>) -> Result<Committed, CommitError> {
+        let (store, rules) = (self.store.clone(), self.rules.clone());
+        let task = tokio::spawn(async move {
+            let result = store.commit(ops).await;
+            rules.refresh(&store, &keys);
+            result
+        });
+        task.await.unwrap_or_else(|error| Err(CommitError::Failed(error.to_string())))
     }
 }
 
@@ -278,7 +307,7 @@ impl ApiServer {
         let request = http::Request::get(path)
             .body(http_body_util::Empty::<Bytes>::new())
             .map_err(|e| ApiError::bad_request(format!("{path:?} is no path: {e}")))?;
-        let response = artifacts.respond(user, request).await;
+        let response = artifacts.respond(&self.rules, user, request).await;
         let code = response.status().as_u16();
         let body = response.into_body().collect().await.map_err(ApiError::internal)?.to_bytes();
         if code == 200 { Ok(body) } else { Err(ApiError::from_response(code, &body)) }

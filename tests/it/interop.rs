@@ -2,4 +2,5 @@
 
 mod helm;
 mod kubectl;
+mod kubectl_access;
 mod kubectl_rollout;

@@ -7,6 +7,7 @@ pub mod default_tolerations;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod priority;
+pub mod role_escalation;
 pub mod service_account;
 
 use super::service::{ApiServer, Call};
@@ -66,6 +67,7 @@ const ADMITTERS: &[&dyn Admitter] = &[
     &priority::Priority,
     &default_tolerations::DefaultTolerations,
     &cluster_ip::ClusterIp,
+    &role_escalation::RoleEscalation,
     &artifact::LinkCheck,
 ];
 
