@@ -19,6 +19,10 @@ use super::field::{Errors, FieldError};
 use super::object::Object;
 use super::table::{Column, NAME_AND_AGE};
 
+mod review;
+
+pub use review::Review;
+
 /// Group, version and plural resource, and whether objects live in namespaces: all that is needed
 /// to build a URL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +59,8 @@ pub struct KindMeta {
     pub name_rule: NameRule,
     /// Field selectors beside `metadata.name` and `metadata.namespace`.
     pub selectable: &'static [&'static str],
+    /// A question: it is created only, answered with its status, and never stored. See [`Review`].
+    pub review: bool,
 }
 
 /// A subresource as discovery shows it, e.g. `eviction`, policy/v1 `Eviction`, create.
@@ -105,6 +111,7 @@ pub const DEFAULT_META: KindMeta = KindMeta {
     delete_collection: true,
     name_rule: NameRule::Subdomain,
     selectable: &[],
+    review: false,
 };
 
 /// A kind's typed rules over k8s-openapi's type. Everything has a default but the names.
@@ -345,6 +352,9 @@ impl KindInfo {
 
     /// The verbs that discovery lists.
     pub fn verbs(&self) -> Vec<&'static str> {
+        if self.meta.review {
+            return vec!["create"];
+        }
         let mut verbs = vec!["create", "delete", "get", "list", "patch", "update", "watch"];
         if self.meta.delete_collection {
             verbs.insert(2, "deletecollection");

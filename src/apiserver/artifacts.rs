@@ -25,6 +25,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use serde::{Deserialize, Serialize};
 
+use super::rbac::Rules;
 use super::{Body, User};
 use crate::base::durable::create_dirs;
 use crate::engine::ArtifactKind;
@@ -111,14 +112,19 @@ impl Artifacts {
         Ok(Arc::new(Artifacts { dir: dir.to_path_buf(), uploads, changes }))
     }
 
-    /// Answers a request to `/v2/…`. Everyone whom [`super::authz`] lets read the path may pull;
-    /// only who may do everything may push and delete.
-    pub async fn respond<B>(&self, user: &User, request: Request<B>) -> Response<Body>
+    /// Answers a request to `/v2/…`, if [`super::authz`] allows its method on its path: node agents
+    /// may read, others what the rules grant.
+    pub async fn respond<B>(
+        &self,
+        rules: &Rules,
+        user: &User,
+        request: Request<B>,
+    ) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        match self.route(user, request).await {
+        match self.route(rules, user, request).await {
             Ok(response) => response,
             Err(error) => error.response(),
         }

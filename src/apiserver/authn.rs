@@ -31,7 +31,7 @@ pub fn from_certificate(der: &[u8]) -> Option<User> {
     if !groups.iter().any(|g| g == AUTHENTICATED) {
         groups.push(AUTHENTICATED.to_string());
     }
-    Some(User { name: name.to_string(), groups })
+    Some(User { name: name.to_string(), groups, ..User::default() })
 }
 
 /// The token of `Authorization: Bearer …` (the scheme in any case, RFC 9110).

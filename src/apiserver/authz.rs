@@ -2,12 +2,13 @@
 //!
 //! `system:masters` may do everything; a node agent may do what the table below lists (the Node
 //! authorizer's part that a URL shows; rules that need the object are the functions at the end,
-//! for admission); everyone who is authenticated may read discovery, schemas, version and health.
-//! Nothing else is allowed. What Pods refer to is in [`super::node_graph`].
+//! for admission); whatever else anyone may do is granted by roles ([`super::rbac`]). What Pods
+//! refer to is in [`super::node_graph`].
 
 use super::User;
 use super::node_graph::Referent;
-use super::user::{AUTHENTICATED, SYSTEM_MASTERS, SYSTEM_NODES};
+use super::rbac::Rules;
+use super::user::{SYSTEM_MASTERS, SYSTEM_NODES};
 use crate::api::error::Reason;
 use crate::api::{ApiError, Gvr};
 
@@ -80,23 +81,24 @@ const NODE_TABLE: &[Row] = &[
     row("", "events", "", WRITE_EVENTS, Scope::Any),
 ];
 
-/// Paths that every authenticated user may read (`system:discovery`).
-const DISCOVERY: &[&str] = &["/api", "/apis", "/openapi", "/version"];
-/// Paths that everyone may read (`system:public-info-viewer`).
-const PUBLIC: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
+impl<'a> Attributes<'a> {
+    /// Of a request outside the resources.
+    pub fn of_path(verb: &'a str, path: &'a str) -> Attributes<'a> {
+        Attributes { verb, resource: None, subresource: "", namespace: "", name: "", path }
+    }
+}
 
 /// Allows or refuses.
 ///
 /// # Errors
 /// 403 with upstream's text.
-pub fn authorize(user: &User, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+pub fn authorize(rules: &Rules, user: &User, attributes: &Attributes<'_>) -> Result<(), ApiError> {
     let allowed = user.is_in(SYSTEM_MASTERS)
-        || match attributes.resource {
-            None => path_allowed(user, attributes),
-            Some(resource) => {
-                node_name(user).is_some_and(|node| node_allowed(node, resource, attributes))
-            }
-        };
+        || node_name(user).is_some_and(|node| match attributes.resource {
+            None => path_allowed(node, attributes),
+            Some(resource) => node_allowed(node, resource, attributes),
+        })
+        || rules.allows(user, attributes);
     if allowed { Ok(()) } else { Err(forbidden(user, attributes)) }
 }
 
@@ -114,6 +116,9 @@ pub(super) fn needs_reference<'a>(
 ) -> Option<(&'a str, Referent)> {
     let node = node_name(user).filter(|_| !user.is_in(SYSTEM_MASTERS))?;
     let resource = attributes.resource.filter(|resource| resource.group.is_empty())?;
+    if !node_allowed(node, resource, attributes) {
+        return None;
+    }
     match &*resource.resource {
         "configmaps" => Some((node, Referent::ConfigMap)),
         "secrets" => Some((node, Referent::Secret)),
@@ -137,20 +142,14 @@ pub fn node_may_create(user: &User, resource: &Gvr, name: &str) -> bool {
     }
 }
 
-fn path_allowed(user: &User, attributes: &Attributes<'_>) -> bool {
-    let under = |prefixes: &[&str]| prefixes.iter().any(|p| is_under(attributes.path, p));
-    if !matches!(attributes.verb, "get" | "head") {
-        return false;
-    }
-    if under(PUBLIC) || (user.is_in(AUTHENTICATED) && under(DISCOVERY)) {
-        return true;
-    }
-    let Some(node) = node_name(user) else { return false };
-    let tunnel = super::nodes::tunnel_path(node);
-    is_under(attributes.path, "/v2") || attributes.path == tunnel
+/// Nodes pull programs, and open their own tunnel.
+fn path_allowed(node: &str, attributes: &Attributes<'_>) -> bool {
+    let path = attributes.path;
+    matches!(attributes.verb, "get" | "head")
+        && (is_under(path, "/v2") || path == super::nodes::tunnel_path(node))
 }
 
-/// `/api` covers `/api` and `/api/…`, and not `/apix`.
+/// `/v2` covers `/v2` and `/v2/…`, and not `/v2x`.
 fn is_under(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -1,16 +1,19 @@
-//! What every cluster has from its first moment: the system's namespaces and the Service through
-//! which pods find the API.
+//! What every cluster has from its first moment: the system's namespaces, the default roles and
+//! their bindings, and the Service through which pods find the API.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use futures::future::try_join_all;
 use serde_json::{Value, json};
 
 use super::User;
+use super::rbac::{defaults, reconcile};
 use super::service::{ApiServer, Call, read_error};
 use super::write::WriteParams;
-use crate::api::ApiError;
 use crate::api::kinds::priority_class::SYSTEM_CLASSES;
+use crate::api::resource::Kind;
+use crate::api::{ApiError, Object};
 
 /// The namespaces that the system makes.
 pub const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -22,6 +25,7 @@ impl ApiServer {
     /// is reached over the network at all. Kinds that the registry does not have are left out.
     pub async fn bootstrap(&self, address: Option<SocketAddr>) -> Result<(), ApiError> {
         self.node_graph.fill(&self.store).map_err(read_error)?;
+        self.rules.fill(&self.store).map_err(read_error)?;
         for name in NAMESPACES {
             self.ensure("", "v1", "namespaces", "", json!({"metadata": {"name": name}})).await?;
         }
@@ -29,6 +33,16 @@ impl ApiServer {
             let class = json!({"metadata": {"name": name}, "value": value});
             self.ensure("scheduling.k8s.io", "v1", "priorityclasses", "", class).await?;
         }
+        // Side by side, so that they share flushes.
+        let roles = defaults::cluster_roles().into_iter();
+        let roles =
+            roles.map(|role| self.ensure_rbac("clusterroles", role, reconcile::cluster_role));
+        try_join_all(roles).await?;
+        let bindings = defaults::cluster_role_bindings().into_iter().map(|binding| {
+            let update = reconcile::cluster_role_binding;
+            self.ensure_rbac("clusterrolebindings", binding, update)
+        });
+        try_join_all(bindings).await?;
         let first = self.options.service_cidr.first().to_string();
         let port = address.map_or(HTTPS_PORT, |address| address.port());
         let labels = json!({"component": "apiserver", "provider": "kubernetes"});
@@ -71,6 +85,24 @@ impl ApiServer {
         };
         call.name = "kubernetes".into();
         self.update(&call, slice, &WriteParams::default()).await.map(|_| ())
+    }
+
+    /// Creates a default role or binding, or gives it back what it lacks.
+    async fn ensure_rbac<T: Kind>(
+        &self,
+        resource: &str,
+        expected: Value,
+        lacking: fn(&T, &T) -> Option<T>,
+    ) -> Result<(), ApiError> {
+        const GROUP: &str = "rbac.authorization.k8s.io";
+        self.ensure(GROUP, "v1", resource, "", expected.clone()).await?;
+        let Some(mut call) = self.system_call(GROUP, "v1", resource, "") else { return Ok(()) };
+        let expected: T = serde_json::from_value(expected).map_err(ApiError::internal)?;
+        call.name = expected.metadata().name.clone().unwrap_or_default();
+        let stored: T = self.stored(&call)?.object.typed()?;
+        let Some(changed) = lacking(&stored, &expected) else { return Ok(()) };
+        let changed = Object::from_typed(&changed).into_value();
+        self.update(&call, changed, &WriteParams::default()).await.map(|_| ())
     }
 
     async fn ensure(

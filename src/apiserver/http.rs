@@ -17,7 +17,9 @@ use super::service::{Answer, ApiServer, Call};
 use super::stream::StreamBody;
 use super::subresource::method_not_allowed;
 use super::write::WriteParams;
-use super::{Body, User, authz, body, discovery, health, join, nodes, options, reply, respond};
+use super::{
+    Body, User, authz, body, discovery, health, impersonation, join, nodes, options, reply, respond,
+};
 use crate::api::ApiError;
 use crate::api::error::Reason;
 
@@ -46,15 +48,19 @@ where
     let query = parts.uri.query().map(Query::parse).and_then(Result::ok).unwrap_or_default();
     let pretty = negotiate::is_pretty(&parts.headers, &query);
     let path = parts.uri.path();
-    let result = if path == "/v2" || path.starts_with("/v2/") {
+    let result = match impersonation::effective(&server, user, &parts.headers) {
+        Err(refused) => Err(refused),
         // Programs are large: the registry bounds their silence and not their time.
-        registry(&server, user, Request::from_parts(parts, body)).await
-    } else {
-        let work = route(server, user, parts, body);
-        tokio::time::timeout(REQUEST_TIMEOUT, work).await.unwrap_or_else(|_| {
-            let message = "the request did not end within a minute";
-            Err(ApiError::new(504, Reason::Timeout, message))
-        })
+        Ok(user) if path == "/v2" || path.starts_with("/v2/") => {
+            registry(&server, user, Request::from_parts(parts, body)).await
+        }
+        Ok(user) => {
+            let work = route(server, user, parts, body);
+            tokio::time::timeout(REQUEST_TIMEOUT, work).await.unwrap_or_else(|_| {
+                let message = "the request did not end within a minute";
+                Err(ApiError::new(504, Reason::Timeout, message))
+            })
+        }
     };
     let mut response = result.unwrap_or_else(|error| respond::failure(&error, pretty));
     let headers = response.headers_mut();
@@ -97,16 +103,16 @@ where
         "api" if segments.len() > 2 => {}
         "apis" if segments.len() > 3 => {}
         "api" | "apis" => {
-            authorize_path(&user, &parts)?;
+            authorize_path(&server, &user, &parts)?;
             return Ok(discovery::respond(&server.registry, &bare(&parts)));
         }
         "openapi" => {
-            authorize_path(&user, &parts)?;
+            authorize_path(&server, &user, &parts)?;
             let (request, now) = (bare(&parts), server.clock.now());
             return Ok(server.openapi.respond(&server.registry, &request, now).await);
         }
         "wasmfleet" => {
-            authorize_path(&user, &parts)?;
+            authorize_path(&server, &user, &parts)?;
             let request = Request::from_parts(parts, body);
             return nodes::accept_tunnel(&server.nodes, &user, request);
         }
@@ -132,7 +138,7 @@ where
 {
     let user = user.ok_or_else(ApiError::unauthorized)?;
     match &server.artifacts {
-        Some(artifacts) => Ok(artifacts.respond(&user, request).await),
+        Some(artifacts) => Ok(artifacts.respond(&server.rules, &user, request).await),
         None => Ok(reply::no_such_path()),
     }
 }
@@ -158,18 +164,9 @@ fn open_path(
     Ok(Some(health::respond(server, path, query)))
 }
 
-fn authorize_path(user: &User, parts: &request::Parts) -> Result<(), ApiError> {
+fn authorize_path(server: &ApiServer, user: &User, parts: &request::Parts) -> Result<(), ApiError> {
     let verb = parts.method.as_str().to_ascii_lowercase();
-    let path = parts.uri.path();
-    let attributes = authz::Attributes {
-        verb: &verb,
-        resource: None,
-        subresource: "",
-        namespace: "",
-        name: "",
-        path,
-    };
-    authz::authorize(user, &attributes)
+    server.authorize_user(user, &authz::Attributes::of_path(&verb, parts.uri.path()))
 }
 
 fn bare(parts: &request::Parts) -> Request<()> {
@@ -288,7 +285,7 @@ impl Exchange<'_> {
     /// Whether the answer may be asked for as a table.
     fn is_resource(&self, verb: Verb) -> bool {
         let main = matches!(self.path.subresource.as_str(), "" | "status" | "finalize");
-        main && verb != Verb::DeleteCollection
+        main && !self.path.info.meta.review && verb != Verb::DeleteCollection
     }
 
     fn respond(&self, answer: Answer) -> Result<Response<Body>, ApiError> {

@@ -1,18 +1,23 @@
 //! Authorization by Role, ClusterRole and their bindings (rbac.authorization.k8s.io/v1).
 //!
-//! Owns the rules in the form that requests are decided by, kept from commits ([`Rules::take`]),
-//! and the decision. Roles that every cluster has are in [`defaults`]. Rules only allow: a request
-//! is allowed if any rule of any role that is bound to its user says so. Knows nothing of HTTP.
+//! Owns the rules in the form that requests are decided by, and the decision. Rules only allow: a
+//! request is allowed if any rule of any role that is bound to its user says so. How they are kept
+//! from commits is in [`feed`], what one set of rules lacks of another in [`escalation`], the roles
+//! that every cluster has in [`defaults`] and [`reconcile`]. Knows nothing of HTTP.
 
 pub mod defaults;
+pub mod escalation;
+mod feed;
+pub mod reconcile;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::User;
 use super::authz::Attributes;
@@ -27,6 +32,8 @@ pub const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 #[derive(Default)]
 pub struct Rules {
     table: RwLock<Table>,
+    /// Held while stored objects are read and taken in, so that an older one never comes last.
+    turn: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -41,8 +48,9 @@ struct Table {
 
 struct ClusterRoleRules {
     labels: BTreeMap<String, String>,
+    /// Empty for a role that gathers others: what it says itself is a copy of theirs, for display.
     own: Vec<PolicyRule>,
-    /// Selectors of the roles whose rules are added (aggregationRule).
+    /// Selectors of the roles whose rules it gathers (aggregationRule).
     aggregates: Vec<Selector>,
 }
 
@@ -105,29 +113,47 @@ impl Rules {
     /// Whether a rule allows the request.
     pub fn allows(&self, user: &User, attributes: &Attributes<'_>) -> bool {
         let table = self.table.read();
-        table.any_rule(user, attributes.namespace, |rule| covers(rule, attributes))
+        table.any_rule(user, attributes.namespace, |_, _, rule| covers(rule, attributes))
+    }
+
+    /// Which binding allows the request, in upstream's words; `None` if none does.
+    pub fn reason(&self, user: &User, attributes: &Attributes<'_>) -> Option<String> {
+        let mut reason = None;
+        self.table.read().any_rule(user, attributes.namespace, |subject, grant, rule| {
+            let fits = covers(rule, attributes);
+            if fits {
+                reason = Some(format!("RBAC: allowed by {grant} to {subject}"));
+            }
+            fits
+        });
+        reason
     }
 
     /// Every rule that holds for a user in a namespace, for SelfSubjectRulesReview and for the
     /// check that nobody grants what they do not have.
     pub fn of_user(&self, user: &User, namespace: &str) -> Vec<PolicyRule> {
         let mut rules = Vec::new();
-        self.table.read().any_rule(user, namespace, |rule| {
+        self.table.read().any_rule(user, namespace, |_, _, rule| {
             rules.push(rule.clone());
             false
         });
         rules
     }
 
-    /// The rules of a role that a binding names; empty where the role is not there.
-    pub fn of_role(&self, namespace: &str, role: &RoleRef) -> Vec<PolicyRule> {
+    /// The rules of a role that a binding names; `None` where the role is not there.
+    pub fn of_role(&self, namespace: &str, role: &RoleRef) -> Option<Vec<PolicyRule>> {
         let mut rules = Vec::new();
         let key = RoleKey::of(namespace, role);
-        self.table.read().any_of_role(&key, |rule| {
+        let table = self.table.read();
+        let there = match &key {
+            RoleKey::Role(key) => table.roles.contains_key(key),
+            RoleKey::ClusterRole(name) => table.cluster_roles.contains_key(name),
+        };
+        table.any_of_role(&key, |rule| {
             rules.push(rule.clone());
             false
         });
-        rules
+        there.then_some(rules)
     }
 }
 
@@ -156,7 +182,7 @@ impl Table {
         &self,
         user: &User,
         namespace: &str,
-        mut found: impl FnMut(&PolicyRule) -> bool,
+        mut found: impl FnMut(&SubjectKey, &Grant, &PolicyRule) -> bool,
     ) -> bool {
         let keys = std::iter::once(SubjectKey::User(user.name.clone()))
             .chain(user.groups.iter().map(|group| SubjectKey::Group(group.clone())));
@@ -164,7 +190,7 @@ impl Table {
             for grant in self.by_subject.get(&key).into_iter().flatten() {
                 let place = &grant.binding.namespace;
                 let holds = place.is_empty() || (!namespace.is_empty() && place == namespace);
-                if holds && self.any_of_role(&grant.role, &mut found) {
+                if holds && self.any_of_role(&grant.role, |rule| found(&key, grant, rule)) {
                     return true;
                 }
             }
@@ -205,15 +231,15 @@ impl Table {
 
 impl ClusterRoleRules {
     fn of(role: ClusterRole) -> ClusterRoleRules {
+        let own = match role.aggregation_rule {
+            Some(_) => Vec::new(),
+            None => role.rules.unwrap_or_default(),
+        };
         let aggregation = role.aggregation_rule.unwrap_or_default();
         let selectors = aggregation.cluster_role_selectors.unwrap_or_default();
         let aggregates =
             selectors.iter().filter_map(|one| Selector::from_typed(Some(one)).ok()).collect();
-        ClusterRoleRules {
-            labels: role.metadata.labels.unwrap_or_default(),
-            own: role.rules.unwrap_or_default(),
-            aggregates,
-        }
+        ClusterRoleRules { labels: role.metadata.labels.unwrap_or_default(), own, aggregates }
     }
 }
 
@@ -236,6 +262,35 @@ impl RoleKey {
         match role.kind.as_str() {
             "Role" => RoleKey::Role(ObjectKey::new(namespace, role.name.clone())),
             _ => RoleKey::ClusterRole(role.name.clone()),
+        }
+    }
+}
+
+/// As upstream tells of a binding (plugin/pkg/auth/authorizer/rbac/rbac.go).
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ObjectKey { namespace, name } = &self.binding;
+        match namespace.as_str() {
+            "" => write!(f, "ClusterRoleBinding {name:?} of ")?,
+            namespace => write!(f, "RoleBinding \"{name}/{namespace}\" of ")?,
+        }
+        match &self.role {
+            RoleKey::Role(key) => write!(f, "Role {:?}", key.name),
+            RoleKey::ClusterRole(name) => write!(f, "ClusterRole {name:?}"),
+        }
+    }
+}
+
+impl fmt::Display for SubjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            SubjectKey::Group(name) => return write!(f, "Group {name:?}"),
+            SubjectKey::User(name) => name,
+        };
+        let account = name.strip_prefix(SERVICE_ACCOUNT_PREFIX).and_then(|n| n.split_once(':'));
+        match account {
+            Some((namespace, name)) => write!(f, "ServiceAccount \"{name}/{namespace}\""),
+            None => write!(f, "User {name:?}"),
         }
     }
 }
@@ -276,134 +331,4 @@ fn url_matches(rule: &str, path: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::Gvr;
-    use serde_json::json;
-
-    static PODS: Gvr = Gvr::new("", "v1", "pods", true);
-    static DEPLOYMENTS: Gvr = Gvr::new("apps", "v1", "deployments", true);
-
-    fn ask<'a>(
-        verb: &'a str,
-        resource: &'a Gvr,
-        subresource: &'a str,
-        (namespace, name): (&'a str, &'a str),
-    ) -> Attributes<'a> {
-        Attributes { verb, resource: Some(resource), subresource, namespace, name, path: "" }
-    }
-
-    fn rule(value: serde_json::Value) -> PolicyRule {
-        serde_json::from_value(value).unwrap()
-    }
-
-    #[test]
-    fn a_rule_covers_by_verb_group_resource_and_name() {
-        let read = rule(json!({"apiGroups": [""], "resources": ["pods", "*/scale"],
-            "resourceNames": ["a"], "verbs": ["get"]}));
-        assert!(covers(&read, &ask("get", &PODS, "", ("n", "a"))));
-        assert!(!covers(&read, &ask("get", &PODS, "", ("n", "b"))));
-        assert!(!covers(&read, &ask("list", &PODS, "", ("n", ""))));
-        assert!(!covers(&read, &ask("get", &PODS, "log", ("n", "a"))), "a subresource is named");
-        assert!(
-            !covers(&read, &ask("get", &DEPLOYMENTS, "scale", ("n", "a"))),
-            "the group differs"
-        );
-        let all = rule(json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}));
-        assert!(covers(&all, &ask("delete", &PODS, "log", ("n", "a"))));
-        let url = rule(json!({"nonResourceURLs": ["/healthz/*", "/version"], "verbs": ["get"]}));
-        let path = |path| Attributes { resource: None, path, ..ask("get", &PODS, "", ("", "")) };
-        assert!(covers(&url, &path("/healthz/etcd")) && covers(&url, &path("/version")));
-        assert!(
-            !covers(&url, &path("/versions")) && !covers(&url, &ask("get", &PODS, "", ("", "")))
-        );
-    }
-
-    fn rules() -> Rules {
-        let rules = Rules::default();
-        let role = |value| serde_json::from_value(value).unwrap();
-        let view = json!({"metadata": {"name": "view"}, "aggregationRule": {"clusterRoleSelectors":
-            [{"matchLabels": {"to-view": "true"}}]}});
-        rules.take(Change::ClusterRole("view", Some(role(view))));
-        let pods = json!({"metadata": {"name": "pods", "labels": {"to-view": "true"}},
-            "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]});
-        rules.take(Change::ClusterRole("pods", Some(role(pods))));
-        rules
-    }
-
-    fn bind(rules: &Rules, namespace: &str, role: &str, subjects: serde_json::Value) {
-        let value = json!({"metadata": {"name": "b"}, "subjects": subjects, "roleRef":
-            {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}});
-        if namespace.is_empty() {
-            let binding = serde_json::from_value(value).unwrap();
-            rules.take(Change::ClusterRoleBinding("b", Some(binding)));
-        } else {
-            let key = ObjectKey::new(namespace, "b");
-            rules.take(Change::RoleBinding(&key, Some(serde_json::from_value(value).unwrap())));
-        }
-    }
-
-    #[test]
-    fn bindings_hold_where_they_are_and_for_whom_they_name() {
-        let rules = rules();
-        let ann = User::new("ann", &["dev"]);
-        let robot = User::new("system:serviceaccount:n:robot", &[]);
-        let get = |place| ask("get", &PODS, "", (place, "x"));
-        assert!(!rules.allows(&ann, &get("n")));
-        bind(
-            &rules,
-            "n",
-            "view",
-            json!([{"kind": "User", "name": "ann"},
-            {"kind": "ServiceAccount", "name": "robot", "namespace": "n"}]),
-        );
-        assert!(rules.allows(&ann, &get("n")), "through the aggregated role");
-        assert!(rules.allows(&robot, &get("n")));
-        assert!(!rules.allows(&ann, &get("m")) && !rules.allows(&ann, &get("")));
-        bind(&rules, "", "pods", json!([{"kind": "Group", "name": "dev"}]));
-        assert!(rules.allows(&ann, &get("m")) && rules.allows(&ann, &get("")));
-        assert!(!rules.allows(&robot, &get("m")));
-        // A binding that changes its subjects forgets the old ones.
-        bind(&rules, "", "pods", json!([{"kind": "Group", "name": "ops"}]));
-        assert!(!rules.allows(&ann, &get("m")) && rules.allows(&ann, &get("n")));
-        rules.take(Change::RoleBinding(&ObjectKey::new("n", "b"), None));
-        assert!(!rules.allows(&ann, &get("n")) && !rules.allows(&robot, &get("n")));
-        assert!(rules.table.read().by_subject.len() == 1, "nothing is left behind");
-    }
-
-    #[test]
-    fn the_default_roles_gather_each_other() {
-        let rules = Rules::default();
-        for role in defaults::cluster_roles() {
-            let role: ClusterRole = serde_json::from_value(role).unwrap();
-            let name = role.metadata.name.clone().unwrap();
-            rules.take(Change::ClusterRole(&name, Some(role)));
-        }
-        for binding in defaults::cluster_role_bindings() {
-            let binding: ClusterRoleBinding = serde_json::from_value(binding).unwrap();
-            let name = binding.metadata.name.clone().unwrap();
-            rules.take(Change::ClusterRoleBinding(&name, Some(binding)));
-        }
-        let root = User::new("root", &["system:masters"]);
-        assert!(rules.allows(&root, &ask("delete", &DEPLOYMENTS, "", ("", ""))));
-        let ann = User::new("ann", &["system:authenticated"]);
-        let path =
-            Attributes { resource: None, path: "/api/v1", ..ask("get", &PODS, "", ("", "")) };
-        assert!(rules.allows(&ann, &path));
-        assert!(!rules.allows(&ann, &ask("get", &PODS, "", ("n", "x"))));
-        bind(&rules, "n", "admin", json!([{"kind": "User", "name": "ann"}]));
-        assert!(rules.allows(&ann, &ask("get", &PODS, "log", ("n", "x"))), "by view");
-        assert!(rules.allows(&ann, &ask("patch", &DEPLOYMENTS, "scale", ("n", "x"))), "by edit");
-        assert!(!rules.allows(&ann, &ask("get", &PODS, "", ("m", "x"))));
-    }
-
-    #[test]
-    fn a_role_that_goes_grants_nothing() {
-        let rules = rules();
-        let ann = User::new("ann", &[]);
-        bind(&rules, "", "view", json!([{"kind": "User", "name": "ann"}]));
-        assert_eq!(rules.of_user(&ann, "").len(), 1);
-        rules.take(Change::ClusterRole("pods", None));
-        assert!(!rules.allows(&ann, &ask("get", &PODS, "", ("n", "x"))));
-    }
-}
+mod tests;

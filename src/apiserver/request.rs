@@ -114,6 +114,9 @@ pub fn resource(registry: &Registry, segments: &[String]) -> Option<ResourcePath
 /// 405 where the method does not fit.
 pub fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Result<Verb, ApiError> {
     let one = !path.name.is_empty();
+    if path.info.meta.review && *method != Method::POST {
+        return Err(method_not_allowed());
+    }
     let in_scope = !path.info.gvr.namespaced || !path.namespace.is_empty();
     Ok(match *method {
         Method::GET | Method::HEAD if one => Verb::Get,
@@ -283,7 +286,7 @@ impl Query {
 }
 
 /// `None` for what is no percent encoding of UTF-8. In queries `+` is a space.
-fn percent_decode(text: &str, plus: bool) -> Option<String> {
+pub(super) fn percent_decode(text: &str, plus: bool) -> Option<String> {
     if !text.contains(['%', '+']) {
         return Some(text.to_string());
     }

@@ -21,6 +21,7 @@ use super::node_graph::NodeGraph;
 use super::nodes::Tunnels;
 use super::openapi::OpenApi;
 use super::pki::Pki;
+use super::rbac::Rules;
 use super::{User, authz, keys, local, routing};
 use crate::api::error::{Cause, Reason};
 use crate::api::registry::Registry;
@@ -91,6 +92,7 @@ pub struct ApiServer {
     pub(super) node_graph: NodeGraph,
     /// Writers that would fail each other over one object take turns.
     pub(super) turns: KeyedLocks,
+    pub(super) rules: Arc<Rules>,
     /// Where the next search for a free cluster IP begins.
     pub(super) next_service_ip: AtomicU64,
 }
@@ -145,6 +147,7 @@ impl ApiServer {
             memo: FieldMemo::default(),
             node_graph: NodeGraph::default(),
             turns: KeyedLocks::default(),
+            rules: Arc::default(),
             next_service_ip: AtomicU64::new(0),
         })
     }
@@ -167,15 +170,24 @@ impl ApiServer {
             name: &call.name,
             path: "",
         };
-        authz::authorize(&call.user, &attributes)?;
-        // What the URL does not tell: whose Pods need the object.
-        let Some((node, kind)) = authz::needs_reference(&call.user, &attributes) else {
-            return Ok(());
-        };
-        if self.node_graph.refers(node, &call.namespace, kind, &call.name) {
-            return Ok(());
+        self.authorize_user(&call.user, &attributes)
+    }
+
+    /// [`authz::authorize`], and what a URL does not tell: whose Pods need the object.
+    pub(super) fn authorize_user(
+        &self,
+        user: &User,
+        attributes: &authz::Attributes<'_>,
+    ) -> Result<(), ApiError> {
+        let (namespace, name) = (attributes.namespace, attributes.name);
+        match authz::needs_reference(user, attributes) {
+            Some((node, kind)) if !self.node_graph.refers(node, namespace, kind, name) => {
+                // The table of nodes does not give it, but a role may.
+                let allowed = self.rules.allows(user, attributes);
+                allowed.then_some(()).ok_or_else(|| authz::unrelated(user, attributes, node))
+            }
+            _ => authz::authorize(&self.rules, user, attributes),
         }
-        Err(authz::unrelated(&call.user, &attributes, node))
     }
 
     /// The stored object that a call names.
@@ -208,13 +220,30 @@ impl ApiServer {
         ops: Vec<Op>,
     ) -> Result<Result<Committed, Conflict>, ApiError> {
         let pending = self.node_graph.before(&ops);
-        let result = self.store.commit(ops).await;
+        let result = match Rules::touched(&ops) {
+            keys if keys.is_empty() => self.store.commit(ops).await,
+            keys => self.commit_rules(ops, keys).await,
+        };
         self.node_graph.after(pending, result.is_ok());
         match result {
             Ok(committed) => Ok(Ok(committed)),
             Err(CommitError::Conflict { op, current }) => Ok(Err(Conflict { op, current })),
             Err(error) => Err(commit_error(error)),
         }
+    }
+}
+
+impl ApiServer {
+    /// A commit that changes rules: they hold before it is answered. A task of its own, since the
+    /// rules must be told even if nobody waits for the answer any more.
+    async fn commit_rules(&self, ops: Vec<Op>, keys: Vec<Key>) -> Result<Committed, CommitError> {
+        let (store, rules) = (self.store.clone(), self.rules.clone());
+        let task = tokio::spawn(async move {
+            let result = store.commit(ops).await;
+            rules.refresh(&store, &keys);
+            result
+        });
+        task.await.unwrap_or_else(|error| Err(CommitError::Failed(error.to_string())))
     }
 }
 
@@ -293,7 +322,7 @@ impl ApiServer {
         let request = http::Request::get(path)
             .body(http_body_util::Empty::<Bytes>::new())
             .map_err(|e| ApiError::bad_request(format!("{path:?} is no path: {e}")))?;
-        let response = artifacts.respond(user, request).await;
+        let response = artifacts.respond(&self.rules, user, request).await;
         let code = response.status().as_u16();
         let body = response.into_body().collect().await.map_err(ApiError::internal)?.to_bytes();
         if code == 200 { Ok(body) } else { Err(ApiError::from_response(code, &body)) }

@@ -1,11 +1,17 @@
 //! Who asks.
 
+use std::collections::BTreeMap;
+
 /// An authenticated caller: the common name and organizations of a client certificate, or what a
 /// token stands for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct User {
     pub name: String,
     pub groups: Vec<String>,
+    /// Empty where who vouches for the user gives none, as certificates do.
+    pub uid: String,
+    /// What who vouches for the user adds; nothing here decides by it.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 /// Members may do everything (k8s.io/apiserver/pkg/authentication/user).
@@ -14,10 +20,14 @@ pub const SYSTEM_MASTERS: &str = "system:masters";
 pub const SYSTEM_NODES: &str = "system:nodes";
 /// Everyone who proved who they are.
 pub const AUTHENTICATED: &str = "system:authenticated";
+/// Everyone who did not, and the name that they have.
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+pub const ANONYMOUS: &str = "system:anonymous";
 
 impl User {
     pub fn new(name: impl Into<String>, groups: &[&str]) -> User {
-        User { name: name.into(), groups: groups.iter().map(|g| g.to_string()).collect() }
+        let groups = groups.iter().map(|g| g.to_string()).collect();
+        User { name: name.into(), groups, ..User::default() }
     }
 
     /// A part of the control plane in the same process.

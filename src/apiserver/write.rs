@@ -53,7 +53,11 @@ pub struct WriteParams {
 
 impl WriteParams {
     /// Refuses unknown and duplicate fields, or adds a warning for each, or does nothing.
-    fn report(&self, unknown: &[String], warnings: &mut Vec<String>) -> Result<(), ApiError> {
+    pub(super) fn report(
+        &self,
+        unknown: &[String],
+        warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
         let unknown = unknown.iter().map(|field| format!("unknown field {field:?}"));
         let twice = self.duplicates.iter().map(|field| format!("duplicate field {field:?}"));
         let texts: Vec<String> = unknown.chain(twice).collect();

@@ -8,6 +8,7 @@
 pub mod driver;
 
 mod barrier;
+mod cluster_role_aggregation;
 mod deployment;
 mod deployment_status;
 mod disruption;
@@ -36,7 +37,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination};
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery, policy::v1 as policy};
+use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use k8s_openapi::api::{policy::v1 as policy, rbac::v1 as rbac};
 
 use crate::api::ObjectKey;
 use crate::api::registry::Registry;
@@ -121,7 +123,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         let registry = Registry::builtin();
-        let resources = registry.rows().iter().map(|row| row.gvr.clone());
+        let stored = registry.rows().iter().filter(|row| !row.meta.review);
+        let resources = stored.map(|row| row.gvr.clone());
         Options {
             ca_certificates: String::new(),
             cluster_cidr: "127.64.0.0/10".into(),
@@ -144,6 +147,7 @@ pub fn all(options: &Options) -> Vec<Arc<dyn Controller>> {
         Arc::new(namespace::NamespaceController::new(options)),
         Arc::new(service_account::ServiceAccountController),
         Arc::new(root_ca::RootCaController::new(options)),
+        Arc::new(cluster_role_aggregation::ClusterRoleAggregationController),
         Arc::new(node_lifecycle::NodeLifecycleController::new(options)),
         Arc::new(taint_eviction::TaintEvictionController::new(options)),
         Arc::new(node_ipam::NodeIpamController::new(options)),
@@ -175,7 +179,8 @@ macro_rules! kept_kinds {
             apps::Deployment,
             apps::ReplicaSet,
             discovery::EndpointSlice,
-            policy::PodDisruptionBudget
+            policy::PodDisruptionBudget,
+            rbac::ClusterRole
         )
     };
 }

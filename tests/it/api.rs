@@ -1,6 +1,7 @@
 //! The API server over a store in memory: in the process, without connections. Requests go
 //! through the HTTP door where bytes and codes matter.
 
+mod access;
 mod admission;
 mod applies;
 mod caches;
@@ -104,12 +105,23 @@ impl Cluster {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> http::Response<Body> {
+        self.open_as(&User::system("test"), method, path, headers, body).await
+    }
+
+    pub async fn open_as(
+        &self,
+        user: &User,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> http::Response<Body> {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body.into())).unwrap();
-        door::handle(self.server.clone(), Some(User::system("test")), request).await
+        door::handle(self.server.clone(), Some(user.clone()), request).await
     }
 
     pub async fn send(

@@ -2,6 +2,7 @@
 
 mod helm;
 mod kubectl;
+mod kubectl_access;
 mod kubectl_budget;
 mod kubectl_quota;
 mod kubectl_rollout;

@@ -6,6 +6,7 @@
 
 use super::resource::KindInfo;
 use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination};
+use k8s_openapi::api::{authentication::v1 as authentication, authorization::v1 as authorization};
 use k8s_openapi::api::{batch::v1 as batch, node::v1 as node_api, policy::v1 as policy};
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use k8s_openapi::api::{rbac::v1 as rbac_api, scheduling::v1 as scheduling};
@@ -30,6 +31,7 @@ mod rbac;
 mod replica_set;
 mod replication_controller;
 mod resource_quota;
+mod reviews;
 mod runtime_class;
 mod secret;
 pub mod service;
@@ -88,5 +90,10 @@ pub fn all() -> Vec<KindInfo> {
         KindInfo::of::<rbac_api::ClusterRole>(),
         KindInfo::of::<rbac_api::RoleBinding>(),
         KindInfo::of::<rbac_api::ClusterRoleBinding>(),
+        KindInfo::review::<authentication::SelfSubjectReview>(),
+        KindInfo::review::<authorization::SubjectAccessReview>(),
+        KindInfo::review::<authorization::LocalSubjectAccessReview>(),
+        KindInfo::review::<authorization::SelfSubjectAccessReview>(),
+        KindInfo::review::<authorization::SelfSubjectRulesReview>(),
     ]
 }

@@ -1,5 +1,5 @@
-//! Role, ClusterRole, RoleBinding and ClusterRoleBinding (rbac.authorization.k8s.io/v1): stored and
-//! checked here; the server does not decide by them yet.
+//! Role, ClusterRole, RoleBinding and ClusterRoleBinding (rbac.authorization.k8s.io/v1).
+//! `apiserver/rbac.rs` decides by them.
 
 use jiff::Timestamp;
 use k8s_openapi::api::rbac::v1::{
@@ -16,10 +16,6 @@ use crate::api::table::{self, Column};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 const META: KindMeta = KindMeta { name_rule: NameRule::PathSegment, ..DEFAULT_META };
-
-/// The warning of every one of these kinds.
-const STORED_ONLY: &str =
-    "requests are not authorized by roles yet: it is stored, and nothing follows";
 
 const ROLE_COLUMNS: &[Column] =
     &[table::NAME, Column::new("Created At", "date", "When the object was created.")];
@@ -40,10 +36,6 @@ impl Kind for Role {
         for (i, rule) in self.rules.iter().flatten().enumerate() {
             validate_rule(errors, &path.index(i), rule, true);
         }
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        vec![STORED_ONLY.into()]
     }
 
     fn columns() -> &'static [Column] {
@@ -78,10 +70,6 @@ impl Kind for ClusterRole {
         }
     }
 
-    fn warnings(&self) -> Vec<String> {
-        vec![STORED_ONLY.into()]
-    }
-
     fn columns() -> &'static [Column] {
         ROLE_COLUMNS
     }
@@ -114,10 +102,6 @@ impl Kind for RoleBinding {
         role_ref_unchanged(errors, &self.role_ref, &old.role_ref);
     }
 
-    fn warnings(&self) -> Vec<String> {
-        vec![STORED_ONLY.into()]
-    }
-
     fn columns() -> &'static [Column] {
         BINDING_COLUMNS
     }
@@ -141,10 +125,6 @@ impl Kind for ClusterRoleBinding {
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         role_ref_unchanged(errors, &self.role_ref, &old.role_ref);
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        vec![STORED_ONLY.into()]
     }
 
     fn columns() -> &'static [Column] {

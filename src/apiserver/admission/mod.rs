@@ -10,6 +10,7 @@ pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod priority;
 pub mod resource_quota;
+pub mod role_escalation;
 pub mod runtime_class;
 pub mod service_account;
 
@@ -78,6 +79,7 @@ const ADMITTERS: &[&dyn Admitter] = &[
     &default_tolerations::DefaultTolerations,
     &runtime_class::RuntimeClass,
     &cluster_ip::ClusterIp,
+    &role_escalation::RoleEscalation,
     &artifact::LinkCheck,
     &resource_quota::ResourceQuota,
 ];

@@ -6,6 +6,7 @@ use http::{Method, Request, Response, StatusCode};
 use super::Artifacts;
 use super::errors::{OciError, OciResult};
 use crate::api::error::Reason;
+use crate::apiserver::rbac::Rules;
 use crate::apiserver::{Body, User, authz, reply};
 use crate::images::digest_hex;
 use crate::images::reference::{is_repository, is_tag};
@@ -25,6 +26,7 @@ enum Route<'a> {
 impl Artifacts {
     pub(super) async fn route<B>(
         &self,
+        rules: &Rules,
         user: &User,
         request: Request<B>,
     ) -> OciResult<Response<Body>>
@@ -32,7 +34,7 @@ impl Artifacts {
         B: http_body::Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        authorize(user, &request)?;
+        authorize(rules, user, &request)?;
         let (head, body) = request.into_parts();
         let path = head.uri.path();
         let query = head.uri.query().unwrap_or_default();
@@ -79,21 +81,14 @@ impl Artifacts {
 }
 
 /// The ping is open to everyone who is authenticated: clients begin with it.
-fn authorize<B>(user: &User, request: &Request<B>) -> OciResult<()> {
+fn authorize<B>(rules: &Rules, user: &User, request: &Request<B>) -> OciResult<()> {
     let verb = request.method().as_str().to_ascii_lowercase();
     let path = request.uri().path();
     if matches!(path, "/v2" | "/v2/") && user.is_in(crate::apiserver::user::AUTHENTICATED) {
         return Ok(());
     }
-    let attributes = authz::Attributes {
-        verb: &verb,
-        resource: None,
-        subresource: "",
-        namespace: "",
-        name: "",
-        path,
-    };
-    authz::authorize(user, &attributes).map_err(|error| {
+    let attributes = authz::Attributes::of_path(&verb, path);
+    authz::authorize(rules, user, &attributes).map_err(|error| {
         debug_assert_eq!(error.reason, Reason::Forbidden);
         OciError::new(StatusCode::FORBIDDEN, "DENIED", error.message)
     })

@@ -3,7 +3,9 @@
 
 use serde_json::{Value, json};
 
-/// Marks what the server keeps as it is written here.
+/// An administrator who sets it to `false` keeps what the server would add again.
+pub const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+/// Marks what comes from here.
 const BOOTSTRAPPING: &str = "kubernetes.io/bootstrapping";
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -104,7 +106,7 @@ fn rules_of(table: &[(&str, &[&str])], verbs: &[&str]) -> Vec<Value> {
 
 fn role(name: &str, labels: Value, rules: Vec<Value>) -> Value {
     json!({"metadata": {"name": name, "labels": labelled(labels), "annotations":
-        {"rbac.authorization.kubernetes.io/autoupdate": "true"}}, "rules": rules})
+        {AUTO_UPDATE: "true"}}, "rules": rules})
 }
 
 fn labelled(mut labels: Value) -> Value {
@@ -119,7 +121,7 @@ fn gathering(name: &str, own_labels: Value, gathered: &[&str]) -> Value {
         .map(|to| json!({"matchLabels": {format!("{GROUP}/aggregate-to-{to}"): "true"}}))
         .collect();
     json!({"metadata": {"name": name, "labels": labelled(own_labels), "annotations":
-        {"rbac.authorization.kubernetes.io/autoupdate": "true"}},
+        {AUTO_UPDATE: "true"}},
         "aggregationRule": {"clusterRoleSelectors": selectors}, "rules": []})
 }
 
@@ -194,7 +196,8 @@ pub fn cluster_role_bindings() -> Vec<Value> {
             .iter()
             .map(|group| json!({"apiGroup": GROUP, "kind": "Group", "name": group}))
             .collect();
-        json!({"metadata": {"name": name, "labels": labelled(json!({}))}, "subjects": subjects,
+        json!({"metadata": {"name": name, "labels": labelled(json!({})), "annotations":
+            {AUTO_UPDATE: "true"}}, "subjects": subjects,
             "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": role}})
     };
     let (all, nobody) = ("system:authenticated", "system:unauthenticated");

@@ -22,6 +22,7 @@ impl ApiServer {
         params: &WriteParams,
     ) -> Result<Answer, ApiError> {
         match call.subresource.as_str() {
+            "" if call.info.meta.review => self.review(call, body, params),
             "" => self.create(call, body, params).await,
             "binding" => self.bind(call, body, params).await,
             "eviction" => self.evict(call, body, params).await,

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use wasmfleet::apiserver::User;
 use wasmfleet::apiserver::artifacts::{Artifacts, ImageCheck};
+use wasmfleet::apiserver::rbac::Rules;
 use wasmfleet::engine::ArtifactKind;
 use wasmfleet::images::layout::{Artifact, Interfaces};
 use wasmfleet::images::push::{self, PushError, Transport};
@@ -44,7 +45,8 @@ impl Fixture {
 
     pub async fn send(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Reply {
         let request = Request::builder().method(method).uri(path).body(Full::new(body.into()));
-        let response = self.artifacts.respond(&self.user, request.unwrap()).await;
+        let response =
+            self.artifacts.respond(&Rules::default(), &self.user, request.unwrap()).await;
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Reply { code: head.status, headers: head.headers, body }
