@@ -4,6 +4,7 @@ mod budgets;
 mod deployments;
 mod nodes;
 mod quotas;
+mod roles;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ResourceQuota, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use serde_json::{Map, Value, json};
 use wasmfleet::api::error::Cause;
 use wasmfleet::api::{ApiError, Kind, ObjectKey};
@@ -45,7 +47,7 @@ impl Objects {
             meta.entry("uid").or_insert(uid);
             meta.entry("resourceVersion").or_insert(json!("5"));
             meta.entry("creationTimestamp").or_insert(json!("2026-01-01T00:00:00Z"));
-            if !matches!(kind.as_str(), "Node" | "Namespace") {
+            if !matches!(kind.as_str(), "Node" | "Namespace" | "ClusterRole") {
                 meta.entry("namespace").or_insert(json!("default"));
             }
             by_kind.entry(kind).or_default().push(object);
@@ -63,6 +65,7 @@ impl Objects {
         objects.fill::<EndpointSlice>();
         objects.fill::<PodDisruptionBudget>();
         objects.fill::<ResourceQuota>();
+        objects.fill::<ClusterRole>();
         objects
     }
 
