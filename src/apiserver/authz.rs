@@ -77,6 +77,8 @@ const NODE_TABLE: &[Row] = &[
     // And only those that its Pods refer to: see [`needs_reference`].
     row("", "configmaps", "", &["get"], Scope::Any),
     row("", "secrets", "", &["get"], Scope::Any),
+    // And only for its Pods: see [`super::subresource`].
+    row("", "serviceaccounts", "token", &["create"], Scope::Any),
     row("", "namespaces", "", READ, Scope::Any),
     row("", "events", "", WRITE_EVENTS, Scope::Any),
 ];

@@ -18,7 +18,8 @@ use super::stream::StreamBody;
 use super::subresource::method_not_allowed;
 use super::write::WriteParams;
 use super::{
-    Body, User, authz, body, discovery, health, impersonation, join, nodes, options, reply, respond,
+    Body, User, authz, body, discovery, health, impersonation, join, nodes, openid, options, reply,
+    respond,
 };
 use crate::api::ApiError;
 use crate::api::error::Reason;
@@ -48,7 +49,13 @@ where
     let query = parts.uri.query().map(Query::parse).and_then(Result::ok).unwrap_or_default();
     let pretty = negotiate::is_pretty(&parts.headers, &query);
     let path = parts.uri.path();
-    let result = match impersonation::effective(&server, user, &parts.headers) {
+    let user = match user {
+        // As upstream does: a certificate comes first. A join token is no user's.
+        None if path != join::JOIN_PATH => server.bearer(&parts.headers),
+        user => Ok(user),
+    };
+    let user = user.and_then(|user| impersonation::effective(&server, user, &parts.headers));
+    let result = match user {
         Err(refused) => Err(refused),
         // Programs are large: the registry bounds their silence and not their time.
         Ok(user) if path == "/v2" || path.starts_with("/v2/") => {
@@ -115,6 +122,10 @@ where
             authorize_path(&server, &user, &parts)?;
             let request = Request::from_parts(parts, body);
             return nodes::accept_tunnel(&server.nodes, &user, request);
+        }
+        ".well-known" | "openid" => {
+            authorize_path(&server, &user, &parts)?;
+            return openid::respond(&server.tokens, &parts);
         }
         _ => return Ok(reply::no_such_path()),
     }

@@ -1,7 +1,8 @@
 //! The cluster's own certificate authority, and everything that is signed by it.
 //!
-//! Owns: the CA's key and certificate, the secret of join tokens (both in the data directory, made
-//! at first start, files readable by their owner only), and how certificates stand for users
+//! Owns: the CA's key and certificate, the secret of join tokens, the key of service accounts' tokens
+//! (all in the data directory, made at first start, files readable by their owner only), and how
+//! certificates stand for users
 //! (common name = user, organizations = groups, as in Kubernetes). It does not decide who may have
 //! a certificate: [`super::join`] and the daemon do.
 
@@ -21,11 +22,12 @@ use rcgen::{
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
 };
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use sha2::{Digest, Sha256};
 
 use super::User;
+use super::tokens::Signer;
 use super::user::AUTHENTICATED;
 use crate::base::clock::{Clock, RealClock};
 
@@ -78,6 +80,7 @@ struct Authority {
     ca_pem: String,
     ca_der: CertificateDer<'static>,
     join_secret: String,
+    tokens: Arc<Signer>,
 }
 
 impl Pki {
@@ -118,7 +121,8 @@ impl Pki {
             return Err(unreadable("it does not belong to ca.key".into()));
         }
         let issuer = Issuer::from_ca_cert_der(&ca_der, key)?;
-        Ok(Pki(Arc::new(Authority { issuer, ca_pem, ca_der, join_secret })))
+        let tokens = Arc::new(token_key(dir)?);
+        Ok(Pki(Arc::new(Authority { issuer, ca_pem, ca_der, join_secret, tokens })))
     }
 
     /// TLS for the API server: a certificate for `names` and `ips` that renews itself, HTTP/2 and
@@ -187,6 +191,11 @@ impl Pki {
         JoinToken { ca_fingerprint: self.ca_fingerprint(), secret: self.0.join_secret.clone() }
     }
 
+    /// Signs the tokens of service accounts.
+    pub fn tokens(&self) -> &Arc<Signer> {
+        &self.0.tokens
+    }
+
     /// Whether a presented secret is the join token's; takes the same time for every answer.
     pub fn accepts_join_secret(&self, secret: &str) -> bool {
         token::same_secret(secret, &self.0.join_secret)
@@ -237,6 +246,23 @@ impl Pki {
         let chain = vec![leaf.der().clone(), self.0.ca_der.clone()];
         Ok(rustls::sign::CertifiedKey::new(chain, signer))
     }
+}
+
+/// The key of service accounts' tokens. Who removes its file makes all of them invalid.
+fn token_key(dir: &Path) -> Result<Signer, PkiError> {
+    const FILE: &str = "service-account.key";
+    let unreadable = |why: String| PkiError::Unreadable { what: FILE.into(), why };
+    let pem = match files::read(dir, FILE)? {
+        Some(pem) => pem,
+        None => {
+            let pem = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?.serialize_pem();
+            files::write_private(dir, FILE, &pem)?;
+            pem
+        }
+    };
+    let key = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes())
+        .map_err(|error| unreadable(error.to_string()))?;
+    Signer::new(key.secret_pkcs8_der()).map_err(|error| unreadable(error.to_string()))
 }
 
 /// SHA-256 in hexadecimal.

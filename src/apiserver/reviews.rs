@@ -3,7 +3,9 @@
 //!
 //! To add one: its rules in `api/kinds`, its row here.
 
-use k8s_openapi::api::authentication::v1::{SelfSubjectReviewStatus, UserInfo};
+use k8s_openapi::api::authentication::v1::{
+    SelfSubjectReviewStatus, TokenReview, TokenReviewStatus, UserInfo,
+};
 use k8s_openapi::api::authorization::v1::{
     LocalSubjectAccessReview, NonResourceAttributes, NonResourceRule, ResourceAttributes,
     ResourceRule, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
@@ -14,7 +16,8 @@ use serde_json::Value;
 
 use super::User;
 use super::authz::{self, Attributes};
-use super::service::{Answer, ApiServer, Call};
+use super::bearer::{API_AUDIENCES, Failure};
+use super::service::{Answer, ApiServer, Call, read_error};
 use super::write::{WriteParams, body_object, check_kind, check_namespace};
 use crate::api::resource::Operation;
 use crate::api::{ApiError, Gvr, Object};
@@ -25,6 +28,7 @@ type Review = fn(&ApiServer, &Call, &Object) -> Result<Value, ApiError>;
 /// Group, resource, and what answers.
 const REVIEWS: &[(&str, &str, Review)] = &[
     ("authentication.k8s.io", "selfsubjectreviews", self_subject),
+    ("authentication.k8s.io", "tokenreviews", token),
     ("authorization.k8s.io", "subjectaccessreviews", subject_access),
     ("authorization.k8s.io", "localsubjectaccessreviews", local_subject_access),
     ("authorization.k8s.io", "selfsubjectaccessreviews", self_subject_access),
@@ -155,14 +159,40 @@ fn self_subject_rules(server: &ApiServer, call: &Call, object: &Object) -> Resul
 }
 
 fn self_subject(_: &ApiServer, call: &Call, _: &Object) -> Result<Value, ApiError> {
-    let user = &*call.user;
-    let info = UserInfo {
+    json(SelfSubjectReviewStatus { user_info: Some(info(&call.user)) })
+}
+
+/// Whom a token stands for.
+fn token(server: &ApiServer, _: &Call, object: &Object) -> Result<Value, ApiError> {
+    let TokenReview { spec, .. } = object.typed()?;
+    let token = spec.token.filter(|token| !token.is_empty()).ok_or_else(|| {
+        ApiError::bad_request("token is required for TokenReview in authentication")
+    })?;
+    let asked: Vec<&str> = spec.audiences.iter().flatten().map(String::as_str).collect();
+    let audiences = if asked.is_empty() { API_AUDIENCES } else { &asked };
+    match server.verify(&token, audiences) {
+        Ok(verified) => json(TokenReviewStatus {
+            authenticated: Some(true),
+            user: Some(info(&verified.user)),
+            audiences: Some(verified.audiences),
+            error: None,
+        }),
+        Err(Failure::Store(error)) => Err(read_error(error)),
+        Err(failure) => json(TokenReviewStatus {
+            user: Some(UserInfo::default()),
+            error: Some(failure.to_string()),
+            ..TokenReviewStatus::default()
+        }),
+    }
+}
+
+fn info(user: &User) -> UserInfo {
+    UserInfo {
         username: Some(user.name.clone()),
         uid: Some(user.uid.clone()).filter(|uid| !uid.is_empty()),
         groups: Some(user.groups.clone()),
         extra: Some(user.extra.clone()).filter(|extra| !extra.is_empty()),
-    };
-    json(SelfSubjectReviewStatus { user_info: Some(info) })
+    }
 }
 
 fn json(status: impl Serialize) -> Result<Value, ApiError> {

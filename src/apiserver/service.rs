@@ -22,6 +22,7 @@ use super::nodes::Tunnels;
 use super::openapi::OpenApi;
 use super::pki::Pki;
 use super::rbac::Rules;
+use super::tokens::Signer;
 use super::{User, authz, keys, local, routing};
 use crate::api::error::{Cause, Reason};
 use crate::api::registry::Registry;
@@ -47,7 +48,8 @@ pub struct Parts {
     /// The cluster's own registry; without it `/v2` is unknown and images are not checked.
     pub artifacts: Option<Arc<Artifacts>>,
     pub nodes: Arc<Tunnels>,
-    /// Signs the certificates of machines that join; without it nobody joins.
+    /// Signs the certificates of machines that join, and the tokens of service accounts; without it
+    /// nobody joins, and tokens end with the server.
     pub pki: Option<Arc<Pki>>,
     pub options: Options,
 }
@@ -83,6 +85,7 @@ pub struct ApiServer {
     pub(super) artifacts: Option<Arc<Artifacts>>,
     pub(super) nodes: Arc<Tunnels>,
     pub(super) pki: Option<Arc<Pki>>,
+    pub(super) tokens: Arc<Signer>,
     pub(super) openapi: Arc<OpenApi>,
     pub(super) options: Options,
     pub(super) reads: Semaphore,
@@ -131,6 +134,10 @@ pub struct Stored {
 impl ApiServer {
     pub fn new(parts: Parts) -> Arc<ApiServer> {
         parts.store.set_tags_of(routing::tags_of());
+        let tokens = match &parts.pki {
+            Some(pki) => pki.tokens().clone(),
+            None => Arc::new(Signer::ephemeral().expect("the system has random bytes")),
+        };
         Arc::new(ApiServer {
             reads: Semaphore::new(parts.options.max_reads_in_flight),
             writes: Semaphore::new(parts.options.max_writes_in_flight),
@@ -141,6 +148,7 @@ impl ApiServer {
             artifacts: parts.artifacts,
             nodes: parts.nodes,
             pki: parts.pki,
+            tokens,
             openapi: Arc::default(),
             options: parts.options,
             history: Mutex::new(History::default()),

@@ -29,6 +29,7 @@ pub mod restore;
 mod setup;
 mod sources;
 mod status;
+mod tokens;
 pub mod tunnel;
 mod volumes_check;
 
@@ -106,6 +107,7 @@ pub struct Shared {
     images_seen: register::ImagesSeen,
     /// By digest: whose code is being made ready.
     preparing: KeyedLocks,
+    tokens: tokens::PodTokens,
     facts: Arc<Facts>,
     runtime_events: mpsc::Sender<RuntimeEvent>,
     probe_permits: Semaphore,
@@ -222,6 +224,7 @@ impl Node {
             pleg: pleg::Pleg::default(),
             images_seen: register::ImagesSeen::default(),
             preparing: KeyedLocks::default(),
+            tokens: tokens::PodTokens::default(),
             facts: Arc::new(facts),
             runtime_events,
             probe_permits: Semaphore::new(PARALLEL_PROBES),

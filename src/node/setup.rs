@@ -125,6 +125,7 @@ pub async fn set_up(
 
 /// Undoes what the steps made on disk; the address goes with its [`PodIp`]. Logs stay.
 pub async fn tear_down(node: &Shared, pod: &Arc<Pod>, files: Arc<tokio::sync::Mutex<()>>) {
+    node.tokens.forget(uid(pod));
     let dir = node.pod_dir(uid(pod));
     let guard = files.lock_owned().await;
     let result = tokio::task::spawn_blocking(move || {
@@ -166,7 +167,7 @@ impl Sandbox<'_> {
     async fn fetch_objects(&mut self) -> Result<(), SetupError> {
         let needs = needs(self.pod).map_err(failed_mount)?;
         if !needs.is_empty() {
-            let objects = sources::fetch(&self.node.client, self.pod, &needs).await;
+            let objects = sources::fetch(self.node, self.pod, &needs).await;
             self.objects = objects.map_err(failed_mount)?;
         }
         Ok(())
@@ -307,7 +308,7 @@ async fn fresh_objects(node: &Shared, place: &Place) -> Result<Arc<Objects>, Sta
     if needs.is_empty() || age < node.options.objects_fresh() {
         return Ok(place.objects.clone());
     }
-    match sources::fetch(&node.client, &place.pod, &needs).await {
+    match sources::fetch(node, &place.pod, &needs).await {
         Ok(objects) => Ok(Arc::new(objects)),
         Err(error) if error.code < 500 => {
             Err(StartFailure::new("CreateContainerConfigError", error, true))

@@ -7,9 +7,11 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use serde_json::json;
 
+use super::Shared;
 use super::pod_state::spec;
+use super::tokens::Holding;
 use crate::api::{ApiError, Gvr, Object};
-use crate::client::{Client, Target, WriteOptions};
+use crate::client::{Target, WriteOptions};
 use crate::volumes::{Need, Objects};
 
 /// Requests of one pod under way at once.
@@ -23,9 +25,9 @@ enum Found {
 }
 
 /// Gets what exists; that something is missing is for the one who needs it to judge.
-pub async fn fetch(client: &Client, pod: &Pod, needs: &[Need]) -> Result<Objects, ApiError> {
+pub async fn fetch(node: &Shared, pod: &Pod, needs: &[Need]) -> Result<Objects, ApiError> {
     let mut objects = Objects::default();
-    let wanted: Vec<_> = needs.iter().map(|need| fetch_one(client, pod, need)).collect();
+    let wanted: Vec<_> = needs.iter().map(|need| fetch_one(node, pod, need)).collect();
     let found = stream::iter(wanted).buffer_unordered(PARALLEL_FETCHES);
     for found in found.try_collect::<Vec<Found>>().await? {
         match found {
@@ -38,7 +40,8 @@ pub async fn fetch(client: &Client, pod: &Pod, needs: &[Need]) -> Result<Objects
     Ok(objects)
 }
 
-async fn fetch_one(client: &Client, pod: &Pod, need: &Need) -> Result<Found, ApiError> {
+async fn fetch_one(node: &Shared, pod: &Pod, need: &Need) -> Result<Found, ApiError> {
+    let client = &node.client;
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let result = match need {
         Need::ConfigMap(name) => {
@@ -51,7 +54,7 @@ async fn fetch_one(client: &Client, pod: &Pod, need: &Need) -> Result<Found, Api
         }
         Need::Token { audience, expiration_seconds } => {
             // Its own 404 names the service account, which the user wants to see.
-            let token = request_token(client, pod, audience, *expiration_seconds).await?;
+            let token = token(node, pod, audience, *expiration_seconds).await?;
             return Ok(Found::Token((audience.clone(), *expiration_seconds), token));
         }
     };
@@ -61,13 +64,32 @@ async fn fetch_one(client: &Client, pod: &Pod, need: &Need) -> Result<Found, Api
     }
 }
 
-/// A token bound to the pod (authentication.k8s.io/v1 TokenRequest).
+/// The token that the pod holds, or another one where its time has come.
+async fn token(node: &Shared, pod: &Pod, audience: &str, seconds: i64) -> Result<String, ApiError> {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let now = node.clock.now();
+    let held = node.tokens.get(uid, audience, seconds, now);
+    if let Holding::Fresh(token) = held {
+        return Ok(token);
+    }
+    match (request_token(node, pod, audience, seconds).await, held) {
+        (Ok((token, life_seconds)), _) => {
+            node.tokens.put(uid, (audience, seconds), &token, life_seconds, now);
+            Ok(token)
+        }
+        (Err(_), Holding::Old(token)) => Ok(token),
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// A token bound to the pod (authentication.k8s.io/v1 TokenRequest), and its life in seconds.
 async fn request_token(
-    client: &Client,
+    node: &Shared,
     pod: &Pod,
     audience: &str,
     seconds: i64,
-) -> Result<String, ApiError> {
+) -> Result<(String, i64), ApiError> {
+    let client = &node.client;
     let account = spec(pod).service_account_name.as_deref().unwrap_or("default");
     let target = Target {
         resource: Gvr::new("", "v1", "serviceaccounts", true),
@@ -92,8 +114,9 @@ async fn request_token(
     }))?;
     let options = WriteOptions { field_manager: client.manager.into(), ..WriteOptions::default() };
     let answer = client.api.create(&target, request, &options).await?.object()?;
+    let life = answer.at(&["spec", "expirationSeconds"]).and_then(|life| life.as_i64());
     match answer.at(&["status", "token"]).and_then(|token| token.as_str()) {
-        Some(token) => Ok(token.to_string()),
+        Some(token) => Ok((token.to_string(), life.unwrap_or(seconds))),
         None => Err(ApiError::internal("the answer to a TokenRequest holds no token")),
     }
 }

@@ -37,7 +37,7 @@ pub async fn refresh(
         return Some(Event::Evicted { reason: "Evicted".into(), message });
     }
     let needs = volumes::needs(spec(pod).volumes.as_deref().unwrap_or_default()).ok()?;
-    let objects = match sources::fetch(&node.client, pod, &needs).await {
+    let objects = match sources::fetch(node, pod, &needs).await {
         Ok(objects) => objects,
         Err(error) => {
             // The files stay as they are.

@@ -11,6 +11,7 @@ mod evictions;
 mod forms;
 mod limits;
 mod reads;
+mod tokens;
 mod watches;
 mod writes;
 

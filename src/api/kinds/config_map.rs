@@ -1,7 +1,10 @@
 //! ConfigMap (core/v1).
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::checks;
@@ -12,7 +15,32 @@ use crate::api::table::{self, Column};
 /// Most bytes of all values of a ConfigMap or Secret together.
 pub const DATA_MAX_BYTES: usize = 1024 * 1024;
 
+/// The ConfigMap of each namespace with the certificates that pods verify the API server by, and its
+/// key.
+pub const ROOT_CA: &str = "kube-root-ca.crt";
+pub const ROOT_CA_KEY: &str = "ca.crt";
+const DESCRIPTION: &str = "kubernetes.io/description";
+
 const FROZEN: &str = "field is immutable when `immutable` is set";
+
+/// The certificates' ConfigMap as it is made for a namespace.
+pub fn root_ca(namespace: &str, certificates: &str) -> ConfigMap {
+    let why = "The certificates by which pods verify the API server.";
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(ROOT_CA.into()),
+            namespace: Some(namespace.into()),
+            annotations: Some(BTreeMap::from([(DESCRIPTION.into(), why.into())])),
+            ..ObjectMeta::default()
+        },
+        data: Some(root_ca_data(certificates)),
+        ..ConfigMap::default()
+    }
+}
+
+pub fn root_ca_data(certificates: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(ROOT_CA_KEY.into(), certificates.into())])
+}
 
 impl Kind for ConfigMap {
     const META: KindMeta = KindMeta { singular: "configmap", short_names: &["cm"], ..DEFAULT_META };

@@ -11,7 +11,7 @@ use k8s_openapi::api::{batch::v1 as batch, node::v1 as node_api, policy::v1 as p
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use k8s_openapi::api::{rbac::v1 as rbac_api, scheduling::v1 as scheduling};
 
-mod config_map;
+pub mod config_map;
 mod controller_revision;
 mod cron_job;
 mod daemon_set;
@@ -91,6 +91,7 @@ pub fn all() -> Vec<KindInfo> {
         KindInfo::of::<rbac_api::RoleBinding>(),
         KindInfo::of::<rbac_api::ClusterRoleBinding>(),
         KindInfo::review::<authentication::SelfSubjectReview>(),
+        KindInfo::review::<authentication::TokenReview>(),
         KindInfo::review::<authorization::SubjectAccessReview>(),
         KindInfo::review::<authorization::LocalSubjectAccessReview>(),
         KindInfo::review::<authorization::SelfSubjectAccessReview>(),

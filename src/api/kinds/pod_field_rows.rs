@@ -16,7 +16,7 @@ const SAME_WARNING: &str = "the warning of topologyKey says it";
 pub const POD_SPEC: &[Row] = &[
     honoured("activeDeadlineSeconds"),
     within("affinity", AFFINITY),
-    harmless("automountServiceAccountToken", "no token is mounted, and `true` is the default"),
+    honoured("automountServiceAccountToken"),
     within("containers", CONTAINER),
     warned("dnsConfig", "names are resolved by the cluster, with its own configuration"),
     warned("dnsPolicy", "names are resolved by the cluster, as with ClusterFirst")
@@ -282,5 +282,5 @@ const PROJECTION: &[Row] = &[
     honoured("downwardAPI"),
     refused("podCertificate", "pod certificates are not supported"),
     honoured("secret"),
-    refused("serviceAccountToken", "tokens of service accounts are not mounted yet"),
+    honoured("serviceAccountToken"),
 ];

@@ -3,7 +3,7 @@
 //!
 //! Upstream: pkg/apis/authorization/validation/validation.go.
 
-use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenReview};
 use k8s_openapi::api::authorization::v1::{
     LocalSubjectAccessReview, NonResourceAttributes, ResourceAttributes, SelfSubjectAccessReview,
     SelfSubjectRulesReview, SubjectAccessReview, SubjectAccessReviewSpec,
@@ -60,6 +60,10 @@ impl Review for SelfSubjectRulesReview {
 
 impl Review for SelfSubjectReview {
     const SINGULAR: &'static str = "selfsubjectreview";
+}
+
+impl Review for TokenReview {
+    const SINGULAR: &'static str = "tokenreview";
 }
 
 fn validate_spec(errors: &mut Errors, spec: &SubjectAccessReviewSpec) {

@@ -4,13 +4,20 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use serde_json::Value;
 
-use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
+use crate::api::resource::{DEFAULT_META, Kind, KindMeta, Subresource};
 use crate::api::table::{self, Column};
 
 impl Kind for ServiceAccount {
     const META: KindMeta = KindMeta {
         singular: "serviceaccount",
         short_names: &["sa"],
+        subresources: &[Subresource {
+            name: "token",
+            group: "authentication.k8s.io",
+            version: "v1",
+            kind: "TokenRequest",
+            verbs: &["create"],
+        }],
         delete_returns_object: true,
         ..DEFAULT_META
     };

@@ -18,6 +18,10 @@ const FILE_FIELDS: &[&str] = &[
     "metadata.uid",
 ];
 
+/// How long the tokens of volumes may be valid, in seconds.
+const MIN_TOKEN_SECONDS: i64 = 600;
+const MAX_TOKEN_SECONDS: i64 = 1 << 32;
+
 pub fn validate(errors: &mut Errors, path: &Path, volumes: &[Volume]) {
     let mut seen = BTreeSet::new();
     for (i, volume) in volumes.iter().enumerate() {
@@ -129,6 +133,21 @@ fn validate_projection(errors: &mut Errors, path: &Path, source: &VolumeProjecti
         let path = path.child("downwardAPI");
         validate_files(errors, &path.child("items"), downward.items.as_deref());
     }
+    if let Some(token) = &source.service_account_token {
+        let path = path.child("serviceAccountToken");
+        file_path(errors, &path.child("path"), &token.path);
+        let path = path.child("expirationSeconds");
+        match token.expiration_seconds {
+            Some(seconds) if seconds < MIN_TOKEN_SECONDS => {
+                errors.invalid(&path, seconds, "may not specify a duration less than 10 minutes");
+            }
+            Some(seconds) if seconds > MAX_TOKEN_SECONDS => {
+                let detail = "may not specify a duration larger than 2^32 seconds";
+                errors.invalid(&path, seconds, detail);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// The files that a source names; those of a whole ConfigMap or Secret are not known here.
@@ -137,7 +156,11 @@ fn projected_paths(source: &VolumeProjection) -> Vec<&str> {
     let secret = source.secret.as_ref().and_then(|s| s.items.as_deref());
     let downward = source.downward_api.as_ref().and_then(|s| s.items.as_deref());
     let items = config_map.into_iter().chain(secret).flatten().map(|item| item.path.as_str());
-    items.chain(downward.into_iter().flatten().map(|file| file.path.as_str())).collect()
+    let token = source.service_account_token.iter().map(|token| token.path.as_str());
+    items
+        .chain(downward.into_iter().flatten().map(|file| file.path.as_str()))
+        .chain(token)
+        .collect()
 }
 
 fn validate_items(errors: &mut Errors, path: &Path, items: Option<&[KeyToPath]>) {

@@ -13,6 +13,7 @@ pub mod resource_quota;
 pub mod role_escalation;
 pub mod runtime_class;
 pub mod service_account;
+mod token_volume;
 
 use super::service::{ApiServer, Call};
 use crate::api::{ApiError, Object};

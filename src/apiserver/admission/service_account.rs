@@ -1,12 +1,15 @@
 //! Every Pod runs as a service account that exists: `default` unless it names one. A Pod without
-//! pull secrets gets the account's. No token is mounted.
+//! pull secrets gets the account's, and its containers get the account's token.
 //!
-//! A namespace is created together with its `default` account, so that Pods can be created in it at
-//! once; should the account be deleted, its controller makes it anew.
+//! A namespace is created together with its `default` account and the ConfigMap of the cluster's CA,
+//! so that Pods can be created in it at once, and start; should one be deleted, its controller makes
+//! it anew.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Admitter, Attributes, Outcome, Verb};
+use super::{Admitter, Attributes, Outcome, Verb, token_volume};
+use crate::api::kinds::config_map;
 use crate::api::{ApiError, Object, Raw};
 use crate::apiserver::service::{read_error, timestamp};
 use crate::apiserver::write::spliced;
@@ -29,6 +32,7 @@ impl Admitter for ServiceAccount {
         }
         if attributes.is("", "namespaces") {
             outcome.ops.extend(default_account(attributes, object.name())?);
+            outcome.ops.extend(root_ca(attributes, object.name())?);
         } else if attributes.is("", "pods") {
             set_account(attributes, object)?;
             outcome.changed = true;
@@ -61,6 +65,30 @@ fn default_account(attributes: &Attributes, namespace: &str) -> Result<Option<Op
     Ok(Some(Op::Put { key, value: spliced(&account), expect: Expect::Absent }))
 }
 
+/// Creates a new namespace's certificates, where there is a CA, unless something left them there.
+fn root_ca(attributes: &Attributes, namespace: &str) -> Result<Option<Op>, ApiError> {
+    let server = attributes.server;
+    let Some(pki) = &server.pki else { return Ok(None) };
+    let key = Key::new(&["", "configmaps", namespace, config_map::ROOT_CA]);
+    if server.store.get(&key).map_err(read_error)?.is_some() {
+        return Ok(None);
+    }
+    let mut map = Object::from_typed(&config_map::root_ca(namespace, pki.ca_pem()));
+    map.set_meta("uid", server.ids.uid());
+    map.set_meta("creationTimestamp", timestamp(server.clock.now()));
+    Ok(Some(Op::Put { key, value: spliced(&map), expect: Expect::Absent }))
+}
+
+/// What a Pod has from its account.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Account {
+    #[serde(default)]
+    image_pull_secrets: Option<Value>,
+    #[serde(default)]
+    automount_service_account_token: Option<bool>,
+}
+
 fn set_account(attributes: &Attributes, object: &mut Object) -> Result<(), ApiError> {
     let call = attributes.call;
     let Some(spec) = object.fields_mut().get_mut("spec").and_then(Value::as_object_mut) else {
@@ -80,11 +108,13 @@ fn set_account(attributes: &Attributes, object: &mut Object) -> Result<(), ApiEr
         );
         return Err(ApiError::forbidden(&call.info.gvr, &call.name, why));
     };
+    let found: Account = Raw(entry.value).decode()?;
     if spec.get("imagePullSecrets").and_then(Value::as_array).is_none_or(Vec::is_empty)
-        && let Some(secrets) = Raw(entry.value).object()?.at(&["imagePullSecrets"])
+        && let Some(secrets) = found.image_pull_secrets
     {
-        spec.insert("imagePullSecrets".into(), secrets.clone());
+        spec.insert("imagePullSecrets".into(), secrets);
     }
+    token_volume::add(spec, found.automount_service_account_token, &attributes.server.ids);
     // The old name of the field is kept in step, as upstream does.
     spec.insert("serviceAccountName".into(), account.clone().into());
     spec.insert("serviceAccount".into(), account.into());

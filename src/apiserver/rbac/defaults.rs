@@ -172,6 +172,11 @@ pub fn cluster_roles() -> Vec<Value> {
         role("system:discovery", json!({}), vec![urls(&[&discovery[..], &health[..]].concat())]),
         role("system:public-info-viewer", json!({}), vec![urls(&health)]),
         role(
+            "system:service-account-issuer-discovery",
+            json!({}),
+            vec![urls(&["/.well-known/openid-configuration", "/openid/v1/jwks"])],
+        ),
+        role(
             "system:monitoring",
             json!({}),
             vec![urls(
@@ -207,5 +212,10 @@ pub fn cluster_role_bindings() -> Vec<Value> {
         binding("system:discovery", "system:discovery", &[all]),
         binding("system:monitoring", "system:monitoring", &["system:monitoring"]),
         binding("system:public-info-viewer", "system:public-info-viewer", &[all, nobody]),
+        binding(
+            "system:service-account-issuer-discovery",
+            "system:service-account-issuer-discovery",
+            &["system:serviceaccounts"],
+        ),
     ]
 }

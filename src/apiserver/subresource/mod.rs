@@ -5,6 +5,7 @@ pub mod binding;
 pub mod eviction;
 pub mod log;
 pub mod scale;
+mod token;
 
 use serde_json::Value;
 
@@ -26,6 +27,7 @@ impl ApiServer {
             "" => self.create(call, body, params).await,
             "binding" => self.bind(call, body, params).await,
             "eviction" => self.evict(call, body, params).await,
+            "token" => self.request_token(call, body, params),
             _ => Err(method_not_allowed()),
         }
     }

@@ -111,6 +111,40 @@ spec:
     has(&log, &wanted);
 }
 
+/// A program calls the API with what is mounted, for as long as its pod is there.
+#[test]
+fn a_pod_calls_the_api_with_its_token() {
+    let space = Space::new("token");
+    let secrets = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let args = ["token", "namespace", "ca.crt"].map(|file| format!("cat={secrets}/{file}"));
+    let args = [args[0].as_str(), &args[1], &args[2], "sleep=600000"];
+    space.apply(&guests::job_pod("p", "tool:v1", &args));
+    let log = until("the pod's token", || {
+        let log = space.wasmctl("logs p").stdout;
+        if log.contains("END CERTIFICATE") { Ok(log) } else { Err(log) }
+    });
+    // The files of token and namespace end without a new line.
+    has(&log, &["tokenarg[3]"]);
+    let token = log.find("eyJ").zip(log.find("arg[2]")).map(|(begin, end)| &log[begin..end]);
+    let token = token.unwrap_or_else(|| panic!("no token in {log}"));
+
+    let admin = std::fs::read_to_string(space.cluster.kubeconfig()).unwrap();
+    let mut config: serde_yaml::Value = serde_yaml::from_str(&admin).unwrap();
+    let user = serde_yaml::to_value(std::collections::BTreeMap::from([("token", token)])).unwrap();
+    config["users"][0]["user"] = user;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("kubeconfig");
+    std::fs::write(&file, serde_yaml::to_string(&config).unwrap()).unwrap();
+    let env = [("KUBECONFIG", file.to_str().unwrap())];
+    let list = || {
+        let program = std::path::Path::new(crate::cluster::WASMCTL);
+        space.cluster.run_with(program, "get pods -n token", "", &env).fails()
+    };
+    has(&list(), &["User \"system:serviceaccount:token:default\" cannot list resource \"pods\""]);
+    space.wasmctl("delete pod p --grace-period 1").ok();
+    has(&list(), &["does not accept these credentials"]);
+}
+
 #[test]
 fn logs_are_cut_followed_and_timed() {
     let space = Space::new("logs");

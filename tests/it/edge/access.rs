@@ -10,6 +10,7 @@ static PODS: Gvr = Gvr::new("", "v1", "pods", true);
 static NODES: Gvr = Gvr::new("", "v1", "nodes", false);
 static LEASES: Gvr = Gvr::new("coordination.k8s.io", "v1", "leases", true);
 static SECRETS: Gvr = Gvr::new("", "v1", "secrets", true);
+static ACCOUNTS: Gvr = Gvr::new("", "v1", "serviceaccounts", true);
 static DEPLOYMENTS: Gvr = Gvr::new("apps", "v1", "deployments", true);
 
 fn ask<'a>(verb: &'a str, resource: &'a Gvr, what: &'a str) -> Attributes<'a> {
@@ -58,6 +59,7 @@ fn a_node_is_limited_to_its_own() {
         ask("watch", &PODS, ""),
         ask("patch", &PODS, "n/x/status"),
         ask("delete", &PODS, "n/x"),
+        ask("create", &ACCOUNTS, "n/x/token"),
         path("get", "/v2/hello/manifests/latest"),
         path("get", "/wasmfleet/v1/nodes/n1/tunnel"),
     ];
@@ -77,6 +79,8 @@ fn a_node_is_limited_to_its_own() {
         ask("get", &DEPLOYMENTS, "n/x"),
         ask("list", &SECRETS, "n/"),
         ask("watch", &SECRETS, "n/x"),
+        ask("create", &ACCOUNTS, "n/"),
+        ask("get", &ACCOUNTS, "n/x"),
         path("put", "/v2/hello/manifests/latest"),
         path("get", "/wasmfleet/v1/nodes/n2/tunnel"),
         path("get", "/wasmfleet/v1/nodes/n1/tunnel/x"),

@@ -34,7 +34,7 @@ fn the_ca_and_the_join_secret_survive_a_restart() {
     assert_eq!(first.ca_pem(), second.ca_pem());
     assert_eq!(first.join_token(), second.join_token());
     assert_ne!(first.ca_pem(), Pki::open(&dir.path().join("other")).unwrap().ca_pem());
-    for file in ["ca.key", "join.secret"] {
+    for file in ["ca.key", "join.secret", "service-account.key"] {
         let mode = std::fs::metadata(home.join(file)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }

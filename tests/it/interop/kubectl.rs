@@ -60,6 +60,21 @@ fn objects_are_created_changed_and_deleted() {
     assert_eq!(kubectl("get pods -o name"), "");
 }
 
+/// kubectl asks for tokens in protobuf.
+#[test]
+fn tokens_are_made_for_accounts() {
+    let Some(space) = Space::with_kubectl("k-tokens") else { return };
+    let kubectl = |words: &str| space.kubectl(words).ok();
+    kubectl("create serviceaccount robot");
+    let token = kubectl("create token robot --duration 10m --audience vault");
+    assert_eq!(token.trim().split('.').count(), 3, "{token}");
+    kubectl("run one --image=sleep:v1 --restart=Never");
+    kubectl("create token default --bound-object-kind Pod --bound-object-name one");
+    let secret = "create token robot --bound-object-kind Secret --bound-object-name s";
+    has(&space.kubectl(secret).fails(), &["cannot bind token for serviceaccount"]);
+    has(&space.kubectl("create token robot --duration 1m").fails(), &["less than 10 minutes"]);
+}
+
 #[test]
 fn server_side_apply_owns_fields_and_refuses_others() {
     let Some(space) = Space::with_kubectl("k-apply") else { return };

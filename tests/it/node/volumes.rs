@@ -128,3 +128,31 @@ async fn an_empty_dir_beyond_its_limit_ends_the_pod() {
     fs::write(rig.running().mounts[0].host_path.join("big"), vec![0; 2048]).unwrap();
     rig.pod_is("a", "Failed (Evicted) unready web:Error=137/0").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_holds_a_token_that_is_renewed() {
+    let rig = Rig::start().await;
+    rig.create_other(
+        "configmaps",
+        json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "kube-root-ca.crt", "namespace": "default"},
+            "data": {"ca.crt": "pem"}}),
+    )
+    .await;
+    let spec = json!({"automountServiceAccountToken": true,
+        "containers": [{"name": "web", "image": "hello"}]});
+    rig.create("a", spec).await;
+    rig.pod_is("a", "Running ready web:running/0").await;
+    let mount = rig.running().mounts[0].clone();
+    assert_eq!(mount.guest_path, "/var/run/secrets/kubernetes.io/serviceaccount");
+    assert!(mount.read_only);
+    let text = |file: &str| fs::read_to_string(mount.host_path.join(file)).unwrap();
+    assert_eq!((text("ca.crt").as_str(), text("namespace").as_str()), ("pem", "default"));
+    let first = text("token");
+    assert_eq!(first.split('.').count(), 3);
+    // Kept for most of its hour, then replaced, in the same directory.
+    rig.clock.sleep(std::time::Duration::from_secs(2800)).await;
+    assert_eq!(text("token"), first);
+    rig.clock.sleep(std::time::Duration::from_secs(200)).await;
+    assert_ne!(text("token"), first);
+}
