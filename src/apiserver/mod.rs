@@ -7,6 +7,7 @@ pub mod authn;
 pub mod authz;
 mod body;
 mod bootstrap;
+mod definitions;
 mod delete;
 pub mod discovery;
 mod filter;
@@ -39,6 +40,7 @@ mod subresource;
 mod tables;
 mod update;
 pub mod user;
+mod versions;
 pub mod watch;
 pub mod write;
 

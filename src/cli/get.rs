@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::args::GetArgs;
 use super::discovery::Resource;
-use super::jsonpath::{Template, plain};
+use crate::api::jsonpath::{Template, plain};
 use super::printer::{self, Format};
 use super::report;
 use super::selection::{Selected, title};

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::jsonpath::Template;
+use crate::api::jsonpath::Template;
 use super::yaml;
 use crate::api::ApiError;
 use crate::api::error::Reason;

@@ -5,6 +5,7 @@
 //! `volume_validation`…), templates and workloads, labels, amounts of resources, single values.
 
 use super::resource::KindInfo;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
 use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination};
 use k8s_openapi::api::{authentication::v1 as authentication, authorization::v1 as authorization};
 use k8s_openapi::api::{batch::v1 as batch, node::v1 as node_api, policy::v1 as policy};
@@ -14,6 +15,7 @@ use k8s_openapi::api::{rbac::v1 as rbac_api, scheduling::v1 as scheduling};
 mod config_map;
 mod controller_revision;
 mod cron_job;
+mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
@@ -90,6 +92,7 @@ pub fn all() -> Vec<KindInfo> {
         KindInfo::of::<rbac_api::ClusterRole>(),
         KindInfo::of::<rbac_api::RoleBinding>(),
         KindInfo::of::<rbac_api::ClusterRoleBinding>(),
+        KindInfo::of::<extensions::CustomResourceDefinition>(),
         KindInfo::review::<authentication::SelfSubjectReview>(),
         KindInfo::review::<authorization::SubjectAccessReview>(),
         KindInfo::review::<authorization::LocalSubjectAccessReview>(),

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::super::discovery::text;
-use super::super::jsonpath::plain;
+use crate::api::jsonpath::plain;
 use super::super::printer;
 
 /// Longer texts are cut.

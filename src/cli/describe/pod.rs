@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::discovery::text;
-use super::super::jsonpath::plain;
+use crate::api::jsonpath::plain;
 use super::page::{Page, date, items, number};
 
 pub fn describe(page: &mut Page, pod: &Value) {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::discovery::text;
-use super::super::jsonpath::plain;
+use crate::api::jsonpath::plain;
 use super::super::session::Session;
 use super::page::{Page, items, number};
 use crate::api::Gvr;
