@@ -7,12 +7,12 @@
 
 use std::borrow::Cow;
 
-use schemars::generate::SchemaSettings;
 use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::resource::KindInfo;
 pub use super::resource::AddSchema;
+use super::resource::KindInfo;
 
 mod components;
 mod operations;

@@ -202,8 +202,7 @@ impl ApiServer {
         let mut object = one.stored.object.clone();
         object.set("status", status);
         let expect = Expect::Revision(one.stored.entry.revision);
-        let put =
-            Op::Put { key: one.stored.entry.key.clone(), value: spliced(&object), expect };
+        let put = Op::Put { key: one.stored.entry.key.clone(), value: spliced(&object), expect };
         // Written, or somebody else was faster: both ask for another look.
         let _ = self.commit(vec![put]).await?;
         Ok(true)
@@ -218,7 +217,8 @@ impl ApiServer {
         rows: Option<&Rows>,
     ) -> Result<bool, ApiError> {
         let object = &one.stored.object;
-        if object.deletion_timestamp().is_none() || !object.finalizers().contains(&CLEANUP_FINALIZER)
+        if object.deletion_timestamp().is_none()
+            || !object.finalizers().contains(&CLEANUP_FINALIZER)
         {
             return Ok(false);
         }

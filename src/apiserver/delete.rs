@@ -125,7 +125,11 @@ impl ApiServer {
     }
 
     /// Deletes one of many; one that is gone is no failure.
-    pub(super) async fn delete_one(&self, call: Call, options: &DeleteOptions) -> Result<(), ApiError> {
+    pub(super) async fn delete_one(
+        &self,
+        call: Call,
+        options: &DeleteOptions,
+    ) -> Result<(), ApiError> {
         match self.delete_authorized(&call, options).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => Ok(()),

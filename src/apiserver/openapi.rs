@@ -18,10 +18,10 @@ use sha2::{Digest, Sha256};
 
 use super::health::GIT_VERSION;
 use super::{Body, reply};
-use crate::api::{ApiError, KindInfo};
 use crate::api::error::Reason;
 use crate::api::registry::Registry;
 use crate::api::schema::{self, OpenApiKind};
+use crate::api::{ApiError, KindInfo};
 
 /// How long a document with its hash in the URL may be kept by anyone.
 const IMMUTABLE_FOR: SignedDuration = SignedDuration::from_hours(365 * 24);

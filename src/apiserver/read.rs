@@ -9,8 +9,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::filter::Filter;
-use super::{keys, versions};
 use super::service::{ApiServer, Call, read_error, too_large_version};
+use super::{keys, versions};
 use crate::api::error::Reason;
 use crate::api::{ApiError, ObjectKey};
 use crate::client::ListOptions;

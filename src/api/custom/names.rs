@@ -82,11 +82,7 @@ pub fn decide(
     }
 }
 
-fn taken(
-    definitions: &[ext::CustomResourceDefinition],
-    index: usize,
-    builtin: &Registry,
-) -> Taken {
+fn taken(definitions: &[ext::CustomResourceDefinition], index: usize, builtin: &Registry) -> Taken {
     let group = &definitions[index].spec.group;
     let mut taken = Taken::default();
     let others = definitions.iter().enumerate().filter(|(other, _)| *other != index);

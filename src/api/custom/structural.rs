@@ -183,7 +183,8 @@ fn children(props: &ext::JSONSchemaProps, path: &Path, errors: &mut Errors) {
         has_type(values, &at, "specified object fields", errors);
         node(values, &at, errors);
     }
-    for (name, list) in [("allOf", &props.all_of), ("anyOf", &props.any_of), ("oneOf", &props.one_of)]
+    for (name, list) in
+        [("allOf", &props.all_of), ("anyOf", &props.any_of), ("oneOf", &props.one_of)]
     {
         let at = path.child(name);
         for (index, part) in list.iter().flatten().enumerate() {

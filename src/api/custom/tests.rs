@@ -139,8 +139,5 @@ fn only_structural_schemas_pass() {
 fn versions_are_preferred_as_upstream_does() {
     let mut versions = ["foo1", "v3beta1", "v2", "v1", "v10", "v11alpha2", "v12alpha1", "foo10"];
     versions.sort_by_key(|version| preference(version));
-    assert_eq!(
-        versions,
-        ["v10", "v2", "v1", "v3beta1", "v12alpha1", "v11alpha2", "foo1", "foo10"]
-    );
+    assert_eq!(versions, ["v10", "v2", "v1", "v3beta1", "v12alpha1", "v11alpha2", "foo1", "foo10"]);
 }

@@ -71,9 +71,7 @@ impl Validator<'_> {
     fn has_type(&mut self, schema: &Schema, value: &Value, path: Option<&Path>) -> bool {
         let found = type_of(value);
         let (fits, wanted) = match schema.type_name.as_str() {
-            "" if schema.int_or_string => {
-                (matches!(found, "integer" | "string"), "integer,string")
-            }
+            "" if schema.int_or_string => (matches!(found, "integer" | "string"), "integer,string"),
             "" => (true, ""),
             "number" => (matches!(found, "integer" | "number"), "number"),
             wanted => (found == wanted, wanted),
@@ -279,4 +277,3 @@ fn fits(schema: &Schema, value: &Value, path: Option<&Path>) -> bool {
     Validator { errors: &mut errors }.node(schema, value, path);
     errors.is_empty()
 }
-

@@ -107,7 +107,11 @@ impl Kind for CustomResourceDefinition {
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             table::NAME,
-            Column::new("Created At", "date", "When the object was created, on the server's clock."),
+            Column::new(
+                "Created At",
+                "date",
+                "When the object was created, on the server's clock.",
+            ),
         ];
         COLUMNS
     }
@@ -140,7 +144,8 @@ impl Parts for CustomResourceDefinition {
             group.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         });
         let annotations = self.metadata.annotations.iter().flatten();
-        let approved = annotations.into_iter().any(|(key, text)| key == APPROVAL && !text.is_empty());
+        let approved =
+            annotations.into_iter().any(|(key, text)| key == APPROVAL && !text.is_empty());
         if is_protected && !approved {
             let metadata = Path::new("metadata");
             let annotations = metadata.child("annotations");

@@ -5,12 +5,12 @@
 //! `volume_validation`…), templates and workloads, labels, amounts of resources, single values.
 
 use super::resource::KindInfo;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
 use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination};
 use k8s_openapi::api::{authentication::v1 as authentication, authorization::v1 as authorization};
 use k8s_openapi::api::{batch::v1 as batch, node::v1 as node_api, policy::v1 as policy};
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use k8s_openapi::api::{rbac::v1 as rbac_api, scheduling::v1 as scheduling};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
 
 mod config_map;
 mod controller_revision;

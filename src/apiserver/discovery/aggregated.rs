@@ -45,8 +45,7 @@ fn resource(info: &KindInfo) -> Value {
     entry.insert("scope".into(), json!(scope));
     entry.insert("singularResource".into(), json!(info.singular));
     entry.insert("verbs".into(), json!(info.verbs()));
-    for (key, list) in [("shortNames", &info.short_names), ("categories", &info.categories)]
-    {
+    for (key, list) in [("shortNames", &info.short_names), ("categories", &info.categories)] {
         if !list.is_empty() {
             entry.insert(key.into(), json!(list));
         }

@@ -71,8 +71,7 @@ fn entries(info: &KindInfo) -> Vec<Value> {
     entry.insert("namespaced".into(), json!(info.gvr.namespaced));
     entry.insert("kind".into(), json!(info.kind));
     entry.insert("verbs".into(), json!(info.verbs()));
-    for (key, list) in [("shortNames", &info.short_names), ("categories", &info.categories)]
-    {
+    for (key, list) in [("shortNames", &info.short_names), ("categories", &info.categories)] {
         if !list.is_empty() {
             entry.insert(key.into(), json!(list));
         }

@@ -79,8 +79,8 @@ async fn a_definition_is_established_and_shown_at_once() {
     let document = cluster.get("/openapi/v3/apis/example.com/v1").await.expect(200);
     let schema = &document["components"]["schemas"]["com.example.v1.CronTab"];
     assert_eq!(schema["properties"]["spec"]["properties"]["cron"]["description"], "When it runs.");
-    let patch = &document["paths"]["/apis/example.com/v1/namespaces/{namespace}/crontabs/{name}"]
-        ["patch"]["requestBody"]["content"];
+    let patch = &document["paths"]["/apis/example.com/v1/namespaces/{namespace}/crontabs/{name}"]["patch"]
+        ["requestBody"]["content"];
     assert!(patch.get("application/strategic-merge-patch+json").is_none());
     assert!(cluster.get("/openapi/v3").await.text().contains("apis/example.com/v1beta1"));
 }
@@ -143,27 +143,36 @@ async fn updates_name_a_version_and_patches_merge() {
     let path = format!("{TABS}/a");
     let told = cluster.put(&path, &tab("a")).await.failure(422);
     assert!(
-        told.ends_with("metadata.resourceVersion: Invalid value: 0: must be specified for an update"),
+        told.ends_with(
+            "metadata.resourceVersion: Invalid value: 0: must be specified for an update"
+        ),
         "{told}"
     );
     let mut changed = created.clone();
     changed["spec"]["replicas"] = 3.into();
     let changed = cluster.put(&path, &changed).await.expect(200);
     assert_eq!(changed["metadata"]["generation"], 2);
-    let merged = cluster.merge(&path, &json!({"metadata": {"labels": {"x": "y"}}})).await.expect(200);
+    let merged =
+        cluster.merge(&path, &json!({"metadata": {"labels": {"x": "y"}}})).await.expect(200);
     assert_eq!(merged["metadata"]["generation"], 2);
     let media = [("content-type", "application/strategic-merge-patch+json")];
     assert_eq!(cluster.send("PATCH", &path, &media, "{}").await.code, 415);
     // Status and spec are apart.
     let patch = json!({"spec": {"replicas": 9}, "status": {"replicas": 2, "selector": "a=b"}});
     let status = cluster.merge(&format!("{path}/status"), &patch).await.expect(200);
-    assert_eq!((&status["spec"]["replicas"], &status["status"]["replicas"]), (&json!(3), &json!(2)));
+    assert_eq!(
+        (&status["spec"]["replicas"], &status["status"]["replicas"]),
+        (&json!(3), &json!(2))
+    );
     let scale = cluster.get(&format!("{path}/scale")).await.expect(200);
     assert_eq!(scale["spec"]["replicas"], 3);
     assert_eq!(scale["status"], json!({"replicas": 2, "selector": "a=b"}));
     cluster.merge(&format!("{path}/scale"), &json!({"spec": {"replicas": 5}})).await.expect(200);
     let scaled = cluster.get(&path).await.expect(200);
-    assert_eq!((&scaled["spec"]["replicas"], &scaled["metadata"]["generation"]), (&json!(5), &json!(3)));
+    assert_eq!(
+        (&scaled["spec"]["replicas"], &scaled["metadata"]["generation"]),
+        (&json!(5), &json!(3))
+    );
 }
 
 #[tokio::test]
@@ -179,8 +188,10 @@ async fn all_versions_are_one_object() {
     let list = cluster.get(OLD_TABS).await.expect(200);
     assert_eq!(list["items"][0]["apiVersion"], "example.com/v1beta1");
     assert_eq!(list["kind"], "CronTabList");
-    let patched =
-        cluster.merge(&format!("{OLD_TABS}/a"), &json!({"spec": {"replicas": 4}})).await.expect(200);
+    let patched = cluster
+        .merge(&format!("{OLD_TABS}/a"), &json!({"spec": {"replicas": 4}}))
+        .await
+        .expect(200);
     assert_eq!(patched["apiVersion"], "example.com/v1beta1");
     let watched = cluster.get(&format!("{OLD_TABS}?watch=1&timeoutSeconds=1")).await;
     assert!(watched.text().contains("\"apiVersion\":\"example.com/v1beta1\""));
