@@ -3,9 +3,11 @@
 //! No tokio, no I/O, no clock in here. Wire types come from `k8s-openapi`.
 
 pub mod apply;
+pub mod custom;
 pub mod duration;
 pub mod error;
 pub mod field;
+pub mod jsonpath;
 pub mod kinds;
 pub mod meta;
 pub mod names;

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -17,7 +18,7 @@ use serde_json::Value;
 use super::error::ApiError;
 use super::field::{Errors, FieldError};
 use super::object::Object;
-use super::table::{Column, NAME_AND_AGE};
+use super::table::{AnyColumn, Column, NAME_AND_AGE};
 
 mod review;
 
@@ -35,7 +36,9 @@ pub struct Gvr {
     pub namespaced: bool,
 }
 
-/// What is the same for all objects of a kind. All text in here is what upstream uses.
+/// What is the same for all objects of a kind. All text in here is what upstream uses. The names in
+/// it are those of built-in kinds: readers of rows take [`KindInfo::singular`] and its like, which
+/// custom resources have too.
 pub struct KindMeta {
     pub singular: &'static str,
     pub short_names: &'static [&'static str],
@@ -55,6 +58,8 @@ pub struct KindMeta {
     pub delete_returns_object: bool,
     /// May be deleted as a collection (all but namespaces).
     pub delete_collection: bool,
+    /// May be replaced without saying which version is replaced.
+    pub unconditional_update: bool,
     /// The rule that names obey.
     pub name_rule: NameRule,
     /// Field selectors beside `metadata.name` and `metadata.namespace`.
@@ -95,6 +100,8 @@ pub enum Generation {
     Spec,
     /// Also when annotations change.
     SpecAndAnnotations,
+    /// When anything but metadata changes (custom resources without a status subresource).
+    AllButMetadata,
 }
 
 /// The usual row; a kind's file changes what differs.
@@ -109,6 +116,7 @@ pub const DEFAULT_META: KindMeta = KindMeta {
     generation: Generation::None,
     delete_returns_object: false,
     delete_collection: true,
+    unconditional_update: true,
     name_rule: NameRule::Subdomain,
     selectable: &[],
     review: false,
@@ -180,11 +188,43 @@ pub struct KindInfo {
     pub gvr: Gvr,
     pub kind: Cow<'static, str>,
     pub list_kind: Cow<'static, str>,
+    pub singular: Cow<'static, str>,
+    pub short_names: Vec<Cow<'static, str>>,
+    pub categories: Vec<Cow<'static, str>>,
+    /// Field selectors beside `metadata.name` and `metadata.namespace`.
+    pub selectable: Vec<Cow<'static, str>>,
     pub meta: KindMeta,
     /// Adds the kind's schema and answers with a reference to it (for OpenAPI).
-    pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
+    pub schema: AddSchema,
+    /// What only custom resources have.
+    pub custom: Option<CustomParts>,
     /// The typed rules.
     pub rules: Box<dyn Rules>,
+}
+
+/// Registers a kind's schema and what it depends on, and answers with a reference to it.
+pub type AddSchema = Arc<dyn Fn(&mut schemars::SchemaGenerator) -> schemars::Schema + Send + Sync>;
+
+/// What a CustomResourceDefinition says of its kind that built-in kinds have no use for.
+pub struct CustomParts {
+    /// The `apiVersion` that objects are stored with.
+    pub stored_api_version: String,
+    /// The version's schema, as OpenAPI with Kubernetes' extensions.
+    pub schema: Value,
+    pub scale: Option<ScalePaths>,
+    /// Told with every answer, for versions that are on their way out.
+    pub deprecation: Option<String>,
+    /// Being deleted: nothing is created any more.
+    pub terminating: AtomicBool,
+}
+
+/// Where a custom resource keeps what its `/scale` shows, as field names.
+#[derive(Clone, Debug)]
+pub struct ScalePaths {
+    pub spec_replicas: Vec<String>,
+    pub status_replicas: Vec<String>,
+    /// A selector as text.
+    pub selector: Option<Vec<String>>,
 }
 
 /// What a write does; hooks differ a little by it.
@@ -229,7 +269,7 @@ pub trait Rules: Send + Sync + 'static {
     /// What the user is told of an object that is accepted.
     fn warnings(&self, draft: &Draft) -> Vec<String>;
 
-    fn columns(&self) -> &'static [Column];
+    fn columns(&self) -> Vec<AnyColumn<'_>>;
 
     /// The row of a stored object's bytes, with its metadata's JSON left to the caller.
     fn row(&self, raw: &[u8], now: Timestamp) -> Result<Vec<Value>, ApiError>;
@@ -344,8 +384,15 @@ impl KindInfo {
             gvr: Gvr::of::<T>(),
             kind: T::KIND.into(),
             list_kind: T::LIST_KIND.into(),
+            singular: T::META.singular.into(),
+            short_names: texts(T::META.short_names),
+            categories: texts(T::META.categories),
+            selectable: texts(T::META.selectable),
             meta: T::META,
-            schema: |generator| generator.subschema_for::<T>(),
+            schema: Arc::new(|generator: &mut schemars::SchemaGenerator| {
+                generator.subschema_for::<T>()
+            }),
+            custom: None,
             rules: Box::new(Typed::<T>(PhantomData)),
         }
     }
@@ -360,6 +407,23 @@ impl KindInfo {
             verbs.insert(2, "deletecollection");
         }
         verbs
+    }
+}
+
+fn texts(list: &'static [&'static str]) -> Vec<Cow<'static, str>> {
+    list.iter().map(|text| Cow::Borrowed(*text)).collect()
+}
+
+impl Draft {
+    /// A draft of a kind without a type.
+    pub fn untyped(object: Object, unknown: Vec<String>, old: Option<&Object>) -> Draft {
+        let old = old.map(|old| Arc::new(old.clone()) as Arc<dyn Any + Send + Sync>);
+        Draft { object, unknown, typed: Arc::new(()), old }
+    }
+
+    /// The same draft of a kind without a type, with another object.
+    pub fn with_object(self, object: Object) -> Draft {
+        Draft { object, ..self }
     }
 }
 
@@ -415,8 +479,8 @@ impl<T: Kind> Rules for Typed<T> {
         typed_half::<T>(&*draft.typed).warnings()
     }
 
-    fn columns(&self) -> &'static [Column] {
-        T::columns()
+    fn columns(&self) -> Vec<AnyColumn<'_>> {
+        T::columns().to_vec()
     }
 
     fn row(&self, raw: &[u8], now: Timestamp) -> Result<Vec<Value>, ApiError> {

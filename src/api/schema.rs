@@ -7,10 +7,11 @@
 
 use std::borrow::Cow;
 
+use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
-use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
+pub use super::resource::AddSchema;
 use super::resource::KindInfo;
 
 mod components;
@@ -20,9 +21,6 @@ mod parameters;
 /// The whole of `/openapi/v2` in its protobuf form: `swagger: "2.0"`, an info block, no paths and
 /// no definitions. That is all kubectl looks at when v3 is there.
 pub const V2_PROTOBUF: &[u8; 17] = b"\x0a\x032.0\x12\x06\x0a\x01k\x12\x011\x42\x00\x4a\x00";
-
-/// Registers a type and its dependencies, and answers with a reference to it.
-pub type AddSchema = fn(&mut SchemaGenerator) -> Schema;
 
 /// One kind as the documents need it.
 pub struct OpenApiKind {
@@ -36,6 +34,8 @@ pub struct OpenApiKind {
     /// As in discovery: create, delete, deletecollection, get, list, patch, update, watch.
     pub verbs: Vec<&'static str>,
     pub subresources: Vec<OpenApiSubresource>,
+    /// Takes strategic merge patches.
+    pub strategic: bool,
     pub add_schema: AddSchema,
 }
 
@@ -58,7 +58,7 @@ impl From<&KindInfo> for OpenApiKind {
             version: info.gvr.version.clone(),
             kind: info.kind.clone(),
             verbs,
-            add_schema: Some(info.schema),
+            add_schema: Some(info.schema.clone()),
         };
         let mut subresources = Vec::new();
         if info.meta.status {
@@ -84,7 +84,8 @@ impl From<&KindInfo> for OpenApiKind {
             namespaced: info.gvr.namespaced,
             verbs: info.verbs(),
             subresources,
-            add_schema: info.schema,
+            strategic: info.custom.is_none(),
+            add_schema: info.schema.clone(),
         }
     }
 }
@@ -100,16 +101,21 @@ fn of_kind(
 ) -> OpenApiSubresource {
     use k8s_openapi::api::{authentication, autoscaling, core, policy};
     let add_schema: Option<AddSchema> = match (group, version, kind) {
-        ("autoscaling", "v1", "Scale") => Some(|g| g.subschema_for::<autoscaling::v1::Scale>()),
-        ("policy", "v1", "Eviction") => Some(|g| g.subschema_for::<policy::v1::Eviction>()),
-        ("", "v1", "Binding") => Some(|g| g.subschema_for::<core::v1::Binding>()),
+        ("autoscaling", "v1", "Scale") => Some(of_type::<autoscaling::v1::Scale>()),
+        ("policy", "v1", "Eviction") => Some(of_type::<policy::v1::Eviction>()),
+        ("", "v1", "Binding") => Some(of_type::<core::v1::Binding>()),
         ("authentication.k8s.io", "v1", "TokenRequest") => {
-            Some(|g| g.subschema_for::<authentication::v1::TokenRequest>())
+            Some(of_type::<authentication::v1::TokenRequest>())
         }
         _ => None,
     };
     let (group, version, kind) = (group.into(), version.into(), kind.into());
     OpenApiSubresource { name, group, version, kind, verbs, add_schema }
+}
+
+/// The schema of a type of k8s-openapi.
+fn of_type<T: JsonSchema>() -> AddSchema {
+    std::sync::Arc::new(|generator: &mut schemars::SchemaGenerator| generator.subschema_for::<T>())
 }
 
 /// The key of a group version in the index, also its path below `/openapi/v3/`: `api/v1`,

@@ -6,15 +6,18 @@ use serde_json::Value;
 
 /// A column of a `Table` (meta.k8s.io/v1). Priority 0 is always shown, 1 with `-o wide`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Column {
-    pub name: &'static str,
+pub struct AnyColumn<'a> {
+    pub name: &'a str,
     /// `string`, `integer`, `date`…
-    pub kind: &'static str,
+    pub kind: &'a str,
     /// `name` for the first column.
-    pub format: &'static str,
-    pub description: &'static str,
+    pub format: &'a str,
+    pub description: &'a str,
     pub priority: i32,
 }
+
+/// A column of a built-in kind.
+pub type Column = AnyColumn<'static>;
 
 pub const NAME: Column = Column {
     name: "Name",

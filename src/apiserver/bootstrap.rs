@@ -26,6 +26,7 @@ impl ApiServer {
     pub async fn bootstrap(&self, address: Option<SocketAddr>) -> Result<(), ApiError> {
         self.node_graph.fill(&self.store).map_err(read_error)?;
         self.rules.fill(&self.store).map_err(read_error)?;
+        self.settle_definitions().await?;
         for name in NAMESPACES {
             self.ensure("", "v1", "namespaces", "", json!({"metadata": {"name": name}})).await?;
         }
@@ -135,7 +136,7 @@ impl ApiServer {
         resource: &str,
         namespace: &str,
     ) -> Option<Call> {
-        let info = self.registry.by_url(group, version, resource)?.clone();
+        let info = self.registry().by_url(group, version, resource)?.clone();
         Some(Call {
             user: Arc::new(User::system("apiserver")),
             info,

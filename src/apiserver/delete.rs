@@ -12,9 +12,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::admission::{self, Attributes, Verb};
+use super::definitions::is_definition;
 use super::filter::Filter;
 use super::service::{Answer, ApiServer, Call, Stored, timestamp};
-use super::write::{MAX_UPDATE_ATTEMPTS, check_uid, first, spliced};
+use super::versions::stored_form;
+use super::write::{MAX_UPDATE_ATTEMPTS, check_uid, first};
+use crate::api::custom::CLEANUP_FINALIZER;
 use crate::api::meta::{FOREGROUND, ORPHAN};
 use crate::api::resource::KindInfo;
 use crate::api::{ApiError, Object, Raw};
@@ -46,7 +49,8 @@ enum Step {
 impl ApiServer {
     pub async fn delete(&self, call: &Call, options: &DeleteOptions) -> Result<Answer, ApiError> {
         self.authorize(call, "delete")?;
-        self.delete_authorized(call, options).await
+        let answer = self.delete_authorized(call, options).await;
+        self.settled(call, answer).await
     }
 
     /// Like [`ApiServer::delete`], for evictions and collections.
@@ -90,7 +94,7 @@ impl ApiServer {
             Step::Mark(object) if options.dry_run => Ok(done(object.to_json().into())),
             Step::Mark(object) => {
                 let key = old.entry.key.clone();
-                let put = Op::Put { key, value: spliced(&object), expect };
+                let put = Op::Put { key, value: stored_form(&call.info, &object), expect };
                 Ok(match self.commit(vec![put]).await? {
                     Ok(committed) => done(first(committed)),
                     Err(_) => Deleted::Conflict,
@@ -114,13 +118,18 @@ impl ApiServer {
         let delete = Op::Delete {
             key: old.entry.key.clone(),
             expect: Expect::Revision(old.entry.revision),
-            last: Some(spliced(last)),
+            last: Some(stored_form(&call.info, last)),
         };
         let attributes = Attributes::new(self, call, Verb::Delete, Some(&old.object));
         std::iter::once(delete).chain(admission::release(&attributes, &old.object)).collect()
     }
 
-    async fn delete_one(&self, call: Call, options: &DeleteOptions) -> Result<(), ApiError> {
+    /// Deletes one of many; one that is gone is no failure.
+    pub(super) async fn delete_one(
+        &self,
+        call: Call,
+        options: &DeleteOptions,
+    ) -> Result<(), ApiError> {
         match self.delete_authorized(&call, options).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => Ok(()),
@@ -159,6 +168,7 @@ impl ApiServer {
             page_options.continue_token = page.continue_token;
         };
         let listed = super::read::Listed { revision, items, ..Default::default() };
+        self.after_write(call).await;
         Ok(Answer::other(200, super::respond::list_json(&call.info, &listed)))
     }
 }
@@ -227,6 +237,15 @@ fn mark(info: &KindInfo, object: &mut Object, grace: i64, now: Timestamp) {
     if is_namespace(info) {
         let status = object.fields_mut().entry("status").or_insert_with(|| json!({}));
         status["phase"] = "Terminating".into();
+    }
+    if is_definition(info) {
+        // Its objects go first.
+        let mut finalizers: Vec<String> =
+            object.finalizers().iter().map(ToString::to_string).collect();
+        if !finalizers.iter().any(|name| name == CLEANUP_FINALIZER) {
+            finalizers.push(CLEANUP_FINALIZER.into());
+        }
+        object.set_meta("finalizers", finalizers);
     }
 }
 

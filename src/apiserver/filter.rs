@@ -61,7 +61,7 @@ impl Filter {
             let known = match field {
                 "metadata.name" => true,
                 "metadata.namespace" => info.gvr.namespaced,
-                other => info.meta.selectable.contains(&other),
+                other => info.selectable.iter().any(|known| known == other),
             };
             if !known {
                 return Err(ApiError::bad_request(format!("field label not supported: {field}")));

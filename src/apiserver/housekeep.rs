@@ -78,6 +78,7 @@ impl ApiServer {
         if let Some(revision) = due {
             self.store.compact(revision).await.map_err(commit_error)?;
         }
+        self.settle_definitions().await?;
         self.expire_events(now).await?;
         self.collect_garbage(now).await
     }

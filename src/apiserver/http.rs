@@ -111,12 +111,12 @@ where
         "apis" if segments.len() > 3 => {}
         "api" | "apis" => {
             authorize_path(&server, &user, &parts)?;
-            return Ok(discovery::respond(&server.registry, &bare(&parts)));
+            return Ok(discovery::respond(&server.registry(), &bare(&parts)));
         }
         "openapi" => {
             authorize_path(&server, &user, &parts)?;
             let (request, now) = (bare(&parts), server.clock.now());
-            return Ok(server.openapi.respond(&server.registry, &request, now).await);
+            return Ok(server.openapi.respond(&server.registry(), &request, now).await);
         }
         "wasmfleet" => {
             authorize_path(&server, &user, &parts)?;
@@ -129,12 +129,19 @@ where
         }
         _ => return Ok(reply::no_such_path()),
     }
-    let Some(path) = parse::resource(&server.registry, &segments) else {
+    let Some(path) = parse::resource(&server.registry(), &segments) else {
         return Ok(reply::no_such_path());
     };
     let verb = parse::verb(&parts.method, &path, &query)?;
+    let info = path.info.clone();
     let exchange = Exchange { server: &server, user, path, query, headers: &parts.headers };
-    exchange.answer(verb, body).await
+    let mut response = exchange.answer(verb, body).await?;
+    if let Some(text) = info.custom.as_ref().and_then(|custom| custom.deprecation.as_deref())
+        && let Ok(value) = HeaderValue::from_str(&warning(text))
+    {
+        response.headers_mut().append(WARNING, value);
+    }
+    Ok(response)
 }
 
 /// The registry of artifacts, if there is one.

@@ -28,7 +28,8 @@ impl Local {
 
     fn call(&self, target: &Target) -> Result<Call, ApiError> {
         let gvr = &target.resource;
-        let Some(info) = self.server.registry.by_gvr(gvr) else {
+        let registry = self.server.registry();
+        let Some(info) = registry.by_gvr(gvr) else {
             let message = format!("the server could not find the requested resource {gvr}");
             return Err(ApiError::from_response(404, message.as_bytes()));
         };

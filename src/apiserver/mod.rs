@@ -8,6 +8,7 @@ pub mod authz;
 mod bearer;
 mod body;
 mod bootstrap;
+mod definitions;
 mod delete;
 pub mod discovery;
 mod filter;
@@ -42,6 +43,7 @@ mod tables;
 pub mod tokens;
 mod update;
 pub mod user;
+mod versions;
 pub mod watch;
 pub mod write;
 

@@ -18,10 +18,10 @@ use sha2::{Digest, Sha256};
 
 use super::health::GIT_VERSION;
 use super::{Body, reply};
-use crate::api::ApiError;
 use crate::api::error::Reason;
 use crate::api::registry::Registry;
 use crate::api::schema::{self, OpenApiKind};
+use crate::api::{ApiError, KindInfo};
 
 /// How long a document with its hash in the URL may be kept by anyone.
 const IMMUTABLE_FOR: SignedDuration = SignedDuration::from_hours(365 * 24);
@@ -37,6 +37,8 @@ pub struct OpenApi {
 }
 
 struct Document {
+    /// The rows that it was made of: with others it is made anew.
+    rows: Vec<Arc<KindInfo>>,
     hash: String,
     /// JSON, by LZ4 with its size in front.
     compressed: Vec<u8>,
@@ -122,19 +124,25 @@ impl OpenApi {
     fn made(&self, registry: &Registry, path: &str) -> Result<Option<Arc<Document>>, ApiError> {
         // Held while a document is made: two clients that ask at once cost one generation.
         let mut documents = self.documents.lock();
-        if let Some(document) = documents.get(path) {
+        let fits = |info: &&Arc<KindInfo>| {
+            schema::document_path(&info.gvr.group, &info.gvr.version) == path
+        };
+        let rows: Vec<Arc<KindInfo>> = registry.rows().iter().filter(fits).cloned().collect();
+        let Some(first) = rows.first().map(|info| info.gvr.clone()) else {
+            documents.remove(path);
+            return Ok(None);
+        };
+        if let Some(document) = documents.get(path)
+            && document.rows.len() == rows.len()
+            && document.rows.iter().zip(&rows).all(|(old, new)| Arc::ptr_eq(old, new))
+        {
             return Ok(Some(document.clone()));
         }
-        let kinds: Vec<OpenApiKind> = registry
-            .rows()
-            .iter()
-            .filter(|info| schema::document_path(&info.gvr.group, &info.gvr.version) == path)
-            .map(|info| OpenApiKind::from(&**info))
-            .collect();
-        let Some(first) = kinds.first() else { return Ok(None) };
+        let kinds: Vec<OpenApiKind> = rows.iter().map(|info| OpenApiKind::from(&**info)).collect();
         let value = schema::document(&first.group, &first.version, &kinds, GIT_VERSION);
         let text = serde_json::to_vec(&value).map_err(ApiError::internal)?;
         let document = Arc::new(Document {
+            rows,
             hash: hash_of(&text),
             compressed: lz4_flex::compress_prepend_size(&text),
         });

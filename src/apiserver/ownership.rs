@@ -153,6 +153,9 @@ pub(super) fn write(object: &mut Object, managers: &Managers) {
 }
 
 fn shape_of(call: &Call) -> Shape<'_> {
+    if let Some(custom) = &call.info.custom {
+        return Shape::Resource(&custom.schema);
+    }
     let gvr = &call.info.gvr;
     Shape::of_kind(&gvr.group, &gvr.version, &call.info.kind)
 }

@@ -22,6 +22,22 @@ impl ApiServer {
         params: &WriteParams,
     ) -> Result<Answer, ApiError> {
         self.authorize(call, "patch")?;
+        if call.info.custom.is_some() && matches!(patch, Patch::Strategic(_)) {
+            let message = "the body of the request was in an unknown format - accepted media types \
+                           include: application/json-patch+json, application/merge-patch+json, \
+                           application/apply-patch+yaml";
+            return Err(ApiError::new(415, Reason::UnsupportedMediaType, message));
+        }
+        let answer = self.patch_authorized(call, patch, params).await;
+        self.settled(call, answer).await
+    }
+
+    async fn patch_authorized(
+        &self,
+        call: &Call,
+        patch: &Patch,
+        params: &WriteParams,
+    ) -> Result<Answer, ApiError> {
         if let Patch::Apply { config, force } = patch {
             if !matches!(call.subresource.as_str(), "" | "status") {
                 return Err(method_not_allowed());

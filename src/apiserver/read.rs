@@ -9,8 +9,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::filter::Filter;
-use super::keys;
 use super::service::{ApiServer, Call, read_error, too_large_version};
+use super::{keys, versions};
 use crate::api::error::Reason;
 use crate::api::{ApiError, ObjectKey};
 use crate::client::ListOptions;
@@ -58,7 +58,7 @@ impl ApiServer {
     pub fn get(&self, call: &Call, version: &str) -> Result<Bytes, ApiError> {
         self.authorize(call, "get")?;
         self.reached(parse_version(version)?)?;
-        Ok(self.entry(call)?.value)
+        Ok(versions::shown_raw(&call.info, self.entry(call)?.value))
     }
 
     pub async fn list(&self, call: &Call, options: &ListOptions) -> Result<Listed, ApiError> {
@@ -96,7 +96,7 @@ impl ApiServer {
         if let Some(entry) = entry
             && filter.matches(&call.info, &self.memo, &entry.value)?
         {
-            items.push(entry.value);
+            items.push(versions::shown_raw(&call.info, entry.value));
         }
         Ok(Listed { revision, items, ..Listed::default() })
     }
@@ -119,7 +119,8 @@ impl ApiServer {
             listed.continue_token =
                 token(page.revision, last, listed.remaining).unwrap_or_default();
         }
-        listed.items = page.entries.into_iter().map(|e| e.value).collect();
+        let shown = page.entries.into_iter().map(|e| versions::shown_raw(&call.info, e.value));
+        listed.items = shown.collect();
         Ok(listed)
     }
 
@@ -175,10 +176,10 @@ impl ApiServer {
                 let more = page.more || index + 1 < count;
                 if limit != 0 && listed.items.len() + 1 == limit && more {
                     listed.continue_token = token(page.revision, &entry, None).unwrap_or_default();
-                    listed.items.push(entry.value);
+                    listed.items.push(versions::shown_raw(&call.info, entry.value));
                     return Ok(listed);
                 }
-                listed.items.push(entry.value);
+                listed.items.push(versions::shown_raw(&call.info, entry.value));
             }
             if !page.more {
                 return Ok(listed);

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::admission::cluster_ip::Cidr;
 use super::artifacts::Artifacts;
+use super::definitions::Definitions;
 use super::filter::FieldMemo;
 use super::housekeep::History;
 use super::node_graph::NodeGraph;
@@ -23,9 +24,9 @@ use super::openapi::OpenApi;
 use super::pki::Pki;
 use super::rbac::Rules;
 use super::tokens::Signer;
-use super::{User, authz, keys, local, routing};
+use super::{User, authz, keys, local, routing, versions};
 use crate::api::error::{Cause, Reason};
-use crate::api::registry::Registry;
+use crate::api::registry::{Registry, SharedRegistry};
 use crate::api::resource::{Kind, KindInfo};
 use crate::api::{ApiError, Object, Raw};
 use crate::base::clock::SharedClock;
@@ -42,6 +43,7 @@ pub const MAX_WRITES_IN_FLIGHT: usize = 200;
 /// What an [`ApiServer`] is made of.
 pub struct Parts {
     pub store: SharedStore,
+    /// The built-in kinds; definitions of custom resources add theirs.
     pub registry: Arc<Registry>,
     pub clock: SharedClock,
     pub ids: Arc<Ids>,
@@ -79,7 +81,8 @@ impl Default for Options {
 /// See the module's documentation.
 pub struct ApiServer {
     pub(super) store: SharedStore,
-    pub(super) registry: Arc<Registry>,
+    pub(super) registry: SharedRegistry,
+    pub(super) definitions: Definitions,
     pub(super) clock: SharedClock,
     pub(super) ids: Arc<Ids>,
     pub(super) artifacts: Option<Arc<Artifacts>>,
@@ -128,6 +131,7 @@ pub struct Answer {
 /// An object as stored, and read.
 pub struct Stored {
     pub entry: Entry,
+    /// In the version that was asked for.
     pub object: Object,
 }
 
@@ -142,7 +146,8 @@ impl ApiServer {
             reads: Semaphore::new(parts.options.max_reads_in_flight),
             writes: Semaphore::new(parts.options.max_writes_in_flight),
             store: parts.store,
-            registry: parts.registry,
+            registry: SharedRegistry::new(parts.registry),
+            definitions: Definitions::default(),
             clock: parts.clock,
             ids: parts.ids,
             artifacts: parts.artifacts,
@@ -165,8 +170,9 @@ impl ApiServer {
         Arc::new(local::Local::new(self.clone(), user))
     }
 
-    pub fn registry(&self) -> &Arc<Registry> {
-        &self.registry
+    /// The kinds that are served now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.registry.current()
     }
 
     pub(super) fn authorize(&self, call: &Call, verb: &str) -> Result<(), ApiError> {
@@ -218,7 +224,7 @@ impl ApiServer {
 
     pub(super) fn stored(&self, call: &Call) -> Result<Stored, ApiError> {
         let entry = self.entry(call)?;
-        let object = Raw(entry.value.clone()).object()?;
+        let object = versions::shown(&call.info, Raw(entry.value.clone()).object()?);
         Ok(Stored { entry, object })
     }
 

@@ -58,6 +58,9 @@ pub fn is_new_generation(rule: Generation, new: &Object, old: &Object) -> bool {
         Generation::SpecAndAnnotations => {
             differs_in_spec(new, old) || new.annotations() != old.annotations()
         }
+        Generation::AllButMetadata => {
+            differs_in_spec(new, old) || new.get("status") != old.get("status")
+        }
     }
 }
 

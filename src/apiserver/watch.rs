@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use super::filter::Filter;
 use super::keys;
 use super::read::{STRIDE_ENTRIES, parse_version};
-use super::routing;
 use super::service::{ApiServer, Call, read_error};
+use super::{routing, versions};
 use crate::api::ApiError;
 use crate::api::error::Reason;
 use crate::client::WatchOptions;
@@ -69,6 +69,8 @@ struct Watcher {
     bookmarks: bool,
     next_bookmark: Instant,
     deadline: Instant,
+    /// Tells of changes of the registry; of custom resources only, since others stay.
+    registry: Option<tokio::sync::watch::Receiver<u64>>,
     ended: bool,
 }
 
@@ -109,7 +111,8 @@ impl ApiServer {
             let page = self.entries(&prefix, None, 0, Some(start)).await.map_err(read_error)?;
             for (index, entry) in page.entries.into_iter().enumerate() {
                 if filter.matches(&call.info, &self.memo, &entry.value)? {
-                    waiting.push_back(Sent::Added(entry.value));
+                    let value = versions::shown_raw(&call.info, entry.value);
+                    waiting.push_back(Sent::Added(value));
                 }
                 if (index + 1) % STRIDE_ENTRIES == 0 {
                     tokio::task::yield_now().await;
@@ -138,6 +141,7 @@ impl ApiServer {
             position: start,
             bookmarks: options.bookmarks,
             next_bookmark: now + self.first_bookmark(),
+            registry: call.info.custom.is_some().then(|| self.definitions.changes()),
             ended: false,
         };
         Ok(futures::stream::unfold(watcher, |mut watcher| async move {
@@ -182,6 +186,24 @@ fn check_initial(initial: &InitialEvents) -> Result<(), ApiError> {
     }
 }
 
+/// What a watcher goes on for.
+enum Woken {
+    Events(Result<Vec<Event>, WatchEnd>),
+    Registry,
+    Time,
+}
+
+/// Waits for the next change of the registry; for ever without one to wait for.
+async fn changed(registry: &mut Option<tokio::sync::watch::Receiver<u64>>) {
+    let told = match registry {
+        Some(registry) => registry.changed().await.is_ok(),
+        None => false,
+    };
+    if !told {
+        std::future::pending().await
+    }
+}
+
 impl Watcher {
     /// The next batch, or `None` at the end.
     async fn next(&mut self) -> Option<Result<Vec<Sent>, ApiError>> {
@@ -195,14 +217,20 @@ impl Watcher {
             let wake = self.next_bookmark.min(self.deadline);
             let events = tokio::select! {
                 biased;
-                events = self.watch.next() => Some(events),
-                () = tokio::time::sleep_until(wake) => None,
+                events = self.watch.next() => Woken::Events(events),
+                () = changed(&mut self.registry) => Woken::Registry,
+                () = tokio::time::sleep_until(wake) => Woken::Time,
             };
             let taken = match events {
-                Some(Ok(events)) => self.take(events),
+                Woken::Events(Ok(events)) => self.take(events),
                 // Ending the stream makes the client begin again from what it has seen.
-                Some(Err(WatchEnd::Closed | WatchEnd::TooSlow)) => return None,
-                None => self.wake(),
+                Woken::Events(Err(WatchEnd::Closed | WatchEnd::TooSlow)) => return None,
+                Woken::Registry => {
+                    // The kind is gone, or is another one now: so is the watch.
+                    self.ended = !self.server.serves(&self.call.info);
+                    Ok(())
+                }
+                Woken::Time => self.wake(),
             };
             if let Err(error) = taken {
                 self.ended = true;
@@ -263,18 +291,21 @@ impl Watcher {
     /// What an event means to this watcher: with selectors, an object that stops matching is
     /// deleted, one that begins to match is added.
     fn one(&self, event: Event) -> Result<Option<Sent>, ApiError> {
+        let shown = |raw: Bytes| versions::shown_raw(&self.call.info, raw);
         let matches = |raw: &Bytes| self.filter.matches(&self.call.info, &self.server.memo, raw);
         Ok(match event.change {
             Change::Put { value, previous } => {
                 let was = previous.as_ref().map(&matches).transpose()?.unwrap_or(false);
                 match (was, matches(&value)?) {
                     (false, false) => None,
-                    (false, true) => Some(Sent::Added(value)),
-                    (true, true) => Some(Sent::Modified(value)),
-                    (true, false) => Some(Sent::Deleted(value)),
+                    (false, true) => Some(Sent::Added(shown(value))),
+                    (true, true) => Some(Sent::Modified(shown(value))),
+                    (true, false) => Some(Sent::Deleted(shown(value))),
                 }
             }
-            Change::Delete { last, previous } => matches(&previous)?.then_some(Sent::Deleted(last)),
+            Change::Delete { last, previous } => {
+                matches(&previous)?.then(|| Sent::Deleted(shown(last)))
+            }
         })
     }
 }

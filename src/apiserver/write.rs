@@ -5,12 +5,13 @@
 //! what crosses kinds (namespaces, cluster IPs, images) is in [`super::admission`].
 
 use std::borrow::Cow;
+use std::sync::atomic::Ordering;
 
 use serde_json::Value;
 
 use super::admission::{self, Attributes, Outcome, Verb};
 use super::service::{Answer, ApiServer, Call, Conflict, Stored, read_error, timestamp};
-use super::{authz, keys, ownership, update};
+use super::{authz, keys, ownership, update, versions};
 use crate::api::apply::Managers;
 use crate::api::error::Reason;
 use crate::api::field::Errors;
@@ -112,6 +113,10 @@ impl ApiServer {
         self.authorize(call, "create")?;
         let mut object = body_object(body)?;
         let info = &call.info;
+        if info.custom.as_ref().is_some_and(|custom| custom.terminating.load(Ordering::Relaxed)) {
+            let message = "create not allowed while custom resource definition is terminating";
+            return Err(ApiError::new(405, Reason::MethodNotAllowed, message));
+        }
         check_kind(info, &mut object)?;
         check_namespace(call, &mut object)?;
         if !object.resource_version().is_empty() {
@@ -176,7 +181,7 @@ impl ApiServer {
         let (draft, mut outcome) = self.admit(&attributes, draft, warnings)?;
         self.validate(&attributes, &draft, Operation::Create, warnings)?;
         admission::charge(&attributes, &draft.object, &mut outcome)?;
-        let value = spliced(&draft.object);
+        let value = versions::stored_form(info, &draft.object);
         check_size(&value, 0)?;
         let key = keys::object(info, &call.namespace, &name);
         if params.dry_run {
@@ -205,6 +210,9 @@ impl ApiServer {
         let unconditional = matches!(object.resource_version(), "" | "0");
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             let old = self.stored(call)?;
+            if unconditional && !call.info.meta.unconditional_update {
+                return Err(versions::unversioned(&call.info, &call.name));
+            }
             match self.replace(call, &old, object.clone(), params).await? {
                 Updated::Done(answer) => return Ok(answer),
                 Updated::Conflict if unconditional => {}
@@ -262,10 +270,10 @@ impl ApiServer {
         self.validate(&attributes, &draft, operation, &mut warnings)?;
         let object = draft.object;
         let done = |raw| Updated::Done(Answer::object(200, raw).warn(warnings));
-        if object == old.object {
+        if object == old.object && versions::is_current(info, &old.entry.value) {
             return Ok(done(old.entry.value.clone()));
         }
-        let value = spliced(&object);
+        let value = versions::stored_form(info, &object);
         check_size(&value, old.entry.value.len())?;
         if params.dry_run {
             return Ok(done(object.to_json().into()));

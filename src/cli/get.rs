@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use super::args::GetArgs;
 use super::discovery::Resource;
-use super::jsonpath::{Template, plain};
 use super::printer::{self, Format};
 use super::report;
 use super::selection::{Selected, title};
 use super::session::Session;
 use super::watch::Events;
 use crate::api::ApiError;
+use crate::api::jsonpath::{Template, plain};
 use crate::client::remote::Query;
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";

@@ -10,7 +10,6 @@ mod describe;
 mod discovery;
 mod generate;
 mod get;
-mod jsonpath;
 mod label;
 mod logs;
 mod manifest;

@@ -6,10 +6,10 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::jsonpath::Template;
 use super::yaml;
 use crate::api::ApiError;
 use crate::api::error::Reason;
+use crate::api::jsonpath::Template;
 
 /// How objects are printed.
 #[derive(Clone, Debug)]

@@ -198,7 +198,11 @@ impl Executor {
 
     async fn delete_all(&self, target: &Target) -> Result<(), ApiError> {
         let options = ListOptions { limit: PAGE_ITEMS, ..ListOptions::default() };
-        let page = self.api.list(target, &options).await?;
+        let page = match self.api.list(target, &options).await {
+            // A custom resource that is not served any more has no objects either.
+            Err(error) if error.code == 404 => return Ok(()),
+            page => page?,
+        };
         if page.items.is_empty() {
             return Ok(());
         }

@@ -100,7 +100,7 @@ impl Default for Limits {
 }
 
 /// What the controllers are told by their daemon.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// The cluster's CA certificates (PEM), published in each namespace.
     pub ca_certificates: String,
@@ -116,15 +116,24 @@ pub struct Options {
     pub terminated_pods_kept: usize,
     /// The garbage collector deletes no more than this many objects of a kind within a minute.
     pub collections_per_minute: u32,
-    /// Every resource that lives in namespaces: what the deletion of a namespace deletes.
-    pub namespaced: Vec<Gvr>,
+    /// Tells every resource that lives in namespaces: what the deletion of a namespace deletes.
+    /// Custom resources come and go.
+    pub namespaced: Namespaced,
+}
+
+/// Tells the resources that live in namespaces, as they are served at the moment of asking.
+pub type Namespaced = Arc<dyn Fn() -> Vec<Gvr> + Send + Sync>;
+
+/// The namespaced resources of a registry.
+pub fn namespaced(registry: &Registry) -> Vec<Gvr> {
+    let stored = registry.rows().iter().filter(|row| !row.meta.review);
+    let resources = stored.map(|row| row.gvr.clone());
+    resources.filter(|resource| resource.namespaced).collect()
 }
 
 impl Default for Options {
     fn default() -> Options {
-        let registry = Registry::builtin();
-        let stored = registry.rows().iter().filter(|row| !row.meta.review);
-        let resources = stored.map(|row| row.gvr.clone());
+        let builtin = namespaced(&Registry::builtin());
         Options {
             ca_certificates: String::new(),
             cluster_cidr: "127.64.0.0/10".into(),
@@ -133,7 +142,7 @@ impl Default for Options {
             node_startup_grace: Duration::from_secs(60),
             terminated_pods_kept: 12_500,
             collections_per_minute: 20_000,
-            namespaced: resources.filter(|resource| resource.namespaced).collect(),
+            namespaced: Arc::new(move || builtin.clone()),
         }
     }
 }

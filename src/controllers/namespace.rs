@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::plan::Write;
-use super::{Controller, Options, Plan};
+use super::{Controller, Namespaced, Options, Plan};
 use crate::api::resource::Gvr;
 use crate::api::{ApiError, Object, ObjectKey};
 use crate::client::Target;
@@ -31,7 +31,7 @@ const BURST_OBJECTS: usize = 500;
 const AGAIN: Duration = Duration::from_secs(15);
 
 pub struct NamespaceController {
-    namespaced: Vec<Gvr>,
+    namespaced: Namespaced,
 }
 
 impl NamespaceController {
@@ -107,9 +107,9 @@ impl Controller for NamespaceController {
 impl NamespaceController {
     /// Nothing is seen any more: prove it, and take the finalizer away.
     fn finish(&self, namespace: &Namespace, plan: &mut Plan) {
-        for resource in &self.namespaced {
+        for resource in (self.namespaced)() {
             let target = Target {
-                resource: resource.clone(),
+                resource,
                 namespace: namespace.metadata.name.clone(),
                 name: None,
                 subresource: None,

@@ -160,7 +160,9 @@ fn run_loops(
     clock: &SharedClock,
     tasks: &Tasks,
 ) {
+    let served = server.clone();
     let options = controllers::Options {
+        namespaced: Arc::new(move || controllers::namespaced(&served.registry())),
         ca_certificates: foundation.pki.ca_pem().to_string(),
         cluster_cidr: foundation.network.cluster_cidr.clone(),
         node_cidr_mask: NODE_PREFIX,

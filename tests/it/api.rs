@@ -6,6 +6,7 @@ mod admission;
 mod applies;
 mod caches;
 mod connections;
+mod custom;
 mod deletes;
 mod evictions;
 mod forms;

@@ -1,5 +1,6 @@
 //! Clients of others, unmodified, against the built programs. A test says by name what it lacks.
 
+mod custom;
 mod helm;
 mod kubectl;
 mod kubectl_access;

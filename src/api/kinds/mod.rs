@@ -10,10 +10,12 @@ use k8s_openapi::api::{authentication::v1 as authentication, authorization::v1 a
 use k8s_openapi::api::{batch::v1 as batch, node::v1 as node_api, policy::v1 as policy};
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use k8s_openapi::api::{rbac::v1 as rbac_api, scheduling::v1 as scheduling};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
 
 pub mod config_map;
 mod controller_revision;
 mod cron_job;
+mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
@@ -90,6 +92,7 @@ pub fn all() -> Vec<KindInfo> {
         KindInfo::of::<rbac_api::ClusterRole>(),
         KindInfo::of::<rbac_api::RoleBinding>(),
         KindInfo::of::<rbac_api::ClusterRoleBinding>(),
+        KindInfo::of::<extensions::CustomResourceDefinition>(),
         KindInfo::review::<authentication::SelfSubjectReview>(),
         KindInfo::review::<authentication::TokenReview>(),
         KindInfo::review::<authorization::SubjectAccessReview>(),

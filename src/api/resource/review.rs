@@ -17,7 +17,7 @@ use super::{
 use crate::api::error::ApiError;
 use crate::api::field::{Errors, FieldError};
 use crate::api::object::Object;
-use crate::api::table::{self, Column, NAME_AND_AGE};
+use crate::api::table::{self, AnyColumn, NAME_AND_AGE};
 
 /// The rules of such a kind. It has no list, so it is no [`super::Kind`].
 pub trait Review:
@@ -44,13 +44,20 @@ impl KindInfo {
             gvr: Gvr::new(T::GROUP, T::VERSION, T::URL_PATH_SEGMENT, namespaced),
             kind: T::KIND.into(),
             list_kind: "".into(),
+            singular: T::SINGULAR.into(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            selectable: Vec::new(),
             meta: KindMeta {
                 singular: T::SINGULAR,
                 delete_collection: false,
                 review: true,
                 ..DEFAULT_META
             },
-            schema: |generator| generator.subschema_for::<T>(),
+            schema: Arc::new(|generator: &mut schemars::SchemaGenerator| {
+                generator.subschema_for::<T>()
+            }),
+            custom: None,
             rules: Box::new(Asked::<T>(PhantomData)),
         }
     }
@@ -83,8 +90,8 @@ impl<T: Review> Rules for Asked<T> {
         Vec::new()
     }
 
-    fn columns(&self) -> &'static [Column] {
-        NAME_AND_AGE
+    fn columns(&self) -> Vec<AnyColumn<'_>> {
+        NAME_AND_AGE.to_vec()
     }
 
     fn row(&self, raw: &[u8], now: Timestamp) -> Result<Vec<Value>, ApiError> {

@@ -5,7 +5,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::super::typegraph::graph;
-use super::{AddSchema, OpenApiKind};
+use super::{AddSchema, OpenApiKind, of_type};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const PATCH_TEXT: &str = "Patch is provided to give a concrete name and type to the Kubernetes PATCH \
@@ -36,7 +36,7 @@ impl<'g> Components<'g> {
     }
 
     /// A reference to a kind, which is from now on marked with its name.
-    pub fn kind_ref(&mut self, add: AddSchema, group: &str, version: &str, kind: &str) -> Value {
+    pub fn kind_ref(&mut self, add: &AddSchema, group: &str, version: &str, kind: &str) -> Value {
         let reference = add(self.generator).to_value();
         self.mark(&schema_name(&reference), gvk(group, version, kind));
         reference
@@ -51,7 +51,7 @@ impl<'g> Components<'g> {
 
     /// A reference to a kind's list, whose schema is made here.
     pub fn list_ref(&mut self, kind: &OpenApiKind) -> Value {
-        let item = self.kind_ref(kind.add_schema, &kind.group, &kind.version, &kind.kind);
+        let item = self.kind_ref(&kind.add_schema, &kind.group, &kind.version, &kind.kind);
         let list_meta = self.type_ref::<meta::ListMeta>();
         let item_name = schema_name(&item);
         let package = item_name.rsplit_once('.').map_or("", |(package, _)| package);
@@ -75,13 +75,13 @@ impl<'g> Components<'g> {
 
     /// A reference to the body of deletions.
     pub fn delete_options_ref(&mut self, group: &str, version: &str) -> Value {
-        let add: AddSchema = |generator| generator.subschema_for::<meta::DeleteOptions>();
-        self.kind_ref(add, group, version, "DeleteOptions")
+        let add = of_type::<meta::DeleteOptions>();
+        self.kind_ref(&add, group, version, "DeleteOptions")
     }
 
     pub fn status_ref(&mut self) -> Value {
-        let add: AddSchema = |generator| generator.subschema_for::<meta::Status>();
-        self.kind_ref(add, "", "v1", "Status")
+        let add = of_type::<meta::Status>();
+        self.kind_ref(&add, "", "v1", "Status")
     }
 
     /// A reference to the body of patches, which says no more than that it is an object.

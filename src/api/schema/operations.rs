@@ -99,13 +99,13 @@ fn insert(
     }
     let tag = tag(&kind.group, &kind.version);
     for operation in operations {
-        item.insert(operation.method.to_owned(), operation.write(&tag));
+        item.insert(operation.method.to_owned(), operation.write(&tag, kind.strategic));
     }
     paths.insert(path, Value::Object(item));
 }
 
 impl Operation<'_> {
-    fn write(self, tag: &str) -> Value {
+    fn write(self, tag: &str, strategic: bool) -> Value {
         let mut written = json!({
             "tags": [tag],
             "description": self.description,
@@ -116,7 +116,12 @@ impl Operation<'_> {
             "x-kubernetes-group-version-kind": self.gvk,
         });
         if let Some(schema) = self.body {
-            let types: &[&str] = if self.action == "patch" { &PATCH_TYPES } else { &["*/*"] };
+            let types: &[&str] = match self.action {
+                "patch" if strategic => &PATCH_TYPES,
+                // Clients tell by it how they may patch.
+                "patch" => &PATCH_TYPES[..2],
+                _ => &["*/*"],
+            };
             let content: Map<String, Value> = types
                 .iter()
                 .map(|media| ((*media).to_owned(), json!({"schema": schema})))
@@ -213,7 +218,7 @@ fn collection_operations<'a>(
         operations.push(list_operation(kind, operation_id("list", kind, "", ""), schemas));
     }
     if has("create") {
-        let object = schemas.kind_ref(kind.add_schema, &kind.group, &kind.version, &kind.kind);
+        let object = schemas.kind_ref(&kind.add_schema, &kind.group, &kind.version, &kind.kind);
         operations.push(Operation {
             method: "post",
             action: "post",
@@ -241,7 +246,7 @@ fn collection_operations<'a>(
 }
 
 fn object_operations<'a>(kind: &OpenApiKind, schemas: &mut Components<'_>) -> Vec<Operation<'a>> {
-    let object = schemas.kind_ref(kind.add_schema, &kind.group, &kind.version, &kind.kind);
+    let object = schemas.kind_ref(&kind.add_schema, &kind.group, &kind.version, &kind.kind);
     let mut operations = Vec::new();
     for verb in &kind.verbs {
         if let Some(operation) = object_operation(kind, "", verb, &object, own_gvk(kind), schemas) {
@@ -291,7 +296,7 @@ fn subresource_operations<'a>(
     schemas: &mut Components<'_>,
 ) -> Vec<Operation<'a>> {
     let sub_gvk = gvk(&sub.group, &sub.version, &sub.kind);
-    let Some(add_schema) = sub.add_schema else {
+    let Some(add_schema) = &sub.add_schema else {
         return connect_operations(kind, sub, &sub_gvk);
     };
     let object = schemas.kind_ref(add_schema, &sub.group, &sub.version, &sub.kind);

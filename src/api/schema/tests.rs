@@ -19,7 +19,7 @@ fn kind<T: Resource + ListableResource + JsonSchema>(
         version: T::VERSION.into(),
         kind: T::KIND.into(),
         verbs: vec!["get", "patch", "update"],
-        add_schema: Some(|generator| generator.subschema_for::<T>()),
+        add_schema: Some(of_type::<T>()),
     };
     let others = subresources
         .iter()
@@ -33,7 +33,8 @@ fn kind<T: Resource + ListableResource + JsonSchema>(
         namespaced,
         verbs: ALL_VERBS.to_vec(),
         subresources: std::iter::once(status).chain(others).collect(),
-        add_schema: |generator| generator.subschema_for::<T>(),
+        strategic: true,
+        add_schema: of_type::<T>(),
     }
 }
 

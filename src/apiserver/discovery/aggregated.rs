@@ -43,10 +43,9 @@ fn resource(info: &KindInfo) -> Value {
     entry.insert("resource".into(), json!(info.gvr.resource));
     entry.insert("responseKind".into(), kind(&info.gvr.group, &info.gvr.version, &info.kind));
     entry.insert("scope".into(), json!(scope));
-    entry.insert("singularResource".into(), json!(info.meta.singular));
+    entry.insert("singularResource".into(), json!(info.singular));
     entry.insert("verbs".into(), json!(info.verbs()));
-    for (key, list) in [("shortNames", info.meta.short_names), ("categories", info.meta.categories)]
-    {
+    for (key, list) in [("shortNames", &info.short_names), ("categories", &info.categories)] {
         if !list.is_empty() {
             entry.insert(key.into(), json!(list));
         }

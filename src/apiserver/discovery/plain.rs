@@ -67,12 +67,11 @@ pub(super) fn resources(registry: &Registry, group: &str, version: &str) -> Opti
 fn entries(info: &KindInfo) -> Vec<Value> {
     let mut entry = Map::new();
     entry.insert("name".into(), json!(info.gvr.resource));
-    entry.insert("singularName".into(), json!(info.meta.singular));
+    entry.insert("singularName".into(), json!(info.singular));
     entry.insert("namespaced".into(), json!(info.gvr.namespaced));
     entry.insert("kind".into(), json!(info.kind));
     entry.insert("verbs".into(), json!(info.verbs()));
-    for (key, list) in [("shortNames", info.meta.short_names), ("categories", info.meta.categories)]
-    {
+    for (key, list) in [("shortNames", &info.short_names), ("categories", &info.categories)] {
         if !list.is_empty() {
             entry.insert(key.into(), json!(list));
         }

@@ -102,7 +102,8 @@ impl ApiServer {
         if dry_run {
             return Ok(Word::Go);
         }
-        let info = self.registry.by_url("policy", "v1", BUDGETS.resource.as_ref());
+        let registry = self.registry();
+        let info = registry.by_url("policy", "v1", BUDGETS.resource.as_ref());
         let Some(info) = info.cloned() else { return Ok(Word::Go) };
         let name = old.object.name().to_string();
         let call = Call { info, name, subresource: "status".into(), ..call.clone() };

@@ -22,14 +22,15 @@ impl ApiServer {
         body: Value,
         params: &WriteParams,
     ) -> Result<Answer, ApiError> {
-        match call.subresource.as_str() {
+        let answer = match call.subresource.as_str() {
             "" if call.info.meta.review => self.review(call, body, params),
             "" => self.create(call, body, params).await,
             "binding" => self.bind(call, body, params).await,
             "eviction" => self.evict(call, body, params).await,
             "token" => self.request_token(call, body, params),
             _ => Err(method_not_allowed()),
-        }
+        };
+        self.settled(call, answer).await
     }
 
     /// GET of a subresource that is JSON.
@@ -48,11 +49,12 @@ impl ApiServer {
         body: Value,
         params: &WriteParams,
     ) -> Result<Answer, ApiError> {
-        match call.subresource.as_str() {
+        let answer = match call.subresource.as_str() {
             "" | "status" | "finalize" => self.update(call, body, params).await,
             "scale" => self.put_scale(call, body, params).await,
             _ => Err(method_not_allowed()),
-        }
+        };
+        self.settled(call, answer).await
     }
 }
 

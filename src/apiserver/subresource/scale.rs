@@ -8,7 +8,7 @@ use super::super::write::{
     MAX_UPDATE_ATTEMPTS, Update, Updated, WriteParams, body_object, check_uid,
 };
 use crate::api::field::{Errors, Path};
-use crate::api::resource::Operation;
+use crate::api::resource::{KindInfo, Operation};
 use crate::api::{ApiError, Object};
 
 const KIND: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
@@ -17,7 +17,7 @@ impl ApiServer {
     pub(super) fn get_scale(&self, call: &Call) -> Result<Answer, ApiError> {
         self.authorize(call, "get")?;
         let old = self.stored(call)?;
-        Ok(Answer::other(200, scale_of(&old.object).to_json()))
+        Ok(Answer::other(200, scale_of(&call.info, &old.object).to_json()))
     }
 
     pub(super) async fn put_scale(
@@ -47,7 +47,8 @@ impl ApiServer {
         patch: &Patch,
         params: &WriteParams,
     ) -> Result<Updated, ApiError> {
-        let patched = patch::apply(call, KIND, scale_of(&old.object).into_value(), patch)?;
+        let patched =
+            patch::apply(call, KIND, scale_of(&call.info, &old.object).into_value(), patch)?;
         self.set_scale(call, old, &body_object(patched)?, params).await
     }
 
@@ -67,15 +68,17 @@ impl ApiServer {
         // A Scale without a number asks for none, as in Go.
         let replicas = scale.at(&["spec", "replicas"]).cloned().unwrap_or_else(|| 0.into());
         let mut object = old.object.clone();
-        let spec = object.fields_mut().entry("spec").or_insert_with(|| json!({}));
-        if let Some(spec) = spec.as_object_mut() {
-            spec.insert("replicas".into(), replicas);
-        }
+        let paths = call.info.custom.as_ref().and_then(|custom| custom.scale.as_ref());
+        let path: Vec<&str> = match paths {
+            Some(paths) => words(&paths.spec_replicas),
+            None => vec!["spec", "replicas"],
+        };
+        put(object.fields_mut(), &path, replicas);
         let update = Update { object, operation: Operation::Update, managers: None };
         Ok(match self.store_update(call, old, update, params).await? {
             Updated::Done(answer) => {
                 let stored = crate::api::Raw(answer.raw).object()?;
-                let scaled = Answer::other(answer.code, scale_of(&stored).to_json());
+                let scaled = Answer::other(answer.code, scale_of(&call.info, &stored).to_json());
                 Updated::Done(scaled.warn(answer.warnings))
             }
             Updated::Conflict => Updated::Conflict,
@@ -83,17 +86,49 @@ impl ApiServer {
     }
 }
 
-/// The Scale of an object: `spec.replicas`, `status.replicas` and the selector as text.
-fn scale_of(object: &Object) -> Object {
+fn words(path: &[String]) -> Vec<&str> {
+    path.iter().map(String::as_str).collect()
+}
+
+/// Sets a value at a path of field names, with the objects on the way.
+fn put(fields: &mut serde_json::Map<String, Value>, path: &[&str], value: Value) {
+    match path {
+        [] => {}
+        [last] => {
+            fields.insert((*last).into(), value);
+        }
+        [first, rest @ ..] => {
+            let below = fields.entry(*first).or_insert_with(|| json!({}));
+            if let Some(below) = below.as_object_mut() {
+                put(below, rest, value);
+            }
+        }
+    }
+}
+
+/// The Scale of an object: `spec.replicas`, `status.replicas` and the selector as text, or what a
+/// custom resource has for them.
+fn scale_of(info: &KindInfo, object: &Object) -> Object {
     let mut meta = serde_json::Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object.meta().get(field) {
             meta.insert(field.into(), value.clone());
         }
     }
-    let count = |part: &str| object.at(&[part, "replicas"]).and_then(Value::as_i64).unwrap_or(0);
-    let mut status = json!({"replicas": count("status")});
-    let selector = object.at(&["spec", "selector"]).map(selector_text).unwrap_or_default();
+    let count = |path: &[&str]| object.at(path).and_then(Value::as_i64).unwrap_or(0);
+    let (spec, status, selector) = match info.custom.as_ref().and_then(|c| c.scale.as_ref()) {
+        None => {
+            let selector = object.at(&["spec", "selector"]).map(selector_text);
+            (count(&["spec", "replicas"]), count(&["status", "replicas"]), selector)
+        }
+        Some(paths) => {
+            let selector = paths.selector.as_ref().and_then(|path| object.at(&words(path)));
+            let selector = selector.and_then(Value::as_str).map(str::to_string);
+            (count(&words(&paths.spec_replicas)), count(&words(&paths.status_replicas)), selector)
+        }
+    };
+    let mut status = json!({"replicas": status});
+    let selector = selector.unwrap_or_default();
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
@@ -101,7 +136,7 @@ fn scale_of(object: &Object) -> Object {
     scale.set("kind", KIND.2.into());
     scale.set("apiVersion", format!("{}/{}", KIND.0, KIND.1).into());
     scale.set("metadata", Value::Object(meta));
-    scale.set("spec", json!({"replicas": count("spec")}));
+    scale.set("spec", json!({"replicas": spec}));
     scale.set("status", status);
     scale
 }

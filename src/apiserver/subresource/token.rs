@@ -166,8 +166,8 @@ impl ApiServer {
         uid: &str,
     ) -> Result<Referent, ApiError> {
         let missing = || ApiError::not_found(resource, name);
-        let info = self.registry.by_gvr(resource).ok_or_else(missing)?;
-        let entry = self.store.get(&keys::object(info, namespace, name));
+        let info = self.registry().by_gvr(resource).cloned().ok_or_else(missing)?;
+        let entry = self.store.get(&keys::object(&info, namespace, name));
         let entry = entry.map_err(read_error)?.ok_or_else(missing)?;
         let object: Referent = Raw(entry.value).decode()?;
         if uid.is_empty() || uid == object.metadata.uid {

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::super::discovery::text;
-use super::super::jsonpath::plain;
 use super::super::printer;
+use crate::api::jsonpath::plain;
 
 /// Longer texts are cut.
 const MAX_TEXT_CHARACTERS: usize = 140;

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::super::discovery::text;
-use super::super::jsonpath::plain;
 use super::page::{Page, date, items, number};
+use crate::api::jsonpath::plain;
 
 pub fn describe(page: &mut Page, pod: &Value) {
     page.field(0, "Service Account", text(pod, "/spec/serviceAccountName"));

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::super::discovery::text;
-use super::super::jsonpath::plain;
 use super::super::session::Session;
 use super::page::{Page, items, number};
 use crate::api::Gvr;
+use crate::api::jsonpath::plain;
 use crate::client::remote::Query;
 
 /// Endpoints shown of one port.

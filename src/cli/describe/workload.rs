@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 use super::super::discovery::text;
-use super::super::jsonpath::plain;
 use super::super::logs::selector_text;
 use super::super::session::Session;
 use super::page::{Page, items, number};
 use super::pod;
 use crate::api::Gvr;
+use crate::api::jsonpath::plain;
 
 const REVISION: &str = "/metadata/annotations/deployment.kubernetes.io~1revision";
 

@@ -1,0 +1,266 @@
+//! CustomResourceDefinition (apiextensions.k8s.io/v1). What becomes of one is in
+//! [`crate::api::custom`].
+
+use jiff::Timestamp;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as ext;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde_json::Value;
+
+use super::checks;
+use crate::api::custom::{names::is_established, structural};
+use crate::api::field::{Errors, Path};
+use crate::api::names::{is_dns1035_label, is_dns1123_label, is_dns1123_subdomain, report};
+use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
+use crate::api::table::{self, Column};
+
+const SCOPES: &[&str] = &["Cluster", "Namespaced"];
+const COLUMN_TYPES: &[&str] = &["boolean", "date", "integer", "number", "string"];
+/// Says where a change to a group of the Kubernetes project was approved.
+const APPROVAL: &str = "api-approved.kubernetes.io";
+
+impl Kind for CustomResourceDefinition {
+    const META: KindMeta = KindMeta {
+        singular: "customresourcedefinition",
+        short_names: &["crd", "crds"],
+        categories: &["api-extensions"],
+        status: true,
+        generation: Generation::Spec,
+        unconditional_update: false,
+        ..DEFAULT_META
+    };
+
+    fn set_defaults(&mut self, _old: Option<&Self>) {
+        let spec = &mut self.spec;
+        let names = &mut spec.names;
+        if names.singular.as_deref().unwrap_or_default().is_empty() {
+            names.singular = Some(names.kind.to_lowercase());
+        }
+        if names.list_kind.as_deref().unwrap_or_default().is_empty() && !names.kind.is_empty() {
+            names.list_kind = Some(format!("{}List", names.kind));
+        }
+        let conversion = spec.conversion.get_or_insert_default();
+        if conversion.strategy.is_empty() {
+            conversion.strategy = "None".into();
+        }
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        let wanted = format!("{}.{}", self.spec.names.plural, self.spec.group);
+        let name = self.metadata.name.as_deref().unwrap_or_default();
+        if name != wanted {
+            let detail = "must be spec.names.plural+\".\"+spec.group";
+            errors.invalid(&Path::new("metadata").child("name"), name, detail);
+        }
+        let spec = Path::new("spec");
+        self.validate_group(&spec, errors);
+        checks::one_of(errors, &spec.child("scope"), &self.spec.scope, SCOPES);
+        validate_names(&self.spec.names, &spec.child("names"), errors);
+        if self.spec.preserve_unknown_fields == Some(true) {
+            let detail = "must be false in order to use defaults in the schema";
+            errors.invalid(&spec.child("preserveUnknownFields"), true, detail);
+        }
+        let strategy = self.spec.conversion.as_ref().map_or("None", |c| c.strategy.as_str());
+        if strategy != "None" {
+            let conversion = spec.child("conversion");
+            errors.not_supported(&conversion.child("strategy"), strategy, &["None"]);
+        }
+        self.validate_versions(&spec.child("versions"), errors);
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        let spec = Path::new("spec");
+        checks::immutable(errors, &spec.child("group"), &self.spec.group, &old.spec.group);
+        if is_established(old) {
+            let names = spec.child("names");
+            let (new, old) = (&self.spec, &old.spec);
+            checks::immutable(errors, &spec.child("scope"), &new.scope, &old.scope);
+            checks::immutable(errors, &names.child("kind"), &new.names.kind, &old.names.kind);
+        }
+        let stored = old.status.iter().flat_map(|status| status.stored_versions.iter().flatten());
+        let status = Path::new("status");
+        let at = status.child("storedVersions");
+        for (index, version) in stored.into_iter().enumerate() {
+            if !self.spec.versions.iter().any(|known| known.name == *version) {
+                let detail = format!(
+                    "missing from spec.versions; {version} was previously a storage version, and \
+                     must remain in spec.versions until a storage migration ensures no data \
+                     remains persisted in {version} and removes {version} from \
+                     status.storedVersions"
+                );
+                errors.invalid(&at.index(index), version, &detail);
+            }
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let versions = self.spec.versions.iter().enumerate();
+        let with_rules = versions.filter(|(_, version)| {
+            let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
+            schema.is_some_and(structural::has_validation_rules)
+        });
+        let text = |(index, _)| {
+            format!("spec.versions[{index}].schema: x-kubernetes-validations are not evaluated yet")
+        };
+        with_rules.map(text).collect()
+    }
+
+    fn columns() -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            table::NAME,
+            Column::new(
+                "Created At",
+                "date",
+                "When the object was created, on the server's clock.",
+            ),
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, _now: Timestamp) -> Vec<Value> {
+        let created = self.metadata.creation_timestamp.as_ref();
+        let text = created.map(|time| time.0.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        vec![table::name(&self.metadata), text.unwrap_or_default().into()]
+    }
+}
+
+trait Parts {
+    fn validate_group(&self, spec: &Path, errors: &mut Errors);
+    fn validate_versions(&self, path: &Path, errors: &mut Errors);
+}
+
+impl Parts for CustomResourceDefinition {
+    fn validate_group(&self, spec: &Path, errors: &mut Errors) {
+        let group = self.spec.group.as_str();
+        let at = spec.child("group");
+        if group.is_empty() {
+            errors.required(&at, "");
+            return;
+        }
+        report(errors, &at, group, is_dns1123_subdomain(group));
+        if !group.contains('.') {
+            errors.invalid(&at, group, "should be a domain with at least one dot");
+        }
+        let is_protected = ["k8s.io", "kubernetes.io"].iter().any(|domain| {
+            group.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        });
+        let annotations = self.metadata.annotations.iter().flatten();
+        let approved =
+            annotations.into_iter().any(|(key, text)| key == APPROVAL && !text.is_empty());
+        if is_protected && !approved {
+            let metadata = Path::new("metadata");
+            let annotations = metadata.child("annotations");
+            let detail = format!(
+                "protected groups must have approval annotation {APPROVAL:?}, see \
+                 https://github.com/kubernetes/enhancements/pull/1111"
+            );
+            errors.required(&annotations.key(APPROVAL), &detail);
+        }
+    }
+
+    fn validate_versions(&self, path: &Path, errors: &mut Errors) {
+        let versions = &self.spec.versions;
+        let names: Vec<&str> = versions.iter().map(|version| version.name.as_str()).collect();
+        if versions.iter().filter(|version| version.storage).count() != 1 {
+            let detail = "must have exactly one version marked as storage version";
+            errors.invalid(path, &names, detail);
+        }
+        for (index, version) in versions.iter().enumerate() {
+            let at = path.index(index);
+            report(errors, &at.child("name"), &version.name, is_dns1035_label(&version.name));
+            if names[..index].contains(&version.name.as_str()) {
+                errors.duplicate(&at.child("name"), &version.name);
+            }
+            validate_version(version, &at, errors);
+        }
+    }
+}
+
+fn validate_names(names: &ext::CustomResourceDefinitionNames, path: &Path, errors: &mut Errors) {
+    let words = [("plural", Some(&names.plural)), ("singular", names.singular.as_ref())];
+    for (field, word) in words {
+        let word = word.map(String::as_str).unwrap_or_default();
+        if word.is_empty() {
+            errors.required(&path.child(field), "");
+        } else {
+            report(errors, &path.child(field), word, is_dns1035_label(word));
+        }
+    }
+    let kinds = [("kind", Some(&names.kind)), ("listKind", names.list_kind.as_ref())];
+    for (field, kind) in kinds {
+        let kind = kind.map(String::as_str).unwrap_or_default();
+        if kind.is_empty() {
+            errors.required(&path.child(field), "");
+        } else {
+            let messages = is_dns1035_label(&kind.to_lowercase());
+            report(errors, &path.child(field), kind, messages);
+        }
+    }
+    if names.list_kind.as_ref() == Some(&names.kind) {
+        let detail = "kind and listKind may not be the same";
+        errors.invalid(&path.child("listKind"), &names.kind, detail);
+    }
+    let lists = [("shortNames", &names.short_names), ("categories", &names.categories)];
+    for (field, list) in lists {
+        let at = path.child(field);
+        for (index, word) in list.iter().flatten().enumerate() {
+            report(errors, &at.index(index), word, is_dns1123_label(word));
+        }
+    }
+}
+
+fn validate_version(
+    version: &ext::CustomResourceDefinitionVersion,
+    path: &Path,
+    errors: &mut Errors,
+) {
+    let at = path.child("schema");
+    let at = at.child("openAPIV3Schema");
+    match version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref()) {
+        None => errors.required(&at, "schemas are required"),
+        Some(schema) => structural::check(schema, &at, errors),
+    }
+    let at = path.child("additionalPrinterColumns");
+    for (index, column) in version.additional_printer_columns.iter().flatten().enumerate() {
+        let at = at.index(index);
+        if column.name.is_empty() {
+            errors.required(&at.child("name"), "");
+        }
+        checks::one_of(errors, &at.child("type"), &column.type_, COLUMN_TYPES);
+        is_path(&column.json_path, &at.child("jsonPath"), errors);
+        if crate::api::jsonpath::Template::parse(&column.json_path).is_err() {
+            errors.invalid(&at.child("jsonPath"), &column.json_path, "must be a JSONPath");
+        }
+    }
+    let at = path.child("selectableFields");
+    for (index, field) in version.selectable_fields.iter().flatten().enumerate() {
+        is_path(&field.json_path, &at.index(index).child("jsonPath"), errors);
+    }
+    let scale = version.subresources.as_ref().and_then(|parts| parts.scale.as_ref());
+    if let Some(scale) = scale {
+        let at = path.child("subresources");
+        let at = at.child("scale");
+        let paths = [
+            ("specReplicasPath", Some(&scale.spec_replicas_path), ".spec."),
+            ("statusReplicasPath", Some(&scale.status_replicas_path), ".status."),
+            ("labelSelectorPath", scale.label_selector_path.as_ref(), "."),
+        ];
+        for (field, text, start) in paths {
+            let Some(text) = text else { continue };
+            let at = at.child(field);
+            if text.is_empty() && field != "labelSelectorPath" {
+                errors.required(&at, "");
+            } else if !text.is_empty() && !text.starts_with(start) {
+                let detail = format!("should be a json path under {}", start.trim_end_matches('.'));
+                errors.invalid(&at, text, &detail);
+            }
+        }
+    }
+}
+
+fn is_path(text: &str, path: &Path, errors: &mut Errors) {
+    if text.is_empty() {
+        errors.required(path, "");
+    } else if !text.starts_with(['.', '{', '$']) {
+        errors.invalid(path, text, "must be a JSONPath that begins with a dot");
+    }
+}
