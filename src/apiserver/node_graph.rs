@@ -58,7 +58,7 @@ pub enum Referent {
 /// What a commit may change; see [`NodeGraph::before`].
 #[derive(Default)]
 pub struct Pending {
-    puts: Vec<(Key, Option<Arc<Bound>>)>,
+    puts: Vec<(Key, Arc<Bound>)>,
     deletes: Vec<(Key, Arc<Bound>)>,
 }
 
@@ -94,17 +94,25 @@ impl NodeGraph {
         for op in ops {
             match op {
                 Op::Put { key, value, expect } if key.starts_with(&PODS) => {
-                    let known = self.0.lock().pods.get(key).map(|place| place.committed);
+                    let known = self.0.lock().pods.get(key).map(Place::head);
                     let is_new = *expect == Expect::Absent;
-                    if known == Some(true) && !is_new {
+                    if known.as_ref().is_some_and(|(_, committed)| *committed) && !is_new {
                         continue;
                     }
-                    let bound = bound(key, &value.bytes).map(Arc::new);
-                    if let Some(bound) = bound.clone().filter(|_| known.is_none()) {
-                        self.0.lock().insert(key.clone(), bound, false);
-                    }
-                    if bound.is_some() || is_new {
-                        pending.puts.push((key.clone(), bound));
+                    match bound(key, &value.bytes).map(Arc::new) {
+                        Some(bound) => {
+                            if known.is_none() {
+                                self.0.lock().insert(key.clone(), bound.clone(), false);
+                            }
+                            pending.puts.push((key.clone(), bound));
+                        }
+                        // What is there is of a Pod of that name that is gone by then. What comes
+                        // meanwhile is not: the new Pod is seen, and bound, before we are told.
+                        None if is_new => {
+                            let gone = known.map(|(bound, _)| (key.clone(), bound));
+                            pending.deletes.extend(gone);
+                        }
+                        None => {}
                     }
                 }
                 Op::Delete { key, .. } if key.starts_with(&PODS) => {
@@ -125,12 +133,11 @@ impl NodeGraph {
         }
         let mut graph = self.0.lock();
         for (key, bound) in pending.puts {
-            match bound {
-                None if committed => graph.remove(&key),
+            if committed {
                 // Also where another commit, one that fails or a deletion, still has the place.
-                Some(bound) if committed => graph.insert(key, bound, true),
-                Some(bound) if graph.has(&key, &bound) => graph.remove(&key),
-                _ => {}
+                graph.insert(key, bound, true);
+            } else if graph.has(&key, &bound) {
+                graph.remove(&key);
             }
         }
         for (key, bound) in pending.deletes.into_iter().filter(|_| committed) {
@@ -139,6 +146,12 @@ impl NodeGraph {
                 graph.remove(&key);
             }
         }
+    }
+}
+
+impl Place {
+    fn head(&self) -> (Arc<Bound>, bool) {
+        (self.bound.clone(), self.committed)
     }
 }
 
@@ -312,6 +325,19 @@ mod tests {
         assert!(graph.refers("n2", "ns", Referent::Secret, "secret"));
         assert!(!graph.refers("n1", "ns", Referent::Secret, "secret"));
     }
+
+    #[test]
+    fn a_pod_that_is_bound_before_its_creation_is_told_counts() {
+        let graph = NodeGraph::default();
+        let Op::Put { key, value, .. } = put("p", "") else { unreachable!() };
+        let creation = graph.before(&[Op::Put { key, value, expect: Expect::Absent }]);
+        let binding = graph.before(&[put("p", "n1")]);
+        graph.after(creation, true);
+        assert!(graph.refers("n1", "ns", Referent::Secret, "secret"));
+        graph.after(binding, true);
+        assert!(graph.refers("n1", "ns", Referent::Secret, "secret"));
+    }
+
     #[test]
     fn a_pod_that_follows_a_deleted_one_counts() {
         let graph = NodeGraph::default();

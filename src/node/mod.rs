@@ -67,6 +67,8 @@ const RUNTIME_EVENTS: usize = 1024;
 const BATCH_EVENTS: usize = 256;
 /// Probes under way at once on the whole node.
 const PARALLEL_PROBES: usize = 64;
+/// Pods whose volumes are written to the disk at the same time.
+const PARALLEL_VOLUMES: usize = 8;
 
 /// Takes the node's Events; must not block.
 pub type Notices = Arc<dyn Fn(Notice) + Send + Sync>;
@@ -111,6 +113,7 @@ pub struct Shared {
     facts: Arc<Facts>,
     runtime_events: mpsc::Sender<RuntimeEvent>,
     probe_permits: Semaphore,
+    volume_permits: Arc<Semaphore>,
     /// The Node object should be written again.
     node_changed: Notify,
     /// The Node object is gone, or does not say what was told.
@@ -228,6 +231,7 @@ impl Node {
             facts: Arc::new(facts),
             runtime_events,
             probe_permits: Semaphore::new(PARALLEL_PROBES),
+            volume_permits: Arc::new(Semaphore::new(PARALLEL_VOLUMES)),
             node_changed: Notify::new(),
             node_lost: Notify::new(),
             told_ready: parking_lot::Mutex::default(),

@@ -200,8 +200,10 @@ pub async fn write_volumes(
     let (facts, pod) = (node.facts.clone(), pod.clone());
     let dir = node.pod_dir(uid(&pod));
     let guard = files.lock_owned().await;
+    // A thousand pods that start together are no reason for a hundred threads.
+    let turn = node.volume_permits.clone().acquire_owned().await.map_err(|e| e.to_string())?;
     let work = move || -> Result<(), String> {
-        let _guard = guard;
+        let _guards = (guard, turn);
         let context = facts.context(&pod, ip, &objects);
         volumes::writer::make_dir(&dir, 0o700).map_err(|e| e.to_string())?;
         for volume in volume_list(&pod) {
