@@ -141,8 +141,8 @@ impl Rules for CustomRules {
     fn fields(&self, raw: &[u8], fields: &[&str]) -> Result<Vec<String>, ApiError> {
         let object = stored(raw)?;
         let value = |field: &&str| {
-            let path = field.split('.').filter(|part| !part.is_empty());
-            let found = path.fold(Some(&object), |value, part| value?.get(part));
+            let mut path = field.split('.').filter(|part| !part.is_empty());
+            let found = path.try_fold(&object, |value, part| value.get(part));
             found.filter(|value| !value.is_null()).map(plain).unwrap_or_default()
         };
         Ok(fields.iter().map(value).collect())

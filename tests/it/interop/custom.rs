@@ -6,7 +6,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
-use crate::cluster::tools::has;
+use crate::cluster::tools::{self, has};
 use crate::cluster::{Cluster, Space};
 
 fn definition(plural: &str, kind: &str) -> Value {
@@ -66,6 +66,13 @@ fn kubectl_defines_a_kind_and_uses_it() {
     let refused = space.kubectl_with("create -f -", &wrong.to_string(), &[]).fails();
     has(&refused, &["unknown field \"spec.crom\""]);
     kubectl("delete tab two");
+    // A namespace that goes takes custom resources along.
+    kubectl("create namespace k-custom-gone");
+    let gone = tab("Tab", "gone", "x").to_string();
+    space.cluster.run(tools::kubectl().unwrap(), "-n k-custom-gone apply -f -", &gone).ok();
+    has(&kubectl("get tabs -A"), &["k-custom-gone"]);
+    kubectl("delete namespace k-custom-gone --timeout=60s");
+    assert!(!kubectl("get tabs -A").contains("k-custom-gone"));
     kubectl("delete crd tabs.interop.example.com");
     // kubectl words it by what its cache of discovery still says.
     has(&space.kubectl("get tabs").fails(), &["the server"]);
