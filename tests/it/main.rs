@@ -3,6 +3,7 @@
 mod api;
 mod apipure;
 mod cluster;
+mod conformance;
 mod e2e;
 mod edge;
 mod interop;

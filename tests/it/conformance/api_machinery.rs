@@ -1,0 +1,7 @@
+//! The cases of sig-api-machinery.
+
+mod watchers;
+
+use super::Case;
+
+pub const CASES: &[&[Case]] = &[watchers::CASES];

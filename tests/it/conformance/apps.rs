@@ -1,0 +1,5 @@
+//! The cases of sig-apps.
+
+use super::Case;
+
+pub const CASES: &[&[Case]] = &[];
