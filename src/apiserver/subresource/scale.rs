@@ -47,8 +47,7 @@ impl ApiServer {
         patch: &Patch,
         params: &WriteParams,
     ) -> Result<Updated, ApiError> {
-        let patched =
-            patch::apply(call, KIND, scale_of(&call.info, &old.object).into_value(), patch)?;
+        let patched = patch::apply(KIND, scale_of(&call.info, &old.object).into_value(), patch)?;
         self.set_scale(call, old, &body_object(patched)?, params).await
     }
 

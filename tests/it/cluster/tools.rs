@@ -11,8 +11,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// The longest that one command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
-const KUBECTL_VERSION: &str = "v1.35.";
+/// The versions of kubectl that are tested, with the program of each; the last is `kubectl()`.
+const KUBECTLS: &[(&str, &str)] =
+    &[("1.29", "kubectl-1.29"), ("1.32", "kubectl-1.32"), ("1.35", "kubectl")];
 const HELM_VERSION: &str = "v4.";
+/// The version of the Python client.
+const PYTHON_CLIENT: &str = "37.";
 /// Set where a missing tool must be a failure, as in CI.
 const REQUIRE_TOOLS: &str = "WASMFLEET_REQUIRE_TOOLS";
 
@@ -121,17 +125,42 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// kubectl of the version that these tests are written against. `None`, with a line that says so,
-/// where there is none; a failure where tools are required.
+/// kubectl of the newest version. `None`, with a line that says so, where there is none; a failure
+/// where tools are required.
 pub fn kubectl() -> Option<&'static Path> {
-    static KUBECTL: OnceLock<Option<PathBuf>> = OnceLock::new();
-    KUBECTL.get_or_init(|| find("kubectl", KUBECTL_VERSION, &["version", "--client"])).as_deref()
+    KUBECTLS.last().and_then(|(version, _)| kubectl_of(version))
+}
+
+/// kubectl of a version (`1.29`), in the same way.
+pub fn kubectl_of(version: &str) -> Option<&'static Path> {
+    static FOUND: [OnceLock<Option<PathBuf>>; KUBECTLS.len()] =
+        [const { OnceLock::new() }; KUBECTLS.len()];
+    let index = KUBECTLS.iter().position(|(known, _)| *known == version).expect("a known version");
+    let find = || find(KUBECTLS[index].1, &format!("v{version}."), &["version", "--client"]);
+    FOUND[index].get_or_init(find).as_deref()
 }
 
 /// Helm, in the same way.
 pub fn helm() -> Option<&'static Path> {
     static HELM: OnceLock<Option<PathBuf>> = OnceLock::new();
     HELM.get_or_init(|| find("helm", HELM_VERSION, &["version", "--short"])).as_deref()
+}
+
+/// Where Python finds the Kubernetes client (for PYTHONPATH), in the same way.
+pub fn python_client() -> Option<&'static Path> {
+    static CLIENT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let find = || {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/python");
+        let words = ["-c", "import kubernetes; print(kubernetes.__version__)"];
+        let told = Command::new("python3").args(words).env("PYTHONPATH", &dir).output();
+        if told.is_ok_and(|told| text(told.stdout).starts_with(PYTHON_CLIENT)) {
+            return Some(dir);
+        }
+        missing(&format!(
+            "python3 does not find kubernetes {PYTHON_CLIENT}x in target/tools/python"
+        ))
+    };
+    CLIENT.get_or_init(find).as_deref()
 }
 
 /// The program that `scripts/setup-tests.sh` brought, or the one in PATH.
@@ -142,13 +171,15 @@ fn find(name: &str, version: &str, words: &[&str]) -> Option<PathBuf> {
         output.is_ok_and(|output| text(output.stdout).contains(version))
     };
     let found = [own, PathBuf::from(name)].into_iter().find(is_right);
-    if found.is_none() {
-        let missing = format!(
-            "{name} {version}x is neither in target/tools/bin nor in PATH; \
-             scripts/setup-tests.sh brings it"
-        );
-        assert!(std::env::var_os(REQUIRE_TOOLS).is_none(), "{missing}");
-        println!("not tested: {missing}");
-    }
-    found
+    found.or_else(|| {
+        missing(&format!("{name} {version}x is neither in target/tools/bin nor in PATH"))
+    })
+}
+
+/// Says what is missing; a failure where tools are required.
+fn missing(what: &str) -> Option<PathBuf> {
+    let text = format!("{what}; scripts/setup-tests.sh brings it");
+    assert!(std::env::var_os(REQUIRE_TOOLS).is_none(), "{text}");
+    println!("not tested: {text}");
+    None
 }

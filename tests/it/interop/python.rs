@@ -1,0 +1,18 @@
+//! The Python client (pip `kubernetes`): what it does is in `python.py`.
+
+use std::path::Path;
+
+use crate::cluster::Space;
+use crate::cluster::tools::{has, python_client};
+
+#[test]
+fn the_python_client_pages_watches_patches_and_leads() {
+    let Some(client) = python_client() else { return };
+    let space = Space::new("python");
+    let client = client.to_str().expect("UTF-8");
+    let env = [("PYTHONPATH", client), ("NAMESPACE", &space.name)];
+    let script = "tests/it/interop/python.py";
+    let told = space.cluster.run_with(Path::new("python3"), script, "", &env).ok();
+    let steps = ["pages", "watches", "patches", "errors", "custom_resources", "manifests", "leads"];
+    has(&told, &steps.map(|step| format!("{step}: done")).each_ref().map(String::as_str));
+}
