@@ -92,7 +92,7 @@ struct Status<'a> {
     status: std::borrow::Cow<'a, str>,
     #[serde(default)]
     message: String,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<Reason>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     details: Option<Box<Details>>,
@@ -243,7 +243,8 @@ impl ApiError {
             metadata: StatusMeta { continue_token: self.continue_token.clone() },
             status: "Failure".into(),
             message: self.message.clone(),
-            reason: Some(self.reason),
+            // The unknown reason is none at all (metav1.StatusReasonUnknown).
+            reason: Some(self.reason).filter(|reason| *reason != Reason::Unknown),
             details: self.details.clone(),
             code: self.code,
         };

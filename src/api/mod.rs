@@ -13,6 +13,7 @@ pub mod meta;
 pub mod names;
 pub mod object;
 pub mod patch;
+pub mod pod_security;
 pub mod proto;
 pub mod quantity;
 pub mod registry;

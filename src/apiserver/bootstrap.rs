@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::User;
 use super::rbac::{defaults, reconcile};
 use super::service::{ApiServer, Call, read_error};
+use super::webhooks::Asking;
 use super::write::WriteParams;
 use crate::api::kinds::priority_class::SYSTEM_CLASSES;
 use crate::api::resource::Kind;
@@ -20,12 +21,18 @@ pub const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube
 /// The port of the Service `kubernetes`.
 const HTTPS_PORT: u16 = 443;
 
+/// A start must not wait for webhooks, which may be pods of this cluster.
+fn own() -> WriteParams {
+    WriteParams { asking: Asking::Skip, ..WriteParams::default() }
+}
+
 impl ApiServer {
     /// Creates what is missing; done at every start. `address` is where the API is reached, if it
     /// is reached over the network at all. Kinds that the registry does not have are left out.
     pub async fn bootstrap(&self, address: Option<SocketAddr>) -> Result<(), ApiError> {
         self.node_graph.fill(&self.store).map_err(read_error)?;
         self.rules.fill(&self.store).map_err(read_error)?;
+        self.hooks.fill(&self.store).map_err(read_error)?;
         self.settle_definitions().await?;
         for name in NAMESPACES {
             self.ensure("", "v1", "namespaces", "", json!({"metadata": {"name": name}})).await?;
@@ -85,7 +92,7 @@ impl ApiServer {
             return Ok(());
         };
         call.name = "kubernetes".into();
-        self.update(&call, slice, &WriteParams::default()).await.map(|_| ())
+        self.update(&call, slice, &own()).await.map(|_| ())
     }
 
     /// Creates a default role or binding, or gives it back what it lacks.
@@ -103,7 +110,7 @@ impl ApiServer {
         let stored: T = self.stored(&call)?.object.typed()?;
         let Some(changed) = lacking(&stored, &expected) else { return Ok(()) };
         let changed = Object::from_typed(&changed).into_value();
-        self.update(&call, changed, &WriteParams::default()).await.map(|_| ())
+        self.update(&call, changed, &own()).await.map(|_| ())
     }
 
     async fn ensure(
@@ -122,7 +129,7 @@ impl ApiServer {
         if self.entry(&named).is_ok() {
             return Ok(());
         }
-        match self.create(&call, object, &WriteParams::default()).await {
+        match self.create(&call, object, &own()).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_already_exists() => Ok(()),
             Err(error) => Err(error),

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::service::{Answer, ApiServer, Call, Stored, read_error};
+use super::webhooks::Asking;
 use super::write::spliced;
 use super::{User, delete, keys, versions};
 use crate::api::custom::definition::{self, Rows};
@@ -259,10 +260,12 @@ impl ApiServer {
             let calls: Vec<Call> =
                 found.map(|key| self.cleaner(info, &key.namespace, &key.name)).collect();
             let options = DeleteOptions::default();
-            futures::stream::iter(calls.into_iter().map(|call| self.delete_one(call, &options)))
-                .buffer_unordered(CLEANUP_CONCURRENCY)
-                .try_collect::<Vec<()>>()
-                .await?;
+            futures::stream::iter(
+                calls.into_iter().map(|call| self.delete_one(call, &options, Asking::Skip)),
+            )
+            .buffer_unordered(CLEANUP_CONCURRENCY)
+            .try_collect::<Vec<()>>()
+            .await?;
             if !page.more {
                 break;
             }

@@ -16,6 +16,7 @@ use super::definitions::is_definition;
 use super::filter::Filter;
 use super::service::{Answer, ApiServer, Call, Stored, timestamp};
 use super::versions::stored_form;
+use super::webhooks::{self, Asking, Operation, Question, Rounds};
 use super::write::{MAX_UPDATE_ATTEMPTS, check_uid, first};
 use crate::api::custom::CLEANUP_FINALIZER;
 use crate::api::meta::{FOREGROUND, ORPHAN};
@@ -49,7 +50,7 @@ enum Step {
 impl ApiServer {
     pub async fn delete(&self, call: &Call, options: &DeleteOptions) -> Result<Answer, ApiError> {
         self.authorize(call, "delete")?;
-        let answer = self.delete_authorized(call, options).await;
+        let answer = self.delete_authorized(call, options, Asking::Ask).await;
         self.settled(call, answer).await
     }
 
@@ -58,12 +59,20 @@ impl ApiServer {
         &self,
         call: &Call,
         options: &DeleteOptions,
+        asking: Asking,
     ) -> Result<Answer, ApiError> {
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             let old = self.stored(call)?;
             self.check_node_write(call, &old.object)?;
+            let mut warnings = Vec::new();
+            check_options(call, &old, options)?;
+            let attributes = Attributes::new(self, call, Verb::Delete, Some(&old.object));
+            admission::validate(&attributes, &old.object, &mut warnings)?;
+            if asking == Asking::Ask {
+                self.ask_about_deletion(call, &old, options, &mut warnings).await?;
+            }
             if let Deleted::Done(answer) = self.try_delete(call, &old, options).await? {
-                return Ok(answer);
+                return Ok(answer.warn(warnings));
             }
         }
         Err(ApiError::modified(&call.info.gvr, &call.name))
@@ -75,19 +84,6 @@ impl ApiServer {
         old: &Stored,
         options: &DeleteOptions,
     ) -> Result<Deleted, ApiError> {
-        check_uid(call, options.uid.as_deref().unwrap_or_default(), &old.object)?;
-        if let Some(version) = &options.resource_version
-            && version != old.object.resource_version()
-        {
-            let why = format!(
-                "Precondition failed: ResourceVersion in precondition: {version}, \
-                 ResourceVersion in object meta: {}",
-                old.object.resource_version()
-            );
-            return Err(ApiError::conflict(&call.info.gvr, &call.name, why));
-        }
-        let attributes = Attributes::new(self, call, Verb::Delete, Some(&old.object));
-        admission::validate(&attributes, &old.object, &mut Vec::new())?;
         let expect = Expect::Revision(old.entry.revision);
         match next_step(&call.info, &old.object, options, self.clock.now()) {
             Step::Nothing => Ok(done(old.entry.value.clone())),
@@ -113,6 +109,28 @@ impl ApiServer {
         }
     }
 
+    /// What webhooks say of a deletion.
+    async fn ask_about_deletion(
+        &self,
+        call: &Call,
+        old: &Stored,
+        options: &DeleteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        let Some(table) = self.hooks.of(call) else { return Ok(()) };
+        let question = Question {
+            call,
+            operation: Operation::Delete,
+            part: None,
+            old: Some(&old.object),
+            dry_run: options.dry_run,
+            options: webhooks::delete_options(options),
+        };
+        let mut rounds = Rounds::default();
+        self.ask_mutating(&table, &question, None, &Ok, &mut rounds, warnings).await?;
+        self.ask_validating(&table, &question, None, warnings).await
+    }
+
     /// The deletion of an object and of what goes with it; watchers are shown `last`.
     pub(super) fn deletion_ops(&self, call: &Call, old: &Stored, last: &Object) -> Vec<Op> {
         let delete = Op::Delete {
@@ -129,8 +147,9 @@ impl ApiServer {
         &self,
         call: Call,
         options: &DeleteOptions,
+        asking: Asking,
     ) -> Result<(), ApiError> {
-        match self.delete_authorized(&call, options).await {
+        match self.delete_authorized(&call, options, asking).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => Ok(()),
             Err(error) => Err(error),
@@ -155,10 +174,12 @@ impl ApiServer {
         let revision = loop {
             let page = self.list_filtered(call, &page_options, &filter).await?;
             let calls: Vec<Call> = page.items.iter().filter_map(|raw| one_of(call, raw)).collect();
-            futures::stream::iter(calls.into_iter().map(|one| self.delete_one(one, options)))
-                .buffer_unordered(COLLECTION_CONCURRENCY)
-                .try_collect::<Vec<()>>()
-                .await?;
+            futures::stream::iter(
+                calls.into_iter().map(|one| self.delete_one(one, options, Asking::Ask)),
+            )
+            .buffer_unordered(COLLECTION_CONCURRENCY)
+            .try_collect::<Vec<()>>()
+            .await?;
             items.extend(page.items);
             if page.continue_token.is_empty() || one_page {
                 break page.revision;
@@ -171,6 +192,19 @@ impl ApiServer {
         self.after_write(call).await;
         Ok(Answer::other(200, super::respond::list_json(&call.info, &listed)))
     }
+}
+
+fn check_options(call: &Call, old: &Stored, options: &DeleteOptions) -> Result<(), ApiError> {
+    check_uid(call, options.uid.as_deref().unwrap_or_default(), &old.object)?;
+    let now = old.object.resource_version();
+    if let Some(version) = options.resource_version.as_deref().filter(|version| *version != now) {
+        let why = format!(
+            "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in \
+             object meta: {now}"
+        );
+        return Err(ApiError::conflict(&call.info.gvr, &call.name, why));
+    }
+    Ok(())
 }
 
 fn one_of(call: &Call, raw: &Bytes) -> Option<Call> {

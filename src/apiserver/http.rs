@@ -30,8 +30,10 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const PRIVATE: HeaderValue = HeaderValue::from_static("no-cache, private");
 
-/// The longest text of one `Warning:` header and how many there are at most (upstream's bounds).
+/// The longest text of one `Warning:` header where all together are too long, how long those are,
+/// and how many there are at most (upstream's bounds).
 const MAX_WARNING_CHARACTERS: usize = 256;
+const MAX_WARNINGS_CHARACTERS: usize = 4096;
 const MAX_WARNINGS: usize = 50;
 
 /// Answers one request. `user` is `None` for callers who did not authenticate.
@@ -137,7 +139,7 @@ where
     let exchange = Exchange { server: &server, user, path, query, headers: &parts.headers };
     let mut response = exchange.answer(verb, body).await?;
     if let Some(text) = info.custom.as_ref().and_then(|custom| custom.deprecation.as_deref())
-        && let Ok(value) = HeaderValue::from_str(&warning(text))
+        && let Ok(value) = HeaderValue::from_str(&warning(text, MAX_WARNING_CHARACTERS))
     {
         response.headers_mut().append(WARNING, value);
     }
@@ -247,6 +249,7 @@ impl Exchange<'_> {
             field_validation: self.query.field_validation()?,
             duplicates: Vec::new(),
             manager,
+            ..WriteParams::default()
         };
         let server = self.server;
         let answer = match verb {
@@ -321,8 +324,13 @@ impl Exchange<'_> {
             answer.raw
         };
         let mut response = respond::response(answer.code, form, json);
+        let length: usize = answer.warnings.iter().map(|text| text.chars().count()).sum();
+        let most = match length {
+            0..=MAX_WARNINGS_CHARACTERS => MAX_WARNINGS_CHARACTERS,
+            _ => MAX_WARNING_CHARACTERS,
+        };
         for text in answer.warnings.iter().take(MAX_WARNINGS) {
-            if let Ok(value) = HeaderValue::from_str(&warning(text)) {
+            if let Ok(value) = HeaderValue::from_str(&warning(text, most)) {
                 response.headers_mut().append(WARNING, value);
             }
         }
@@ -411,9 +419,9 @@ fn read_patch(media: &str, bytes: &[u8], force: bool) -> Result<(Patch, Vec<Stri
 }
 
 /// `299 - "text"` (RFC 7234, 5.5).
-fn warning(text: &str) -> String {
+fn warning(text: &str, most: usize) -> String {
     let mut quoted = String::with_capacity(text.len() + 8);
-    for c in text.chars().take(MAX_WARNING_CHARACTERS) {
+    for c in text.chars().take(most) {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
             c if c.is_control() => quoted.push(' '),

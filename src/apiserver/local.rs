@@ -63,6 +63,7 @@ fn params(options: &WriteOptions) -> WriteParams {
         field_validation: FieldValidation::Ignore,
         duplicates: Vec::new(),
         manager: options.field_manager.clone(),
+        ..WriteParams::default()
     }
 }
 

@@ -2,6 +2,7 @@
 //! commit), offered over HTTPS and, in the same process, as a [`crate::client::Api`].
 
 pub mod admission;
+mod admit;
 pub mod artifacts;
 pub mod authn;
 pub mod authz;
@@ -45,6 +46,7 @@ mod update;
 pub mod user;
 mod versions;
 pub mod watch;
+mod webhooks;
 pub mod write;
 
 pub use service::{ApiServer, Options, Parts};

@@ -28,7 +28,9 @@ impl ApiServer {
                            application/apply-patch+yaml";
             return Err(ApiError::new(415, Reason::UnsupportedMediaType, message));
         }
-        let answer = self.patch_authorized(call, patch, params).await;
+        let forced = Some(matches!(patch, Patch::Apply { force: true, .. }));
+        let params = WriteParams { forced, ..params.clone() };
+        let answer = self.patch_authorized(call, patch, &params).await;
         self.settled(call, answer).await
     }
 

@@ -24,6 +24,7 @@ use super::openapi::OpenApi;
 use super::pki::Pki;
 use super::rbac::Rules;
 use super::tokens::Signer;
+use super::webhooks::Hooks;
 use super::{User, authz, keys, local, routing, versions};
 use crate::api::error::{Cause, Reason};
 use crate::api::registry::{Registry, SharedRegistry};
@@ -99,6 +100,7 @@ pub struct ApiServer {
     /// Writers that would fail each other over one object take turns.
     pub(super) turns: KeyedLocks,
     pub(super) rules: Arc<Rules>,
+    pub(super) hooks: Arc<Hooks>,
     /// Where the next search for a free cluster IP begins.
     pub(super) next_service_ip: AtomicU64,
 }
@@ -161,6 +163,7 @@ impl ApiServer {
             node_graph: NodeGraph::default(),
             turns: KeyedLocks::default(),
             rules: Arc::default(),
+            hooks: Arc::default(),
             next_service_ip: AtomicU64::new(0),
         })
     }
@@ -234,9 +237,11 @@ impl ApiServer {
         ops: Vec<Op>,
     ) -> Result<Result<Committed, Conflict>, ApiError> {
         let pending = self.node_graph.before(&ops);
-        let result = match Rules::touched(&ops) {
+        let mut told = Rules::touched(&ops);
+        told.extend(Hooks::touched(&ops).cloned());
+        let result = match told {
             keys if keys.is_empty() => self.store.commit(ops).await,
-            keys => self.commit_rules(ops, keys).await,
+            keys => self.commit_told(ops, keys).await,
         };
         self.node_graph.after(pending, result.is_ok());
         match result {
@@ -248,13 +253,14 @@ impl ApiServer {
 }
 
 impl ApiServer {
-    /// A commit that changes rules: they hold before it is answered. A task of its own, since the
-    /// rules must be told even if nobody waits for the answer any more.
-    async fn commit_rules(&self, ops: Vec<Op>, keys: Vec<Key>) -> Result<Committed, CommitError> {
-        let (store, rules) = (self.store.clone(), self.rules.clone());
+    /// A commit that changes rules or webhooks: they hold before it is answered. A task of its own,
+    /// since the tables must be told even if nobody waits for the answer any more.
+    async fn commit_told(&self, ops: Vec<Op>, keys: Vec<Key>) -> Result<Committed, CommitError> {
+        let (store, rules, hooks) = (self.store.clone(), self.rules.clone(), self.hooks.clone());
         let task = tokio::spawn(async move {
             let result = store.commit(ops).await;
             rules.refresh(&store, &keys);
+            hooks.refresh(&store, &keys);
             result
         });
         task.await.unwrap_or_else(|error| Err(CommitError::Failed(error.to_string())))

@@ -10,11 +10,12 @@ use std::sync::atomic::Ordering;
 use serde_json::Value;
 
 use super::admission::{self, Attributes, Outcome, Verb};
+use super::admit::Write;
 use super::service::{Answer, ApiServer, Call, Conflict, Stored, read_error, timestamp};
+use super::webhooks::Asking;
 use super::{authz, keys, ownership, update, versions};
 use crate::api::apply::Managers;
 use crate::api::error::Reason;
-use crate::api::field::Errors;
 use crate::api::resource::{Draft, Generation, KindInfo, Operation};
 use crate::api::{ApiError, Object, meta};
 use crate::store::{Committed, Expect, Op, Value as StoreValue};
@@ -50,6 +51,9 @@ pub struct WriteParams {
     pub duplicates: Vec<String>,
     /// Who writes, for the ownership of fields.
     pub manager: String,
+    /// For patches: whether the writer takes fields from other managers.
+    pub forced: Option<bool>,
+    pub asking: Asking,
 }
 
 impl WriteParams {
@@ -178,9 +182,11 @@ impl ApiServer {
         let name = draft.object.name().to_string();
         let call = Call { name: name.clone(), ..call.clone() };
         let attributes = Attributes::new(self, &call, Verb::Create, None);
+        let write = Write { attributes: &attributes, operation: Operation::Create, params };
+        let (draft, mut outcome) = self.admit(&write, draft, warnings).await?;
+        self.validate(&write, &draft, warnings).await?;
+        // Nobody waits in turn for a webhook.
         let _turn = self.quota_turn(info, &call.namespace).await?;
-        let (draft, mut outcome) = self.admit(&attributes, draft, warnings)?;
-        self.validate(&attributes, &draft, Operation::Create, warnings)?;
         admission::charge(&attributes, &draft.object, &mut outcome)?;
         let value = versions::stored_form(info, &draft.object);
         check_size(&value, 0)?;
@@ -261,14 +267,15 @@ impl ApiServer {
         params.report(&draft.unknown, &mut warnings)?;
         meta::keep_system_fields(&mut draft.object, &old.object);
         let attributes = Attributes::new(self, call, Verb::Update, Some(&old.object));
-        let (mut draft, outcome) = self.admit(&attributes, draft, &mut warnings)?;
+        let write = Write { attributes: &attributes, operation, params };
+        let (mut draft, outcome) = self.admit(&write, draft, &mut warnings).await?;
         let new_generation = operation == Operation::Update
             && update::is_new_generation(info.meta.generation, &draft.object, &old.object);
         if new_generation {
             draft.object.set_meta("generation", old.object.generation() + 1);
         }
         self.set_owners(call, &old.object, &mut draft.object, managers, params);
-        self.validate(&attributes, &draft, operation, &mut warnings)?;
+        self.validate(&write, &draft, &mut warnings).await?;
         let object = draft.object;
         let done = |raw| Updated::Done(Answer::object(200, raw).warn(warnings));
         if object == old.object && versions::is_current(info, &old.entry.value) {
@@ -308,48 +315,6 @@ impl ApiServer {
         self.deletion_ops(call, old, object)
     }
 
-    /// Mutating admission and the defaults again.
-    pub(super) fn admit(
-        &self,
-        attributes: &Attributes,
-        mut draft: Draft,
-        warnings: &mut Vec<String>,
-    ) -> Result<(Draft, Outcome), ApiError> {
-        let mut outcome = Outcome::default();
-        admission::admit(attributes, &mut draft.object, &mut outcome)?;
-        warnings.append(&mut outcome.warnings);
-        let generated = attributes.verb == Verb::Create && has_generated_name(&draft.object);
-        // Defaults may follow from the name, and so from one that was just made.
-        if outcome.changed || generated {
-            draft = attributes.call.info.rules.redefault(draft)?;
-        }
-        Ok((draft, outcome))
-    }
-
-    /// The kind's own rules, those of metadata, and validating admission.
-    pub(super) fn validate(
-        &self,
-        attributes: &Attributes,
-        draft: &Draft,
-        operation: Operation,
-        warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let info = &attributes.call.info;
-        let object = &draft.object;
-        let mut errors = Errors::default();
-        meta::validate(object, info, attributes.old, &mut errors);
-        let mut errors = errors.into_vec();
-        errors.extend(info.rules.validate(draft, operation));
-        if !errors.is_empty() {
-            return Err(ApiError::invalid(info, object.name(), errors));
-        }
-        // Who writes a status did not choose the spec.
-        if operation != Operation::UpdateStatus {
-            warnings.extend(info.rules.warnings(draft));
-        }
-        admission::validate(attributes, object, warnings)
-    }
-
     /// Node agents create only what is theirs.
     fn check_node_create(&self, call: &Call, object: &Object) -> Result<(), ApiError> {
         if authz::node_may_create(&call.user, &call.info.gvr, object.name()) {
@@ -371,7 +336,7 @@ impl ApiServer {
     }
 }
 
-fn has_generated_name(object: &Object) -> bool {
+pub(super) fn has_generated_name(object: &Object) -> bool {
     !object.meta_text("generateName").is_empty()
 }
 

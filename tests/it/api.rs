@@ -11,9 +11,11 @@ mod deletes;
 mod evictions;
 mod forms;
 mod limits;
+mod pod_security;
 mod reads;
 mod tokens;
 mod watches;
+mod webhooks;
 mod writes;
 
 use std::sync::Arc;

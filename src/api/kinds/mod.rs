@@ -5,6 +5,7 @@
 //! `volume_validation`…), templates and workloads, labels, amounts of resources, single values.
 
 use super::resource::KindInfo;
+use k8s_openapi::api::admissionregistration::v1 as admission;
 use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination};
 use k8s_openapi::api::{authentication::v1 as authentication, authorization::v1 as authorization};
 use k8s_openapi::api::{batch::v1 as batch, node::v1 as node_api, policy::v1 as policy};
@@ -23,6 +24,7 @@ mod event;
 mod job;
 mod lease;
 mod limit_range;
+mod mutating_webhook_configuration;
 pub mod namespace;
 mod node;
 mod pod;
@@ -39,6 +41,7 @@ mod secret;
 pub mod service;
 mod service_account;
 mod stateful_set;
+mod validating_webhook_configuration;
 
 mod checks;
 mod container_validation;
@@ -57,6 +60,7 @@ pub mod resources;
 mod scheduling_validation;
 mod service_validation;
 mod volume_validation;
+pub mod webhook;
 mod workload;
 
 pub use pod_field_rows::POD_SPEC;
@@ -93,6 +97,8 @@ pub fn all() -> Vec<KindInfo> {
         KindInfo::of::<rbac_api::RoleBinding>(),
         KindInfo::of::<rbac_api::ClusterRoleBinding>(),
         KindInfo::of::<extensions::CustomResourceDefinition>(),
+        KindInfo::of::<admission::MutatingWebhookConfiguration>(),
+        KindInfo::of::<admission::ValidatingWebhookConfiguration>(),
         KindInfo::review::<authentication::SelfSubjectReview>(),
         KindInfo::review::<authentication::TokenReview>(),
         KindInfo::review::<authorization::SubjectAccessReview>(),

@@ -11,7 +11,7 @@ use crate::api::{ApiError, Object};
 use crate::apiserver::artifacts::ImageError;
 
 /// Where the kinds of each group have their Pod spec.
-const POD_SPECS: &[(&str, &str, &[&str])] = &[
+pub(super) const POD_SPECS: &[(&str, &str, &[&str])] = &[
     ("", "pods", &["spec"]),
     ("", "podtemplates", &["template", "spec"]),
     ("", "replicationcontrollers", &["spec", "template", "spec"]),

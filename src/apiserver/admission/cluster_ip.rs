@@ -86,7 +86,7 @@ impl std::fmt::Display for Cidr {
 pub struct ClusterIp;
 
 impl Admitter for ClusterIp {
-    fn admit(
+    fn allocate(
         &self,
         attributes: &Attributes,
         object: &mut Object,

@@ -8,6 +8,7 @@ pub mod default_tolerations;
 pub mod limit_ranger;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
+pub mod pod_security;
 pub mod priority;
 pub mod resource_quota;
 pub mod role_escalation;
@@ -53,6 +54,11 @@ pub trait Admitter: Sync {
         Ok(())
     }
 
+    /// Gives what only one object may have: called after the webhooks, whose changes count.
+    fn allocate(&self, _: &Attributes, _: &mut Object, _: &mut Outcome) -> Result<(), ApiError> {
+        Ok(())
+    }
+
     /// Refuses; on deletions `object` is the stored one.
     fn validate(&self, _: &Attributes, _: &Object, _: &mut Vec<String>) -> Result<(), ApiError> {
         Ok(())
@@ -76,6 +82,7 @@ const ADMITTERS: &[&dyn Admitter] = &[
     &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
     &node_restriction::NodeRestriction,
+    &pod_security::PodSecurity,
     &priority::Priority,
     &default_tolerations::DefaultTolerations,
     &runtime_class::RuntimeClass,
@@ -91,6 +98,14 @@ pub(super) fn admit(
     outcome: &mut Outcome,
 ) -> Result<(), ApiError> {
     ADMITTERS.iter().try_for_each(|rule| rule.admit(attributes, object, outcome))
+}
+
+pub(super) fn allocate(
+    attributes: &Attributes,
+    object: &mut Object,
+    outcome: &mut Outcome,
+) -> Result<(), ApiError> {
+    ADMITTERS.iter().try_for_each(|rule| rule.allocate(attributes, object, outcome))
 }
 
 pub(super) fn validate(

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::service::{Answer, ApiServer, Call, timestamp};
+use super::super::webhooks::BINDING;
 use super::super::write::{
     MAX_UPDATE_ATTEMPTS, Update, Updated, WriteParams, body_object, check_uid,
 };
@@ -28,6 +29,9 @@ impl ApiServer {
             let message = "the name of the Binding does not match the name on the URL";
             return Err(ApiError::bad_request(message));
         }
+        let mut warnings = Vec::new();
+        let asked = self.ask_about_part(call, BINDING, binding, None, params, &mut warnings);
+        let binding = asked.await?;
         let target = |field: &str| binding.at(&["target", field]).and_then(Value::as_str);
         let node = target("name").unwrap_or_default().to_string();
         let mut errors = Errors::default();
@@ -47,7 +51,7 @@ impl ApiServer {
             let object = self.bound(call, &old.object, &node, &binding)?;
             let update = Update { object, operation: Operation::UpdateStatus, managers: None };
             match self.store_update(call, &old, update, params).await? {
-                Updated::Done(_) => return Ok(created()),
+                Updated::Done(_) => return Ok(created().warn(warnings)),
                 Updated::Conflict => {}
             }
         }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::super::options;
 use super::super::service::{Answer, ApiServer, Call, Stored};
+use super::super::webhooks::{Asking, EVICTION};
 use super::super::write::{MAX_UPDATE_ATTEMPTS, Update, Updated};
 use super::super::write::{WriteParams, body_object, check_uid};
 use crate::api::error::{Cause, Reason};
@@ -50,6 +51,9 @@ impl ApiServer {
             let message = "name in URL does not match name in Eviction object";
             return Err(ApiError::bad_request(message));
         }
+        let mut warnings = Vec::new();
+        let asked = self.ask_about_part(call, EVICTION, eviction, None, params, &mut warnings);
+        let eviction = asked.await?;
         let mut delete = match eviction.get("deleteOptions") {
             Some(value) => options::delete_options(value)?,
             None => Default::default(),
@@ -70,9 +74,9 @@ impl ApiServer {
                 Word::GoUnchanged => now.resource_version = Some(version.to_string()),
                 Word::AskAgain => continue,
             }
-            match self.delete_authorized(call, &now).await {
+            match self.delete_authorized(call, &now, Asking::Skip).await {
                 Err(error) if error.is_conflict() && now != delete => {}
-                result => return result.map(|_| created()),
+                result => return result.map(|_| created().warn(warnings)),
             }
         }
         let message = format!("Timeout: pod {:?} or its budget changes too often", call.name);
@@ -109,7 +113,8 @@ impl ApiServer {
         let call = Call { info, name, subresource: "status".into(), ..call.clone() };
         let object = Object::from_typed(&budget);
         let update = Update { object, operation: Operation::UpdateStatus, managers: None };
-        Ok(match self.store_update(&call, &old, update, &WriteParams::default()).await? {
+        let params = WriteParams { asking: Asking::Skip, ..WriteParams::default() };
+        Ok(match self.store_update(&call, &old, update, &params).await? {
             Updated::Done(_) => Word::Go,
             Updated::Conflict => Word::AskAgain,
         })

@@ -27,7 +27,7 @@ impl ApiServer {
             "" => self.create(call, body, params).await,
             "binding" => self.bind(call, body, params).await,
             "eviction" => self.evict(call, body, params).await,
-            "token" => self.request_token(call, body, params),
+            "token" => self.request_token(call, body, params).await,
             _ => Err(method_not_allowed()),
         };
         self.settled(call, answer).await

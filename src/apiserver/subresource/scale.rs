@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::patch::{self, Patch};
 use super::super::service::{Answer, ApiServer, Call, Stored};
+use super::super::webhooks::SCALE;
 use super::super::write::{
     MAX_UPDATE_ATTEMPTS, Update, Updated, WriteParams, body_object, check_uid,
 };
@@ -64,6 +65,13 @@ impl ApiServer {
             return Err(ApiError::modified(&call.info.gvr, &call.name));
         }
         check_uid(call, scale.uid(), &old.object)?;
+        let mut warnings = Vec::new();
+        let current = scale_of(&call.info, &old.object);
+        let asked = scale.clone();
+        let asked =
+            self.ask_about_part(call, SCALE, asked, Some(&current), params, &mut warnings).await?;
+        check(call, &asked)?;
+        let scale = &asked;
         // A Scale without a number asks for none, as in Go.
         let replicas = scale.at(&["spec", "replicas"]).cloned().unwrap_or_else(|| 0.into());
         let mut object = old.object.clone();
@@ -78,7 +86,8 @@ impl ApiServer {
             Updated::Done(answer) => {
                 let stored = crate::api::Raw(answer.raw).object()?;
                 let scaled = Answer::other(answer.code, scale_of(&call.info, &stored).to_json());
-                Updated::Done(scaled.warn(answer.warnings))
+                warnings.extend(answer.warnings);
+                Updated::Done(scaled.warn(warnings))
             }
             Updated::Conflict => Updated::Conflict,
         })

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::super::bearer::{self, API_AUDIENCES};
 use super::super::service::{Answer, ApiServer, Call, Stored, read_error, timestamp};
 use super::super::tokens::{Bound, Claims, ISSUER, Reference};
+use super::super::webhooks::TOKEN_REQUEST;
 use super::super::write::{WriteParams, body_object, check_uid};
 use super::super::{authz, keys};
 use crate::api::field::{Errors, Path};
@@ -41,14 +42,17 @@ struct PodHead {
 }
 
 impl ApiServer {
-    pub(super) fn request_token(
+    pub(super) async fn request_token(
         &self,
         call: &Call,
         body: Value,
         params: &WriteParams,
     ) -> Result<Answer, ApiError> {
         self.authorize(call, "create")?;
-        let request = read_request(call, body)?;
+        let mut warnings = Vec::new();
+        let body = body_object(body)?;
+        let asked = self.ask_about_part(call, TOKEN_REQUEST, body, None, params, &mut warnings);
+        let request = read_request(call, asked.await?.into_value())?;
         let account = self.stored(call)?;
         check_uid(call, request.metadata.uid.as_deref().unwrap_or_default(), &account.object)?;
         validate(call, &request)?;
@@ -86,7 +90,7 @@ impl ApiServer {
                 "boundObjectRef": spec.bound_object_ref},
             "status": {"token": token, "expirationTimestamp": timestamp(expires)},
         });
-        Ok(Answer::other(201, answer.to_string()))
+        Ok(Answer::other(201, answer.to_string()).warn(warnings))
     }
 
     /// What the token is tied to. A node's agent is given tokens for the Pods on its node only

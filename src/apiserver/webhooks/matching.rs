@@ -1,0 +1,103 @@
+//! Whether a webhook is asked about a write: its rules, its selectors and its match policy
+//! (webhook/generic/webhook.go and webhook/predicates).
+
+use std::sync::Arc;
+
+use k8s_openapi::api::admissionregistration::v1::RuleWithOperations;
+
+use super::{Hook, Question, is_namespace};
+use crate::api::resource::{Gvr, KindInfo};
+use crate::api::selector::Selector;
+use crate::api::{ApiError, Object, Raw};
+use crate::apiserver::keys;
+use crate::apiserver::service::{ApiServer, read_error};
+
+const NAMESPACES: Gvr = Gvr::new("", "v1", "namespaces", false);
+
+/// The version of the kind in which a webhook wants to see the object; none if it is not asked.
+pub fn asked(
+    server: &ApiServer,
+    hook: &Hook,
+    question: &Question,
+    object: Option<&Object>,
+) -> Result<Option<Arc<KindInfo>>, ApiError> {
+    let selected = |object: Option<&Object>| {
+        object.is_some_and(|object| hook.objects.matches(&object.labels()))
+    };
+    if !hook.objects.is_everything() && !selected(object) && !selected(question.old) {
+        return Ok(None);
+    }
+    let Some(info) = by_rules(server, hook, question) else { return Ok(None) };
+    let in_namespace = in_namespace(server, &hook.namespaces, question, object)?;
+    Ok(in_namespace.then_some(info))
+}
+
+/// By the first rule that fits the resource as it was asked for, or else, where the webhook wants
+/// that, by one that fits another version of it.
+fn by_rules(server: &ApiServer, hook: &Hook, question: &Question) -> Option<Arc<KindInfo>> {
+    let info = &question.call.info;
+    let rules = || hook.spec.rules.iter().flatten();
+    if rules().any(|rule| fits(rule, question, &info.gvr)) {
+        return Some(info.clone());
+    }
+    if hook.spec.match_policy.as_deref() == Some("Exact") || info.custom.is_none() {
+        // Of built-in kinds one version is served.
+        return None;
+    }
+    let registry = server.registry();
+    let others = || {
+        let same = |other: &&Arc<KindInfo>| {
+            other.gvr.group == info.gvr.group
+                && other.gvr.resource == info.gvr.resource
+                && other.gvr.version != info.gvr.version
+        };
+        registry.rows().iter().filter(same)
+    };
+    let mut found = rules().filter_map(|rule| others().find(|i| fits(rule, question, &i.gvr)));
+    found.next().cloned()
+}
+
+fn fits(rule: &RuleWithOperations, question: &Question, gvr: &Gvr) -> bool {
+    let has = |list: &Option<Vec<String>>, wanted: &str| {
+        list.iter().flatten().any(|item| item == "*" || item == wanted)
+    };
+    let namespaced = !is_namespace(question.call) && !question.call.namespace.is_empty();
+    let in_scope = match rule.scope.as_deref() {
+        Some("Namespaced") => namespaced,
+        Some("Cluster") => !namespaced,
+        _ => true,
+    };
+    in_scope
+        && has(&rule.operations, question.operation.name())
+        && has(&rule.api_groups, &gvr.group)
+        && has(&rule.api_versions, &gvr.version)
+        && rule.resources.iter().flatten().any(|item| {
+            let (resource, sub) = item.split_once('/').unwrap_or((item, ""));
+            (resource == "*" || resource == gvr.resource)
+                && (sub == "*" || sub == question.call.subresource)
+        })
+}
+
+/// Objects without a namespace are never left out, but for Namespaces themselves.
+fn in_namespace(
+    server: &ApiServer,
+    selector: &Selector,
+    question: &Question,
+    object: Option<&Object>,
+) -> Result<bool, ApiError> {
+    let name = question.namespace();
+    if selector.is_everything() || name.is_empty() {
+        return Ok(true);
+    }
+    let own =
+        object.filter(|_| is_namespace(question.call) && question.call.subresource.is_empty());
+    let labels = match own {
+        Some(namespace) => namespace.labels(),
+        None => {
+            let entry = server.store.get(&keys::namespace(name)).map_err(read_error)?;
+            let entry = entry.ok_or_else(|| ApiError::not_found(&NAMESPACES, name))?;
+            Raw(entry.value).object()?.labels()
+        }
+    };
+    Ok(selector.matches(&labels))
+}
