@@ -4,6 +4,9 @@
 //!
 //! Knows nothing of objects or field paths; [`NameRule::check`] is what metadata validation calls.
 
+use std::fmt;
+use std::net::IpAddr;
+
 use super::field::{Errors, Path};
 use super::resource::NameRule;
 
@@ -19,6 +22,7 @@ const PORT_NAME_MAX_BYTES: usize = 15;
 const LABEL_FORM: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const SUBDOMAIN_FORM: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
 const LABEL_1035_FORM: &str = "[a-z]([-a-z0-9]*[a-z0-9])?";
+const PATH_FORM: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";
 const QUALIFIED_FORM: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const QUALIFIED_RULE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must \
                               start and end with an alphanumeric character";
@@ -39,6 +43,7 @@ impl NameRule {
             NameRule::Label => is_dns1123_label(name),
             NameRule::Label1035 => is_dns1035_label(name),
             NameRule::PathSegment => is_path_segment(name),
+            NameRule::Address => is_canonical_address(name),
         }
     }
 }
@@ -47,6 +52,58 @@ impl NameRule {
 pub fn report(errors: &mut Errors, path: &Path, value: &str, messages: Vec<String>) {
     for message in messages {
         errors.invalid(path, value, &message);
+    }
+}
+
+/// An address in the one form that it has.
+fn is_canonical_address(value: &str) -> Vec<String> {
+    match value.parse::<IpAddr>() {
+        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()],
+        Ok(address) if address.to_string() != value => {
+            vec![format!("must be in canonical form (\"{address}\")")]
+        }
+        Ok(_) => Vec::new(),
+    }
+}
+
+/// The network of a CIDR: its address, without what the mask takes away, and the mask's length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    pub address: IpAddr,
+    pub bits: u32,
+}
+
+impl Network {
+    pub fn parse(text: &str) -> Option<Network> {
+        let (address, bits) = text.split_once('/')?;
+        let (address, bits): (IpAddr, u32) = (address.parse().ok()?, bits.parse().ok()?);
+        let address = masked(address, bits)?;
+        Some(Network { address, bits })
+    }
+
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.address.is_ipv4() == address.is_ipv4()
+            && masked(address, self.bits) == Some(self.address)
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
+/// `None` where the address has not so many bits.
+fn masked(address: IpAddr, bits: u32) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32u32.checked_sub(bits)?).unwrap_or(0);
+            Some(IpAddr::V4((address.to_bits() & mask).into()))
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128u32.checked_sub(bits)?).unwrap_or(0);
+            Some(IpAddr::V6((address.to_bits() & mask).into()))
+        }
     }
 }
 
@@ -200,6 +257,39 @@ pub fn is_port_number(port: i32) -> Vec<String> {
     }
 }
 
+/// `*.example.com`: a wildcard for one label, before a subdomain.
+pub fn is_wildcard_subdomain(value: &str) -> Vec<String> {
+    let mut messages = too_long(value, SUBDOMAIN_MAX_BYTES);
+    if !value.strip_prefix("*.").is_some_and(|rest| rest.split('.').all(matches_label)) {
+        let rule = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS \
+                    subdomain, which must consist of lower case alphanumeric characters, '-' or \
+                    '.' and end with an alphanumeric character";
+        let form = format!("\\*\\.{SUBDOMAIN_FORM}");
+        messages.push(form_error(rule, &form, &["*.example.com"]));
+    }
+    messages
+}
+
+/// `example.com/path`: a domain, then a path.
+pub fn is_domain_prefixed_path(value: &str) -> Vec<String> {
+    let (domain, path) = match value.split_once('/') {
+        Some((domain, path)) if !domain.is_empty() && !path.is_empty() => (domain, path),
+        _ => {
+            let text = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+            return vec![text.into()];
+        }
+    };
+    let mut messages: Vec<String> = is_dns1123_subdomain(domain)
+        .into_iter()
+        .map(|message| format!("prefix part {message}"))
+        .collect();
+    let good = |c: char| c.is_ascii_alphanumeric() || "/-._~!$&'()*+,;=:%@".contains(c);
+    if !path.chars().all(good) {
+        messages.push(format!("Invalid path (regex used for validation is '{PATH_FORM}')"));
+    }
+    messages
+}
+
 /// `25%` and its like.
 pub fn is_percent(value: &str) -> Vec<String> {
     let digits = value.strip_suffix('%').unwrap_or_default();
@@ -271,6 +361,9 @@ mod tests {
             ),
             (is_percent, &["0%", "25%"], &["", "%", "25", "x%"]),
             (is_http_header_name, &["X-A"], &["", "a b"]),
+            (is_wildcard_subdomain, &["*.a", "*.a.b"], &["*", "a.*", "*.", "*.A", "a.b"]),
+            (is_domain_prefixed_path, &["a.b/c", "a/b/c"], &["", "a", "/a", "a/", "A/b", "a/b c"]),
+            (is_canonical_address, &["10.0.0.1", "::1"], &["", "010.0.0.1", "::0:1", "a"]),
             (is_path_segment, &["system:x"], &[".", "..", "a/b", "a%b"]),
         ];
         for (check, good, bad) in rows {
@@ -282,6 +375,20 @@ mod tests {
             }
         }
         assert!(is_dns1123_label(&"a".repeat(64)) == ["must be no more than 63 bytes"]);
+    }
+
+    #[test]
+    fn networks_hold_addresses() {
+        let network = Network::parse("10.1.2.3/16").unwrap();
+        assert_eq!(network.to_string(), "10.1.0.0/16");
+        assert!(network.contains("10.1.9.9".parse().unwrap()));
+        assert!(!network.contains("10.2.0.0".parse().unwrap()));
+        assert!(!network.contains("::1".parse().unwrap()));
+        assert_eq!(Network::parse("1.2.3.4/0").unwrap().to_string(), "0.0.0.0/0");
+        assert_eq!(Network::parse("2001:db8::1/64").unwrap().to_string(), "2001:db8::/64");
+        for bad in ["10.0.0.0", "10.0.0.0/33", "x/8", "::/129", "10.0.0.0/-1"] {
+            assert_eq!(Network::parse(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -1,12 +1,9 @@
 //! What a kind is: one trait for the typed rules ([`Kind`]), one table row without the type
 //! ([`KindInfo`]). The pipeline works on rows; only a kind's own file knows its fields.
 
-use std::any::Any;
 use std::borrow::Cow;
-use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -15,26 +12,21 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::error::ApiError;
-use super::field::{Errors, FieldError};
-use super::object::Object;
-use super::table::{AnyColumn, Column, NAME_AND_AGE};
+use super::field::Errors;
+use super::table::{Column, NAME_AND_AGE};
 
+mod custom;
+mod gvr;
 mod review;
+mod rules;
+mod stored;
 
+pub use custom::{CustomParts, ScalePaths};
+pub use gvr::{Gvr, Scoped};
 pub use review::Review;
-
-/// Group, version and plural resource, and whether objects live in namespaces: all that is needed
-/// to build a URL.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Gvr {
-    /// Empty for the core group.
-    pub group: Cow<'static, str>,
-    pub version: Cow<'static, str>,
-    /// The plural name, as in the URL.
-    pub resource: Cow<'static, str>,
-    pub namespaced: bool,
-}
+pub use rules::{Draft, Operation, Rules};
+use rules::{Typed, decode_stored};
+pub use stored::{Shape, StoredAs};
 
 /// What is the same for all objects of a kind. All text in here is what upstream uses. The names in
 /// it are those of built-in kinds: readers of rows take [`KindInfo::singular`] and its like, which
@@ -64,6 +56,9 @@ pub struct KindMeta {
     pub name_rule: NameRule,
     /// Field selectors beside `metadata.name` and `metadata.namespace`.
     pub selectable: &'static [&'static str],
+    /// Told with every answer: what to use instead of a kind that is on its way out. Empty for the
+    /// others.
+    pub deprecation: &'static str,
     /// A question: it is created only, answered with its status, and never stored. See [`Review`].
     pub review: bool,
 }
@@ -89,6 +84,8 @@ pub enum NameRule {
     Label1035,
     /// Only safe as a path segment (RBAC roles).
     PathSegment,
+    /// An IP address in canonical form (IPAddress).
+    Address,
 }
 
 /// When `metadata.generation`, which begins at 1, is raised (each kind's `strategy.go` upstream).
@@ -119,6 +116,7 @@ pub const DEFAULT_META: KindMeta = KindMeta {
     unconditional_update: true,
     name_rule: NameRule::Subdomain,
     selectable: &[],
+    deprecation: "",
     review: false,
 };
 
@@ -150,6 +148,9 @@ pub trait Kind:
 
     /// The kind's own validation; metadata is validated by the pipeline.
     fn validate(&self, _errors: &mut Errors) {}
+
+    /// Rules for new objects only, after [`Kind::validate`].
+    fn validate_create(&self, _errors: &mut Errors) {}
 
     /// Rules about change (immutable fields), after [`Kind::validate`].
     fn validate_update(&self, _old: &Self, _errors: &mut Errors) {}
@@ -198,6 +199,8 @@ pub struct KindInfo {
     pub schema: AddSchema,
     /// What only custom resources have.
     pub custom: Option<CustomParts>,
+    /// The form that objects are stored in, where it may be another than the row's own.
+    pub stored: Option<StoredAs>,
     /// The typed rules.
     pub rules: Box<dyn Rules>,
 }
@@ -205,179 +208,30 @@ pub struct KindInfo {
 /// Registers a kind's schema and what it depends on, and answers with a reference to it.
 pub type AddSchema = Arc<dyn Fn(&mut schemars::SchemaGenerator) -> schemars::Schema + Send + Sync>;
 
-/// What a CustomResourceDefinition says of its kind that built-in kinds have no use for.
-pub struct CustomParts {
-    /// The `apiVersion` that objects are stored with.
-    pub stored_api_version: String,
-    /// The version's schema, as OpenAPI with Kubernetes' extensions.
-    pub schema: Value,
-    pub scale: Option<ScalePaths>,
-    /// Told with every answer, for versions that are on their way out.
-    pub deprecation: Option<String>,
-    /// Being deleted: nothing is created any more.
-    pub terminating: AtomicBool,
-}
-
-/// Where a custom resource keeps what its `/scale` shows, as field names.
-#[derive(Clone, Debug)]
-pub struct ScalePaths {
-    pub spec_replicas: Vec<String>,
-    pub status_replicas: Vec<String>,
-    /// A selector as text.
-    pub selector: Option<Vec<String>>,
-}
-
-/// What a write does; hooks differ a little by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    Create,
-    Update,
-    UpdateStatus,
-}
-
-/// An object on its way into the store: erased, for the pipeline, and typed beside it, for the
-/// kind's rules, so that each is decoded once.
-#[derive(Clone)]
-pub struct Draft {
-    /// After any change but that of metadata which the system sets, the typed half is made anew by
-    /// [`Rules::redefault`].
-    pub object: Object,
-    /// Fields that the type does not know, as paths; they are gone from the object.
-    pub unknown: Vec<String>,
-    typed: Arc<dyn Any + Send + Sync>,
-    /// The stored object; none on create.
-    old: Option<Arc<dyn Any + Send + Sync>>,
-}
-
-/// [`Kind`]'s functions on erased objects.
-pub trait Rules: Send + Sync + 'static {
-    /// Parses, runs `prepare_*`, sets defaults, and renders again. `old` is the stored object (none
-    /// on create).
-    fn decode(
-        &self,
-        value: Value,
-        old: Option<&Object>,
-        operation: Operation,
-    ) -> Result<Draft, ApiError>;
-
-    /// The defaults again, after mutating admission.
-    fn redefault(&self, draft: Draft) -> Result<Draft, ApiError>;
-
-    /// All of the kind's errors.
-    fn validate(&self, draft: &Draft, operation: Operation) -> Vec<FieldError>;
-
-    /// What the user is told of an object that is accepted.
-    fn warnings(&self, draft: &Draft) -> Vec<String>;
-
-    fn columns(&self) -> Vec<AnyColumn<'_>>;
-
-    /// The row of a stored object's bytes, with its metadata's JSON left to the caller.
-    fn row(&self, raw: &[u8], now: Timestamp) -> Result<Vec<Value>, ApiError>;
-
-    /// The values of the asked selectable fields of stored bytes, in order.
-    fn fields(&self, raw: &[u8], fields: &[&str]) -> Result<Vec<String>, ApiError>;
-}
-
-impl Gvr {
-    pub const fn new(
-        group: &'static str,
-        version: &'static str,
-        resource: &'static str,
-        namespaced: bool,
-    ) -> Gvr {
-        Gvr {
-            group: Cow::Borrowed(group),
-            version: Cow::Borrowed(version),
-            resource: Cow::Borrowed(resource),
-            namespaced,
-        }
-    }
-
-    /// The resource of a type.
-    pub const fn of<T: Kind>() -> Gvr {
-        Gvr::new(T::GROUP, T::VERSION, T::URL_PATH_SEGMENT, <T::Scope as Scoped>::NAMESPACED)
-    }
-
-    /// `deployments.apps`, or `pods`: as error messages name it.
-    pub fn qualified(&self) -> String {
-        if self.group.is_empty() {
-            self.resource.to_string()
-        } else {
-            format!("{}.{}", self.resource, self.group)
-        }
-    }
-
-    /// `v1` or `apps/v1`.
-    pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.to_string()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
-    }
-
-    /// `/api/v1/namespaces/n/pods/x/status` and its like, with namespace and name escaped: they may
-    /// be what a person typed.
-    pub fn path(
-        &self,
-        namespace: Option<&str>,
-        name: Option<&str>,
-        subresource: Option<&str>,
-    ) -> String {
-        let mut path = if self.group.is_empty() {
-            format!("/api/{}", self.version)
-        } else {
-            format!("/apis/{}/{}", self.group, self.version)
-        };
-        if let Some(namespace) = namespace.filter(|_| self.namespaced) {
-            path.push_str("/namespaces/");
-            push_segment(&mut path, namespace);
-        }
-        path.push('/');
-        path.push_str(&self.resource);
-        if let Some(name) = name {
-            path.push('/');
-            push_segment(&mut path, name);
-        }
-        if let Some(subresource) = subresource {
-            path.push('/');
-            path.push_str(subresource);
-        }
-        path
-    }
-}
-
-/// Appends a path segment; what is not a `pchar` of RFC 3986 is percent-encoded.
-fn push_segment(path: &mut String, segment: &str) {
-    for byte in segment.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) {
-            path.push(char::from(byte));
-        } else {
-            path.push_str(&format!("%{byte:02X}"));
-        }
-    }
-}
-
-impl fmt::Display for Gvr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.qualified())
-    }
-}
-
-/// Tells a type's scope to generic code.
-pub trait Scoped {
-    const NAMESPACED: bool;
-}
-
-impl Scoped for k8s_openapi::ClusterResourceScope {
-    const NAMESPACED: bool = false;
-}
-
-impl Scoped for k8s_openapi::NamespaceResourceScope {
-    const NAMESPACED: bool = true;
-}
-
 impl KindInfo {
+    /// Where objects are stored.
+    pub fn stored_gvr(&self) -> &Gvr {
+        self.stored.as_ref().map_or(&self.gvr, |stored| &stored.gvr)
+    }
+
+    /// What is told with every answer about a kind that is on its way out.
+    pub fn deprecation(&self) -> Option<&str> {
+        let own = Some(self.meta.deprecation).filter(|text| !text.is_empty());
+        own.or_else(|| self.custom.as_ref().and_then(|custom| custom.deprecation.as_deref()))
+    }
+
+    /// Whether the row shows the objects that another built-in row stores: work that is done for
+    /// each stored object leaves it out.
+    pub fn is_view(&self) -> bool {
+        self.custom.is_none() && *self.stored_gvr() != self.gvr
+    }
+
+    /// The row of a type whose objects are stored in the form of another, `S`.
+    pub fn shape_of<T: Kind, S: Kind>(shape: Shape) -> KindInfo {
+        let stored = Some(StoredAs { gvr: Gvr::of::<S>(), shape: Some(shape) });
+        KindInfo { stored, ..KindInfo::of::<T>() }
+    }
+
     /// The row of a type.
     pub fn of<T: Kind>() -> KindInfo {
         KindInfo {
@@ -393,6 +247,7 @@ impl KindInfo {
                 generator.subschema_for::<T>()
             }),
             custom: None,
+            stored: None,
             rules: Box::new(Typed::<T>(PhantomData)),
         }
     }
@@ -412,119 +267,4 @@ impl KindInfo {
 
 fn texts(list: &'static [&'static str]) -> Vec<Cow<'static, str>> {
     list.iter().map(|text| Cow::Borrowed(*text)).collect()
-}
-
-impl Draft {
-    /// A draft of a kind without a type.
-    pub fn untyped(object: Object, unknown: Vec<String>, old: Option<&Object>) -> Draft {
-        let old = old.map(|old| Arc::new(old.clone()) as Arc<dyn Any + Send + Sync>);
-        Draft { object, unknown, typed: Arc::new(()), old }
-    }
-
-    /// The same draft of a kind without a type, with another object.
-    pub fn with_object(self, object: Object) -> Draft {
-        Draft { object, ..self }
-    }
-}
-
-/// [`Rules`] of a type.
-struct Typed<T>(PhantomData<fn() -> T>);
-
-impl<T: Kind> Rules for Typed<T> {
-    fn decode(
-        &self,
-        value: Value,
-        old: Option<&Object>,
-        operation: Operation,
-    ) -> Result<Draft, ApiError> {
-        let (mut object, unknown) = super::strict::decode_typed::<T>(value)?;
-        let old = old.map(Object::typed::<T>).transpose()?;
-        match (&old, operation) {
-            (None, _) => object.prepare_create(),
-            (Some(old), Operation::Update) => object.prepare_update(old),
-            (Some(_), _) => {}
-        }
-        object.set_defaults(old.as_ref());
-        Ok(Draft {
-            object: Object::from_typed(&object),
-            unknown,
-            typed: Arc::new(object),
-            old: old.map(|old| Arc::new(old) as Arc<dyn Any + Send + Sync>),
-        })
-    }
-
-    fn redefault(&self, draft: Draft) -> Result<Draft, ApiError> {
-        let mut object = draft.object.typed::<T>()?;
-        object.set_defaults(draft.old.as_deref().map(typed_half));
-        Ok(Draft { object: Object::from_typed(&object), typed: Arc::new(object), ..draft })
-    }
-
-    fn validate(&self, draft: &Draft, operation: Operation) -> Vec<FieldError> {
-        let object: &T = typed_half(&*draft.typed);
-        let old: Option<&T> = draft.old.as_deref().map(typed_half);
-        let mut errors = Errors::default();
-        match (old, operation) {
-            (Some(old), Operation::UpdateStatus) => object.validate_status_update(old, &mut errors),
-            (old, _) => {
-                object.validate(&mut errors);
-                if let Some(old) = old {
-                    object.validate_update(old, &mut errors);
-                }
-            }
-        }
-        errors.into_vec()
-    }
-
-    fn warnings(&self, draft: &Draft) -> Vec<String> {
-        typed_half::<T>(&*draft.typed).warnings()
-    }
-
-    fn columns(&self) -> Vec<AnyColumn<'_>> {
-        T::columns().to_vec()
-    }
-
-    fn row(&self, raw: &[u8], now: Timestamp) -> Result<Vec<Value>, ApiError> {
-        Ok(decode_stored::<T>(raw)?.row(now))
-    }
-
-    fn fields(&self, raw: &[u8], fields: &[&str]) -> Result<Vec<String>, ApiError> {
-        let object = decode_stored::<T>(raw)?;
-        let meta = object.metadata();
-        let value = |field: &&str| match *field {
-            "metadata.name" => meta.name.clone().unwrap_or_default(),
-            "metadata.namespace" => meta.namespace.clone().unwrap_or_default(),
-            other => object.field(other),
-        };
-        Ok(fields.iter().map(value).collect())
-    }
-}
-
-/// The typed half of a draft of this kind.
-fn typed_half<T: Kind>(half: &(dyn Any + Send + Sync)) -> &T {
-    half.downcast_ref().unwrap_or_else(|| unreachable!("a draft of another kind than {}", T::KIND))
-}
-
-fn decode_stored<T: DeserializeOwned>(raw: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(raw)
-        .map_err(|e| ApiError::internal(format!("a stored object cannot be read: {e}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_hold_names_as_one_segment() {
-        let pods = Gvr::new("", "v1", "pods", true);
-        assert_eq!(
-            pods.path(Some("n"), Some("a/../b?x=1#%ä"), Some("log")),
-            "/api/v1/namespaces/n/pods/a%2F..%2Fb%3Fx=1%23%25%C3%A4/log"
-        );
-        let roles = Gvr::new("rbac", "v1", "roles", false);
-        assert_eq!(
-            roles.path(Some("n"), Some("system:node"), None),
-            "/apis/rbac/v1/roles/system:node"
-        );
-        assert_eq!(roles.path(None, None, None), "/apis/rbac/v1/roles");
-    }
 }

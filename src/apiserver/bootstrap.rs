@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use super::User;
 use super::rbac::{defaults, reconcile};
-use super::service::{ApiServer, Call, read_error};
+use super::service::{ApiServer, Call, read_error, timestamp};
 use super::webhooks::Asking;
 use super::write::WriteParams;
 use crate::api::kinds::priority_class::SYSTEM_CLASSES;
+use crate::api::kinds::service_cidr::DEFAULT_NAME;
 use crate::api::resource::Kind;
 use crate::api::{ApiError, Object};
 
@@ -51,6 +52,7 @@ impl ApiServer {
             self.ensure_rbac("clusterrolebindings", binding, update)
         });
         try_join_all(bindings).await?;
+        self.ensure_service_range().await?;
         let first = self.options.service_cidr.first().to_string();
         let port = address.map_or(HTTPS_PORT, |address| address.port());
         let labels = json!({"component": "apiserver", "provider": "kubernetes"});
@@ -69,6 +71,27 @@ impl ApiServer {
             Some(address) => self.ensure_slice(address).await,
             None => Ok(()),
         }
+    }
+
+    /// The ServiceCIDR that tells the range of the server's settings.
+    async fn ensure_service_range(&self) -> Result<(), ApiError> {
+        let (group, version, resource) = ("networking.k8s.io", "v1", "servicecidrs");
+        let range = self.options.service_cidr.to_string();
+        let object = json!({"metadata": {"name": DEFAULT_NAME}, "spec": {"cidrs": [range]}});
+        self.ensure(group, version, resource, "", object).await?;
+        let Some(mut call) = self.system_call(group, version, resource, "") else {
+            return Ok(());
+        };
+        (call.name, call.subresource) = (DEFAULT_NAME.into(), "status".into());
+        let mut object = self.stored(&call)?.object;
+        if object.at(&["status", "conditions"]).is_some() {
+            return Ok(());
+        }
+        let condition = json!({"type": "Ready", "status": "True", "reason": "",
+            "message": "Kubernetes default Service CIDR is ready",
+            "lastTransitionTime": timestamp(self.clock.now())});
+        object.set("status", json!({"conditions": [condition]}));
+        self.update(&call, object.into_value(), &own()).await.map(|_| ())
     }
 
     /// The EndpointSlice of the Service `kubernetes`, kept at the present address.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::Deserialize;
 
+use super::versions;
 use crate::api::ApiError;
 use crate::api::resource::KindInfo;
 use crate::api::selector::{FieldSelector, Selector};
@@ -135,7 +136,8 @@ impl Filter {
             return Ok(values.clone());
         }
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
-        let values: Arc<[String]> = info.rules.fields(raw, &names)?.into();
+        let values: Arc<[String]> =
+            info.rules.fields(&versions::readable(info, raw), &names)?.into();
         memo.keep(key, raw.clone(), values.clone());
         Ok(values)
     }

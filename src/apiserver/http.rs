@@ -138,7 +138,7 @@ where
     let info = path.info.clone();
     let exchange = Exchange { server: &server, user, path, query, headers: &parts.headers };
     let mut response = exchange.answer(verb, body).await?;
-    if let Some(text) = info.custom.as_ref().and_then(|custom| custom.deprecation.as_deref())
+    if let Some(text) = info.deprecation()
         && let Ok(value) = HeaderValue::from_str(&warning(text, MAX_WARNING_CHARACTERS))
     {
         response.headers_mut().append(WARNING, value);

@@ -1,5 +1,6 @@
 //! Where objects live in the store: `group / resource / namespace / name`. The version is no part
-//! of it, so that all versions of a kind are one object.
+//! of it, so that all versions of a kind are one object; nor is the form, where the same objects are
+//! shown in several ([`crate::api::resource::StoredAs`]).
 
 use crate::api::ObjectKey;
 use crate::api::resource::KindInfo;
@@ -7,15 +8,17 @@ use crate::store::Key;
 
 /// The key of one object; `namespace` is empty for cluster-scoped kinds.
 pub fn object(info: &KindInfo, namespace: &str, name: &str) -> Key {
-    Key::new(&[&info.gvr.group, &info.gvr.resource, namespace, name])
+    let stored = info.stored_gvr();
+    Key::new(&[&stored.group, &stored.resource, namespace, name])
 }
 
 /// The prefix of a collection; an empty namespace means all of them.
 pub fn collection(info: &KindInfo, namespace: &str) -> Key {
+    let stored = info.stored_gvr();
     if namespace.is_empty() {
-        Key::new(&[&info.gvr.group, &info.gvr.resource])
+        Key::new(&[&stored.group, &stored.resource])
     } else {
-        Key::new(&[&info.gvr.group, &info.gvr.resource, namespace])
+        Key::new(&[&stored.group, &stored.resource, namespace])
     }
 }
 

@@ -1,5 +1,5 @@
-//! Versions of custom resources: objects are stored in one of them and read in each. Without
-//! conversion they differ in `apiVersion` only.
+//! Forms of an object: it is stored in one of them and read in each
+//! ([`crate::api::resource::StoredAs`]).
 
 use bytes::Bytes;
 
@@ -14,9 +14,9 @@ fn beginning(kind: &str, api_version: &str) -> String {
     format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",")
 }
 
-/// Stored bytes in the version of a row.
+/// Stored bytes in the form of a row.
 pub fn shown_raw(info: &KindInfo, raw: Bytes) -> Bytes {
-    if info.custom.is_none()
+    if info.stored.is_none()
         || raw.starts_with(beginning(&info.kind, &info.gvr.api_version()).as_bytes())
     {
         return raw;
@@ -27,21 +27,19 @@ pub fn shown_raw(info: &KindInfo, raw: Bytes) -> Bytes {
     }
 }
 
-/// A stored object in the version of a row.
-pub fn shown(info: &KindInfo, mut object: Object) -> Object {
-    if info.custom.is_some() {
-        object.set("apiVersion", info.gvr.api_version().into());
+/// A stored object in the form of a row.
+pub fn shown(info: &KindInfo, object: Object) -> Object {
+    match &info.stored {
+        Some(stored) => stored.shown(object, info.gvr.api_version()),
+        None => object,
     }
-    object
 }
 
 /// What is stored of an object.
 pub fn stored_form(info: &KindInfo, object: &Object) -> StoreValue {
-    match &info.custom {
-        Some(custom) if custom.stored_api_version != object.api_version() => {
-            let mut stored = object.clone();
-            stored.set("apiVersion", custom.stored_api_version.clone().into());
-            spliced(&stored)
+    match &info.stored {
+        Some(stored) if stored.gvr.api_version() != object.api_version() => {
+            spliced(&stored.stored(object.clone()))
         }
         _ => spliced(object),
     }
@@ -49,8 +47,17 @@ pub fn stored_form(info: &KindInfo, object: &Object) -> StoreValue {
 
 /// Whether stored bytes are of the version that objects are stored in now.
 pub fn is_current(info: &KindInfo, raw: &[u8]) -> bool {
-    let Some(custom) = &info.custom else { return true };
-    raw.starts_with(beginning(&info.kind, &custom.stored_api_version).as_bytes())
+    let Some(stored) = &info.stored else { return true };
+    raw.starts_with(beginning(&info.kind, &stored.gvr.api_version()).as_bytes())
+}
+
+/// Stored bytes as a row's rules read them: its own form, where that differs in more than the
+/// version.
+pub fn readable(info: &KindInfo, raw: &Bytes) -> Bytes {
+    match &info.stored {
+        Some(stored) if stored.shape.is_some() => shown_raw(info, raw.clone()),
+        _ => raw.clone(),
+    }
 }
 
 /// 422 for a replacement that does not say what it replaces.

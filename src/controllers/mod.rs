@@ -126,7 +126,7 @@ pub type Namespaced = Arc<dyn Fn() -> Vec<Gvr> + Send + Sync>;
 
 /// The namespaced resources of a registry.
 pub fn namespaced(registry: &Registry) -> Vec<Gvr> {
-    let stored = registry.rows().iter().filter(|row| !row.meta.review);
+    let stored = registry.rows().iter().filter(|row| !row.meta.review && !row.is_view());
     let resources = stored.map(|row| row.gvr.clone());
     resources.filter(|resource| resource.namespaced).collect()
 }

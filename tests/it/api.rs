@@ -13,6 +13,7 @@ mod forms;
 mod limits;
 mod pod_security;
 mod reads;
+mod shapes;
 mod tokens;
 mod watches;
 mod webhooks;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::rules::CustomRules;
 use crate::api::resource::{
-    AddSchema, CustomParts, DEFAULT_META, Generation, Gvr, KindInfo, KindMeta, ScalePaths,
+    AddSchema, CustomParts, DEFAULT_META, Generation, Gvr, KindInfo, KindMeta, ScalePaths, StoredAs,
 };
 
 /// The rows of all versions that are served, and that of the stored version, which may be none of
@@ -110,11 +110,14 @@ fn row(
         },
         schema: published(&gvr, &names.kind, schema.clone()),
         custom: Some(CustomParts {
-            stored_api_version: format!("{}/{}", spec.group, stored.name),
             schema,
             scale,
             deprecation,
             terminating: AtomicBool::new(definition.metadata.deletion_timestamp.is_some()),
+        }),
+        stored: Some(StoredAs {
+            gvr: Gvr { version: stored.name.clone().into(), ..gvr.clone() },
+            shape: None,
         }),
         rules: Box::new(CustomRules::of(version)),
         gvr,

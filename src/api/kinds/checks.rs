@@ -5,10 +5,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::api::field::{Errors, Path};
 use crate::api::names;
+use crate::api::quantity::Quantity;
 
 pub const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
@@ -105,6 +107,61 @@ pub fn cidr(errors: &mut Errors, path: &Path, value: &str) {
     if !good {
         let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
         errors.invalid(path, value, detail);
+    }
+}
+
+/// Canonical form of a CIDR: what the address masks out is zero (upstream's IsValidCIDR).
+pub fn canonical_cidr(errors: &mut Errors, path: &Path, value: &str) {
+    let Some(network) = names::Network::parse(value) else { return cidr(errors, path, value) };
+    let canonical = network.to_string();
+    if canonical != value {
+        let detail = format!("must be in canonical form (\"{canonical}\")");
+        errors.invalid(path, value, &detail);
+    }
+}
+
+/// Required, and safe as a segment of a path.
+pub fn path_segment(errors: &mut Errors, path: &Path, value: &str) {
+    if value.is_empty() {
+        errors.required(path, "");
+    } else {
+        names::report(errors, path, value, names::is_path_segment(value));
+    }
+}
+
+/// Required, and a subdomain: the name of another object.
+pub fn object_name(errors: &mut Errors, path: &Path, value: &str) {
+    if value.is_empty() {
+        errors.required(path, "");
+    } else {
+        dns_subdomain(errors, path, value);
+    }
+}
+
+/// The name of a driver of storage or devices: a subdomain of 63 characters in any case.
+pub fn driver_name(errors: &mut Errors, path: &Path, value: &str) {
+    if value.is_empty() {
+        return errors.required(path, "");
+    }
+    if value.len() > names::LABEL_MAX_BYTES {
+        errors.too_long(path, names::LABEL_MAX_BYTES);
+    }
+    names::report(errors, path, value, names::is_dns1123_subdomain(&value.to_lowercase()));
+}
+
+/// An amount that is more than nothing.
+pub fn positive(errors: &mut Errors, path: &Path, amount: &Amount) {
+    match Quantity::parse(&amount.0) {
+        Ok(amount) if amount.sign() > 0 => {}
+        Ok(_) => errors.invalid(path, &amount.0, "must be greater than zero"),
+        Err(error) => errors.invalid(path, &amount.0, &error.to_string()),
+    }
+}
+
+/// Sets a text that is not there or empty.
+pub fn default_text(field: &mut Option<String>, value: &str) {
+    if field.as_deref().unwrap_or_default().is_empty() {
+        *field = Some(value.into());
     }
 }
 

@@ -1,4 +1,5 @@
-//! Event (core/v1).
+//! Event (core/v1). The same objects are Events of events.k8s.io ([`super::event_v1`]); they are
+//! stored in the form that is here.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;

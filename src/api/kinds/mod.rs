@@ -6,27 +6,41 @@
 
 use super::resource::KindInfo;
 use k8s_openapi::api::admissionregistration::v1 as admission;
+use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination};
 use k8s_openapi::api::{authentication::v1 as authentication, authorization::v1 as authorization};
 use k8s_openapi::api::{batch::v1 as batch, node::v1 as node_api, policy::v1 as policy};
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
-use k8s_openapi::api::{rbac::v1 as rbac_api, scheduling::v1 as scheduling};
+use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery, events::v1 as events};
+use k8s_openapi::api::{
+    rbac::v1 as rbac_api, scheduling::v1 as scheduling, storage::v1 as storage_api,
+};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
 
 pub mod config_map;
 mod controller_revision;
 mod cron_job;
+mod csi_driver;
+mod csi_node;
+mod csi_storage_capacity;
 mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
+mod endpoints;
 mod event;
+mod event_v1;
+pub mod ingress;
+mod ingress_class;
+mod ip_address;
 mod job;
 mod lease;
 mod limit_range;
 mod mutating_webhook_configuration;
 pub mod namespace;
+mod network_policy;
 mod node;
+mod persistent_volume;
+mod persistent_volume_claim;
 mod pod;
 pub mod pod_disruption_budget;
 mod pod_template_kind;
@@ -40,8 +54,12 @@ mod runtime_class;
 mod secret;
 pub mod service;
 mod service_account;
+pub mod service_cidr;
 mod stateful_set;
+pub mod storage_class;
 mod validating_webhook_configuration;
+mod volume_attachment;
+mod volume_attributes_class;
 
 mod checks;
 mod container_validation;
@@ -59,6 +77,7 @@ pub mod quota_usage;
 pub mod resources;
 mod scheduling_validation;
 mod service_validation;
+pub mod storage;
 mod volume_validation;
 pub mod webhook;
 mod workload;
@@ -72,10 +91,12 @@ pub fn all() -> Vec<KindInfo> {
         KindInfo::of::<core::Node>(),
         KindInfo::of::<core::Pod>(),
         KindInfo::of::<core::Service>(),
+        KindInfo::of::<core::Endpoints>(),
         KindInfo::of::<core::ConfigMap>(),
         KindInfo::of::<core::Secret>(),
         KindInfo::of::<core::ServiceAccount>(),
         KindInfo::of::<core::Event>(),
+        KindInfo::shape_of::<events::Event, core::Event>(event_v1::SHAPE),
         KindInfo::of::<discovery::EndpointSlice>(),
         KindInfo::of::<coordination::Lease>(),
         KindInfo::of::<apps::Deployment>(),
@@ -92,6 +113,19 @@ pub fn all() -> Vec<KindInfo> {
         KindInfo::of::<policy::PodDisruptionBudget>(),
         KindInfo::of::<scheduling::PriorityClass>(),
         KindInfo::of::<node_api::RuntimeClass>(),
+        KindInfo::of::<core::PersistentVolume>(),
+        KindInfo::of::<core::PersistentVolumeClaim>(),
+        KindInfo::of::<storage_api::StorageClass>(),
+        KindInfo::of::<storage_api::CSIDriver>(),
+        KindInfo::of::<storage_api::CSINode>(),
+        KindInfo::of::<storage_api::CSIStorageCapacity>(),
+        KindInfo::of::<storage_api::VolumeAttachment>(),
+        KindInfo::of::<storage_api::VolumeAttributesClass>(),
+        KindInfo::of::<networking::Ingress>(),
+        KindInfo::of::<networking::IngressClass>(),
+        KindInfo::of::<networking::NetworkPolicy>(),
+        KindInfo::of::<networking::IPAddress>(),
+        KindInfo::of::<networking::ServiceCIDR>(),
         KindInfo::of::<rbac_api::Role>(),
         KindInfo::of::<rbac_api::ClusterRole>(),
         KindInfo::of::<rbac_api::RoleBinding>(),

@@ -1,8 +1,8 @@
 //! Validation of what the scheduler reads: affinity, tolerations, spread constraints.
 
 use k8s_openapi::api::core::v1::{
-    Affinity, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Toleration,
-    WeightedPodAffinityTerm,
+    Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec,
+    Toleration, WeightedPodAffinityTerm,
 };
 
 use super::{checks, labels};
@@ -68,14 +68,7 @@ fn validate_pod_terms(errors: &mut Errors, path: &Path, terms: Option<&[Weighted
 
 fn validate_node_affinity(errors: &mut Errors, path: &Path, affinity: &NodeAffinity) {
     if let Some(required) = &affinity.required_during_scheduling_ignored_during_execution {
-        let path = path.child(REQUIRED);
-        let terms = path.child("nodeSelectorTerms");
-        if required.node_selector_terms.is_empty() {
-            errors.required(&terms, "must have at least one node selector term");
-        }
-        for (i, term) in required.node_selector_terms.iter().enumerate() {
-            validate_term(errors, &terms.index(i), term);
-        }
+        validate_node_selector(errors, &path.child(REQUIRED), required);
     }
     let preferred = affinity.preferred_during_scheduling_ignored_during_execution.as_deref();
     let path = path.child(PREFERRED);
@@ -83,6 +76,16 @@ fn validate_node_affinity(errors: &mut Errors, path: &Path, affinity: &NodeAffin
         let path = path.index(i);
         validate_weight(errors, &path, term.weight);
         validate_term(errors, &path.child("preference"), &term.preference);
+    }
+}
+
+pub fn validate_node_selector(errors: &mut Errors, path: &Path, selector: &NodeSelector) {
+    let terms = path.child("nodeSelectorTerms");
+    if selector.node_selector_terms.is_empty() {
+        errors.required(&terms, "must have at least one node selector term");
+    }
+    for (i, term) in selector.node_selector_terms.iter().enumerate() {
+        validate_term(errors, &terms.index(i), term);
     }
 }
 

@@ -48,6 +48,16 @@ pub fn local_path(errors: &mut Errors, path: &Path, value: &str) {
     }
 }
 
+/// A path on a node: required, without `..`.
+pub fn required_path(errors: &mut Errors, path: &Path, value: &str) {
+    if value.is_empty() {
+        errors.required(path, "");
+    }
+    if value.split('/').any(|part| part == "..") {
+        errors.invalid(path, value, "must not contain '..'");
+    }
+}
+
 /// As [`local_path`], and not of a form that the node keeps for itself.
 fn file_path(errors: &mut Errors, path: &Path, value: &str) {
     if value.is_empty() {

@@ -18,7 +18,10 @@ pub const SELECTOR: Column =
 
 /// The warning of kinds that are stored and that no controller acts on.
 pub fn stored_only(kind: &str) -> String {
-    format!("no controller of this release acts on a {kind}: it is stored, and nothing follows")
+    let article = if kind.starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" };
+    format!(
+        "no controller of this release acts on {article} {kind}: it is stored, and nothing follows"
+    )
 }
 
 /// The counters of a workload's status.

@@ -58,6 +58,7 @@ impl KindInfo {
                 generator.subschema_for::<T>()
             }),
             custom: None,
+            stored: None,
             rules: Box::new(Asked::<T>(PhantomData)),
         }
     }

@@ -1,0 +1,207 @@
+//! PersistentVolumeClaim (core/v1).
+//!
+//! Upstream: pkg/apis/core/validation/validation.go, ValidatePersistentVolumeClaim.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, TypedLocalObjectReference,
+    TypedObjectReference, VolumeResourceRequirements,
+};
+use serde_json::Value;
+
+use super::{checks, labels, resources, storage, workload};
+use crate::api::field::{Errors, Path};
+use crate::api::quantity::Quantity;
+use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
+use crate::api::table::{self, Column};
+
+const CLAIM: &str = "PersistentVolumeClaim";
+
+impl Kind for PersistentVolumeClaim {
+    const META: KindMeta = KindMeta {
+        singular: "persistentvolumeclaim",
+        short_names: &["pvc"],
+        status: true,
+        delete_returns_object: true,
+        ..DEFAULT_META
+    };
+
+    fn set_defaults(&mut self, _old: Option<&Self>) {
+        set_spec(self.spec.get_or_insert_default());
+        checks::default_text(&mut self.status.get_or_insert_default().phase, "Pending");
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        validate_spec(errors, &Path::new("spec"), &self.spec.clone().unwrap_or_default());
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        let path = Path::new("spec");
+        let new = self.spec.clone().unwrap_or_default();
+        let bound = old.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
+        let old_spec = old.spec.clone().unwrap_or_default();
+        let mut same = new.clone();
+        if old_spec.volume_name.as_deref().unwrap_or_default().is_empty() {
+            same.volume_name.clone_from(&old_spec.volume_name);
+        }
+        if old_spec.storage_class_name.is_none() && !bound {
+            same.storage_class_name = None;
+        }
+        if bound {
+            same.resources = Some(VolumeResourceRequirements {
+                requests: old_spec.resources.as_ref().and_then(|r| r.requests.clone()),
+                ..same.resources.unwrap_or_default()
+            });
+            same.volume_attributes_class_name.clone_from(&old_spec.volume_attributes_class_name);
+        }
+        if same != old_spec {
+            let detail = "spec is immutable after creation except resources.requests and \
+                          volumeAttributesClassName for bound claims";
+            return errors.forbidden(&path, detail);
+        }
+        if requested(&new) < requested(&old_spec) {
+            let path = path.child("resources");
+            let path = path.child("requests");
+            let detail = "field can not be less than previous value";
+            errors.forbidden(&path.child(storage::STORAGE), detail);
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        vec![workload::stored_only(CLAIM)]
+    }
+
+    fn columns() -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            table::NAME,
+            Column::new("Status", "string", "Whether the claim is bound to a volume."),
+            Column::new("Volume", "string", "The volume that it is bound to."),
+            Column::new("Capacity", "string", "How much that volume holds."),
+            Column::new("Access Modes", "string", "How that volume can be mounted."),
+            Column::new("StorageClass", "string", "StorageClass of the pvc"),
+            Column::new("VolumeAttributesClass", "string", "The class of its attributes."),
+            table::AGE,
+            Column::wide("VolumeMode", "string", "Whether it is a filesystem or a block device."),
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, now: Timestamp) -> Vec<Value> {
+        let spec = self.spec.clone().unwrap_or_default();
+        let status = self.status.clone().unwrap_or_default();
+        let phase = match self.metadata.deletion_timestamp {
+            Some(_) => "Terminating".into(),
+            None => status.phase.unwrap_or_default(),
+        };
+        let volume = spec.volume_name.unwrap_or_default();
+        let (capacity, modes) = match volume.is_empty() {
+            true => Default::default(),
+            false => (
+                storage::storage_cell(status.capacity.as_ref()),
+                storage::access_modes_cell(status.access_modes.as_ref()),
+            ),
+        };
+        let annotations = self.metadata.annotations.as_ref();
+        let unset = |text: Option<String>| text.unwrap_or_else(|| "<unset>".into());
+        vec![
+            table::name(&self.metadata),
+            phase.into(),
+            volume.into(),
+            capacity.into(),
+            modes.into(),
+            storage::class_of(annotations, spec.storage_class_name.as_deref()).into(),
+            unset(spec.volume_attributes_class_name).into(),
+            table::age(&self.metadata, now),
+            unset(spec.volume_mode).into(),
+        ]
+    }
+}
+
+fn set_spec(spec: &mut PersistentVolumeClaimSpec) {
+    spec.volume_mode.get_or_insert_with(|| storage::FILESYSTEM.into());
+    let resources = spec.resources.get_or_insert_default();
+    resources::canonicalize(resources.requests.as_mut());
+    resources::canonicalize(resources.limits.as_mut());
+    // Both name the source (core/persistentvolumeclaim's NormalizeDataSources).
+    match (&spec.data_source, &spec.data_source_ref) {
+        (Some(TypedLocalObjectReference { api_group, kind, name }), None) => {
+            spec.data_source_ref = Some(TypedObjectReference {
+                api_group: api_group.clone(),
+                kind: kind.clone(),
+                name: name.clone(),
+                namespace: None,
+            });
+        }
+        (None, Some(TypedObjectReference { api_group, kind, name, namespace }))
+            if namespace.as_deref().unwrap_or_default().is_empty() =>
+        {
+            spec.data_source = Some(TypedLocalObjectReference {
+                api_group: api_group.clone(),
+                kind: kind.clone(),
+                name: name.clone(),
+            });
+        }
+        _ => {}
+    }
+}
+
+fn validate_spec(errors: &mut Errors, path: &Path, spec: &PersistentVolumeClaimSpec) {
+    let modes = spec.access_modes.as_deref().unwrap_or_default();
+    let at = path.child("accessModes");
+    if modes.is_empty() {
+        errors.required(&at, "at least 1 access mode is required");
+    }
+    if let Some(selector) = &spec.selector {
+        labels::validate_selector(errors, &path.child("selector"), selector);
+    }
+    storage::validate_access_modes(errors, &at, modes);
+    let requests = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let at = path.child("resources");
+    storage::validate_storage(errors, &at.child("requests"), requests);
+    if let Some(class) = spec.storage_class_name.as_deref().filter(|class| !class.is_empty()) {
+        checks::dns_subdomain(errors, &path.child("storageClassName"), class);
+    }
+    storage::validate_volume_mode(errors, &path.child("volumeMode"), spec.volume_mode.as_deref());
+    let class = spec.volume_attributes_class_name.as_deref();
+    storage::validate_attributes_class(errors, &path.child("volumeAttributesClassName"), class);
+    if let Some(source) = &spec.data_source {
+        let group = source.api_group.as_deref();
+        validate_data_source(errors, &path.child("dataSource"), group, &source.kind, &source.name);
+    }
+    if let Some(source) = &spec.data_source_ref {
+        let path = path.child("dataSourceRef");
+        let group = source.api_group.as_deref();
+        validate_data_source(errors, &path, group, &source.kind, &source.name);
+        if let Some(namespace) = source.namespace.as_deref().filter(|name| !name.is_empty()) {
+            checks::dns_label(errors, &path.child("namespace"), namespace);
+        }
+    }
+}
+
+fn validate_data_source(
+    errors: &mut Errors,
+    path: &Path,
+    group: Option<&str>,
+    kind: &str,
+    name: &str,
+) {
+    if name.is_empty() {
+        errors.required(&path.child("name"), "");
+    }
+    if kind.is_empty() {
+        errors.required(&path.child("kind"), "");
+    }
+    let group = group.unwrap_or_default();
+    if group.is_empty() && kind != CLAIM {
+        let detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+        errors.invalid(path, kind, detail);
+    }
+    if !group.is_empty() {
+        checks::dns_subdomain(errors, &path.child("apiGroup"), group);
+    }
+}
+
+fn requested(spec: &PersistentVolumeClaimSpec) -> Option<Quantity> {
+    let requests = spec.resources.as_ref()?.requests.as_ref()?;
+    Quantity::parse(&requests.get(storage::STORAGE)?.0).ok()
+}

@@ -1,0 +1,103 @@
+//! StorageClass (storage.k8s.io/v1).
+
+use jiff::Timestamp;
+use k8s_openapi::api::storage::v1::StorageClass;
+use serde_json::Value;
+
+use super::{checks, labels, storage, workload};
+use crate::api::field::{Errors, Path};
+use crate::api::names;
+use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
+use crate::api::table::{self, Column};
+
+/// Marks the class of claims that name none.
+pub const DEFAULT_ANNOTATION: &str = "storageclass.kubernetes.io/is-default-class";
+const POLICIES: &[&str] = &["Delete", "Retain"];
+const BINDING_MODES: &[&str] = &["Immediate", "WaitForFirstConsumer"];
+
+impl Kind for StorageClass {
+    const META: KindMeta = KindMeta {
+        singular: "storageclass",
+        short_names: &["sc"],
+        delete_returns_object: true,
+        ..DEFAULT_META
+    };
+
+    fn set_defaults(&mut self, _old: Option<&Self>) {
+        self.reclaim_policy.get_or_insert_with(|| POLICIES[0].into());
+        self.volume_binding_mode.get_or_insert_with(|| BINDING_MODES[0].into());
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        let path = Path::new("provisioner");
+        if self.provisioner.is_empty() {
+            errors.required(&path, "");
+        } else {
+            let messages = names::is_qualified_name(&self.provisioner.to_lowercase());
+            names::report(errors, &path, &self.provisioner, messages);
+        }
+        storage::validate_parameters(errors, &Path::new("parameters"), self.parameters.as_ref());
+        let policy = self.reclaim_policy.as_deref().unwrap_or_default();
+        if !POLICIES.contains(&policy) {
+            errors.not_supported(&Path::new("reclaimPolicy"), policy, POLICIES);
+        }
+        let mode = self.volume_binding_mode.as_deref().unwrap_or_default();
+        checks::one_of(errors, &Path::new("volumeBindingMode"), mode, BINDING_MODES);
+        let path = Path::new("allowedTopologies");
+        for (i, term) in self.allowed_topologies.iter().flatten().enumerate() {
+            let path = path.index(i);
+            let path = path.child("matchLabelExpressions");
+            for (i, one) in term.match_label_expressions.iter().flatten().enumerate() {
+                let path = path.index(i);
+                labels::validate_label_key(errors, &path.child("key"), &one.key);
+                if one.values.is_empty() {
+                    errors.required(&path.child("values"), "");
+                }
+            }
+        }
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        let changes = [
+            ("parameters", self.parameters != old.parameters),
+            ("provisioner", self.provisioner != old.provisioner),
+            ("reclaimPolicy", self.reclaim_policy != old.reclaim_policy),
+        ];
+        for (field, _) in changes.into_iter().filter(|(_, changed)| *changed) {
+            errors.forbidden(&Path::new(field), &format!("updates to {field} are forbidden."));
+        }
+        let path = Path::new("volumeBindingMode");
+        checks::immutable(errors, &path, &self.volume_binding_mode, &old.volume_binding_mode);
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        vec![workload::stored_only("StorageClass")]
+    }
+
+    fn columns() -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            table::NAME,
+            Column::new("Provisioner", "string", "Who makes volumes of the class."),
+            Column::new("ReclaimPolicy", "string", "What becomes of its volumes."),
+            Column::new("VolumeBindingMode", "string", "When claims are bound."),
+            Column::new("AllowVolumeExpansion", "boolean", "Whether volumes may grow."),
+            table::AGE,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, now: Timestamp) -> Vec<Value> {
+        let mut name = self.metadata.name.clone().unwrap_or_default();
+        if storage::is_default(self.metadata.annotations.as_ref(), DEFAULT_ANNOTATION) {
+            name.push_str(" (default)");
+        }
+        vec![
+            name.into(),
+            self.provisioner.clone().into(),
+            self.reclaim_policy.clone().unwrap_or_default().into(),
+            self.volume_binding_mode.clone().unwrap_or_default().into(),
+            self.allow_volume_expansion.unwrap_or_default().into(),
+            table::age(&self.metadata, now),
+        ]
+    }
+}

@@ -1,0 +1,163 @@
+//! What a kind does to objects without their type: the functions that the pipeline calls, and their
+//! bridge to [`Kind`].
+
+use std::any::Any;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::Kind;
+use crate::api::error::ApiError;
+use crate::api::field::{Errors, FieldError};
+use crate::api::object::Object;
+use crate::api::table::AnyColumn;
+
+/// What a write does; hooks differ a little by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    UpdateStatus,
+}
+
+/// An object on its way into the store: erased, for the pipeline, and typed beside it, for the
+/// kind's rules, so that each is decoded once.
+#[derive(Clone)]
+pub struct Draft {
+    /// After any change but that of metadata which the system sets, the typed half is made anew by
+    /// [`Rules::redefault`].
+    pub object: Object,
+    /// Fields that the type does not know, as paths; they are gone from the object.
+    pub unknown: Vec<String>,
+    pub(super) typed: Arc<dyn Any + Send + Sync>,
+    /// The stored object; none on create.
+    pub(super) old: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+/// [`Kind`]'s functions on erased objects.
+pub trait Rules: Send + Sync + 'static {
+    /// Parses, runs `prepare_*`, sets defaults, and renders again. `old` is the stored object (none
+    /// on create).
+    fn decode(
+        &self,
+        value: Value,
+        old: Option<&Object>,
+        operation: Operation,
+    ) -> Result<Draft, ApiError>;
+
+    /// The defaults again, after mutating admission.
+    fn redefault(&self, draft: Draft) -> Result<Draft, ApiError>;
+
+    /// All of the kind's errors.
+    fn validate(&self, draft: &Draft, operation: Operation) -> Vec<FieldError>;
+
+    /// What the user is told of an object that is accepted.
+    fn warnings(&self, draft: &Draft) -> Vec<String>;
+
+    fn columns(&self) -> Vec<AnyColumn<'_>>;
+
+    /// The row of a stored object's bytes, with its metadata's JSON left to the caller.
+    fn row(&self, raw: &[u8], now: Timestamp) -> Result<Vec<Value>, ApiError>;
+
+    /// The values of the asked selectable fields of stored bytes, in order.
+    fn fields(&self, raw: &[u8], fields: &[&str]) -> Result<Vec<String>, ApiError>;
+}
+
+impl Draft {
+    /// A draft of a kind without a type.
+    pub fn untyped(object: Object, unknown: Vec<String>, old: Option<&Object>) -> Draft {
+        let old = old.map(|old| Arc::new(old.clone()) as Arc<dyn Any + Send + Sync>);
+        Draft { object, unknown, typed: Arc::new(()), old }
+    }
+
+    /// The same draft of a kind without a type, with another object.
+    pub fn with_object(self, object: Object) -> Draft {
+        Draft { object, ..self }
+    }
+}
+
+/// [`Rules`] of a type.
+pub(super) struct Typed<T>(pub(super) PhantomData<fn() -> T>);
+
+impl<T: Kind> Rules for Typed<T> {
+    fn decode(
+        &self,
+        value: Value,
+        old: Option<&Object>,
+        operation: Operation,
+    ) -> Result<Draft, ApiError> {
+        let (mut object, unknown) = crate::api::strict::decode_typed::<T>(value)?;
+        let old = old.map(Object::typed::<T>).transpose()?;
+        match (&old, operation) {
+            (None, _) => object.prepare_create(),
+            (Some(old), Operation::Update) => object.prepare_update(old),
+            (Some(_), _) => {}
+        }
+        object.set_defaults(old.as_ref());
+        Ok(Draft {
+            object: Object::from_typed(&object),
+            unknown,
+            typed: Arc::new(object),
+            old: old.map(|old| Arc::new(old) as Arc<dyn Any + Send + Sync>),
+        })
+    }
+
+    fn redefault(&self, draft: Draft) -> Result<Draft, ApiError> {
+        let mut object = draft.object.typed::<T>()?;
+        object.set_defaults(draft.old.as_deref().map(typed_half));
+        Ok(Draft { object: Object::from_typed(&object), typed: Arc::new(object), ..draft })
+    }
+
+    fn validate(&self, draft: &Draft, operation: Operation) -> Vec<FieldError> {
+        let object: &T = typed_half(&*draft.typed);
+        let old: Option<&T> = draft.old.as_deref().map(typed_half);
+        let mut errors = Errors::default();
+        match (old, operation) {
+            (Some(old), Operation::UpdateStatus) => object.validate_status_update(old, &mut errors),
+            (old, _) => {
+                object.validate(&mut errors);
+                match old {
+                    Some(old) => object.validate_update(old, &mut errors),
+                    None => object.validate_create(&mut errors),
+                }
+            }
+        }
+        errors.into_vec()
+    }
+
+    fn warnings(&self, draft: &Draft) -> Vec<String> {
+        typed_half::<T>(&*draft.typed).warnings()
+    }
+
+    fn columns(&self) -> Vec<AnyColumn<'_>> {
+        T::columns().to_vec()
+    }
+
+    fn row(&self, raw: &[u8], now: Timestamp) -> Result<Vec<Value>, ApiError> {
+        Ok(decode_stored::<T>(raw)?.row(now))
+    }
+
+    fn fields(&self, raw: &[u8], fields: &[&str]) -> Result<Vec<String>, ApiError> {
+        let object = decode_stored::<T>(raw)?;
+        let meta = object.metadata();
+        let value = |field: &&str| match *field {
+            "metadata.name" => meta.name.clone().unwrap_or_default(),
+            "metadata.namespace" => meta.namespace.clone().unwrap_or_default(),
+            other => object.field(other),
+        };
+        Ok(fields.iter().map(value).collect())
+    }
+}
+
+/// The typed half of a draft of this kind.
+fn typed_half<T: Kind>(half: &(dyn Any + Send + Sync)) -> &T {
+    half.downcast_ref().unwrap_or_else(|| unreachable!("a draft of another kind than {}", T::KIND))
+}
+
+pub(super) fn decode_stored<T: DeserializeOwned>(raw: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(raw)
+        .map_err(|e| ApiError::internal(format!("a stored object cannot be read: {e}")))
+}
