@@ -17,8 +17,9 @@ use super::resource::KindInfo;
 mod components;
 mod operations;
 mod parameters;
+pub mod v2;
 
-/// The whole of `/openapi/v2` in its protobuf form: `swagger: "2.0"`, an info block, no paths and
+/// `/openapi/v2` in its protobuf form: `swagger: "2.0"`, an info block, no paths and
 /// no definitions. That is all kubectl looks at when v3 is there.
 pub const V2_PROTOBUF: &[u8; 17] = b"\x0a\x032.0\x12\x06\x0a\x01k\x12\x011\x42\x00\x4a\x00";
 

@@ -14,6 +14,9 @@ use serde_json::{Map, Value};
 use super::error::ApiError;
 
 mod tracked;
+mod yaml;
+
+pub use yaml::yaml_duplicates;
 
 /// Deepest nesting of objects and lists in a body. Everything behind the parser may recurse.
 pub const MAX_DEPTH: usize = 100;

@@ -1,7 +1,8 @@
-//! What is thrown away in time: Events after an hour, the store's history after five minutes, blobs
+//! What is thrown away in time: Events after an hour, the store's history after some minutes, blobs
 //! that no manifest of the registry names.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -14,8 +15,9 @@ use crate::store::{Entry, Expect, Key, Op, Revision};
 
 /// How long Events are kept (upstream's default).
 pub const EVENT_TTL: SignedDuration = SignedDuration::from_hours(1);
-/// How long history is kept for watches and pages that go on (upstream's compaction interval).
-pub const HISTORY_KEPT: SignedDuration = SignedDuration::from_mins(5);
+/// How long history is kept by default for watches and pages that go on (upstream's compaction
+/// interval).
+pub const HISTORY_KEPT: Duration = Duration::from_secs(300);
 /// Blobs that no manifest names are looked for this often.
 pub const GARBAGE_INTERVAL: SignedDuration = SignedDuration::from_hours(1);
 /// How many Events one commit deletes.
@@ -60,9 +62,9 @@ impl History {
         }
     }
 
-    /// The newest revision that is older than [`HISTORY_KEPT`], once.
-    fn due(&mut self, now: Timestamp) -> Option<Revision> {
-        let is_due = |(at, _): &&(Timestamp, Revision)| now.duration_since(*at) >= HISTORY_KEPT;
+    /// The newest revision that is older than `kept`, once.
+    fn due(&mut self, now: Timestamp, kept: SignedDuration) -> Option<Revision> {
+        let is_due = |(at, _): &&(Timestamp, Revision)| now.duration_since(*at) >= kept;
         let (_, revision) = *self.marks.iter().take_while(is_due).last()?;
         let due = revision > self.compacted;
         self.compacted = self.compacted.max(revision);
@@ -71,10 +73,13 @@ impl History {
 }
 
 impl ApiServer {
-    /// One round; called about once a minute with the present time.
+    /// One round; called about once a minute with the present time (more often where history is kept
+    /// for less than that).
     pub async fn housekeep(&self, now: Timestamp) -> Result<(), ApiError> {
         self.history.lock().mark(now, self.store.revision());
-        let due = self.history.lock().due(now);
+        let kept =
+            SignedDuration::try_from(self.options.history_kept).unwrap_or(SignedDuration::MAX);
+        let due = self.history.lock().due(now, kept);
         if let Some(revision) = due {
             self.store.compact(revision).await.map_err(commit_error)?;
         }

@@ -21,8 +21,8 @@ use super::{
     Body, User, authz, body, discovery, health, impersonation, join, nodes, openid, options, reply,
     respond,
 };
-use crate::api::ApiError;
 use crate::api::error::Reason;
+use crate::api::{ApiError, strict};
 
 /// How long a request may take, streams apart.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -407,7 +407,9 @@ fn read_patch(media: &str, bytes: &[u8], force: bool) -> Result<(Patch, Vec<Stri
     }
     if media == APPLY_PATCH {
         let decoded = body::yaml(bytes)?;
-        return Ok((Patch::Apply { config: decoded.value, force }, decoded.duplicates));
+        let twice = !decoded.duplicates.is_empty();
+        let lines = if twice { strict::yaml_duplicates(bytes) } else { Vec::new() };
+        return Ok((Patch::Apply { config: decoded.value, force }, lines));
     }
     let decoded = body::json(bytes)?;
     let patch = match media {

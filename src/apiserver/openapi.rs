@@ -5,15 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use http::header::{
-    ACCEPT, CACHE_CONTROL, ETAG, EXPIRES, HeaderName, IF_NONE_MATCH, LOCATION, VARY,
-};
+use http::header::{CACHE_CONTROL, ETAG, EXPIRES, HeaderName, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
-use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::health::GIT_VERSION;
@@ -23,17 +20,18 @@ use crate::api::registry::Registry;
 use crate::api::schema::{self, OpenApiKind};
 use crate::api::{ApiError, KindInfo};
 
+mod v2;
+
 /// How long a document with its hash in the URL may be kept by anyone.
 const IMMUTABLE_FOR: SignedDuration = SignedDuration::from_hours(365 * 24);
-const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-/// How clients ask for it: an `@` where the answer has a dot.
-const V2_PROTOBUF_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// The documents that were made; one for a server.
 #[derive(Default)]
 pub struct OpenApi {
     /// By path (`apis/apps/v1`).
     documents: Mutex<BTreeMap<String, Arc<Document>>>,
+    /// Version 2, which is one for all.
+    whole: Mutex<Option<Arc<v2::Whole>>>,
 }
 
 struct Document {
@@ -42,6 +40,8 @@ struct Document {
     hash: String,
     /// JSON, by LZ4 with its size in front.
     compressed: Vec<u8>,
+    /// In the same way, its part of version 2, once someone asked for that.
+    part: OnceLock<Vec<u8>>,
 }
 
 impl OpenApi {
@@ -57,13 +57,19 @@ impl OpenApi {
             return reply::status(&ApiError::new(405, Reason::MethodNotAllowed, message));
         }
         let path = request.uri().path().trim_end_matches('/').to_string();
-        if path == "/openapi/v2" {
-            return v2(request.headers());
-        }
-        let Some(rest) = path.strip_prefix("/openapi/v3") else { return reply::no_such_path() };
-        // Making the documents of every group takes a good part of a second on a small machine.
-        let (own, registry, rest) = (self.clone(), registry.clone(), rest.to_string());
+        let (own, registry) = (self.clone(), registry.clone());
         let (headers, uri) = (request.headers().clone(), request.uri().clone());
+        // Making the documents of every group takes a good part of a second on a small machine.
+        if path == "/openapi/v2" {
+            if v2::wants_protobuf(&headers) {
+                return v2::protobuf(&headers);
+            }
+            let made = tokio::task::spawn_blocking(move || own.v2(&registry, &headers));
+            return made.await.unwrap_or_else(|e| reply::status(&ApiError::internal(e)));
+        }
+        let Some(rest) = path.strip_prefix("/openapi/v3").map(str::to_string) else {
+            return reply::no_such_path();
+        };
         let made = tokio::task::spawn_blocking(move || match rest.strip_prefix('/') {
             None => own.index(&registry, &headers),
             Some(document) => own.document(&registry, document, &headers, uri.query(), now),
@@ -145,6 +151,7 @@ impl OpenApi {
             rows,
             hash: hash_of(&text),
             compressed: lz4_flex::compress_prepend_size(&text),
+            part: OnceLock::new(),
         });
         documents.insert(path.to_string(), document.clone());
         Ok(Some(document))
@@ -158,33 +165,6 @@ impl Document {
             Err(error) => reply::status(&ApiError::internal(error)),
         }
     }
-}
-
-/// kubectl wants protobuf and no more than a well-formed document when v3 is there; everyone else
-/// is given a document without definitions.
-fn v2(headers: &HeaderMap) -> Response<Body> {
-    let accepts = headers.get_all(ACCEPT).into_iter().filter_map(|v| v.to_str().ok());
-    let first = accepts
-        .flat_map(|value| value.split(','))
-        .map(|item| item.split(';').next().unwrap_or_default().trim())
-        .find(|item| {
-            matches!(*item, V2_PROTOBUF_ASKED | V2_PROTOBUF | "application/json" | "*/*" | "")
-        });
-    if matches!(first, Some(V2_PROTOBUF_ASKED | V2_PROTOBUF)) {
-        let tag = quoted(&hash_of(schema::V2_PROTOBUF));
-        return tagged(headers, &tag, || {
-            reply::bytes(StatusCode::OK, V2_PROTOBUF, schema::V2_PROTOBUF.as_slice())
-        });
-    }
-    let text = json!({
-        "swagger": "2.0",
-        "info": {"title": "Kubernetes", "version": GIT_VERSION},
-        "paths": {},
-        "definitions": {},
-    })
-    .to_string();
-    let tag = quoted(&hash_of(text.as_bytes()));
-    tagged(headers, &tag, || reply::bytes(StatusCode::OK, "application/json", text))
 }
 
 /// The answer with its entity tag; 304 for who has it already.

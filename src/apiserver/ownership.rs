@@ -41,6 +41,9 @@ impl ApiServer {
         check_namespace(call, &mut config)?;
         check_name(call, &mut config)?;
         let conditional = !config.resource_version().is_empty();
+        let name = format!("{}/{}", call.namespace, call.name);
+        let kind = format!("{}, Kind={}", call.info.gvr.api_version(), call.info.kind);
+        let params = &WriteParams { applied: Some(format!("({name}; {kind})")), ..params.clone() };
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             let old = match self.stored(call) {
                 Ok(old) => old,

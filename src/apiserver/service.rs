@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -17,7 +18,7 @@ use super::admission::cluster_ip::Cidr;
 use super::artifacts::Artifacts;
 use super::definitions::Definitions;
 use super::filter::FieldMemo;
-use super::housekeep::History;
+use super::housekeep::{HISTORY_KEPT, History};
 use super::node_graph::NodeGraph;
 use super::nodes::Tunnels;
 use super::openapi::OpenApi;
@@ -66,6 +67,8 @@ pub struct Options {
     pub cluster_ranges: Vec<String>,
     pub max_reads_in_flight: usize,
     pub max_writes_in_flight: usize,
+    /// How long watches and pages can go on from an older state.
+    pub history_kept: Duration,
 }
 
 impl Default for Options {
@@ -75,6 +78,7 @@ impl Default for Options {
             cluster_ranges: Vec::new(),
             max_reads_in_flight: MAX_READS_IN_FLIGHT,
             max_writes_in_flight: MAX_WRITES_IN_FLIGHT,
+            history_kept: HISTORY_KEPT,
         }
     }
 }

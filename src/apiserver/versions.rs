@@ -1,5 +1,5 @@
 //! Forms of an object: it is stored in one of them and read in each
-//! ([`crate::api::resource::StoredAs`]).
+//! ([`crate::api::resource::StoredAs`]), with the defaults that a schema got after it was stored.
 
 use bytes::Bytes;
 
@@ -16,23 +16,22 @@ fn beginning(kind: &str, api_version: &str) -> String {
 
 /// Stored bytes in the form of a row.
 pub fn shown_raw(info: &KindInfo, raw: Bytes) -> Bytes {
-    if info.stored.is_none()
-        || raw.starts_with(beginning(&info.kind, &info.gvr.api_version()).as_bytes())
-    {
+    let begins_so = || raw.starts_with(beginning(&info.kind, &info.gvr.api_version()).as_bytes());
+    if !info.rules.completes() && (info.stored.is_none() || begins_so()) {
         return raw;
     }
-    match Raw(raw.clone()).object() {
-        Ok(object) => shown(info, object).to_json().into(),
-        Err(_) => raw,
-    }
+    let Ok(object) = Raw(raw.clone()).object() else { return raw };
+    let shown = shown(info, object.clone());
+    if shown == object { raw } else { shown.to_json().into() }
 }
 
 /// A stored object in the form of a row.
 pub fn shown(info: &KindInfo, object: Object) -> Object {
-    match &info.stored {
+    let object = match &info.stored {
         Some(stored) => stored.shown(object, info.gvr.api_version()),
         None => object,
-    }
+    };
+    if info.rules.completes() { info.rules.complete(object) } else { object }
 }
 
 /// What is stored of an object.

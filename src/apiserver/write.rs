@@ -47,13 +47,15 @@ pub enum FieldValidation {
 pub struct WriteParams {
     pub dry_run: bool,
     pub field_validation: FieldValidation,
-    /// The paths of keys that the body has twice.
+    /// The paths of keys that the body has twice; of an applied configuration, their lines.
     pub duplicates: Vec<String>,
     /// Who writes, for the ownership of fields.
     pub manager: String,
     /// For patches: whether the writer takes fields from other managers.
     pub forced: Option<bool>,
     pub asking: Asking,
+    /// What is applied, for errors: `(namespace/name; apps/v1, Kind=Deployment)`.
+    pub applied: Option<String>,
 }
 
 impl WriteParams {
@@ -63,6 +65,9 @@ impl WriteParams {
         unknown: &[String],
         warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
+        if let Some(applied) = &self.applied {
+            return self.report_applied(applied, unknown, warnings);
+        }
         let unknown = unknown.iter().map(|field| format!("unknown field {field:?}"));
         let twice = self.duplicates.iter().map(|field| format!("duplicate field {field:?}"));
         let texts: Vec<String> = unknown.chain(twice).collect();
@@ -78,6 +83,33 @@ impl WriteParams {
                 Err(ApiError::bad_request(message))
             }
         }
+    }
+
+    /// A field that the schema does not have cannot be owned, so it is an error whatever was asked
+    /// for (sigs.k8s.io/structured-merge-diff/typed); a key that is there twice is a matter of YAML.
+    fn report_applied(
+        &self,
+        applied: &str,
+        unknown: &[String],
+        warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        if !self.duplicates.is_empty() && self.field_validation != FieldValidation::Ignore {
+            let lines = self.duplicates.join("\n  ");
+            let text = format!("error converting YAML to JSON: yaml: unmarshal errors:\n  {lines}");
+            if self.field_validation == FieldValidation::Strict {
+                return Err(ApiError::bad_request(format!("error strict decoding YAML: {text}")));
+            }
+            warnings.push(text);
+        }
+        let fields: Vec<String> =
+            unknown.iter().map(|field| format!(".{field}: field not declared in schema")).collect();
+        let text = match &fields[..] {
+            [] => return Ok(()),
+            [one] => one.clone(),
+            several => format!("errors:\n  {}", several.join("\n  ")),
+        };
+        let message = format!("failed to create typed patch object {applied}: {text}");
+        Err(ApiError::bad_request(message))
     }
 }
 

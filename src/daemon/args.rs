@@ -87,6 +87,10 @@ pub struct ServerArgs {
     /// Seconds without a heartbeat after which a node counts as lost
     #[arg(long, default_value_t = 40, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..))]
     pub node_grace_seconds: u64,
+    /// Seconds for which watches and paged lists can go on from an older state
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(10..=86400))]
+    pub history_seconds: u64,
     #[command(flatten)]
     pub log: LogArgs,
 }

@@ -89,6 +89,7 @@ pub async fn start(
             cluster_ranges: [&foundation.network.cluster_cidr, &foundation.network.service_cidr]
                 .map(Clone::clone)
                 .into(),
+            history_kept: Duration::from_secs(args.history_seconds),
             ..Options::default()
         },
     });
@@ -195,9 +196,11 @@ fn run_loops(
         scheduler.run().await;
     });
     let (server, clock) = (server.clone(), clock.clone());
+    // So that history goes about when it should.
+    let interval = HOUSEKEEPING.min(Duration::from_secs(args.history_seconds) / 4);
     tasks.spawn("housekeeping", async move {
         loop {
-            clock.sleep(HOUSEKEEPING).await;
+            clock.sleep(interval).await;
             if let Err(error) = server.housekeep(clock.now()).await {
                 tracing::warn!(%error, "housekeeping failed");
             }

@@ -137,7 +137,9 @@ fn conformance() {
         .filter(|((sig, name), _)| format!("{sig} {name}").contains(&filter))
         .collect();
     assert!(!chosen.is_empty(), "no ported case has {filter:?} in its name");
-    let cluster = other.is_none().then(|| Cluster::start(2));
+    // So that a list's history goes while a case waits for it.
+    let options = ["--history-seconds", "60"];
+    let cluster = other.is_none().then(|| Cluster::start_with(2, &options));
     let kubeconfig = match (&cluster, other) {
         (Some(cluster), _) => cluster.kubeconfig(),
         (None, other) => other.expect("one of the two"),

@@ -17,6 +17,8 @@ use crate::api::{ApiError, Object, duration, strict};
 /// See the module's documentation.
 pub struct CustomRules {
     schema: Schema,
+    /// Objects that were stored before the schema had them get them when they are read.
+    has_defaults: bool,
     columns: Vec<CustomColumn>,
 }
 
@@ -54,7 +56,8 @@ impl CustomRules {
                 path: Template::parse(".metadata.creationTimestamp").ok(),
             });
         }
-        CustomRules { schema, columns }
+        let has_defaults = schema.has_defaults();
+        CustomRules { schema, has_defaults, columns }
     }
 }
 
@@ -110,6 +113,14 @@ impl Rules for CustomRules {
     fn redefault(&self, draft: Draft) -> Result<Draft, ApiError> {
         let object = self.defaulted(draft.object.clone())?;
         Ok(draft.with_object(object))
+    }
+
+    fn completes(&self) -> bool {
+        self.has_defaults
+    }
+
+    fn complete(&self, object: Object) -> Object {
+        self.defaulted(object.clone()).unwrap_or(object)
     }
 
     fn validate(&self, draft: &Draft, _operation: Operation) -> Vec<FieldError> {

@@ -76,6 +76,16 @@ pub fn pattern(text: &str) -> Result<Regex, String> {
 }
 
 impl Schema {
+    /// Whether some part has a default, so that objects may lack what they should have.
+    pub fn has_defaults(&self) -> bool {
+        let additional = match &self.additional {
+            Additional::Of(values) => Some(&**values),
+            _ => None,
+        };
+        let parts = self.properties.values().chain(self.items.as_deref()).chain(additional);
+        self.default.is_some() || parts.into_iter().any(Schema::has_defaults)
+    }
+
     /// The schema of a definition that was validated: what is no structural schema is left out.
     pub fn parse(props: &ext::JSONSchemaProps) -> Schema {
         let is = |flag: Option<bool>| flag == Some(true);

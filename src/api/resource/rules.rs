@@ -51,6 +51,16 @@ pub trait Rules: Send + Sync + 'static {
     /// The defaults again, after mutating admission.
     fn redefault(&self, draft: Draft) -> Result<Draft, ApiError>;
 
+    /// Whether [`Rules::complete`] does anything.
+    fn completes(&self) -> bool {
+        false
+    }
+
+    /// A stored object with what reads add to it: defaults that came after it was stored.
+    fn complete(&self, object: Object) -> Object {
+        object
+    }
+
     /// All of the kind's errors.
     fn validate(&self, draft: &Draft, operation: Operation) -> Vec<FieldError>;
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::super::typegraph::graph;
 use super::{AddSchema, OpenApiKind, of_type};
 
-const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const PATCH_TEXT: &str = "Patch is provided to give a concrete name and type to the Kubernetes PATCH \
                           request body.";
 
@@ -115,9 +115,9 @@ impl<'g> Components<'g> {
     }
 }
 
-const API_VERSION_TEXT: &str =
+pub(super) const API_VERSION_TEXT: &str =
     "APIVersion defines the versioned schema of this representation of an object.";
-const KIND_TEXT: &str =
+pub(super) const KIND_TEXT: &str =
     "Kind is a string value representing the REST resource this object represents.";
 
 fn reference(name: &str) -> Value {

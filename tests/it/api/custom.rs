@@ -293,3 +293,23 @@ async fn rules_that_are_not_evaluated_are_told() {
     let answer: Answer = cluster.post(DEFINITIONS, &object).await;
     assert!(answer.header("warning").contains("not evaluated yet"), "{}", answer.text());
 }
+
+#[tokio::test]
+async fn defaults_that_came_later_are_read() {
+    let cluster = cluster().await;
+    cluster.post(TABS, &tab("a")).await.expect(201);
+    let mut changed = cluster.get(&format!("{DEFINITIONS}/crontabs.example.com")).await.expect(200);
+    for version in [0, 1] {
+        changed["spec"]["versions"][version]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+            ["zone"] = json!({"type": "string", "default": "UTC"});
+    }
+    cluster.put(&format!("{DEFINITIONS}/crontabs.example.com"), &changed).await.expect(200);
+    let read = cluster.get(&format!("{TABS}/a")).await.expect(200);
+    assert_eq!(read["spec"]["zone"], "UTC");
+    let list = cluster.get(OLD_TABS).await.expect(200);
+    assert_eq!(list["items"][0]["spec"]["zone"], "UTC");
+    assert_eq!(list["items"][0]["apiVersion"], "example.com/v1beta1");
+    // Nothing is written by it, nor by a PUT of what was read.
+    let again = cluster.put(&format!("{TABS}/a"), &read).await.expect(200);
+    assert_eq!(again["metadata"]["resourceVersion"], read["metadata"]["resourceVersion"]);
+}

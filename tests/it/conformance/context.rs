@@ -126,7 +126,12 @@ impl Context {
 }
 
 /// Looks until there is something: for states that no watch tells. An error ends it.
-pub async fn eventually<T>(
+pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+    eventually_within(PATIENCE, what, look).await
+}
+
+pub async fn eventually_within<T>(
+    patience: Duration,
     what: &str,
     mut look: impl AsyncFnMut() -> Result<Option<T>>,
 ) -> Result<T> {
@@ -138,8 +143,8 @@ pub async fn eventually<T>(
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
     };
-    match tokio::time::timeout(PATIENCE, looking).await {
+    match tokio::time::timeout(patience, looking).await {
         Ok(found) => found,
-        Err(_) => Err(anyhow!("{what}: not after {PATIENCE:?}")),
+        Err(_) => Err(anyhow!("{what}: not after {patience:?}")),
     }
 }
