@@ -11,6 +11,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::admission::resource_quota::Change;
 use super::admission::{self, Attributes, Verb};
 use super::definitions::is_definition;
 use super::filter::Filter;
@@ -100,6 +101,8 @@ impl ApiServer {
                 Ok(Deleted::Done(removed(call, &object, object.to_json().into())))
             }
             Step::Remove(object) => {
+                let attributes = Attributes::new(self, call, Verb::Delete, Some(&old.object));
+                let _turn = self.quota_turn(&Change::of(&attributes, None)).await?;
                 let ops = self.deletion_ops(call, old, &object);
                 Ok(match self.commit(ops).await? {
                     Ok(committed) => Deleted::Done(removed(call, &object, first(committed))),

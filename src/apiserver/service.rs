@@ -229,6 +229,18 @@ impl ApiServer {
         Ok(self.store.list(&prefix, None, 0, None).map_err(read_error)?.entries)
     }
 
+    /// What is stored of a resource in a namespace, as bytes; nothing if it cannot be read.
+    pub fn stored_in(&self, group: &str, resource: &str, namespace: &str) -> Vec<Raw> {
+        let prefix = Key::new(&[group, resource, namespace]);
+        match self.store.list(&prefix, None, 0, None) {
+            Ok(page) => page.entries.into_iter().map(|entry| Raw(entry.value)).collect(),
+            Err(error) => {
+                tracing::warn!(%error, resource, namespace, "stored objects cannot be counted");
+                Vec::new()
+            }
+        }
+    }
+
     pub(super) fn stored(&self, call: &Call) -> Result<Stored, ApiError> {
         let entry = self.entry(call)?;
         let object = versions::shown(&call.info, Raw(entry.value.clone()).object()?);

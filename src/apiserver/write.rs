@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::Value;
 
+use super::admission::resource_quota::Change;
 use super::admission::{self, Attributes, Outcome, Verb};
 use super::admit::Write;
 use super::service::{Answer, ApiServer, Call, Conflict, Stored, read_error, timestamp};
@@ -218,7 +219,8 @@ impl ApiServer {
         let (draft, mut outcome) = self.admit(&write, draft, warnings).await?;
         self.validate(&write, &draft, warnings).await?;
         // Nobody waits in turn for a webhook.
-        let _turn = self.quota_turn(info, &call.namespace).await?;
+        let change = Change::of(&attributes, Some(&draft.object));
+        let _turn = self.quota_turn(&change).await?;
         admission::charge(&attributes, &draft.object, &mut outcome)?;
         let value = versions::stored_form(info, &draft.object);
         check_size(&value, 0)?;
@@ -300,7 +302,7 @@ impl ApiServer {
         meta::keep_system_fields(&mut draft.object, &old.object);
         let attributes = Attributes::new(self, call, Verb::Update, Some(&old.object));
         let write = Write { attributes: &attributes, operation, params };
-        let (mut draft, outcome) = self.admit(&write, draft, &mut warnings).await?;
+        let (mut draft, mut outcome) = self.admit(&write, draft, &mut warnings).await?;
         let new_generation = operation == Operation::Update
             && update::is_new_generation(info.meta.generation, &draft.object, &old.object);
         if new_generation {
@@ -315,6 +317,8 @@ impl ApiServer {
         }
         let value = versions::stored_form(info, &object);
         check_size(&value, old.entry.value.len())?;
+        let _turn = self.quota_turn(&Change::of(&attributes, Some(&object))).await?;
+        admission::charge(&attributes, &object, &mut outcome)?;
         if params.dry_run {
             return Ok(done(object.to_json().into()));
         }

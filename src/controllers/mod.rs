@@ -40,7 +40,7 @@ use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination};
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use k8s_openapi::api::{policy::v1 as policy, rbac::v1 as rbac};
 
-use crate::api::ObjectKey;
+use crate::api::{ObjectKey, Raw};
 use crate::api::registry::Registry;
 use crate::api::resource::Gvr;
 use crate::base::Tasks;
@@ -119,10 +119,15 @@ pub struct Options {
     /// Tells every resource that lives in namespaces: what the deletion of a namespace deletes.
     /// Custom resources come and go.
     pub namespaced: Namespaced,
+    /// Tells what is stored, for counts of kinds that are not kept.
+    pub stored: Stored,
 }
 
 /// Tells the resources that live in namespaces, as they are served at the moment of asking.
 pub type Namespaced = Arc<dyn Fn() -> Vec<Gvr> + Send + Sync>;
+
+/// Tells what is stored of a resource (group and plural) in a namespace, at the moment of asking.
+pub type Stored = Arc<dyn Fn((&str, &str), &str) -> Vec<Raw> + Send + Sync>;
 
 /// The namespaced resources of a registry.
 pub fn namespaced(registry: &Registry) -> Vec<Gvr> {
@@ -143,6 +148,7 @@ impl Default for Options {
             terminated_pods_kept: 12_500,
             collections_per_minute: 20_000,
             namespaced: Arc::new(move || builtin.clone()),
+            stored: Arc::new(|_, _| Vec::new()),
         }
     }
 }
@@ -161,7 +167,7 @@ pub fn all(options: &Options) -> Vec<Arc<dyn Controller>> {
         Arc::new(taint_eviction::TaintEvictionController::new(options)),
         Arc::new(node_ipam::NodeIpamController::new(options)),
         Arc::new(disruption::DisruptionController),
-        Arc::new(resource_quota::ResourceQuotaController),
+        Arc::new(resource_quota::ResourceQuotaController::new(options)),
         Arc::new(pod_gc::LostPodController),
         Arc::new(pod_gc::TerminatedPodController::new(options)),
     ];

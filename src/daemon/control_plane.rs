@@ -161,9 +161,12 @@ fn run_loops(
     clock: &SharedClock,
     tasks: &Tasks,
 ) {
-    let served = server.clone();
+    let (served, counted) = (server.clone(), server.clone());
     let options = controllers::Options {
         namespaced: Arc::new(move || controllers::namespaced(&served.registry())),
+        stored: Arc::new(move |(group, resource), namespace| {
+            counted.stored_in(group, resource, namespace)
+        }),
         ca_certificates: foundation.pki.ca_pem().to_string(),
         cluster_cidr: foundation.network.cluster_cidr.clone(),
         node_cidr_mask: NODE_PREFIX,

@@ -16,7 +16,7 @@ mod reads;
 mod shapes;
 mod tokens;
 mod watches;
-mod webhooks;
+pub mod webhooks;
 mod writes;
 
 use std::sync::Arc;

@@ -8,4 +8,5 @@ mod kubectl_budget;
 mod kubectl_quota;
 mod kubectl_rollout;
 mod kubectl_table;
+mod kubectl_webhook;
 mod python;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ResourceQuota;
+use k8s_openapi::api::core::v1::{
+    ResourceQuota, ResourceQuotaSpec, ScopedResourceSelectorRequirement,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as RawQuantity;
 use serde_json::Value;
 
@@ -23,6 +25,54 @@ const SCOPES: &[&str] = &[
     "VolumeAttributesClass",
 ];
 
+/// Names without a domain that quotas may have, beside `count/…` and huge pages.
+const STANDARD: &[&str] = &[
+    "configmaps",
+    "cpu",
+    "ephemeral-storage",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "memory",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+    "requests.storage",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+];
+/// Those that are whole numbers.
+const WHOLE: &[&str] = &[
+    "configmaps",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+];
+const OF_PODS: &[&str] = &[
+    "cpu",
+    "limits.cpu",
+    "limits.memory",
+    "memory",
+    "pods",
+    "requests.cpu",
+    "requests.memory",
+];
+const OF_CLAIMS: &[&str] = &["persistentvolumeclaims", "requests.storage"];
+/// Scopes that exclude each other.
+const CONFLICTS: &[[&str; 2]] =
+    &[["BestEffort", "NotBestEffort"], ["NotTerminating", "Terminating"]];
+
 impl Kind for ResourceQuota {
     const META: KindMeta = KindMeta {
         singular: "resourcequota",
@@ -41,11 +91,13 @@ impl Kind for ResourceQuota {
         let Some(spec) = &self.spec else { return };
         let path = Path::new("spec");
         validate_amounts(errors, &path.child("hard"), spec.hard.as_ref());
-        let scopes = path.child("scopes");
-        for (i, scope) in spec.scopes.iter().flatten().enumerate() {
-            if !SCOPES.contains(&scope.as_str()) {
-                errors.invalid(&scopes.index(i), scope, "unsupported scope");
-            }
+        validate_scopes(errors, &path.child("scopes"), spec);
+        let selector = spec.scope_selector.as_ref();
+        let terms = selector.and_then(|selector| selector.match_expressions.as_deref());
+        let path = path.child("scopeSelector");
+        let path = path.child("matchExpressions");
+        for (index, term) in terms.unwrap_or_default().iter().enumerate() {
+            validate_term(errors, &path.index(index), spec, term);
         }
     }
 
@@ -97,6 +149,70 @@ impl Kind for ResourceQuota {
     }
 }
 
+fn validate_scopes(errors: &mut Errors, path: &Path, spec: &ResourceQuotaSpec) {
+    let scopes = spec.scopes.as_deref().unwrap_or_default();
+    for (index, scope) in scopes.iter().enumerate() {
+        if !SCOPES.contains(&scope.as_str()) {
+            errors.invalid(&path.index(index), scope, "unsupported scope");
+        } else if !fits_all(scope, spec) {
+            errors.invalid(path, scopes, "unsupported scope applied to resource");
+        }
+    }
+    let has = |wanted: &&str| scopes.iter().any(|scope| scope == wanted);
+    if CONFLICTS.iter().any(|pair| pair.iter().all(has)) {
+        errors.invalid(path, scopes, "conflicting scopes");
+    }
+}
+
+/// Whether a scope can choose among what each of the quota's names counts.
+fn fits_all(scope: &str, spec: &ResourceQuotaSpec) -> bool {
+    let allowed: &[&str] = match scope {
+        "BestEffort" => &["pods"],
+        "VolumeAttributesClass" => OF_CLAIMS,
+        _ => OF_PODS,
+    };
+    let mut names = spec.hard.iter().flatten().map(|(name, _)| name.as_str());
+    names.all(|name| !STANDARD.contains(&name) || allowed.contains(&name))
+}
+
+fn validate_term(
+    errors: &mut Errors,
+    path: &Path,
+    spec: &ResourceQuotaSpec,
+    term: &ScopedResourceSelectorRequirement,
+) {
+    let scope = term.scope_name.as_str();
+    if !SCOPES.contains(&scope) {
+        errors.invalid(&path.child("scopeName"), scope, "unsupported scope");
+    } else if !fits_all(scope, spec) {
+        errors.invalid(path, scope, "unsupported scope applied to resource");
+    }
+    let by_name = matches!(scope, "PriorityClass" | "VolumeAttributesClass");
+    let operator = path.child("operator");
+    if SCOPES.contains(&scope) && !by_name && term.operator != "Exists" {
+        let detail = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, \
+                      ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, \
+                      ResourceQuotaScopeNotBestEffort or \
+                      ResourceQuotaScopeCrossNamespacePodAffinity";
+        errors.invalid(&operator, &term.operator, detail);
+    }
+    let values = term.values.as_deref().unwrap_or_default();
+    let at = path.child("values");
+    match term.operator.as_str() {
+        "In" | "NotIn" if values.is_empty() => errors.required(
+            &at,
+            "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
+        ),
+        "Exists" | "DoesNotExist" if !values.is_empty() => errors.invalid(
+            &at,
+            values,
+            "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector",
+        ),
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        other => errors.invalid(&operator, other, "not a valid selector operator"),
+    }
+}
+
 fn validate_amounts(
     errors: &mut Errors,
     path: &Path,
@@ -105,7 +221,15 @@ fn validate_amounts(
     for (name, amount) in amounts.into_iter().flatten() {
         let path = path.key(name);
         checks::qualified_name(errors, &path, name);
+        let huge = name.strip_prefix("requests.").unwrap_or(name).starts_with("hugepages-");
+        if !name.contains('/') && !huge && !STANDARD.contains(&name.as_str()) {
+            errors.invalid(&path, name, "must be a standard resource for quotas");
+        }
+        let whole = WHOLE.contains(&name.as_str()) || name.starts_with("count/");
         match Quantity::parse(&amount.0) {
+            Ok(found) if whole && found != Quantity::from_value(found.value()) => {
+                errors.invalid(&path, &amount.0, "must be an integer");
+            }
             Ok(found) if found.value() >= 0 => {}
             Ok(_) => errors.invalid(&path, &amount.0, "must be greater than or equal to 0"),
             Err(error) => errors.invalid(&path, &amount.0, &error.to_string()),

@@ -21,7 +21,7 @@ impl Admitter for DefaultTolerations {
         object: &mut Object,
         outcome: &mut Outcome,
     ) -> Result<(), ApiError> {
-        if attributes.verb != Verb::Create || !attributes.is("", "pods") {
+        if attributes.verb == Verb::Delete || !attributes.is("", "pods") {
             return Ok(());
         }
         let Some(spec) = object.fields_mut().get_mut("spec").and_then(Value::as_object_mut) else {

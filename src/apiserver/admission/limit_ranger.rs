@@ -1,13 +1,15 @@
 //! A namespace's LimitRanges: what containers ask for where they do not say, and the bounds of a
 //! container's and of a whole Pod's amounts (upstream's LimitRanger, plugin/pkg/admission/limitranger).
 //!
-//! Only what a Pod is created with is looked at, since its amounts do not change later. Items for
-//! claims and other types hold nothing here.
+//! Only what a Pod is created with is looked at, since its amounts do not change later; a claim may
+//! ask for more later. Items of other types hold nothing.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, LimitRange, LimitRangeItem, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{
+    Container, LimitRange, LimitRangeItem, PersistentVolumeClaim, Pod, PodSpec,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
 
 use super::{Admitter, Attributes, Outcome, Verb};
@@ -27,6 +29,9 @@ impl Admitter for LimitRanger {
         object: &mut Object,
         outcome: &mut Outcome,
     ) -> Result<(), ApiError> {
+        if !attributes.is("", "pods") {
+            return Ok(());
+        }
         let items = items(attributes)?;
         if items.is_empty() {
             return Ok(());
@@ -49,10 +54,15 @@ impl Admitter for LimitRanger {
         if items.is_empty() {
             return Ok(());
         }
-        let pod: Pod = object.typed()?;
         let mut found: Vec<String> = Vec::new();
-        for item in &items {
-            check(&pod.spec.clone().unwrap_or_default(), item, &mut found);
+        if attributes.is("", "pods") {
+            let spec = object.typed::<Pod>()?.spec.unwrap_or_default();
+            items.iter().for_each(|item| check(&spec, item, &mut found));
+        } else {
+            let spec = object.typed::<PersistentVolumeClaim>()?.spec.unwrap_or_default();
+            let requests = spec.resources.unwrap_or_default().requests;
+            let requests = resources::sums(requests.as_ref());
+            items.iter().for_each(|item| check_claim(&requests, item, &mut found));
         }
         // As upstream's aggregate of errors: each text once.
         let mut seen = std::collections::BTreeSet::new();
@@ -66,9 +76,17 @@ impl Admitter for LimitRanger {
     }
 }
 
-/// What holds for the Pod that is created; nothing for other writes.
+/// What holds for the Pod that is created, or for the claim that is written; nothing for other
+/// writes.
 fn items(attributes: &Attributes) -> Result<Vec<LimitRangeItem>, ApiError> {
-    if attributes.verb != Verb::Create || !attributes.is("", "pods") {
+    let looked_at = match attributes.verb {
+        Verb::Create => {
+            attributes.is("", "pods") || attributes.is("", "persistentvolumeclaims")
+        }
+        Verb::Update => attributes.is("", "persistentvolumeclaims"),
+        Verb::Delete => false,
+    };
+    if !looked_at {
         return Ok(Vec::new());
     }
     let ranges = attributes.server.in_namespace::<LimitRange>(&attributes.call.namespace)?;
@@ -138,6 +156,30 @@ fn check(spec: &PodSpec, item: &LimitRangeItem, found: &mut Vec<String>) {
             check_one(&Observed { requests, limits }, item, found);
         }
         _ => {}
+    }
+}
+
+/// Claims have requests only.
+fn check_claim(requests: &Sums, item: &LimitRangeItem, found: &mut Vec<String>) {
+    let kind = &item.type_;
+    if kind != "PersistentVolumeClaim" {
+        return;
+    }
+    let bounds = [("minimum", item.min.as_ref()), ("maximum", item.max.as_ref())];
+    for (word, (name, bound)) in bounds
+        .into_iter()
+        .flat_map(|(word, amounts)| self::bounds(amounts).map(move |bound| (word, bound)))
+    {
+        let begin = format!("{word} {name} usage per {kind} is {bound}");
+        found.extend(match requests.get(name) {
+            None => Some(format!("{begin}.  No request is specified")),
+            Some(request) if word == "minimum" && *request < bound
+                || word == "maximum" && *request > bound =>
+            {
+                Some(format!("{begin}, but request is {request}"))
+            }
+            Some(_) => None,
+        });
     }
 }
 

@@ -78,6 +78,34 @@ impl Admitter for Priority {
         outcome.changed = true;
         Ok(())
     }
+
+    fn validate(
+        &self,
+        attributes: &Attributes,
+        object: &Object,
+        _: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        check_default(attributes, object)
+    }
+}
+
+/// Only one class is everybody's (upstream's rule).
+fn check_default(attributes: &Attributes, object: &Object) -> Result<(), ApiError> {
+    let is_class = attributes.is("scheduling.k8s.io", "priorityclasses");
+    let is_default = object.get("globalDefault") == Some(&Value::Bool(true));
+    if !is_class || !is_default || attributes.verb == Verb::Delete {
+        return Ok(());
+    }
+    match default_class(attributes)? {
+        Some(other) if other.name != object.name() => {
+            let why = format!(
+                "PriorityClass {} is already marked as default. Only one default can exist",
+                other.name
+            );
+            Err(ApiError::forbidden(&attributes.call.info.gvr, object.name(), why))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn class_of(object: &Object) -> Class {

@@ -207,9 +207,116 @@ async fn a_quota_holds_however_many_write_at_once() {
     let count = |code: u16| codes.iter().filter(|found| **found == code).count();
     assert_eq!((count(201), count(403)), (20, 10));
     assert_eq!(used(&cluster, "q").await["pods"], "20");
-    let object = json!({"metadata": {"name": "w"}, "spec": {"hard": {"count/jobs.batch": "1"}}});
+    let object = json!({"metadata": {"name": "w"}, "spec": {"hard": {"example.com/x": "1"}}});
     let warned = cluster.post(QUOTAS, &object).await;
-    assert!(warned.header("warning").contains("spec.hard[count/jobs.batch]: is not counted"));
+    assert!(warned.header("warning").contains("spec.hard[example.com/x]: is not counted"));
+    // Those that go at once give back what they had.
+    let delete = async |name: &String| {
+        let path = format!("{PODS}/{name}");
+        cluster.delete(&path, &json!({"gracePeriodSeconds": 0})).await.code
+    };
+    let codes = futures::future::join_all(names.iter().map(delete)).await;
+    assert_eq!(codes.iter().filter(|code| **code == 200).count(), 20);
+    assert_eq!(used(&cluster, "q").await["pods"], "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_grows_is_charged_and_what_shrinks_is_given_back() {
+    let cluster = Cluster::new().await;
+    let hard = json!({"hard": {"pods": "2", "count/pods": "9", "requests.cpu": "1",
+        "services.nodeports": "2", "count/services": "2"}});
+    let zero = json!({"pods": "0", "count/pods": "0", "requests.cpu": "0",
+        "services.nodeports": "0", "count/services": "0"});
+    quota(&cluster, "q", hard, zero).await;
+    let service = |kind: &str, ports: &[i32]| {
+        let ports: Vec<Value> =
+            ports.iter().map(|port| json!({"name": format!("p{port}"), "port": port})).collect();
+        json!({"metadata": {"name": "s"}, "spec": {"type": kind, "ports": ports}})
+    };
+    cluster.post(SERVICES, &service("ClusterIP", &[80])).await.expect(201);
+    let path = format!("{SERVICES}/s");
+    let three = cluster.put(&path, &service("NodePort", &[80, 81, 82])).await.failure(403);
+    assert_eq!(
+        three,
+        "services \"s\" is forbidden: exceeded quota: q, requested: services.nodeports=3, used: \
+         services.nodeports=0, limited: services.nodeports=2"
+    );
+    cluster.put(&path, &service("NodePort", &[80, 81])).await.expect(200);
+    assert_eq!(used(&cluster, "q").await["services.nodeports"], "2");
+    // One that is tried only costs nothing.
+    let dry = format!("{path}?dryRun=All");
+    cluster.put(&dry, &service("ClusterIP", &[80])).await.expect(200);
+    assert_eq!(used(&cluster, "q").await["services.nodeports"], "2");
+    cluster.put(&path, &service("ClusterIP", &[80])).await.expect(200);
+    assert_eq!(used(&cluster, "q").await["services.nodeports"], "0");
+    cluster.delete(&path, &json!({})).await.expect(200);
+    assert_eq!(used(&cluster, "q").await["count/services"], "0");
+    // A Pod that ends needs nothing any more but its place in the store.
+    let cpu = |amount: &str| json!({"requests": {"cpu": amount}});
+    cluster.post(PODS, &sized("a", cpu("1"))).await.expect(201);
+    let done = json!({"status": {"phase": "Succeeded"}});
+    cluster.merge(&format!("{PODS}/a/status"), &done).await.expect(200);
+    let now = used(&cluster, "q").await;
+    assert_eq!(
+        (&now["pods"], &now["count/pods"], &now["requests.cpu"]),
+        (&json!("0"), &json!("1"), &json!("0"))
+    );
+    let held = json!({"metadata": {"finalizers": ["example.com/wait"]}});
+    cluster.post(PODS, &sized("b", cpu("1"))).await.expect(201);
+    cluster.merge(&format!("{PODS}/b"), &held).await.expect(200);
+    cluster.delete(&format!("{PODS}/b"), &json!({"gracePeriodSeconds": 0})).await.expect(200);
+    assert_eq!(used(&cluster, "q").await["pods"], "1");
+    let free = json!({"metadata": {"finalizers": null}});
+    cluster.merge(&format!("{PODS}/b"), &free).await.expect(200);
+    assert_eq!(used(&cluster, "q").await["pods"], "0");
+    cluster.delete(PODS, &json!({"gracePeriodSeconds": 0})).await.expect(200);
+    assert_eq!(used(&cluster, "q").await["count/pods"], "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_of_every_kind_are_counted() {
+    let cluster = Cluster::new().await;
+    let definition = json!({"metadata": {"name": "things.example.com"}, "spec": {
+        "group": "example.com", "scope": "Namespaced",
+        "names": {"plural": "things", "singular": "thing", "kind": "Thing",
+            "listKind": "ThingList"},
+        "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    cluster.post(definitions, &definition).await.expect(201);
+    let hard = json!({"hard": {"count/things.example.com": "1", "count/cronjobs.batch": "0",
+        "resourcequotas": "1"}});
+    let zero = json!({"count/things.example.com": "0", "count/cronjobs.batch": "0",
+        "resourcequotas": "1"});
+    quota(&cluster, "q", hard, zero).await;
+    let things = "/apis/example.com/v1/namespaces/default/things";
+    let thing = |name: &str| json!({"apiVersion": "example.com/v1", "kind": "Thing",
+        "metadata": {"name": name}});
+    cluster.post(things, &thing("a")).await.expect(201);
+    let message = cluster.post(things, &thing("b")).await.failure(403);
+    assert!(message.contains("requested: count/things.example.com=1"), "{message}");
+    cluster.delete(&format!("{things}/a"), &json!({})).await.expect(200);
+    cluster.post(things, &thing("b")).await.expect(201);
+    let other = json!({"metadata": {"name": "r"}, "spec": {"hard": {"pods": "1"}}});
+    cluster.post(QUOTAS, &other).await.failure(403);
+    // The quota itself goes without being charged.
+    cluster.delete(&format!("{QUOTAS}/q"), &json!({})).await.expect(200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_class_is_everybodys() {
+    const CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    let cluster = Cluster::new().await;
+    let class = |name: &str| json!({"metadata": {"name": name}, "value": 3, "globalDefault": true});
+    cluster.post(CLASSES, &class("a")).await.expect(201);
+    let message = cluster.post(CLASSES, &class("b")).await.failure(403);
+    assert!(
+        message.ends_with(
+            "PriorityClass a is already marked as default. Only one default can exist"
+        ),
+        "{message}"
+    );
+    cluster.merge(&format!("{CLASSES}/a"), &json!({"description": "d"})).await.expect(200);
 }
 
 #[tokio::test(start_paused = true)]

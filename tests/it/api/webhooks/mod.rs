@@ -2,7 +2,7 @@
 
 mod failures;
 mod parts;
-mod server;
+pub mod server;
 
 use self::server::{HookServer, Reply};
 use super::*;
