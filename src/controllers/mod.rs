@@ -40,9 +40,9 @@ use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination};
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use k8s_openapi::api::{policy::v1 as policy, rbac::v1 as rbac};
 
-use crate::api::{ObjectKey, Raw};
 use crate::api::registry::Registry;
 use crate::api::resource::Gvr;
+use crate::api::{ObjectKey, Raw};
 use crate::base::Tasks;
 use crate::client::SharedApi;
 use crate::client::cache::{Cache, Changed, View};

@@ -59,15 +59,8 @@ const WHOLE: &[&str] = &[
     "services.loadbalancers",
     "services.nodeports",
 ];
-const OF_PODS: &[&str] = &[
-    "cpu",
-    "limits.cpu",
-    "limits.memory",
-    "memory",
-    "pods",
-    "requests.cpu",
-    "requests.memory",
-];
+const OF_PODS: &[&str] =
+    &["cpu", "limits.cpu", "limits.memory", "memory", "pods", "requests.cpu", "requests.memory"];
 const OF_CLAIMS: &[&str] = &["persistentvolumeclaims", "requests.storage"];
 /// Scopes that exclude each other.
 const CONFLICTS: &[[&str; 2]] =

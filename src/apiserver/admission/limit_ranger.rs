@@ -80,9 +80,7 @@ impl Admitter for LimitRanger {
 /// writes.
 fn items(attributes: &Attributes) -> Result<Vec<LimitRangeItem>, ApiError> {
     let looked_at = match attributes.verb {
-        Verb::Create => {
-            attributes.is("", "pods") || attributes.is("", "persistentvolumeclaims")
-        }
+        Verb::Create => attributes.is("", "pods") || attributes.is("", "persistentvolumeclaims"),
         Verb::Update => attributes.is("", "persistentvolumeclaims"),
         Verb::Delete => false,
     };
@@ -173,8 +171,9 @@ fn check_claim(requests: &Sums, item: &LimitRangeItem, found: &mut Vec<String>) 
         let begin = format!("{word} {name} usage per {kind} is {bound}");
         found.extend(match requests.get(name) {
             None => Some(format!("{begin}.  No request is specified")),
-            Some(request) if word == "minimum" && *request < bound
-                || word == "maximum" && *request > bound =>
+            Some(request)
+                if word == "minimum" && *request < bound
+                    || word == "maximum" && *request > bound =>
             {
                 Some(format!("{begin}, but request is {request}"))
             }

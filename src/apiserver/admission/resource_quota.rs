@@ -67,7 +67,7 @@ impl<'a> Change<'a> {
     }
 
     fn resource(&self) -> Counted<'a> {
-        let gvr = &self.call.info.gvr;
+        let gvr = self.call.info.stored_gvr();
         (&gvr.group, &gvr.resource)
     }
 

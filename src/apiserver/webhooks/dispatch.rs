@@ -203,14 +203,14 @@ fn patched(
     };
     let own = &question.call.info;
     let is_other = info.gvr != own.gvr;
-    let seen = if is_other { review::in_version(object, info) } else { object.clone() };
+    let seen = if is_other { review::in_form(object, own, info) } else { object.clone() };
     let failed = |why: &dyn std::fmt::Display| {
         ApiError::internal(format!("the patch of admission webhook {name:?} failed: {why}"))
     };
     let value = json_patch(&seen.into_value(), patch).map_err(|error| failed(&error))?;
     let mut patched = Object::from_value(value).map_err(|error| failed(&error))?;
     if is_other {
-        patched = review::in_version(&patched, own);
+        patched = review::in_form(&patched, info, own);
     }
     let same = |text: fn(&Object) -> &str| text(&patched) == text(object);
     if same(Object::name)

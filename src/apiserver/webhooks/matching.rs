@@ -33,23 +33,20 @@ pub fn asked(
 }
 
 /// By the first rule that fits the resource as it was asked for, or else, where the webhook wants
-/// that, by one that fits another version of it.
+/// that, by one that fits another form of the same objects.
 fn by_rules(server: &ApiServer, hook: &Hook, question: &Question) -> Option<Arc<KindInfo>> {
     let info = &question.call.info;
     let rules = || hook.spec.rules.iter().flatten();
     if rules().any(|rule| fits(rule, question, &info.gvr)) {
         return Some(info.clone());
     }
-    if hook.spec.match_policy.as_deref() == Some("Exact") || info.custom.is_none() {
-        // Of built-in kinds one version is served.
+    if hook.spec.match_policy.as_deref() == Some("Exact") {
         return None;
     }
     let registry = server.registry();
     let others = || {
         let same = |other: &&Arc<KindInfo>| {
-            other.gvr.group == info.gvr.group
-                && other.gvr.resource == info.gvr.resource
-                && other.gvr.version != info.gvr.version
+            other.stored_gvr() == info.stored_gvr() && other.gvr != info.gvr
         };
         registry.rows().iter().filter(same)
     };

@@ -13,6 +13,7 @@ use crate::api::error::{Details, Reason};
 use crate::api::kinds::webhook::REVIEW_VERSIONS;
 use crate::api::resource::KindInfo;
 use crate::api::{ApiError, Object};
+use crate::apiserver::versions;
 
 const GROUP: &str = "admission.k8s.io";
 
@@ -101,7 +102,7 @@ pub fn render(
     let (call, user) = (question.call, &*question.call.user);
     let is_other = info.gvr != call.info.gvr;
     let shown = |object: Option<&Object>| {
-        object.filter(|_| is_other).map(|object| in_version(object, info))
+        object.filter(|_| is_other).map(|object| in_form(object, &call.info, info))
     };
     let (other, other_old) = (shown(object), shown(question.old));
     let review = Review {
@@ -133,11 +134,13 @@ pub fn render(
     serde_json::to_vec(&review).map_err(ApiError::internal)
 }
 
-/// An object in another version of its kind: those of custom resources differ in nothing else.
-pub fn in_version(object: &Object, info: &KindInfo) -> Object {
-    let mut object = object.clone();
-    object.set("apiVersion", info.gvr.api_version().into());
-    object
+/// An object of one row in the form of another that has the same objects.
+pub fn in_form(object: &Object, from: &KindInfo, to: &KindInfo) -> Object {
+    let stored = match &from.stored {
+        Some(stored) => stored.stored(object.clone()),
+        None => object.clone(),
+    };
+    versions::shown(to, stored)
 }
 
 #[derive(Deserialize)]

@@ -290,8 +290,10 @@ async fn objects_of_every_kind_are_counted() {
         "resourcequotas": "1"});
     quota(&cluster, "q", hard, zero).await;
     let things = "/apis/example.com/v1/namespaces/default/things";
-    let thing = |name: &str| json!({"apiVersion": "example.com/v1", "kind": "Thing",
-        "metadata": {"name": name}});
+    let thing = |name: &str| {
+        json!({"apiVersion": "example.com/v1", "kind": "Thing",
+        "metadata": {"name": name}})
+    };
     cluster.post(things, &thing("a")).await.expect(201);
     let message = cluster.post(things, &thing("b")).await.failure(403);
     assert!(message.contains("requested: count/things.example.com=1"), "{message}");
@@ -311,9 +313,8 @@ async fn one_class_is_everybodys() {
     cluster.post(CLASSES, &class("a")).await.expect(201);
     let message = cluster.post(CLASSES, &class("b")).await.failure(403);
     assert!(
-        message.ends_with(
-            "PriorityClass a is already marked as default. Only one default can exist"
-        ),
+        message
+            .ends_with("PriorityClass a is already marked as default. Only one default can exist"),
         "{message}"
     );
     cluster.merge(&format!("{CLASSES}/a"), &json!({"description": "d"})).await.expect(200);

@@ -44,9 +44,14 @@ fn a_new_quota_is_counted() {
         "count/configmaps": "3", "secrets": "2", "count/jobs.batch": "1",
         "requests.storage": "9Gi", "gold.storageclass.storage.k8s.io/persistentvolumeclaims": "1",
         "services.nodeports": "3", "example.com/x": "1"});
-    let at = |namespace: &str, spec: Value| json!({"metadata": {"namespace": namespace}, "spec": spec});
-    let claim = |size: &str, class: Value| at("default",
-        json!({"storageClassName": class, "resources": {"requests": {"storage": size}}}));
+    let at =
+        |namespace: &str, spec: Value| json!({"metadata": {"namespace": namespace}, "spec": spec});
+    let claim = |size: &str, class: Value| {
+        at(
+            "default",
+            json!({"storageClassName": class, "resources": {"requests": {"storage": size}}}),
+        )
+    };
     let ports = json!({"type": "NodePort", "ports": [{"port": 1}, {"port": 2}]});
     let stored = json!({
         "configmaps.": [at("default", json!({})), at("other", json!({}))],
