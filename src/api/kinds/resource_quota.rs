@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::{checks, quota_usage};
 use crate::api::field::{Errors, Path};
+use crate::api::names;
 use crate::api::quantity::Quantity;
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
 use crate::api::table::{self, Column};
@@ -215,7 +216,8 @@ fn validate_amounts(
         let path = path.key(name);
         checks::qualified_name(errors, &path, name);
         let huge = name.strip_prefix("requests.").unwrap_or(name).starts_with("hugepages-");
-        if !name.contains('/') && !huge && !STANDARD.contains(&name.as_str()) {
+        let standard = huge || STANDARD.contains(&name.as_str());
+        if !name.contains('/') && !standard && names::is_qualified_name(name).is_empty() {
             errors.invalid(&path, name, "must be a standard resource for quotas");
         }
         let whole = WHOLE.contains(&name.as_str()) || name.starts_with("count/");
