@@ -17,7 +17,7 @@ fn beginning(kind: &str, api_version: &str) -> String {
 /// Stored bytes in the form of a row.
 pub fn shown_raw(info: &KindInfo, raw: Bytes) -> Bytes {
     let begins_so = || raw.starts_with(beginning(&info.kind, &info.gvr.api_version()).as_bytes());
-    if !info.rules.completes() && (info.stored.is_none() || begins_so()) {
+    if (info.stored.is_none() || begins_so()) && info.rules.is_complete(&raw) {
         return raw;
     }
     let Ok(object) = Raw(raw.clone()).object() else { return raw };
@@ -31,7 +31,7 @@ pub fn shown(info: &KindInfo, object: Object) -> Object {
         Some(stored) => stored.shown(object, info.gvr.api_version()),
         None => object,
     };
-    if info.rules.completes() { info.rules.complete(object) } else { object }
+    info.rules.complete(object)
 }
 
 /// What is stored of an object.

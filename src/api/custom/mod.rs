@@ -5,6 +5,7 @@
 //! becomes: rows of the registry ([`definition`]) and a status ([`names`]). Pure; who writes
 //! statuses and swaps the registry is the API server.
 
+mod complete;
 pub mod default;
 pub mod definition;
 mod format;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::schema::Schema;
-use super::{default, prune, validate};
+use super::{complete, default, prune, validate};
 use crate::api::field::FieldError;
 use crate::api::jsonpath::{Template, plain};
 use crate::api::resource::{Draft, Operation, Rules};
@@ -115,11 +115,14 @@ impl Rules for CustomRules {
         Ok(draft.with_object(object))
     }
 
-    fn completes(&self) -> bool {
-        self.has_defaults
+    fn is_complete(&self, raw: &[u8]) -> bool {
+        !self.has_defaults || complete::is_complete(&self.schema, raw)
     }
 
     fn complete(&self, object: Object) -> Object {
+        if !self.has_defaults {
+            return object;
+        }
         self.defaulted(object.clone()).unwrap_or(object)
     }
 

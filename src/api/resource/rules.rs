@@ -51,9 +51,9 @@ pub trait Rules: Send + Sync + 'static {
     /// The defaults again, after mutating admission.
     fn redefault(&self, draft: Draft) -> Result<Draft, ApiError>;
 
-    /// Whether [`Rules::complete`] does anything.
-    fn completes(&self) -> bool {
-        false
+    /// False for stored bytes that [`Rules::complete`] would change.
+    fn is_complete(&self, _raw: &[u8]) -> bool {
+        true
     }
 
     /// A stored object with what reads add to it: defaults that came after it was stored.

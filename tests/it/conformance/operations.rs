@@ -30,13 +30,13 @@ pub struct Status {
     pub update: Value,
 }
 
-/// Whether a value has all that another one has; of a list, each item in any place.
+/// Whether a value has all that another one has; of a list of objects, each item in any place.
 pub fn includes(have: &Value, want: &Value) -> bool {
     match (have, want) {
         (Value::Object(have), Value::Object(want)) => {
             want.iter().all(|(key, want)| includes(have.get(key).unwrap_or(&Value::Null), want))
         }
-        (Value::Array(have), Value::Array(want)) => {
+        (Value::Array(have), Value::Array(want)) if want.iter().any(Value::is_object) => {
             want.iter().all(|want| have.iter().any(|have| includes(have, want)))
         }
         (have, want) => have == want,
