@@ -13,7 +13,7 @@ use wasmfleet::client::{Client, ListOptions};
 use wasmfleet::images::layout::Interfaces;
 use wasmfleet::images::push;
 
-use crate::stats;
+use crate::{program, stats};
 
 /// From exec to `ready`.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -84,7 +84,7 @@ fn terminate(child: &mut Child) -> anyhow::Result<()> {
 /// Starts `wasmfleet up` and waits for its line `ready`.
 async fn launch(dir: PathBuf) -> anyhow::Result<(Child, Remote)> {
     let kubeconfig = dir.join("kubeconfig");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_wasmfleet"))
+    let mut child = Command::new(program::path())
         .args(["up", "--listen", "127.0.0.1:0", "--nodes", "2", "--data-dir"])
         .arg(dir.join("data"))
         .arg("--kubeconfig")

@@ -7,6 +7,9 @@
 mod cluster;
 mod http;
 mod pods;
+#[path = "../common/program.rs"]
+mod program;
+#[path = "../common/stats.rs"]
 mod stats;
 mod store;
 
@@ -32,7 +35,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn measure(wants: &dyn Fn(&str) -> bool) -> anyhow::Result<Map<String, Value>> {
     let mut report = Map::new();
-    report.insert("fdatasync_per_second".into(), store::fdatasync_rate()?.into());
+    report.insert("fdatasync_per_second".into(), stats::fdatasync_rate()?.into());
     if wants("start") {
         report.insert("start".into(), cluster::start_times().await?);
     }

@@ -1,6 +1,5 @@
 //! Durable writes through the whole API, beside what the disk itself can do.
 
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -11,21 +10,7 @@ use crate::cluster::Cluster;
 use crate::stats;
 
 const ROUND: Duration = Duration::from_secs(3);
-const PROBE: Duration = Duration::from_secs(1);
 const VALUE_BYTES: usize = 1024;
-
-/// How often a second the disk makes one small write durable.
-pub fn fdatasync_rate() -> anyhow::Result<f64> {
-    let mut file = tempfile::tempfile()?;
-    let begin = Instant::now();
-    let mut count = 0;
-    while begin.elapsed() < PROBE {
-        file.write_all(&[0; 512])?;
-        file.sync_data()?;
-        count += 1;
-    }
-    Ok(f64::from(count) / begin.elapsed().as_secs_f64())
-}
 
 /// Creates of 1 KiB ConfigMaps a second, by 1 and by 64 clients.
 pub async fn writes(cluster: &Cluster) -> anyhow::Result<Value> {
@@ -35,7 +20,7 @@ pub async fn writes(cluster: &Cluster) -> anyhow::Result<Value> {
 }
 
 async fn round(cluster: &Cluster, clients: usize) -> anyhow::Result<Value> {
-    let fdatasync = fdatasync_rate()?;
+    let fdatasync = stats::fdatasync_rate()?;
     let cpu = stats::cpu_micros(cluster.pid())?;
     let begin = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();

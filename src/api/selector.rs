@@ -122,6 +122,22 @@ impl Selector {
         !self.nothing && self.requirements.iter().all(|one| one.accepts(label(&one.key)))
     }
 
+    /// Texts that every matching object has among the keys and values of its labels.
+    pub fn needed_texts(&self) -> impl Iterator<Item = &str> {
+        self.requirements.iter().filter_map(|one| match (one.operator, &one.values[..]) {
+            (Operator::Equals | Operator::In, [value]) if !value.is_empty() => Some(&**value),
+            (
+                Operator::Equals
+                | Operator::In
+                | Operator::Exists
+                | Operator::GreaterThan
+                | Operator::LessThan,
+                _,
+            ) => Some(&*one.key),
+            (Operator::NotEquals | Operator::NotIn | Operator::DoesNotExist, _) => None,
+        })
+    }
+
     /// The value that the label must have, if the selector pins one; for indexes.
     pub fn requires(&self, key: &str) -> Option<&str> {
         let pinned = self.requirements.iter().find(|one| one.key == key && one.pins_one_value())?;

@@ -1,6 +1,6 @@
 //! From a bearer token to a user: a token counts as long as the service account, the Pod and the
-//! Node that it is bound to exist, by name and uid. Nothing is remembered between requests, so a
-//! deletion is felt by the next one.
+//! Node that it is bound to exist, by name and uid. Nothing but good signatures is
+//! remembered between requests, so a deletion is felt by the next one.
 
 use std::collections::BTreeMap;
 

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT, WARNING};
 use http::{HeaderMap, Method, Request, Response, request};
 use http_body::Frame;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::negotiate::{self, Form, Shape, negotiate};
 use super::patch::Patch;
@@ -216,7 +215,8 @@ impl Exchange<'_> {
         if verb == Verb::Watch {
             return self.watch().await;
         }
-        let _permit = self.permit(verb)?;
+        let places = if verb.writes() { &self.server.writes } else { &self.server.reads };
+        let _place = places.enter().await?;
         let call = self.call();
         let now = self.server.clock.now();
         match verb {
@@ -380,15 +380,6 @@ impl Exchange<'_> {
             name: path.name.clone(),
             subresource: path.subresource.clone(),
         }
-    }
-
-    /// A place among the requests in flight.
-    fn permit(&self, verb: Verb) -> Result<SemaphorePermit<'_>, ApiError> {
-        let pool: &Semaphore = if verb.writes() { &self.server.writes } else { &self.server.reads };
-        pool.try_acquire().map_err(|_| {
-            let message = "Too many requests, please try again later.";
-            ApiError::too_many_requests(message, 1)
-        })
     }
 }
 

@@ -17,6 +17,7 @@ pub mod health;
 pub mod housekeep;
 pub mod http;
 mod impersonation;
+mod in_flight;
 pub mod join;
 mod keys;
 pub mod listener;

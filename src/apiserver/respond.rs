@@ -215,8 +215,14 @@ pub fn response(code: u16, form: Form, json: Bytes) -> Response<Body> {
     } else if form.pretty {
         (JSON, indent(&json))
     } else {
-        // A list's own buffer, which has room; one object's bytes, which others share, are copied.
-        let mut body = Vec::from(json);
+        // A list's own buffer has room; one object's bytes, which others share, are copied once.
+        let mut body = if json.is_unique() {
+            Vec::from(json)
+        } else {
+            let mut copy = Vec::with_capacity(json.len() + 1);
+            copy.extend_from_slice(&json);
+            copy
+        };
         body.push(b'\n');
         (JSON, body)
     };

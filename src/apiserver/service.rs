@@ -12,13 +12,13 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
 use super::admission::cluster_ip::Cidr;
 use super::artifacts::Artifacts;
 use super::definitions::Definitions;
 use super::filter::FieldMemo;
 use super::housekeep::{HISTORY_KEPT, History};
+use super::in_flight::InFlight;
 use super::node_graph::NodeGraph;
 use super::nodes::Tunnels;
 use super::openapi::OpenApi;
@@ -96,8 +96,8 @@ pub struct ApiServer {
     pub(super) tokens: Arc<Signer>,
     pub(super) openapi: Arc<OpenApi>,
     pub(super) options: Options,
-    pub(super) reads: Semaphore,
-    pub(super) writes: Semaphore,
+    pub(super) reads: InFlight,
+    pub(super) writes: InFlight,
     pub(super) history: Mutex<History>,
     pub(super) memo: FieldMemo,
     pub(super) node_graph: NodeGraph,
@@ -149,8 +149,8 @@ impl ApiServer {
             None => Arc::new(Signer::ephemeral().expect("the system has random bytes")),
         };
         Arc::new(ApiServer {
-            reads: Semaphore::new(parts.options.max_reads_in_flight),
-            writes: Semaphore::new(parts.options.max_writes_in_flight),
+            reads: InFlight::new(parts.options.max_reads_in_flight),
+            writes: InFlight::new(parts.options.max_writes_in_flight),
             store: parts.store,
             registry: SharedRegistry::new(parts.registry),
             definitions: Definitions::default(),

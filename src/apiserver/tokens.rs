@@ -5,9 +5,12 @@
 //! what it is bound to still exists is looked up in [`super::bearer`]. The claims are those of
 //! upstream (pkg/serviceaccount/claims.go).
 
+use std::collections::HashSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _,
@@ -88,6 +91,39 @@ pub struct Signer {
     key_id: String,
     /// The first part of every token: the algorithm and the key, which are never another.
     header: String,
+    verified: Mutex<Verified>,
+}
+
+/// Digests of tokens whose signature was found good: a pod shows the same one with each request, and
+/// the signature is most of what a token costs. Everything else is looked at each time.
+#[derive(Default)]
+struct Verified {
+    recent: HashSet<[u8; 32]>,
+    /// Those before, taken over as they are shown again.
+    older: HashSet<[u8; 32]>,
+}
+
+/// How many digests are kept in each half of [`Verified`].
+const MOST_VERIFIED: usize = 8192;
+
+impl Verified {
+    fn knows(&mut self, digest: &[u8; 32]) -> bool {
+        if self.recent.contains(digest) {
+            return true;
+        }
+        let known = self.older.remove(digest);
+        if known {
+            self.add(*digest);
+        }
+        known
+    }
+
+    fn add(&mut self, digest: [u8; 32]) {
+        if self.recent.len() >= MOST_VERIFIED {
+            self.older = std::mem::take(&mut self.recent);
+        }
+        self.recent.insert(digest);
+    }
 }
 
 impl Signer {
@@ -98,7 +134,7 @@ impl Signer {
             .map_err(|error| KeyError(error.to_string()))?;
         let key_id = BASE64.encode(Sha256::digest(key.public_key().as_ref()));
         let header = BASE64.encode(json!({"alg": "ES256", "kid": key_id}).to_string());
-        Ok(Signer { key, random, key_id, header })
+        Ok(Signer { key, random, key_id, header, verified: Mutex::default() })
     }
 
     /// With a key that ends with the process.
@@ -132,10 +168,14 @@ impl Signer {
         if header != self.header {
             return Err(Refused::Foreign);
         }
-        let signature = BASE64.decode(signature).map_err(|_| Refused::Signature)?;
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key())
-            .verify(signed.as_bytes(), &signature)
-            .map_err(|_| Refused::Signature)?;
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        if !self.verified.lock().knows(&digest) {
+            let signature = BASE64.decode(signature).map_err(|_| Refused::Signature)?;
+            UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key())
+                .verify(signed.as_bytes(), &signature)
+                .map_err(|_| Refused::Signature)?;
+            self.verified.lock().add(digest);
+        }
         let payload = BASE64.decode(payload).map_err(|_| Refused::Foreign)?;
         let claims: Claims = serde_json::from_slice(&payload).map_err(|_| Refused::Foreign)?;
         let now = now.as_second();
@@ -268,6 +308,23 @@ mod tests {
         let foreign = Claims { iss: "https://example.com".into(), ..claims() };
         let token = signer.sign(&foreign).unwrap();
         assert_eq!(signer.read(&token, &[ISSUER], at(NOW)), Err(Refused::Foreign));
+    }
+
+    #[test]
+    fn what_is_known_is_bounded_and_what_is_used_stays() {
+        let mut verified = Verified::default();
+        let digest = |number: usize| {
+            let mut digest = [0; 32];
+            digest[..8].copy_from_slice(&number.to_le_bytes());
+            digest
+        };
+        for number in 0..4 * MOST_VERIFIED {
+            assert!(!verified.knows(&digest(number)), "{number}");
+            verified.add(digest(number));
+            assert!(verified.knows(&digest(0)), "it is shown all the time");
+        }
+        assert!(verified.recent.len() + verified.older.len() <= 2 * MOST_VERIFIED);
+        assert!(!verified.knows(&digest(1)));
     }
 
     #[test]

@@ -156,6 +156,12 @@ impl Cache {
             .or_insert_with(|| Box::new(Table::<T>::default()));
     }
 
+    /// Sets what is dropped of every object of a type before it is kept: what none of the cache's
+    /// readers reads. Who writes an object back must not write what was dropped.
+    pub fn slim<T: Kind>(&self, slim: fn(&mut T)) {
+        self.with_table::<T, _>(|table| table.slim = slim);
+    }
+
     /// Doubts a table: its reflector drops its watch and lists again.
     pub fn relist(&self, resource: &Gvr) {
         if let Some(notify) = self.relist.read().get(resource) {
@@ -180,8 +186,12 @@ impl Cache {
             }
             WatchEvent::Added(raw) | WatchEvent::Modified(raw) | WatchEvent::Deleted(raw) => raw,
         };
+        let slim = self.view().slim::<T>();
         let object: Arc<T> = match raw.decode() {
-            Ok(object) => Arc::new(object),
+            Ok(mut object) => {
+                slim(&mut object);
+                Arc::new(object)
+            }
             Err(error) => {
                 tracing::error!(resource = %Gvr::of::<T>(), %error, "an event was left out");
                 return None;
@@ -223,7 +233,8 @@ impl Cache {
         let changes = self.with_table::<T, _>(|table| {
             let mut gone: BTreeSet<ObjectKey> = table.keys().into_iter().collect();
             let mut changes = Vec::new();
-            for item in items {
+            for mut item in items {
+                (table.slim)(&mut item);
                 let key = ObjectKey::of(item.metadata());
                 gone.remove(&key);
                 let same = table.get(&key).is_some_and(|old| {

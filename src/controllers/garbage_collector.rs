@@ -14,12 +14,11 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use serde_json::Value;
 
-use super::plan::{Write, target_of};
+use super::plan::{Write, patch_meta};
 use super::{Controller, Limits, Options, Plan};
+use crate::api::ObjectKey;
 use crate::api::resource::Gvr;
-use crate::api::{Object, ObjectKey};
 use crate::client::cache::{AnyObject, Changed, View};
 use crate::client::{Propagation, Target};
 
@@ -63,7 +62,7 @@ impl Controller for GarbageCollector {
             return Vec::new();
         }
         let mut keys = Vec::new();
-        if change.resource == self.resource && new.is_some() {
+        if change.resource == self.resource && new.is_some_and(|new| may_act_on(new.meta())) {
             keys.push(change.key.clone());
         }
         // Dependents of this resource, where an owner went or waits for them.
@@ -110,6 +109,12 @@ impl Controller for GarbageCollector {
     fn limits(&self) -> Limits {
         Limits { workers: WORKERS, deletions_per_minute: Some(self.collections_per_minute) }
     }
+}
+
+/// Whether an object by itself can be a reason to act.
+fn may_act_on(meta: &ObjectMeta) -> bool {
+    meta.deletion_timestamp.is_some()
+        || meta.owner_references.as_ref().is_some_and(|o| !o.is_empty())
 }
 
 /// Whether a change can matter: of being there, of owners, or of being deleted.
@@ -184,7 +189,7 @@ fn collect(object: &dyn AnyObject, view: &View, plan: &mut Plan) {
     plan.then();
     if solid > 0 {
         plan.writes.push(edited(object, |owners| {
-            owners.retain(|owner| !lost.contains(&text(owner, "uid")));
+            owners.retain(|owner| !lost.contains(&owner.uid.as_str()));
         }));
     } else if waiting > 0 {
         delete_for_waiting(object, view, plan);
@@ -207,11 +212,7 @@ fn delete_for_waiting(object: &dyn AnyObject, view: &View, plan: &mut Plan) {
         // Each would wait for the other: this one holds up its owners no more, and is deleted when
         // that is seen.
         plan.writes.push(edited(object, |owners| {
-            for owner in owners {
-                if let Some(owner) = owner.as_object_mut() {
-                    owner.insert("blockOwnerDeletion".into(), Value::Bool(false));
-                }
-            }
+            owners.iter_mut().for_each(|owner| owner.block_owner_deletion = Some(false));
         }));
         return;
     }
@@ -249,7 +250,7 @@ fn orphan_dependents(owner: &dyn AnyObject, view: &View, plan: &mut Plan) {
     let uid = owner.meta().uid.as_deref().unwrap_or_default();
     for object in view.dependents(uid).iter().take(BURST_DEPENDENTS) {
         plan.writes.push(edited(&**object, |owners| {
-            owners.retain(|owner| text(owner, "uid") != uid);
+            owners.retain(|owner| owner.uid != uid);
         }));
     }
     if plan.writes.is_empty() {
@@ -257,23 +258,15 @@ fn orphan_dependents(owner: &dyn AnyObject, view: &View, plan: &mut Plan) {
     }
 }
 
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value.get(field).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// An update of an object's owner references at the version that was read.
-fn edited(object: &dyn AnyObject, edit: impl FnOnce(&mut Vec<Value>)) -> Write {
-    let mut body = object.erased();
-    if let Some(Value::Array(owners)) = body.meta_mut().get_mut("ownerReferences") {
-        edit(owners);
-    }
-    Write::Update { target: target_of(object), object: body }
+/// A change of an object's owner references.
+fn edited(object: &dyn AnyObject, edit: impl FnOnce(&mut Vec<OwnerReference>)) -> Write {
+    let mut owners = object.meta().owner_references.clone().unwrap_or_default();
+    edit(&mut owners);
+    patch_meta(object, "ownerReferences", owners)
 }
 
 fn without_finalizer(object: &dyn AnyObject, finalizer: &str) -> Write {
-    let mut body: Object = object.erased();
-    if let Some(Value::Array(finalizers)) = body.meta_mut().get_mut("finalizers") {
-        finalizers.retain(|name| name.as_str() != Some(finalizer));
-    }
-    Write::Update { target: target_of(object), object: body }
+    let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
+    finalizers.retain(|name| name != finalizer);
+    patch_meta(object, "finalizers", finalizers)
 }

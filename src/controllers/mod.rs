@@ -30,6 +30,7 @@ mod rollout;
 mod root_ca;
 mod service_account;
 mod slices;
+mod slim;
 mod taint_eviction;
 
 use std::sync::Arc;
@@ -211,6 +212,7 @@ pub fn kept() -> Vec<Gvr> {
 /// Keeps every kind that the controllers read. Events are not kept: there are many, and only the
 /// deletion of a namespace wants them, by a live list.
 pub fn keep(cache: &Arc<Cache>, api: &SharedApi, tasks: &Tasks) {
+    slim::set(cache);
     macro_rules! keep_each {
         ($($kind:ty),*) => { $(cache.keep::<$kind>(api.clone(), "", tasks);)* };
     }
@@ -219,6 +221,7 @@ pub fn keep(cache: &Arc<Cache>, api: &SharedApi, tasks: &Tasks) {
 
 /// Adds every kind that the controllers read to a cache that is fed by hand.
 pub fn keep_by_hand(cache: &Cache) {
+    slim::set(cache);
     macro_rules! add_each {
         ($($kind:ty),*) => { $(cache.add::<$kind>();)* };
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 
 use super::Plan;
-use super::plan::Write;
+use super::plan::{Write, patch_meta};
 use crate::api::resource::Kind;
 use crate::api::selector::Selector;
 use crate::client::Target;
@@ -88,7 +88,7 @@ pub fn claim<'a, O: Kind, T: Kind>(
                 if matches {
                     owned.push(candidate);
                 } else if owner_lives {
-                    plan.update(&released(candidate, uid(owner_meta)));
+                    plan.writes.push(released(candidate, uid(owner_meta)));
                     planned = true;
                 }
             }
@@ -103,26 +103,23 @@ pub fn claim<'a, O: Kind, T: Kind>(
         // a live read tells that the owner is there to stay.
         plan.writes.push(Write::Alive { target: Target::of(owner), uid: uid(owner_meta).into() });
         plan.then();
-        adoptions.iter().for_each(|adopted| plan.update(adopted));
+        plan.writes.append(&mut adoptions);
         planned = true;
     }
     (owned, planned)
 }
 
-fn adopted<O: Kind, T: Kind>(object: &T, owner: &O) -> T {
-    let mut object = object.clone();
+fn adopted<O: Kind, T: Kind>(object: &T, owner: &O) -> Write {
     let reference = controller_reference(owner);
-    let owners = object.metadata_mut().owner_references.get_or_insert_default();
+    let mut owners = object.metadata().owner_references.clone().unwrap_or_default();
     // The owner may be named already, without controlling.
     owners.retain(|other| other.uid != reference.uid);
     owners.push(reference);
-    object
+    patch_meta(object, "ownerReferences", owners)
 }
 
-fn released<T: Kind>(object: &T, owner_uid: &str) -> T {
-    let mut object = object.clone();
-    if let Some(owners) = &mut object.metadata_mut().owner_references {
-        owners.retain(|owner| owner.uid != owner_uid);
-    }
-    object
+fn released<T: Kind>(object: &T, owner_uid: &str) -> Write {
+    let mut owners = object.metadata().owner_references.clone().unwrap_or_default();
+    owners.retain(|owner| owner.uid != owner_uid);
+    patch_meta(object, "ownerReferences", owners)
 }

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde_json::json;
+
 use crate::api::resource::Kind;
 use crate::api::{ApiError, Object, ObjectKey};
 use crate::client::cache::AnyObject;
@@ -149,6 +152,15 @@ impl Plan {
     pub fn again_after(&mut self, wait: Duration) {
         self.again_after = Some(self.again_after.map_or(wait, |other| other.min(wait)));
     }
+}
+
+/// Sets one field of an object's metadata, at the version that was read. A patch, since the cache
+/// does not keep all of every object.
+pub fn patch_meta(object: &dyn AnyObject, field: &str, value: impl Serialize) -> Write {
+    let meta = object.meta();
+    let mut patch = json!({"uid": meta.uid, "resourceVersion": meta.resource_version});
+    patch[field] = json!(value);
+    Write::Patch { target: target_of(object), patch: Patch::Merge(json!({ "metadata": patch })) }
 }
 
 /// The target of an object behind the common face.

@@ -67,7 +67,8 @@ const RUNTIME_EVENTS: usize = 1024;
 const BATCH_EVENTS: usize = 256;
 /// Probes under way at once on the whole node.
 const PARALLEL_PROBES: usize = 64;
-/// Pods whose volumes are written to the disk at the same time.
+/// Pods whose files are made on the disk at the same time: a thousand pods that start together are
+/// no reason for a hundred threads.
 const PARALLEL_VOLUMES: usize = 8;
 
 /// Takes the node's Events; must not block.

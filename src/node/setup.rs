@@ -200,7 +200,6 @@ pub async fn write_volumes(
     let (facts, pod) = (node.facts.clone(), pod.clone());
     let dir = node.pod_dir(uid(&pod));
     let guard = files.lock_owned().await;
-    // A thousand pods that start together are no reason for a hundred threads.
     let turn = node.volume_permits.clone().acquire_owned().await.map_err(|e| e.to_string())?;
     let work = move || -> Result<(), String> {
         let _guards = (guard, turn);
@@ -419,6 +418,11 @@ async fn write_files(
         })?;
         Ok((recipe, log))
     };
+    let failed = |error: &dyn std::fmt::Display| {
+        StartFailure::new("CreateContainerError", error.to_string(), true)
+    };
+    let turn = node.volume_permits.acquire().await.map_err(|error| failed(&error))?;
     let joined = tokio::task::spawn_blocking(work).await;
-    joined.map_err(|error| StartFailure::new("CreateContainerError", error, true))?
+    drop(turn);
+    joined.map_err(|error| failed(&error))?
 }

@@ -133,7 +133,8 @@ pub fn needs(volumes: &[Volume]) -> Result<Vec<Need>, VolumeError> {
 pub fn volume_dir(pod_dir: &Path, volume: &Volume) -> Result<PathBuf, VolumeError> {
     // Names are DNS labels by validation; a path must not depend on it.
     check_path(&volume.name)?;
-    Ok(pod_dir.join("volumes").join(kind_of(volume)?.name).join(&volume.name))
+    // One directory a volume and none in between: pods that start pay for each.
+    Ok(pod_dir.join(format!("{}~{}", kind_of(volume)?.name, volume.name)))
 }
 
 /// Makes or refreshes one volume (blocking). Answers whether anything was changed.
@@ -148,7 +149,6 @@ pub fn set_up(pod_dir: &Path, volume: &Volume, context: &Context) -> Result<bool
         }
         Content::Files(files) => {
             check_size(&volume.name, &files)?;
-            writer::make_dir(&dir, 0o700)?;
             writer::write(&dir, &files)
         }
     }

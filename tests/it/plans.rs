@@ -20,8 +20,8 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 use serde_json::{Map, Value, json};
 use wasmfleet::api::error::Cause;
 use wasmfleet::api::{ApiError, Kind, ObjectKey};
-use wasmfleet::client::Target;
 use wasmfleet::client::cache::Cache;
+use wasmfleet::client::{Patch, Target};
 use wasmfleet::controllers::{self, Action, Controller, Options, Outcome, Plan, Write};
 
 /// The time of all plans.
@@ -112,6 +112,14 @@ impl Objects {
                 let view = self.cache.view();
                 let old = view.object(&target.resource, &key).unwrap().erased().into_value();
                 format!("{write} {}", changes(&old, &object.clone().into_value()))
+            }
+            Write::Patch { patch: Patch::Merge(patch), .. } => {
+                let mut patch = patch.clone();
+                let meta = patch["metadata"].as_object_mut().unwrap();
+                // A patch of what was read, and of no other version of it.
+                assert!(meta.remove("uid").is_some_and(|uid| uid.is_string()));
+                assert!(meta.remove("resourceVersion").is_some_and(|version| version.is_string()));
+                format!("{write} {patch}")
             }
             _ => write.to_string(),
         }
@@ -218,16 +226,15 @@ fn a_replica_set_adopts_releases_and_fills_up() {
     let objects = Objects::new(&[set(1, 3, 3, 3, 4), orphan, stranger]);
     let text = objects.text(&objects.plan("replicaset-controller", "default/web-h1"));
     assert!(
-        text.contains(r#"update pods default/orphan {"metadata":{"ownerReferences":[{"apiVersion":"apps/v1","blockOwnerDeletion":true,"controller":true,"kind":"ReplicaSet","name":"web-h1","uid":"web-h1-uid"}]}}"#),
+        text.contains(r#"patch pods default/orphan {"metadata":{"ownerReferences":[{"apiVersion":"apps/v1","blockOwnerDeletion":true,"controller":true,"kind":"ReplicaSet","name":"web-h1","uid":"web-h1-uid"}]}}"#),
         "{text}"
     );
     assert!(
-        text.contains(r#"update pods default/stranger {"metadata":{"ownerReferences":[]}}"#),
+        text.contains(r#"patch pods default/stranger {"metadata":{"ownerReferences":[]}}"#),
         "{text}"
     );
     assert!(!text.contains("create"), "it counts only what it has claimed: {text}");
-    let live =
-        "check presence of replicasets.apps default/web-h1\nthen\nupdate pods default/orphan";
+    let live = "check presence of replicasets.apps default/web-h1\nthen\npatch pods default/orphan";
     assert!(text.contains(live), "who adopts must be there to stay: {text}");
     let objects = Objects::new(&[set(1, 2, 2, 3, 4), pod("a", "n1", "True")]);
     let plan = objects.plan("replicaset-controller", "default/web-h1");
@@ -412,7 +419,7 @@ fn a_dependent_goes_only_after_its_owner_is_surely_gone() {
         json!([owner("apps/v1", "ReplicaSet", "web-h1"), other]);
     let objects = Objects::new(&[shared, set(1, 1, 1, 1, 1)]);
     let text = objects.text(&objects.plan_by(&*collector("pods"), "default/a"));
-    assert!(text.contains("check absence of configmaps default/gone\nthen\nupdate pods"), "{text}");
+    assert!(text.contains("check absence of configmaps default/gone\nthen\npatch pods"), "{text}");
 }
 
 #[test]
@@ -428,7 +435,7 @@ fn a_foreground_deletion_waits_for_its_dependents() {
     let plan = objects.plan_by(&*collector("replicasets"), "default/web-h1");
     assert_eq!(
         objects.text(&plan),
-        r#"update replicasets.apps default/web-h1 {"metadata":{"finalizers":[]}}"#
+        r#"patch replicasets.apps default/web-h1 {"metadata":{"finalizers":[]}}"#
     );
 }
 

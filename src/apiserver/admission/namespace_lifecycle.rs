@@ -1,6 +1,9 @@
 //! Objects are created only in namespaces that exist and are not on their way out; the system's
 //! namespaces stay.
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
 use super::{Admitter, Attributes, Outcome, Verb};
 use crate::api::error::Cause;
 use crate::api::resource::Gvr;
@@ -15,6 +18,18 @@ pub const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
 const NAMESPACES: Gvr = Gvr::new("", "v1", "namespaces", false);
 
 pub struct NamespaceLifecycle;
+
+/// What is looked at of a namespace: every creation in it asks.
+#[derive(Deserialize)]
+struct Head {
+    metadata: Meta,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Meta {
+    deletion_timestamp: Option<IgnoredAny>,
+}
 
 impl Admitter for NamespaceLifecycle {
     fn admit(
@@ -32,8 +47,7 @@ impl Admitter for NamespaceLifecycle {
         let Some(entry) = entry else {
             return Err(ApiError::not_found(&NAMESPACES, &call.namespace));
         };
-        let namespace = Raw(entry.value).object()?;
-        if namespace.deletion_timestamp().is_some() {
+        if Raw(entry.value).decode::<Head>()?.metadata.deletion_timestamp.is_some() {
             let why = format!(
                 "unable to create new content in namespace {} because it is being terminated",
                 call.namespace

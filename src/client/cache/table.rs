@@ -20,6 +20,8 @@ pub(super) struct Table<T> {
     orphans: BTreeSet<ObjectKey>,
     /// [`Kind::index`] → objects.
     indexed: HashMap<String, BTreeSet<ObjectKey>>,
+    /// Drops what nobody reads.
+    pub(super) slim: fn(&mut T),
     /// The newest revision seen.
     pub(super) revision: u64,
     /// When it was listed first.
@@ -62,6 +64,7 @@ impl<T> Default for Table<T> {
             owned: HashMap::new(),
             orphans: BTreeSet::new(),
             indexed: HashMap::new(),
+            slim: |_| {},
             revision: 0,
             synced: None,
             gone: HashMap::new(),
@@ -82,7 +85,19 @@ impl<T: Kind> Table<T> {
             Some(new) => self.insert(key.clone(), new.clone(), now),
             None => self.remove(&key, now),
         };
-        if let Some(old) = &old {
+        if let (Some(old), Some(new)) = (&old, &object)
+            && old.metadata().owner_references == new.metadata().owner_references
+            && old.index() == new.index()
+        {
+            // All indexes have it already, as after most updates.
+        } else {
+            self.reindex(key, old.as_deref(), object.as_deref());
+        }
+        old
+    }
+
+    fn reindex(&mut self, key: ObjectKey, old: Option<&T>, new: Option<&T>) {
+        if let Some(old) = old {
             for uid in owner_uids(old.metadata()) {
                 unindex(&mut self.owned, uid, &key);
             }
@@ -91,7 +106,7 @@ impl<T: Kind> Table<T> {
                 unindex(&mut self.indexed, &value, &key);
             }
         }
-        if let Some(new) = &object {
+        if let Some(new) = new {
             for uid in owner_uids(new.metadata()) {
                 self.owned.entry(uid.to_string()).or_default().insert(key.clone());
             }
@@ -102,7 +117,6 @@ impl<T: Kind> Table<T> {
                 self.indexed.entry(value).or_default().insert(key);
             }
         }
-        old
     }
 
     /// A duplicate of the version held keeps its time of arrival: it tells nothing new.

@@ -36,6 +36,11 @@ impl<'a> View<'a> {
         self.tables.by_type.get(&TypeId::of::<T>())?.as_any().downcast_ref()
     }
 
+    /// What is dropped of objects of a type before they are kept.
+    pub(super) fn slim<T: Kind>(&self) -> fn(&mut T) {
+        self.table::<T>().map_or(|_| {}, |table| table.slim)
+    }
+
     fn by_resource(&self, resource: &Gvr) -> Option<&dyn AnyTable> {
         self.tables.by_type.values().find(|t| t.resource() == *resource).map(|table| &**table)
     }

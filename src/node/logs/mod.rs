@@ -68,7 +68,6 @@ impl LogStore {
 
     /// Begins the log of an attempt; older attempts than the one before are removed (blocking).
     pub fn begin(&self, container_dir: &Path, attempt: i32) -> io::Result<Arc<AttemptLog>> {
-        sink::make_private_dir(container_dir)?;
         for (old, sequence) in files(container_dir)? {
             if old < attempt - 1 || old == attempt {
                 std::fs::remove_file(file_path(container_dir, old, sequence))?;

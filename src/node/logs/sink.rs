@@ -57,6 +57,9 @@ struct Pending {
 struct FileState {
     sequence: u64,
     bytes: u64,
+    /// The directory was made: with the first line, since many containers say nothing. It is not made
+    /// again when it goes with its pod.
+    made: bool,
     /// A write failed; said once in the node's own log until one succeeds.
     failed: bool,
     /// Bytes of output that could not be written since then.
@@ -225,7 +228,11 @@ impl AttemptLog {
         Ok(())
     }
 
-    fn write_file(&self, file: &FileState, lines: &[u8]) -> io::Result<()> {
+    fn write_file(&self, file: &mut FileState, lines: &[u8]) -> io::Result<()> {
+        if !file.made {
+            make_private_dir(&self.dir)?;
+            file.made = true;
+        }
         // Opened for each batch: a thousand quiet containers hold no descriptor.
         let path = file_path(&self.dir, self.attempt, file.sequence);
         let mut options = fs::OpenOptions::new();
@@ -320,15 +327,30 @@ mod tests {
     fn what_cannot_be_written_is_told_once_it_can() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("log");
+        fs::write(&place, "something else").unwrap();
         let log = open(&place, LogLimits::default());
         write(&log, "lost\n");
         write(&log, "too\n");
-        make_private_dir(&place).unwrap();
+        fs::remove_file(&place).unwrap();
         write(&log, "back\n");
         let written = messages(&place, 0);
         assert_eq!(written.len(), 2, "{written:?}");
         assert!(written[0].ends_with("were lost: they could not be written]"), "{written:?}");
         assert_eq!(written[1], "back");
+    }
+
+    #[test]
+    fn the_directory_comes_with_the_first_line_and_only_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("pod/container");
+        let log = open(&place, LogLimits::default());
+        log.flush();
+        assert!(!place.exists());
+        write(&log, "one\n");
+        assert_eq!(messages(&place, 0), ["one"]);
+        fs::remove_dir_all(&place).unwrap();
+        write(&log, "two\n");
+        assert!(!place.exists());
     }
 
     #[test]

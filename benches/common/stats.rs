@@ -1,18 +1,38 @@
-//! Percentiles, and what the kernel says a process has used.
+//! Percentiles, what the kernel says a process has used, and what the disk can do.
 
-use std::time::Duration;
+use std::io::Write;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+const PROBE: Duration = Duration::from_secs(1);
+
 /// p50, p99 and the most, in milliseconds.
+#[allow(dead_code, reason = "not every driver prints JSON")]
 pub fn latencies(mut times: Vec<Duration>) -> Value {
     times.sort();
-    let at = |share: f64| {
-        let last = times.len().saturating_sub(1);
-        let index = ((last as f64) * share).round() as usize;
-        times.get(index).map_or(0.0, |t| t.as_secs_f64() * 1e3)
-    };
+    let at = |share: f64| percentile(&times, share);
     json!({"count": times.len(), "p50_ms": at(0.5), "p99_ms": at(0.99), "max_ms": at(1.0)})
+}
+
+/// What `share` of the sorted times does not exceed, in milliseconds.
+pub fn percentile(sorted: &[Duration], share: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    let index = ((last as f64) * share).round() as usize;
+    sorted.get(index).map_or(0.0, |time| time.as_secs_f64() * 1e3)
+}
+
+/// How often a second the disk makes one small write durable.
+pub fn fdatasync_rate() -> anyhow::Result<f64> {
+    let mut file = tempfile::tempfile()?;
+    let begin = Instant::now();
+    let mut count = 0;
+    while begin.elapsed() < PROBE {
+        file.write_all(&[0; 512])?;
+        file.sync_data()?;
+        count += 1;
+    }
+    Ok(f64::from(count) / begin.elapsed().as_secs_f64())
 }
 
 /// User and system CPU time of a process in microseconds (/proc/PID/stat, in clock ticks).
