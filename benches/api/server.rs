@@ -54,7 +54,8 @@ impl Server {
         let file = kube::config::Kubeconfig::read_from(&kubeconfig)?;
         let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await?;
         let tls = config.rustls_client_config()?;
-        let nobody = kube::Config { auth_info: Default::default(), ..config.clone() };
+        let mut nobody = config.clone();
+        nobody.auth_info = Default::default();
         let anonymous = nobody.rustls_client_config()?;
         let authority = config.cluster_url.authority().context("the URL has no host")?;
         let address = authority.as_str().parse()?;
