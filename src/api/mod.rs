@@ -3,6 +3,7 @@
 //! No tokio, no I/O, no clock in here. Wire types come from `k8s-openapi`.
 
 pub mod apply;
+pub mod cel;
 pub mod custom;
 pub mod duration;
 pub mod error;

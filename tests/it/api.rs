@@ -5,6 +5,7 @@ mod access;
 mod admission;
 mod applies;
 mod caches;
+mod cel;
 mod connections;
 mod custom;
 mod deletes;

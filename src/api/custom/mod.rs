@@ -1,14 +1,16 @@
 //! Custom resources: kinds whose type is a structural schema in a CustomResourceDefinition.
 //!
 //! Owns the schema ([`schema`], checked by [`structural`]), what it does to objects ([`prune`],
-//! [`default`], [`validate`]), the rules of a version made of it ([`rules`]), and what a definition
-//! becomes: rows of the registry ([`definition`]) and a status ([`names`]). Pure; who writes
-//! statuses and swaps the registry is the API server.
+//! [`default`], [`validate`]; [`cel_rules`] has its rules in CEL), the rules of a version made of it
+//! ([`rules`]), and what a definition becomes: rows of the registry ([`definition`]) and a status
+//! ([`names`]). Pure; who writes statuses and swaps the registry is the API server.
 
+pub mod cel_rules;
+mod cel_validate;
 mod complete;
 pub mod default;
 pub mod definition;
-mod format;
+pub mod format;
 pub mod names;
 pub mod prune;
 pub mod rules;

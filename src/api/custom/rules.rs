@@ -6,9 +6,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::cel_rules::NodeRules;
 use super::schema::Schema;
-use super::{complete, default, prune, validate};
-use crate::api::field::FieldError;
+use super::{cel_validate, complete, default, prune, validate};
+use crate::api::field::{FieldError, FieldErrorKind};
 use crate::api::jsonpath::{Template, plain};
 use crate::api::resource::{Draft, Operation, Rules};
 use crate::api::table::{self, AnyColumn};
@@ -19,6 +20,8 @@ pub struct CustomRules {
     schema: Schema,
     /// Objects that were stored before the schema had them get them when they are read.
     has_defaults: bool,
+    /// Those in CEL, if there are any.
+    cel: Option<NodeRules>,
     columns: Vec<CustomColumn>,
 }
 
@@ -42,8 +45,9 @@ struct Head {
 
 impl CustomRules {
     pub fn of(version: &ext::CustomResourceDefinitionVersion) -> CustomRules {
-        let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
-        let schema = schema.map(Schema::parse).unwrap_or_default();
+        let props = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
+        let schema = props.map(Schema::parse).unwrap_or_default();
+        let cel = props.and_then(|props| NodeRules::of(props, &schema));
         let columns = version.additional_printer_columns.iter().flatten().map(CustomColumn::of);
         let mut columns: Vec<CustomColumn> = columns.collect();
         if columns.is_empty() {
@@ -57,7 +61,7 @@ impl CustomRules {
             });
         }
         let has_defaults = schema.has_defaults();
-        CustomRules { schema, has_defaults, columns }
+        CustomRules { schema, has_defaults, cel, columns }
     }
 }
 
@@ -127,7 +131,24 @@ impl Rules for CustomRules {
     }
 
     fn validate(&self, draft: &Draft, _operation: Operation) -> Vec<FieldError> {
-        validate::validate(&self.schema, &draft.object.clone().into_value())
+        let value = draft.object.clone().into_value();
+        let mut errors = validate::validate(&self.schema, &value);
+        let Some(cel) = &self.cel else { return errors };
+        // Rules may rely on the schema: on types, on what is required, on sizes.
+        if errors.iter().any(blocks) {
+            let detail = "some validation rules were not checked because the object was invalid; \
+                          correct the existing errors to complete validation";
+            errors.push(FieldError {
+                kind: FieldErrorKind::Invalid,
+                field: "<nil>".into(),
+                value: "null".into(),
+                detail: detail.into(),
+            });
+            return errors;
+        }
+        let old = draft.untyped_old().map(|old| old.clone().into_value());
+        errors.extend(cel_validate::validate(cel, &self.schema, &value, old.as_ref()));
+        errors
     }
 
     fn warnings(&self, _draft: &Draft) -> Vec<String> {
@@ -175,6 +196,16 @@ impl CustomRules {
         }
         Ok(object)
     }
+}
+
+fn blocks(error: &FieldError) -> bool {
+    matches!(
+        error.kind,
+        FieldErrorKind::Required
+            | FieldErrorKind::TooLong
+            | FieldErrorKind::TooMany
+            | FieldErrorKind::TypeInvalid
+    )
 }
 
 fn stored(raw: &[u8]) -> Result<Value, ApiError> {

@@ -5,7 +5,7 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as ext;
 
 use super::schema::{Schema, pattern};
-use super::validate;
+use super::{cel_rules, validate};
 use crate::api::field::{Errors, Path};
 
 const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
@@ -20,22 +20,12 @@ pub fn check(props: &ext::JSONSchemaProps, path: &Path, errors: &mut Errors) {
     if props.nullable == Some(true) {
         errors.forbidden(&path.child("nullable"), "nullable cannot be true at the root");
     }
+    let before = errors.len();
     node(props, path, errors);
-}
-
-/// Whether some part has rules in CEL.
-pub fn has_validation_rules(props: &ext::JSONSchemaProps) -> bool {
-    let own = props.x_kubernetes_validations.as_ref().is_some_and(|rules| !rules.is_empty());
-    let fields = props.properties.iter().flatten().map(|(_, field)| field);
-    let items = match &props.items {
-        Some(ext::JSONSchemaPropsOrArray::Schema(item)) => Some(&**item),
-        _ => None,
-    };
-    let values = match &props.additional_properties {
-        Some(ext::JSONSchemaPropsOrBool::Schema(values)) => Some(&**values),
-        _ => None,
-    };
-    own || fields.chain(items).chain(values).any(has_validation_rules)
+    // Rules are about types, and so about a schema that says them.
+    if errors.len() == before {
+        cel_rules::check(props, path, errors);
+    }
 }
 
 fn node(props: &ext::JSONSchemaProps, path: &Path, errors: &mut Errors) {
@@ -188,11 +178,11 @@ fn children(props: &ext::JSONSchemaProps, path: &Path, errors: &mut Errors) {
     {
         let at = path.child(name);
         for (index, part) in list.iter().flatten().enumerate() {
-            junctor(part, props, &at.index(index), errors);
+            junctor(part, props, name == "allOf", &at.index(index), errors);
         }
     }
     if let Some(part) = &props.not {
-        junctor(part, props, &path.child("not"), errors);
+        junctor(part, props, false, &path.child("not"), errors);
     }
 }
 
@@ -208,6 +198,7 @@ fn has_type(props: &ext::JSONSchemaProps, path: &Path, of: &str, errors: &mut Er
 fn junctor(
     part: &ext::JSONSchemaProps,
     around: &ext::JSONSchemaProps,
+    takes_rules: bool,
     path: &Path,
     errors: &mut Errors,
 ) {
@@ -223,11 +214,13 @@ fn junctor(
     refuse(part.title.is_some(), "title");
     refuse(part.description.is_some(), "description");
     refuse(part.additional_properties.is_some(), "additionalProperties");
+    let has_rules = part.x_kubernetes_validations.is_some();
+    refuse(has_rules && !takes_rules, "x-kubernetes-validations");
     let properties = path.child("properties");
     for (name, field) in part.properties.iter().flatten() {
         let at = properties.key(name);
         match around.properties.iter().flatten().find(|(known, _)| *known == name) {
-            Some((_, known)) => junctor(field, known, &at, errors),
+            Some((_, known)) => junctor(field, known, takes_rules, &at, errors),
             None => {
                 let detail = "must also be specified outside of the alternatives";
                 errors.required(&at, detail);

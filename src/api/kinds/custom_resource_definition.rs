@@ -7,7 +7,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use serde_json::Value;
 
 use super::checks;
-use crate::api::custom::{names::is_established, structural};
+use crate::api::custom::names::is_established;
+use crate::api::custom::structural;
 use crate::api::field::{Errors, Path};
 use crate::api::names::{is_dns1035_label, is_dns1123_label, is_dns1123_subdomain, report};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
@@ -90,18 +91,6 @@ impl Kind for CustomResourceDefinition {
                 errors.invalid(&at.index(index), version, &detail);
             }
         }
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        let versions = self.spec.versions.iter().enumerate();
-        let with_rules = versions.filter(|(_, version)| {
-            let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
-            schema.is_some_and(structural::has_validation_rules)
-        });
-        let text = |(index, _)| {
-            format!("spec.versions[{index}].schema: x-kubernetes-validations are not evaluated yet")
-        };
-        with_rules.map(text).collect()
     }
 
     fn columns() -> &'static [Column] {

@@ -83,6 +83,11 @@ impl Draft {
         Draft { object, unknown, typed: Arc::new(()), old }
     }
 
+    /// The stored object of a draft of a kind without a type.
+    pub fn untyped_old(&self) -> Option<&Object> {
+        self.old.as_deref().and_then(|old| old.downcast_ref())
+    }
+
     /// The same draft of a kind without a type, with another object.
     pub fn with_object(self, object: Object) -> Draft {
         Draft { object, ..self }

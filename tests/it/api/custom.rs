@@ -4,7 +4,7 @@ use futures::StreamExt;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use super::{Answer, Cluster, names, version};
+use super::{Cluster, names, version};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const TABS: &str = "/apis/example.com/v1/namespaces/default/crontabs";
@@ -282,16 +282,6 @@ async fn a_changed_schema_counts_at_once_and_ends_watches() {
     // A stopped server knows its definitions when it starts.
     let again = Cluster::over(cluster.store.clone(), Default::default()).await;
     assert_eq!(names(&again.get(TABS).await.expect(200)), ["a"]);
-}
-
-#[tokio::test]
-async fn rules_that_are_not_evaluated_are_told() {
-    let cluster = Cluster::new().await;
-    let mut object = definition();
-    object["spec"]["versions"][1]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] =
-        json!([{"rule": "true"}]);
-    let answer: Answer = cluster.post(DEFINITIONS, &object).await;
-    assert!(answer.header("warning").contains("not evaluated yet"), "{}", answer.text());
 }
 
 #[tokio::test]
