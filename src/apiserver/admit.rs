@@ -57,7 +57,7 @@ impl Write<'_> {
             return Ok(draft);
         };
         let object = match self.attributes.call.subresource.as_str() {
-            "status" => update::status_of(old, object),
+            part if update::writes_status(part) => update::status_of(old, object),
             "finalize" => update::finalizers_of(old, object),
             _ => update::main_of(info, old, object),
         };

@@ -14,6 +14,7 @@ use super::webhooks::Asking;
 use super::write::WriteParams;
 use crate::api::kinds::priority_class::SYSTEM_CLASSES;
 use crate::api::kinds::service_cidr::DEFAULT_NAME;
+use crate::api::kinds::{flow_schema, priority_level_configuration};
 use crate::api::resource::Kind;
 use crate::api::{ApiError, Object};
 
@@ -53,6 +54,7 @@ impl ApiServer {
         });
         try_join_all(bindings).await?;
         self.ensure_service_range().await?;
+        self.ensure_flow_control().await?;
         let first = self.options.service_cidr.first().to_string();
         let port = address.map_or(HTTPS_PORT, |address| address.port());
         let labels = json!({"component": "apiserver", "provider": "kubernetes"});
@@ -71,6 +73,17 @@ impl ApiServer {
             Some(address) => self.ensure_slice(address).await,
             None => Ok(()),
         }
+    }
+
+    /// The levels and schemas that cannot be without.
+    async fn ensure_flow_control(&self) -> Result<(), ApiError> {
+        const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+        let levels =
+            priority_level_configuration::mandatory().map(|o| ("prioritylevelconfigurations", o));
+        let schemas = flow_schema::mandatory().map(|o| ("flowschemas", o));
+        let all = levels.into_iter().chain(schemas);
+        let all = all.map(|(resource, object)| self.ensure(GROUP, "v1", resource, "", object));
+        try_join_all(all).await.map(|_| ())
     }
 
     /// The ServiceCIDR that tells the range of the server's settings.

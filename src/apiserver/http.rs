@@ -18,7 +18,7 @@ use super::subresource::method_not_allowed;
 use super::write::WriteParams;
 use super::{
     Body, User, authz, body, discovery, health, impersonation, join, nodes, openid, options, reply,
-    respond,
+    respond, update,
 };
 use crate::api::error::Reason;
 use crate::api::{ApiError, strict};
@@ -305,7 +305,8 @@ impl Exchange<'_> {
 
     /// Whether the answer may be asked for as a table.
     fn is_resource(&self, verb: Verb) -> bool {
-        let main = matches!(self.path.subresource.as_str(), "" | "status" | "finalize");
+        let part = self.path.subresource.as_str();
+        let main = matches!(part, "" | "finalize") || update::writes_status(part);
         main && !self.path.info.meta.review && verb != Verb::DeleteCollection
     }
 

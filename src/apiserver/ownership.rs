@@ -165,7 +165,7 @@ fn shape_of(call: &Call) -> Shape<'_> {
 
 fn part_of(call: &Call) -> Part {
     match call.subresource.as_str() {
-        "status" => Part::Status,
+        part if update::writes_status(part) => Part::Status,
         "" if call.info.meta.status => Part::WithoutStatus,
         _ => Part::Whole,
     }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::service::{Answer, ApiServer, Call};
 use super::subresource::method_not_allowed;
+use super::update;
 use super::write::{MAX_UPDATE_ATTEMPTS, Updated, WriteParams, body_object};
 use crate::api::ApiError;
 use crate::api::error::Reason;
@@ -46,7 +47,8 @@ impl ApiServer {
             }
             return self.apply(call, config, *force, params).await;
         }
-        if !matches!(call.subresource.as_str(), "" | "status" | "scale") {
+        let part = call.subresource.as_str();
+        if !matches!(part, "" | "scale") && !update::writes_status(part) {
             return Err(method_not_allowed());
         }
         let conditional = names_version(patch);

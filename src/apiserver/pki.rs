@@ -9,6 +9,7 @@
 mod files;
 mod kubeconfig;
 mod pinned;
+mod request;
 mod serving;
 mod token;
 
@@ -33,6 +34,7 @@ use crate::base::clock::{Clock, RealClock};
 
 pub use kubeconfig::kubeconfig;
 pub use pinned::pinned_client_config;
+pub use request::CertificateRequest;
 pub use token::JoinToken;
 
 /// Validity of the CA's certificate, in days.
@@ -158,7 +160,7 @@ impl Pki {
     /// When the user has more groups than a certificate can carry.
     pub fn client_certificate(&self, user: &User, days: u32) -> Result<(String, String), PkiError> {
         let key = KeyPair::generate()?;
-        let certificate = self.sign_client(user, days, &key)?;
+        let certificate = self.sign_client(user, self::days(days), &key)?;
         Ok((certificate, key.serialize_pem()))
     }
 
@@ -168,12 +170,25 @@ impl Pki {
     /// # Errors
     /// When the request is not valid PEM or its signature does not prove possession of the key.
     pub fn sign_csr(&self, csr_pem: &str, user: &User) -> Result<String, PkiError> {
+        self.sign_csr_for(csr_pem, user, days(NODE_DAYS))
+    }
+
+    /// The same for another life of the certificate.
+    ///
+    /// # Errors
+    /// Those of [`Pki::sign_csr`], and a user with more groups than a certificate can carry.
+    pub fn sign_csr_for(
+        &self,
+        csr_pem: &str,
+        user: &User,
+        life: Duration,
+    ) -> Result<String, PkiError> {
         if csr_pem.len() > MAX_CSR_BYTES {
             return Err(PkiError::BadRequest(format!("it has more than {MAX_CSR_BYTES} bytes")));
         }
         let csr = CertificateSigningRequestParams::from_pem(csr_pem)
             .map_err(|e| PkiError::BadRequest(e.to_string()))?;
-        self.sign_client(user, NODE_DAYS, &csr.public_key)
+        self.sign_client(user, life, &csr.public_key)
     }
 
     /// The CA's certificate.
@@ -210,7 +225,7 @@ impl Pki {
     fn sign_client(
         &self,
         user: &User,
-        days: u32,
+        life: Duration,
         key: &impl PublicKeyData,
     ) -> Result<String, PkiError> {
         let mut params = CertificateParams::default();
@@ -218,7 +233,7 @@ impl Pki {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        set_validity(&mut params, days.min(MAX_CLIENT_DAYS));
+        set_validity(&mut params, life.min(days(MAX_CLIENT_DAYS)));
         Ok(params.signed_by(key, &self.0.issuer)?.pem())
     }
 
@@ -238,7 +253,7 @@ impl Pki {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        set_validity(&mut params, SERVER_DAYS);
+        set_validity(&mut params, days(SERVER_DAYS));
         let leaf = params.signed_by(&key, &self.0.issuer)?;
         let private = PrivateKeyDer::try_from(key.serialize_der())
             .map_err(|e| rustls::Error::General(e.to_string()))?;
@@ -284,7 +299,7 @@ fn make_ca(dir: &Path) -> Result<(String, String), PkiError> {
         KeyUsagePurpose::CrlSign,
         KeyUsagePurpose::DigitalSignature,
     ];
-    set_validity(&mut params, CA_DAYS);
+    set_validity(&mut params, days(CA_DAYS));
     let certificate = params.self_signed(&key)?.pem();
     let key = key.serialize_pem();
     files::write_private(dir, "ca.key", &key)?;
@@ -292,14 +307,18 @@ fn make_ca(dir: &Path) -> Result<(String, String), PkiError> {
     Ok((certificate, key))
 }
 
-/// From a moment ago for `days`. This is the machine's clock and not a virtual one, because the
+fn days(count: u32) -> Duration {
+    Duration::from_secs(u64::from(count) * 24 * 60 * 60)
+}
+
+/// From a moment ago for `life`. This is the machine's clock and not a virtual one, because the
 /// peers' TLS libraries compare it with theirs.
-fn set_validity(params: &mut CertificateParams, days: u32) {
+fn set_validity(params: &mut CertificateParams, life: Duration) {
     let now = RealClock.now().as_second().max(0).unsigned_abs();
     let since_epoch = Duration::from_secs(now);
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     params.not_before = epoch + since_epoch.saturating_sub(BACKDATED);
-    params.not_after = epoch + since_epoch + Duration::from_secs(u64::from(days) * 24 * 60 * 60);
+    params.not_after = epoch + since_epoch + life;
 }
 
 /// Common name = user, organizations = groups.

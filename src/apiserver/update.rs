@@ -20,6 +20,11 @@ pub fn main_of(info: &KindInfo, old: &Object, mut object: Object) -> Object {
     object
 }
 
+/// Subresources that write `status` only: requests for certificates have one for approvals.
+pub fn writes_status(subresource: &str) -> bool {
+    matches!(subresource, "status" | "approval")
+}
+
 /// `/status` leaves everything else alone.
 pub fn status_of(old: &Object, mut object: Object) -> Object {
     meta::keep_all_but_status_fields(&mut object, old);

@@ -277,7 +277,9 @@ impl ApiServer {
         check_preconditions(call, old, &object)?;
         let managers = ownership::told_by_user(call, &old.object, &object);
         let (object, operation) = match call.subresource.as_str() {
-            "status" => (update::status_of(&old.object, object), Operation::UpdateStatus),
+            part if update::writes_status(part) => {
+                (update::status_of(&old.object, object), Operation::UpdateStatus)
+            }
             "finalize" => (update::finalizers_of(&old.object, object), Operation::UpdateStatus),
             _ => (update::main_of(&call.info, &old.object, object), Operation::Update),
         };

@@ -15,6 +15,7 @@ mod limits;
 mod pod_security;
 mod reads;
 mod shapes;
+mod signing;
 mod tokens;
 mod watches;
 pub mod webhooks;

@@ -158,6 +158,23 @@ pub fn positive(errors: &mut Errors, path: &Path, amount: &Amount) {
     }
 }
 
+/// The types of the conditions of a status: there, and each once.
+pub fn condition_types<'a>(errors: &mut Errors, types: impl Iterator<Item = Option<&'a str>>) {
+    let path = Path::new("status");
+    let path = path.child("conditions");
+    let mut seen = std::collections::BTreeSet::new();
+    for (i, type_) in types.enumerate() {
+        let path = path.index(i);
+        let type_ = type_.unwrap_or_default();
+        if type_.is_empty() {
+            errors.required(&path.child("type"), "must not be empty");
+        }
+        if !seen.insert(type_) {
+            errors.duplicate(&path.child("type"), type_);
+        }
+    }
+}
+
 /// Sets a text that is not there or empty.
 pub fn default_text(field: &mut Option<String>, value: &str) {
     if field.as_deref().unwrap_or_default().is_empty() {

@@ -6,16 +6,19 @@
 
 use super::resource::KindInfo;
 use k8s_openapi::api::admissionregistration::v1 as admission;
-use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination};
 use k8s_openapi::api::{authentication::v1 as authentication, authorization::v1 as authorization};
+use k8s_openapi::api::{autoscaling::v1 as autoscaling_v1, autoscaling::v2 as autoscaling};
 use k8s_openapi::api::{batch::v1 as batch, node::v1 as node_api, policy::v1 as policy};
+use k8s_openapi::api::{certificates::v1 as certificates, flowcontrol::v1 as flowcontrol};
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery, events::v1 as events};
+use k8s_openapi::api::{networking::v1 as networking, resource::v1 as resource};
 use k8s_openapi::api::{
     rbac::v1 as rbac_api, scheduling::v1 as scheduling, storage::v1 as storage_api,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
 
+pub mod certificate_signing_request;
 pub mod config_map;
 mod controller_revision;
 mod cron_job;
@@ -25,10 +28,14 @@ mod csi_storage_capacity;
 mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
+mod device_class;
 mod endpoint_slice;
 mod endpoints;
 mod event;
 mod event_v1;
+pub mod flow_schema;
+mod horizontal_pod_autoscaler;
+mod horizontal_pod_autoscaler_v1;
 pub mod ingress;
 mod ingress_class;
 mod ip_address;
@@ -45,10 +52,14 @@ mod pod;
 pub mod pod_disruption_budget;
 mod pod_template_kind;
 pub mod priority_class;
+pub mod priority_level_configuration;
 mod rbac;
 mod replica_set;
 mod replication_controller;
+mod resource_claim;
+mod resource_claim_template;
 mod resource_quota;
+mod resource_slice;
 mod reviews;
 mod runtime_class;
 mod secret;
@@ -61,8 +72,10 @@ mod validating_webhook_configuration;
 mod volume_attachment;
 mod volume_attributes_class;
 
+mod autoscaling_validation;
 mod checks;
 mod container_validation;
+mod devices;
 pub mod labels;
 pub mod pod_columns;
 mod pod_defaults;
@@ -126,6 +139,18 @@ pub fn all() -> Vec<KindInfo> {
         KindInfo::of::<networking::NetworkPolicy>(),
         KindInfo::of::<networking::IPAddress>(),
         KindInfo::of::<networking::ServiceCIDR>(),
+        KindInfo::of::<autoscaling::HorizontalPodAutoscaler>(),
+        KindInfo::shape_of::<
+            autoscaling_v1::HorizontalPodAutoscaler,
+            autoscaling::HorizontalPodAutoscaler,
+        >(horizontal_pod_autoscaler_v1::SHAPE),
+        KindInfo::of::<certificates::CertificateSigningRequest>(),
+        KindInfo::of::<flowcontrol::FlowSchema>(),
+        KindInfo::of::<flowcontrol::PriorityLevelConfiguration>(),
+        KindInfo::of::<resource::DeviceClass>(),
+        KindInfo::of::<resource::ResourceClaim>(),
+        KindInfo::of::<resource::ResourceClaimTemplate>(),
+        KindInfo::of::<resource::ResourceSlice>(),
         KindInfo::of::<rbac_api::Role>(),
         KindInfo::of::<rbac_api::ClusterRole>(),
         KindInfo::of::<rbac_api::RoleBinding>(),

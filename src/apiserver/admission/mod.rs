@@ -3,6 +3,7 @@
 //! costs is charged last.
 
 pub mod artifact;
+mod certificates;
 pub mod cluster_ip;
 pub mod default_tolerations;
 pub mod limit_ranger;
@@ -86,6 +87,7 @@ const ADMITTERS: &[&dyn Admitter] = &[
     &priority::Priority,
     &default_tolerations::DefaultTolerations,
     &runtime_class::RuntimeClass,
+    &certificates::Certificates,
     &cluster_ip::ClusterIp,
     &role_escalation::RoleEscalation,
     &artifact::LinkCheck,

@@ -10,6 +10,7 @@ mod token;
 use serde_json::Value;
 
 use super::service::{Answer, ApiServer, Call};
+use super::update;
 use super::write::WriteParams;
 use crate::api::ApiError;
 use crate::api::error::Reason;
@@ -36,7 +37,10 @@ impl ApiServer {
     /// GET of a subresource that is JSON.
     pub fn get_part(&self, call: &Call, version: &str) -> Result<Answer, ApiError> {
         match call.subresource.as_str() {
-            "" | "status" => self.get(call, version).map(|raw| Answer::object(200, raw)),
+            "" => self.get(call, version).map(|raw| Answer::object(200, raw)),
+            part if update::writes_status(part) => {
+                self.get(call, version).map(|raw| Answer::object(200, raw))
+            }
             "scale" => self.get_scale(call),
             _ => Err(method_not_allowed()),
         }
@@ -50,7 +54,8 @@ impl ApiServer {
         params: &WriteParams,
     ) -> Result<Answer, ApiError> {
         let answer = match call.subresource.as_str() {
-            "" | "status" | "finalize" => self.update(call, body, params).await,
+            "" | "finalize" => self.update(call, body, params).await,
+            part if update::writes_status(part) => self.update(call, body, params).await,
             "scale" => self.put_scale(call, body, params).await,
             _ => Err(method_not_allowed()),
         };

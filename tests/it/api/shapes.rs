@@ -111,3 +111,43 @@ async fn watches_of_each_form_see_every_change() {
         ]
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn autoscalers_of_both_versions_are_the_same_objects() {
+    const OLD: &str = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+    const NEW: &str = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    let cluster = Cluster::new().await;
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
+    let old = json!({"metadata": {"name": "a"}, "spec": {"maxReplicas": 5,
+        "scaleTargetRef": target, "targetCPUUtilizationPercentage": 50}});
+    let made = cluster.post(OLD, &old).await.expect(201);
+    let new = cluster.get(&format!("{NEW}/a")).await.expect(200);
+    assert_eq!(version(&new), version(&made));
+    let utilization = "/spec/metrics/0/resource/target/averageUtilization";
+    assert_eq!(new.pointer(utilization), Some(&json!(50)));
+    assert_eq!(new["spec"].get("targetCPUUtilizationPercentage"), None);
+    // What the older form has no fields for is kept in annotations, there alone.
+    let metric = json!({"type": "Pods", "pods": {"metric": {"name": "m"},
+        "target": {"type": "AverageValue", "averageValue": "5"}}});
+    let metrics = json!([new["spec"]["metrics"][0], metric]);
+    let patch = json!({"spec": {"metrics": metrics, "behavior": {"scaleUp": {}}}});
+    let changed = cluster.merge(&format!("{NEW}/a"), &patch).await.expect(200);
+    assert_eq!(changed["metadata"].get("annotations"), None);
+    let shown = cluster.get(&format!("{OLD}/a")).await.expect(200);
+    let key = "autoscaling.alpha.kubernetes.io/metrics";
+    let kept = shown["metadata"]["annotations"][key].as_str().unwrap();
+    assert_eq!(
+        serde_json::from_str::<Value>(kept).unwrap(),
+        json!([{"type": "Pods", "pods": {"metricName": "m", "targetAverageValue": "5"}}])
+    );
+    let patch = json!({"spec": {"targetCPUUtilizationPercentage": 60}});
+    cluster.merge(&format!("{OLD}/a"), &patch).await.expect(200);
+    let new = cluster.get(&format!("{NEW}/a")).await.expect(200);
+    assert_eq!(new.pointer(utilization), Some(&json!(60)));
+    assert_eq!(new["spec"]["metrics"][1], metrics[1]);
+    assert_eq!(new["spec"]["behavior"], changed["spec"]["behavior"]);
+    let listed = cluster.get(OLD).await.expect(200);
+    assert_eq!((&listed["apiVersion"], names(&listed)), (&json!("autoscaling/v1"), vec!["a"]));
+    cluster.delete(&format!("{OLD}/a"), &json!({})).await.expect(200);
+    cluster.get(&format!("{NEW}/a")).await.failure(404);
+}
