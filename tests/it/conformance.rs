@@ -8,6 +8,7 @@
 // The verbs are whole, whether or not a case uses each.
 #![allow(dead_code)]
 
+mod checks;
 mod client;
 mod collection;
 mod context;
@@ -15,6 +16,7 @@ mod names;
 mod operations;
 mod report;
 mod runner;
+mod workloads;
 
 mod api_machinery;
 mod apps;
@@ -41,7 +43,7 @@ pub use client::{Client, Failure, refused};
 pub use collection::{Collection, Event, Patch, Watch};
 pub use context::{Context, eventually};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, guests};
 
 /// Longer than any case should take, even beside all the others.
 const DEADLINE: Duration = Duration::from_secs(180);
@@ -144,7 +146,13 @@ fn conformance() {
     assert!(!chosen.is_empty(), "no ported case has {filter:?} in its name");
     // So that a list's history goes while a case waits for it.
     let options = ["--history-seconds", "60"];
-    let cluster = other.is_none().then(|| Cluster::start_with(2, &options));
+    let cluster = other.is_none().then(|| {
+        let cluster = Cluster::start_with(2, &options);
+        for (image, file) in workloads::IMAGES {
+            cluster.push(&guests::path(file), image);
+        }
+        cluster
+    });
     let kubeconfig = match (&cluster, other) {
         (Some(cluster), _) => cluster.kubeconfig(),
         (None, other) => other.expect("one of the two"),

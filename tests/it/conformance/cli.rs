@@ -1,5 +1,8 @@
-//! The cases of sig-cli.
+//! The cases of sig-cli, with the real kubectl.
+
+mod controllers;
+mod kubectl;
 
 use super::Case;
 
-pub const CASES: &[&[Case]] = &[];
+pub const CASES: &[&[Case]] = &[controllers::CASES, kubectl::CASES];

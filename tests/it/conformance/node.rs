@@ -1,5 +1,21 @@
 //! The cases of sig-node.
 
+mod classes;
+mod config;
+mod nodes;
+mod pod_generation;
+mod pod_templates;
+mod pods;
+mod taints;
+
 use super::Case;
 
-pub const CASES: &[&[Case]] = &[];
+pub const CASES: &[&[Case]] = &[
+    classes::CASES,
+    config::CASES,
+    nodes::CASES,
+    pod_generation::CASES,
+    pod_templates::CASES,
+    pods::CASES,
+    taints::CASES,
+];
