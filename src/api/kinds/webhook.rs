@@ -13,6 +13,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
 use super::labels;
+use crate::api::cel::admission::webhook_env;
+use crate::api::cel::{Program, Type};
 use crate::api::field::{Errors, Path};
 use crate::api::names;
 use crate::api::resource::{DEFAULT_META, Generation, KindMeta};
@@ -332,19 +334,22 @@ fn validate_service(errors: &mut Errors, path: &Path, service: &ServiceReference
 }
 
 fn validate_conditions(errors: &mut Errors, path: &Path, conditions: &[MatchCondition]) {
+    if conditions.is_empty() {
+        return;
+    }
+    let env = &webhook_env();
     if conditions.len() > MAX_CONDITIONS {
         errors.too_many(path, conditions.len(), MAX_CONDITIONS);
-    }
-    if !conditions.is_empty() {
-        errors.forbidden(path, "conditions in CEL are not evaluated by this server");
     }
     let mut seen = HashSet::new();
     for (index, condition) in conditions.iter().enumerate() {
         let at = path.index(index);
-        if condition.expression.trim().is_empty() {
+        let (name, expression) = (&condition.name, &condition.expression);
+        if expression.trim().is_empty() {
             errors.required(&at.child("expression"), "");
+        } else if let Err(error) = Program::compile_as(expression, env, &[Type::Bool]) {
+            errors.invalid(&at.child("expression"), expression, &error.to_string());
         }
-        let name = &condition.name;
         if name.is_empty() {
             errors.required(&at.child("name"), "");
             continue;

@@ -79,7 +79,7 @@ impl<'a> Change<'a> {
         match (self.old, self.new) {
             (Some(old), Some(new)) => {
                 SIZED.contains(&self.resource())
-                    && (old.get("spec") != new.get("spec") || is_finished(old) != is_finished(new))
+                    && (is_finished(old) != is_finished(new) || is_resized(old, new))
             }
             (None, Some(_)) => self.call.subresource.is_empty(),
             _ => true,
@@ -106,6 +106,24 @@ impl<'a> Change<'a> {
         entries.retain(|entry| entry.key != own && (sized || named(&entry.value)));
         Ok(entries)
     }
+}
+
+/// Whether a part of the spec differs that quotas look at. Others change often: a Pod's node.
+fn is_resized(old: &Object, new: &Object) -> bool {
+    const PARTS: &[&str] = &[
+        "containers",
+        "initContainers",
+        "overhead",
+        "resources",
+        "activeDeadlineSeconds",
+        "priorityClassName",
+        "type",
+        "ports",
+        "allocateLoadBalancerNodePorts",
+        "storageClassName",
+        "volumeAttributesClassName",
+    ];
+    PARTS.iter().any(|part| old.at(&["spec", part]) != new.at(&["spec", part]))
 }
 
 fn is_finished(object: &Object) -> bool {

@@ -10,6 +10,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use parking_lot::{Mutex, RwLock};
 
+use super::conditions::{self, Compiled};
 use super::connection::Caller;
 use crate::api::kinds::webhook;
 use crate::api::selector::Selector;
@@ -32,6 +33,7 @@ pub struct Hook {
     pub timeout: Duration,
     /// Whether a write goes on when the webhook cannot be asked.
     pub fails_open: bool,
+    pub conditions: Compiled,
     pub caller: Arc<Caller>,
 }
 
@@ -211,6 +213,7 @@ impl Hook {
             objects: selector(&spec.object_selector),
             timeout: Duration::from_secs(seconds.unwrap_or(TIMEOUT_SECONDS)),
             fails_open: spec.failure_policy.as_deref() == Some("Ignore"),
+            conditions: conditions::compile(&spec),
             caller: caller.unwrap_or_else(|| Arc::new(Caller::of(&spec.client_config))),
             spec,
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::admissionregistration::v1::RuleWithOperations;
 
-use super::{Hook, Question, is_namespace};
+use super::{Hook, Question, conditions, is_namespace};
 use crate::api::resource::{Gvr, KindInfo};
 use crate::api::selector::Selector;
 use crate::api::{ApiError, Object, Raw};
@@ -29,7 +29,8 @@ pub fn asked(
     }
     let Some(info) = by_rules(server, hook, question) else { return Ok(None) };
     let in_namespace = in_namespace(server, &hook.namespaces, question, object)?;
-    Ok(in_namespace.then_some(info))
+    let asked = in_namespace && conditions::hold(server, hook, question, &info, object)?;
+    Ok(asked.then_some(info))
 }
 
 /// By the first rule that fits the resource as it was asked for, or else, where the webhook wants

@@ -8,13 +8,14 @@
 //! ```
 //!
 //! Which webhooks there are is a table kept in step with commits ([`feed`]); who of them is asked
-//! is decided in [`matching`], what is sent and answered in [`review`], over which connections in
+//! is decided in [`matching`] and [`conditions`], what is sent and answered in [`review`], over which connections in
 //! [`connection`]. [`dispatch`] asks. Knows nothing of what a kind's fields mean.
 //!
 //! No webhook is asked about webhook configurations and admission policies, so that a broken one
 //! can be mended, nor about questions (`SubjectAccessReview` and its like), as upstream does with
 //! ExcludeAdmissionWebhookVirtualResources. What the server writes for itself is not asked about.
 
+mod conditions;
 mod connection;
 mod dispatch;
 mod feed;

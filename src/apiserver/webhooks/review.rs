@@ -99,39 +99,58 @@ pub fn render(
     info: &KindInfo,
     object: Option<&Object>,
 ) -> Result<Vec<u8>, ApiError> {
-    let (call, user) = (question.call, &*question.call.user);
+    let call = question.call;
     let is_other = info.gvr != call.info.gvr;
     let shown = |object: Option<&Object>| {
         object.filter(|_| is_other).map(|object| in_form(object, &call.info, info))
     };
     let (other, other_old) = (shown(object), shown(question.old));
+    let object = other.as_ref().or(object).map(Object::fields);
+    let old_object = other_old.as_ref().or(question.old).map(Object::fields);
     let review = Review {
         kind: "AdmissionReview",
         api_version: format!("{GROUP}/{version}"),
-        request: Request {
-            uid,
-            kind: kind(info, question.part),
-            resource: resource(info),
-            sub_resource: &call.subresource,
-            request_kind: kind(&call.info, question.part),
-            request_resource: resource(&call.info),
-            request_sub_resource: &call.subresource,
-            name: &call.name,
-            namespace: question.namespace(),
-            operation: question.operation.name(),
-            user_info: UserInfo {
-                username: &user.name,
-                uid: &user.uid,
-                groups: &user.groups,
-                extra: &user.extra,
-            },
-            object: other.as_ref().or(object).map(Object::fields),
-            old_object: other_old.as_ref().or(question.old).map(Object::fields),
-            dry_run: question.dry_run,
-            options: &question.options,
-        },
+        request: Request { uid, object, old_object, ..request(question, info) },
     };
     serde_json::to_vec(&review).map_err(ApiError::internal)
+}
+
+/// The request without its objects and its name, as conditions see it.
+pub fn described(question: &Question, info: &KindInfo) -> Result<Value, ApiError> {
+    let mut request =
+        serde_json::to_value(request(question, info)).map_err(ApiError::internal)?;
+    if let Some(fields) = request.as_object_mut() {
+        for field in ["uid", "object", "oldObject"] {
+            fields.remove(field);
+        }
+    }
+    Ok(request)
+}
+
+fn request<'a>(question: &'a Question, info: &'a KindInfo) -> Request<'a> {
+    let (call, user) = (question.call, &*question.call.user);
+    Request {
+        uid: "",
+        kind: kind(info, question.part),
+        resource: resource(info),
+        sub_resource: &call.subresource,
+        request_kind: kind(&call.info, question.part),
+        request_resource: resource(&call.info),
+        request_sub_resource: &call.subresource,
+        name: &call.name,
+        namespace: question.namespace(),
+        operation: question.operation.name(),
+        user_info: UserInfo {
+            username: &user.name,
+            uid: &user.uid,
+            groups: &user.groups,
+            extra: &user.extra,
+        },
+        object: None,
+        old_object: None,
+        dry_run: question.dry_run,
+        options: &question.options,
+    }
 }
 
 /// An object of one row in the form of another that has the same objects.

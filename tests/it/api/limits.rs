@@ -306,6 +306,40 @@ async fn objects_of_every_kind_are_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn claims_have_bounds_and_are_counted_by_class() {
+    const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
+    const GOLD: &str = "gold.storageclass.storage.k8s.io/requests.storage";
+    let cluster = Cluster::new().await;
+    let limits = json!([{"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"},
+        "max": {"storage": "4Gi"}}]);
+    range(&cluster, "r", limits).await;
+    let hard = json!({"hard": {"requests.storage": "6Gi", GOLD: "3Gi",
+        "persistentvolumeclaims": "2"}});
+    let zero = json!({"requests.storage": "0", GOLD: "0", "persistentvolumeclaims": "0"});
+    quota(&cluster, "q", hard, zero).await;
+    let create = async |size: &str, class: &str| {
+        let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"],
+            "storageClassName": class, "resources": {"requests": {"storage": size}}}});
+        cluster.post(CLAIMS, &claim).await
+    };
+    let begin = "persistentvolumeclaims \"c\" is forbidden: ";
+    let small = create("512Mi", "gold").await.failure(403);
+    let why = "minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 512Mi";
+    assert_eq!(small, format!("{begin}{why}"));
+    let large = create("5Gi", "iron").await.failure(403);
+    let why = "maximum storage usage per PersistentVolumeClaim is 4Gi, but request is 5Gi";
+    assert_eq!(large, format!("{begin}{why}"));
+    let dear = create("4Gi", "gold").await.failure(403);
+    let why = format!("exceeded quota: q, requested: {GOLD}=4Gi, used: {GOLD}=0, limited: {GOLD}=3Gi");
+    assert_eq!(dear, format!("{begin}{why}"));
+    create("2Gi", "gold").await.expect(201);
+    assert_eq!(
+        used(&cluster, "q").await,
+        json!({"requests.storage": "2Gi", GOLD: "2Gi", "persistentvolumeclaims": "1"})
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_class_is_everybodys() {
     const CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
     let cluster = Cluster::new().await;

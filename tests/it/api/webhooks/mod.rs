@@ -245,6 +245,45 @@ async fn selectors_and_scopes_choose() {
 }
 
 #[tokio::test]
+async fn conditions_decide_who_is_asked() {
+    let cluster = Cluster::new().await;
+    let server = HookServer::start(|path, _| {
+        Reply::Response(json!({"allowed": true, "warnings": [path]}))
+    })
+    .await;
+    let when = |expressions: &[&str]| {
+        let list = expressions.iter().enumerate();
+        let list = list.map(|(n, text)| json!({"name": format!("c{n}"), "expression": text}));
+        json!({"matchConditions": list.collect::<Vec<_>>()})
+    };
+    let hooks = json!([
+        server.hook("name", when(&["object.metadata.name.startsWith('a')"])),
+        server.hook("both", when(&["request.operation == 'CREATE'",
+            "request.userInfo.username == 'nobody'"])),
+        server.hook("rights", when(&["authorizer.group('').resource('configmaps')\
+             .namespace('default').check('delete').allowed()"])),
+    ]);
+    configure(&cluster, VALIDATING, "v", hooks).await;
+    assert_eq!(warnings(&cluster.post(MAPS, &map("a")).await), ["299 - \"name\"", "299 - \"rights\""]);
+    assert_eq!(warnings(&cluster.post(MAPS, &map("b")).await), ["299 - \"rights\""]);
+    // There is no object to look at: who fails closed refuses.
+    let message = cluster.delete(&format!("{MAPS}/a"), &json!({})).await.failure(403);
+    assert!(message.starts_with("configmaps \"a\" is forbidden: expression"), "{message}");
+    let mut open = server.hook("name", when(&["object.metadata.name.startsWith('a')"]));
+    open["failurePolicy"] = "Ignore".into();
+    cluster.merge(&format!("{VALIDATING}/v"), &json!({"webhooks": [open]})).await.expect(200);
+    cluster.delete(&format!("{MAPS}/a"), &json!({})).await.expect(200);
+    let bad = json!({"metadata": {"name": "w"},
+        "webhooks": [server.hook("bad", when(&["object.", "1 + 1"]))]});
+    for path in [VALIDATING, MUTATING] {
+        let message = cluster.post(path, &bad).await.failure(422);
+        assert!(message.contains("matchConditions[0].expression: Invalid value"), "{message}");
+        assert!(message.contains("compilation failed"), "{message}");
+        assert!(message.contains("must evaluate to bool"), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn nobody_is_asked_about_webhooks() {
     let cluster = Cluster::new().await;
     let server = HookServer::start(|_, _| Reply::Response(json!({"allowed": false}))).await;
