@@ -78,6 +78,9 @@ impl ApiServer {
         let attributes = write.attributes;
         let generated = attributes.verb == Verb::Create && has_generated_name(&draft.object);
         let (mut draft, mut outcome) = admit_once(attributes, draft)?;
+        // Defaults may follow from the name, and so from one that was just made; they were set again
+        // by whoever changed the object since.
+        let mut stale = generated && !outcome.changed;
         if let Some(table) = write.webhooks(self) {
             let first = draft.object.clone();
             let settle = |object: Object| write.settle(&first, object).map(|draft| draft.object);
@@ -90,6 +93,7 @@ impl ApiServer {
             };
             let object = ask(draft.object.clone(), &mut rounds, warnings).await?;
             if rounds.changed {
+                stale = false;
                 draft = write.settle(&first, object)?;
                 (draft, outcome) = admit_once(attributes, draft)?;
                 rounds.next(&draft.object);
@@ -102,8 +106,7 @@ impl ApiServer {
         warnings.append(&mut outcome.warnings);
         outcome.changed = false;
         admission::allocate(attributes, &mut draft.object, &mut outcome)?;
-        // Defaults may follow from the name, and so from one that was just made.
-        if outcome.changed || generated {
+        if outcome.changed || stale {
             draft = attributes.call.info.rules.redefault(draft)?;
         }
         Ok((draft, outcome))
