@@ -40,14 +40,11 @@ impl ApiServer {
         patch: &Patch,
         params: &WriteParams,
     ) -> Result<Answer, ApiError> {
-        if let Patch::Apply { config, force } = patch {
-            if !matches!(call.subresource.as_str(), "" | "status") {
-                return Err(method_not_allowed());
-            }
-            return self.apply(call, config, *force, params).await;
-        }
         if !matches!(call.subresource.as_str(), "" | "status" | "scale") {
             return Err(method_not_allowed());
+        }
+        if let Patch::Apply { config, force } = patch {
+            return self.apply(call, config, *force, params).await;
         }
         let conditional = names_version(patch);
         for _ in 0..MAX_UPDATE_ATTEMPTS {

@@ -4,6 +4,7 @@ mod api;
 mod apipure;
 mod cluster;
 mod conformance;
+mod documents;
 mod e2e;
 mod edge;
 mod interop;
