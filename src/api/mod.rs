@@ -19,6 +19,8 @@ pub mod proto;
 pub mod quantity;
 pub mod registry;
 pub mod resource;
+#[cfg(test)]
+pub mod samples;
 pub mod schema;
 pub mod selector;
 pub mod strict;

@@ -149,7 +149,8 @@ impl TypeGraph {
         self.type_names[usize::from(id.0)]
     }
 
-    fn fields(&self, id: TypeId) -> &[Field] {
+    /// The fields of a type by their numbers.
+    pub fn fields(&self, id: TypeId) -> &[Field] {
         let (start, end) = self.ranges[usize::from(id.0)];
         &self.fields[start as usize..end as usize]
     }

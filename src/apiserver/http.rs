@@ -20,7 +20,7 @@ use super::service::{Answer, ApiServer, Call};
 use super::stream::{StreamBody, holding};
 use super::subresource::method_not_allowed;
 use super::websocket;
-use super::write::WriteParams;
+use super::write::{Tracking, WriteParams};
 use super::{
     Body, User, authz, body, discovery, health, impersonation, join, nodes, openid, options, reply,
     respond, update,
@@ -271,6 +271,7 @@ impl Exchange<'_> {
             field_validation: self.query.field_validation()?,
             duplicates: Vec::new(),
             manager,
+            tracking: self.tracking(call),
             ..WriteParams::default()
         };
         let server = self.server;
@@ -323,6 +324,16 @@ impl Exchange<'_> {
         let word = agent.unwrap_or_default().split(['/', ' ']).next().unwrap_or_default();
         let word: String = word.chars().take(parse::MAX_MANAGER_CHARACTERS).collect();
         Ok(if word.is_empty() { "unknown".into() } else { word })
+    }
+
+    fn tracking(&self, call: &Call) -> Tracking {
+        if authz::node_name(&call.user).is_some() {
+            Tracking::System
+        } else if self.query.get("fieldManager").is_empty() {
+            Tracking::Owned
+        } else {
+            Tracking::Named
+        }
     }
 
     /// Whether the answer may be asked for as a table.

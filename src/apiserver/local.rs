@@ -8,7 +8,7 @@ use futures::StreamExt;
 use super::User;
 use super::service::{Answer, ApiServer, Call};
 use super::watch::{InitialEvents, Sent};
-use super::write::{FieldValidation, WriteParams};
+use super::write::{FieldValidation, Tracking, WriteParams};
 use crate::api::{ApiError, Object, Raw};
 use crate::client::{
     Api, DeleteOptions, ListOptions, Patch, RawList, Target, WatchEvent, WatchOptions, WatchStream,
@@ -63,6 +63,7 @@ fn params(options: &WriteOptions) -> WriteParams {
         field_validation: FieldValidation::Ignore,
         duplicates: Vec::new(),
         manager: options.field_manager.clone(),
+        tracking: Tracking::System,
         ..WriteParams::default()
     }
 }

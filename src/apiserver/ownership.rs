@@ -1,14 +1,19 @@
 //! Field ownership in the pipeline: server-side apply (PATCH with `application/apply-patch+yaml`),
-//! and what every other write means to the managers of an object that was applied before.
+//! and what every other write means to the owners of an object's fields.
 //!
-//! The rules are in [`crate::api::apply`]; here are URLs, codes and retries.
+//! Owners are recorded from the creation on where the client names its field manager, as kubectl
+//! does, so that its move from client-side to server-side apply ends as on upstream. Otherwise they
+//! are from the first apply on: most Pods would carry them for nobody. What controllers and nodes
+//! write into statuses is not recorded. The rules are in [`crate::api::apply`]; here are URLs, codes
+//! and retries.
 
 use serde_json::Value;
 
 use super::service::{Answer, ApiServer, Call, Stored, timestamp};
+use super::subresource::scale;
 use super::write::{
-    MAX_UPDATE_ATTEMPTS, Update, Updated, WriteParams, body_object, check_kind, check_name,
-    check_namespace, check_preconditions,
+    MAX_UPDATE_ATTEMPTS, Owners, Tracking, Update, Updated, WriteParams, body_object, check_kind,
+    check_name, check_namespace, check_preconditions,
 };
 use super::{patch, update};
 use crate::api::apply::{self, ApplyError, Managers, Part, Shape, Who};
@@ -36,6 +41,9 @@ impl ApiServer {
         if config.api_version().is_empty() || config.kind().is_empty() {
             let message = "the configuration must have apiVersion and kind";
             return Err(ApiError::bad_request(message));
+        }
+        if call.subresource == "scale" {
+            config = scale::as_parent(call, &config)?;
         }
         check_kind(&call.info, &mut config)?;
         check_namespace(call, &mut config)?;
@@ -103,30 +111,51 @@ impl ApiServer {
             "status" => (update::status_of(&old.object, applied.object), Operation::UpdateStatus),
             _ => (update::main_of(&call.info, &old.object, applied.object), Operation::Update),
         };
-        let managers = Some(applied.managers);
-        self.store_update(call, old, Update { object, operation, managers }, params).await
+        let owners = Owners::Decided(applied.managers);
+        let update = Update { object, operation, owners };
+        match call.subresource.as_str() {
+            "scale" => self.store_scaled(call, old, update, params).await,
+            _ => self.store_update(call, old, update, params).await,
+        }
     }
 
-    /// Writes into `object` who owns its fields after this update. `told` are the managed fields
-    /// that the body had: users may change or clear them.
+    /// Writes into a new object that its creator owns its fields, where that is recorded.
+    pub(super) fn set_first_owner(&self, call: &Call, object: &mut Object, params: &WriteParams) {
+        if params.tracking != Tracking::Named || call.info.meta.review {
+            return;
+        }
+        let time = timestamp(self.clock.now());
+        let (who, nobody) = (who(call, params, &time), Managers::default());
+        let mut nothing = object.clone();
+        nothing.fields_mut().clear();
+        let managers = apply::update(shape_of(call), &nobody, &nothing, object, part_of(call), who);
+        write(object, &managers);
+    }
+
+    /// Writes into `object` who owns its fields after this update.
     pub(super) fn set_owners(
         &self,
         call: &Call,
         old: &Object,
         object: &mut Object,
-        managers: Option<Managers>,
+        owners: Owners,
         params: &WriteParams,
     ) {
-        let managers = match managers {
-            Some(managers) => managers,
-            None => {
-                let before = old.meta().get(MANAGED_FIELDS).and_then(Managers::read);
-                let Some(before) = before.filter(|managers| !managers.0.is_empty()) else { return };
-                let time = timestamp(self.clock.now());
-                let who = who(call, params, &time);
-                apply::update(shape_of(call), &before, old, object, part_of(call), who)
-            }
+        let before = match owners {
+            Owners::Decided(managers) => return write(object, &managers),
+            Owners::Told(managers) => managers,
+            Owners::AsChanged => match old.meta().get(MANAGED_FIELDS).and_then(Managers::read) {
+                Some(managers) => managers,
+                None => return,
+            },
         };
+        let part = part_of(call);
+        if before.0.is_empty() || (params.tracking == Tracking::System && part == Part::Status) {
+            return write(object, &before);
+        }
+        let time = timestamp(self.clock.now());
+        let who = who(call, params, &time);
+        let managers = apply::update(shape_of(call), &before, old, object, part, who);
         write(object, &managers);
     }
 }

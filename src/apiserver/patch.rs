@@ -41,15 +41,15 @@ impl ApiServer {
         patch: &Patch,
         params: &WriteParams,
     ) -> Result<Answer, ApiError> {
-        if let Patch::Apply { config, force } = patch {
-            if !matches!(call.subresource.as_str(), "" | "status") {
-                return Err(method_not_allowed());
-            }
-            return self.apply(call, config, *force, params).await;
-        }
         let part = call.subresource.as_str();
         if !matches!(part, "" | "scale") && !update::writes_status(part) {
             return Err(method_not_allowed());
+        }
+        if let Patch::Apply { config, force } = patch {
+            if !matches!(part, "" | "status" | "scale") {
+                return Err(method_not_allowed());
+            }
+            return self.apply(call, config, *force, params).await;
         }
         let conditional = names_version(patch);
         for _ in 0..MAX_UPDATE_ATTEMPTS {

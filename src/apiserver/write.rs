@@ -43,6 +43,18 @@ pub enum FieldValidation {
     Strict,
 }
 
+/// What a write means to the owners of an object's fields (`metadata.managedFields`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tracking {
+    /// Recorded once the object has owners.
+    #[default]
+    Owned,
+    /// Recorded from the creation on: the client names its field manager.
+    Named,
+    /// A controller's or a node's: its statuses are nobody's.
+    System,
+}
+
 /// The options of a write, as the query has them.
 #[derive(Clone, Debug, Default)]
 pub struct WriteParams {
@@ -52,6 +64,7 @@ pub struct WriteParams {
     pub duplicates: Vec<String>,
     /// Who writes, for the ownership of fields.
     pub manager: String,
+    pub tracking: Tracking,
     /// For patches: whether the writer takes fields from other managers.
     pub forced: Option<bool>,
     pub asking: Asking,
@@ -125,8 +138,17 @@ pub(super) struct Update {
     /// The whole new object; system fields are set from the stored one.
     pub object: Object,
     pub operation: Operation,
-    /// Who owns its fields then, where the caller decided it; else it follows from what changed.
-    pub managers: Option<Managers>,
+    pub owners: Owners,
+}
+
+/// Who owns the fields of an updated object.
+pub(super) enum Owners {
+    /// As it follows from what changed.
+    AsChanged,
+    /// The same, but the body tells who owned them before.
+    Told(Managers),
+    /// An apply decided it.
+    Decided(Managers),
 }
 
 impl ApiServer {
@@ -175,8 +197,9 @@ impl ApiServer {
         if info.meta.generation != Generation::None {
             object.set_meta("generation", 1);
         }
-        if let Some(managers) = managers {
-            ownership::write(object, managers);
+        match managers {
+            Some(managers) => ownership::write(object, managers),
+            None => self.set_first_owner(call, object, params),
         }
         let generated = object.name().is_empty() && has_generated_name(object);
         for _ in 0..MAX_CREATE_ATTEMPTS {
@@ -275,7 +298,8 @@ impl ApiServer {
         check_namespace(call, &mut object)?;
         check_name(call, &mut object)?;
         check_preconditions(call, old, &object)?;
-        let managers = ownership::told_by_user(call, &old.object, &object);
+        let told = ownership::told_by_user(call, &old.object, &object);
+        let owners = told.map_or(Owners::AsChanged, Owners::Told);
         let (object, operation) = match call.subresource.as_str() {
             part if update::writes_status(part) => {
                 (update::status_of(&old.object, object), Operation::UpdateStatus)
@@ -283,7 +307,7 @@ impl ApiServer {
             "finalize" => (update::finalizers_of(&old.object, object), Operation::UpdateStatus),
             _ => (update::main_of(&call.info, &old.object, object), Operation::Update),
         };
-        self.store_update(call, old, Update { object, operation, managers }, params).await
+        self.store_update(call, old, Update { object, operation, owners }, params).await
     }
 
     /// The half that every update shares: decode, admit, validate, commit. `update.object` is
@@ -298,7 +322,7 @@ impl ApiServer {
         let info = &call.info;
         self.check_node_write(call, &old.object)?;
         let mut warnings = Vec::new();
-        let Update { object, operation, managers } = update;
+        let Update { object, operation, owners } = update;
         let mut draft = info.rules.decode(object.into_value(), Some(&old.object), operation)?;
         params.report(&draft.unknown, &mut warnings)?;
         meta::keep_system_fields(&mut draft.object, &old.object);
@@ -310,7 +334,7 @@ impl ApiServer {
         if new_generation {
             draft.object.set_meta("generation", old.object.generation() + 1);
         }
-        self.set_owners(call, &old.object, &mut draft.object, managers, params);
+        self.set_owners(call, &old.object, &mut draft.object, owners, params);
         self.validate(&write, &draft, &mut warnings).await?;
         let object = draft.object;
         let done = |raw| Updated::Done(Answer::object(200, raw).warn(warnings));

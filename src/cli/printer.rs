@@ -112,13 +112,28 @@ pub fn warnings(headers: &http::HeaderMap) {
 /// An object in a format that needs no table.
 pub fn object(value: &Value, format: &Format, title: &str) -> anyhow::Result<()> {
     match format {
-        Format::Json => line(&json_text(value)?)?,
-        Format::Yaml => raw(yaml::write(value).as_bytes())?,
+        Format::Json => line(&json_text(&without_owners(value))?)?,
+        Format::Yaml => raw(yaml::write(&without_owners(value)).as_bytes())?,
         Format::JsonPath(template) => raw(template.render(value)?.as_bytes())?,
         Format::Columns(custom) => columns(&[custom.header(), custom.row(value)])?,
         Format::Name | Format::Table { .. } => line(title)?,
     }
     Ok(())
+}
+
+/// Without `metadata.managedFields`, which is long and for programs; as kubectl shows objects.
+fn without_owners(value: &Value) -> Value {
+    fn remove(value: &mut Value) {
+        if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+            meta.remove("managedFields");
+        }
+    }
+    let mut value = value.clone();
+    remove(&mut value);
+    if let Some(items) = value.get_mut("items").and_then(Value::as_array_mut) {
+        items.iter_mut().for_each(remove);
+    }
+    value
 }
 
 /// JSON indented as kubectl does it.

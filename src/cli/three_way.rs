@@ -88,6 +88,8 @@ fn add_field(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::patch::strategic_merge;
+    use crate::api::samples::{Dice, KINDS};
 
     fn of(last: Value, new: Value) -> Value {
         patch(&Gvr::new("apps", "v1", "deployments", true), "Deployment", &last, &new).1
@@ -116,5 +118,37 @@ mod tests {
                                   {"$patch": "delete", "name": "b"}],
                    "$setElementOrder/containers": [{"name": "a"}]})
         );
+    }
+
+    proptest::proptest! {
+        /// From any file to any other, whatever the first one made.
+        #[test]
+        fn a_patch_makes_the_second_file_of_the_first(
+            kind in proptest::sample::select(KINDS), one: u64, two: u64,
+        ) {
+            let (first, second) = (Dice(one).object(kind), Dice(two).object(kind));
+            let made = |file: &Value| strategic_merge(kind, &json!({}), file).unwrap();
+            let (graph, id) = (graph(), graph().kind(kind.0, kind.1, kind.2));
+            let patch = merge(graph, id, &first, &second);
+            let patched = strategic_merge(kind, &made(&first), &patch).unwrap();
+            proptest::prop_assert_eq!(merged(&patched), merged(&made(&second)));
+        }
+    }
+
+    /// Without the empty maps and lists that removals leave behind.
+    fn merged(value: &Value) -> Value {
+        let is_empty = |value: &Value| match value {
+            Value::Object(map) => map.is_empty(),
+            Value::Array(items) => items.is_empty(),
+            _ => false,
+        };
+        match value {
+            Value::Object(map) => {
+                let fields = map.iter().map(|(name, value)| (name.clone(), merged(value)));
+                Value::Object(fields.filter(|(_, value)| !is_empty(value)).collect())
+            }
+            Value::Array(items) => items.iter().map(merged).collect(),
+            scalar => scalar.clone(),
+        }
     }
 }

@@ -169,7 +169,10 @@ fn start(
     let recorder = Recorder::new(api.clone(), "kubelet", clock.clone());
     recorder.run(tasks);
     let record = Arc::new(move |notice| recorder.record(notice));
-    let runtime = local_node::runtime(dir.path(), join::cluster_ranges(dir.path())?)?;
+    let ranges = join::cluster_ranges(dir.path())?;
+    let kubeconfig = dir.join(join::KUBECONFIG);
+    let access = local_node::api_access(&kubeconfig, Some(&args.server), &ranges)?;
+    let runtime = local_node::runtime(dir.path(), ranges.clone(), access)?;
     let cache = Cache::new();
     let parts = Parts {
         api: api.clone(),
@@ -180,7 +183,8 @@ fn start(
         ids: Arc::new(Ids::from_system()),
         notices: record.clone(),
     };
-    let node = Node::new(local_node::options(name, dir.path(), &args.tuning, 1), parts)?;
+    let options = local_node::options(name, dir.path(), &args.tuning, 1, &ranges);
+    let node = Node::new(options, parts)?;
     let proxy = Proxy::new(cache.clone(), clock, record);
     proxy.add_local_node(name);
     cache.keep::<Service>(api.clone(), "", tasks);

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 
 use super::args::ServerArgs;
 use super::data_dir::{DIR_MODE, DataDir, write_private};
+use super::local_node;
 use super::network::{NODE_PREFIX, Network};
 use crate::api::registry::Registry;
 use crate::apiserver::artifacts::Artifacts;
@@ -100,8 +101,15 @@ pub async fn start(
     run_loops(args, &foundation, &server, &cache, &clock, tasks);
     let (kubeconfig, join_token_file) = write_access(args, dir, &foundation)?;
     let Foundation { listener, address, network, pki, .. } = foundation;
-    let ips = [address.ip(), std::net::Ipv4Addr::LOCALHOST.into()];
-    let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+    let mut ips = vec![address.ip(), std::net::Ipv4Addr::LOCALHOST.into()];
+    ips.extend(local_node::api_service(&network.ranges()?));
+    let names = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ];
     let tls = pki.server_config(&names.map(str::to_string), &ips)?;
     let shutdown_delay = Duration::from_secs(args.shutdown_delay_seconds);
     let limits = Limits { shutdown_delay, ..Limits::default() };

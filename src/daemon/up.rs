@@ -177,10 +177,12 @@ fn start_nodes(
     if names.is_empty() {
         return Ok(names);
     }
-    let runtime = local_node::runtime(dir.path(), plane.network.ranges()?)?;
+    let ranges = plane.network.ranges()?;
+    let access = local_node::api_access(&plane.kubeconfig, None, &ranges)?;
+    let runtime = local_node::runtime(dir.path(), ranges.clone(), access)?;
     for name in &names {
         let node_dir = dir.join("nodes").join(name);
-        let options = local_node::options(name, &node_dir, &args.node, args.nodes);
+        let options = local_node::options(name, &node_dir, &args.node, args.nodes, &ranges);
         local_node::start(plane, options, runtime.clone(), tasks)
             .with_context(|| format!("starting {name}"))?;
         if let Some(proxy) = proxy {

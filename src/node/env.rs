@@ -7,6 +7,9 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
 
 use crate::volumes::{Context, Need, VolumeError, field_ref};
 
+/// The port of the Service `kubernetes`.
+const API_PORT: &str = "443";
+
 /// An environment in the order of its definition; a later definition of a name wins in place.
 #[derive(Clone, Debug, Default)]
 pub struct Env {
@@ -103,6 +106,12 @@ pub fn needs(pod: &Pod) -> Vec<Need> {
 /// The environment of a container.
 pub fn build(context: &Context, container: &Container) -> Result<Env, VolumeError> {
     let mut env = Env::default();
+    // First, so that the container may set them otherwise (kubelet's getServiceEnvVarMap).
+    if let Some(address) = context.api_service {
+        env.set("KUBERNETES_SERVICE_HOST", address.to_string());
+        env.set("KUBERNETES_SERVICE_PORT", API_PORT.into());
+        env.set("KUBERNETES_SERVICE_PORT_HTTPS", API_PORT.into());
+    }
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.as_deref().unwrap_or_default();
         if let Some(from) = &source.config_map_ref {

@@ -130,6 +130,7 @@ pub struct Facts {
     host_ip: IpAddr,
     host_ip_text: String,
     allocatable: Allocatable,
+    api_service: Option<IpAddr>,
 }
 
 impl Facts {
@@ -139,6 +140,7 @@ impl Facts {
             node_name: &self.name,
             host_ip: self.host_ip,
             pod_ip,
+            api_service: self.api_service,
             allocatable: self.allocatable,
             objects,
         }
@@ -206,6 +208,7 @@ impl Node {
             name: options.name.clone(),
             host_ip: options.host_ip,
             host_ip_text: options.host_ip.to_string(),
+            api_service: options.api_service,
             allocatable: Allocatable {
                 cpu_millicores: i64::try_from(options.capacity.cpu_millicores).unwrap_or(i64::MAX),
                 memory_bytes: i64::try_from(options.capacity.memory_bytes).unwrap_or(i64::MAX),

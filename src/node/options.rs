@@ -22,6 +22,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// The node's own address.
     pub host_ip: IpAddr,
+    /// The address of the Service `kubernetes`, which containers are told.
+    pub api_service: Option<IpAddr>,
     pub capacity: Capacity,
     /// Labels beside those that every node has.
     pub labels: BTreeMap<String, String>,
@@ -53,6 +55,7 @@ impl Options {
         Options {
             name: name.to_string(),
             host_ip,
+            api_service: None,
             capacity: Capacity::of_machine(&data_dir),
             data_dir,
             labels: BTreeMap::new(),

@@ -41,6 +41,7 @@ pub type ContainerId = String;
 pub use crate::engine::{ArtifactKind, WASMTIME_VERSION};
 pub use container::Clock;
 pub use http_limits::HttpLimits;
+pub use outgoing::ApiAccess;
 pub use policy::IpRange;
 pub use wasm::{NewRuntimeError, Options, WasmRuntime};
 

@@ -2,7 +2,8 @@
 //!
 //! The policy resolves the name and judges every address, so that a `Host` header or a name that
 //! points elsewhere opens nothing. One request is one HTTP/1.1 connection; HTTPS trusts the
-//! system's certificate authorities.
+//! system's certificate authorities, and at the Service of the Kubernetes API the cluster's alone.
+//! That Service is reached without the proxy, which may listen on its port only with a privilege.
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -20,7 +21,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, Sleep, timeout};
 use wasmtime_wasi_http::{
@@ -46,24 +48,52 @@ const CA_FILES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
+/// How guests reach the API server by HTTPS.
+#[derive(Clone)]
+pub struct ApiAccess {
+    /// The address of its Service, where guests look for it.
+    service: SocketAddr,
+    /// Where it listens, as `host:port`.
+    server: String,
+    config: Arc<rustls::ClientConfig>,
+}
+
+impl ApiAccess {
+    /// # Errors
+    /// When the certificate is none.
+    pub fn new(service: SocketAddr, server: &str, ca_pem: &[u8]) -> Result<Self, rustls::Error> {
+        let mut roots = rustls::RootCertStore::empty();
+        let ca = CertificateDer::from_pem_slice(ca_pem)
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        roots.add(ca)?;
+        let config = Arc::new(trusting(roots)?);
+        Ok(Self { service, server: server.to_owned(), config })
+    }
+}
+
 /// The TLS configuration of every outgoing connection; the system's authorities are read when the
 /// first guest needs them.
 #[derive(Clone, Default)]
-pub struct Tls(Arc<OnceLock<Arc<rustls::ClientConfig>>>);
+pub struct Tls {
+    system: Arc<OnceLock<Arc<rustls::ClientConfig>>>,
+    api: Option<Arc<ApiAccess>>,
+}
 
 impl Tls {
+    pub fn new(api: Option<ApiAccess>) -> Tls {
+        Tls { system: Arc::default(), api: api.map(Arc::new) }
+    }
+
     fn config(&self) -> Result<Arc<rustls::ClientConfig>, Error> {
-        if let Some(config) = self.0.get() {
+        if let Some(config) = self.system.get() {
             return Ok(config.clone());
         }
         let config = Arc::new(tls_config()?);
-        Ok(self.0.get_or_init(|| config).clone())
+        Ok(self.system.get_or_init(|| config).clone())
     }
 }
 
 fn tls_config() -> Result<rustls::ClientConfig, Error> {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject;
     let mut roots = rustls::RootCertStore::empty();
     let file = CA_FILES.iter().find(|file| Path::new(file).exists());
     if let Some(file) = file
@@ -71,10 +101,13 @@ fn tls_config() -> Result<rustls::ClientConfig, Error> {
     {
         roots.add_parsable_certificates(certificates.filter_map(Result::ok));
     }
+    trusting(roots).map_err(|error| Error::InternalError(Some(error.to_string())))
+}
+
+fn trusting(roots: rustls::RootCertStore) -> Result<rustls::ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::InternalError(Some(error.to_string())))?;
+        .with_safe_default_protocol_versions()?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
@@ -143,8 +176,9 @@ async fn send(
     let host = host_of(authority.as_str()).to_owned();
     let connect_timeout = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
 
-    let connected = timeout(connect_timeout, connect(&network, &host, port)).await;
-    let stream = connected.map_err(|_| Error::ConnectionTimeout)??;
+    let api = tls.api.as_deref().filter(|_| secure);
+    let connected = timeout(connect_timeout, connect(&network, &host, port, api)).await;
+    let (stream, api) = connected.map_err(|_| Error::ConnectionTimeout)??;
     // WASI's `host` header is the authority's; a proxy behind it must see no other.
     let value = HeaderValue::from_str(authority.as_str()).map_err(|_| Error::HttpProtocolError)?;
     request.headers_mut().insert(http::header::HOST, value);
@@ -155,7 +189,8 @@ async fn send(
     let between = options.between_bytes_timeout.unwrap_or(READ_TIMEOUT);
     if secure {
         let name = ServerName::try_from(host).map_err(|_| Error::HttpRequestUriInvalid)?;
-        let connector = tokio_rustls::TlsConnector::from(tls.config()?);
+        let config = api.map_or_else(|| tls.config(), |api| Ok(api.config.clone()))?;
+        let connector = tokio_rustls::TlsConnector::from(config);
         let stream = timeout(connect_timeout, connector.connect(name, stream))
             .await
             .map_err(|_| Error::ConnectionTimeout)?
@@ -166,8 +201,14 @@ async fn send(
     }
 }
 
-/// Connects to the first address of a host that answers and that the policy allows.
-async fn connect(network: &NetworkPolicy, host: &str, port: u16) -> Result<TcpStream, Error> {
+/// Connects to the first address of a host that answers and that the policy allows. `api` is given
+/// back where that is the API's.
+async fn connect<'a>(
+    network: &NetworkPolicy,
+    host: &str,
+    port: u16,
+    api: Option<&'a ApiAccess>,
+) -> Result<(TcpStream, Option<&'a ApiAccess>), Error> {
     let addresses = network.resolve(host).await.map_err(|error| match error {
         LookupError::Denied => Error::HttpRequestDenied,
         LookupError::Invalid => Error::HttpRequestUriInvalid,
@@ -182,12 +223,24 @@ async fn connect(network: &NetworkPolicy, host: &str, port: u16) -> Result<TcpSt
         if literal && !network.may_connect(address) {
             continue;
         }
-        match connect_to(network, SocketAddr::new(address, port)).await {
-            Ok(stream) => return Ok(stream),
+        let to = SocketAddr::new(address, port);
+        let api = api.filter(|api| api.service == to);
+        let connected = match api {
+            Some(api) => connect_to_api(api).await,
+            None => connect_to(network, to).await,
+        };
+        match connected {
+            Ok(stream) => return Ok((stream, api)),
             Err(error) => last = Error::Connect(error),
         }
     }
     Err(last)
+}
+
+async fn connect_to_api(api: &ApiAccess) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(&api.server).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 async fn connect_to(network: &NetworkPolicy, to: SocketAddr) -> std::io::Result<TcpStream> {

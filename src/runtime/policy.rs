@@ -184,6 +184,14 @@ impl IpRange {
     pub const ALL_SERVICES: IpRange =
         IpRange { network: IpAddr::V4(Ipv4Addr::new(127, 128, 0, 0)), prefix: 12 };
 
+    /// The first address that something may have; in the range of Services the API's.
+    pub fn first(&self) -> IpAddr {
+        match self.network {
+            IpAddr::V4(network) => Ipv4Addr::from_bits(network.to_bits() | 1).into(),
+            IpAddr::V6(network) => std::net::Ipv6Addr::from_bits(network.to_bits() | 1).into(),
+        }
+    }
+
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.network, address) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {

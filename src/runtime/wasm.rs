@@ -19,7 +19,7 @@ use super::http::HttpContainer;
 use super::http_guest::Handler;
 use super::http_limits::HttpLimits;
 use super::meter::{Meter, Ticker};
-use super::outgoing::Tls;
+use super::outgoing::{ApiAccess, Tls};
 use super::policy::IpRange;
 use super::prepared::{Code, PreparedCode};
 use super::{Container, ContainerSpec, PrepareError, Prepared, Runtime, RuntimeEvent, StartError};
@@ -46,6 +46,8 @@ pub struct Options {
     pub http: HttpLimits,
     /// Addresses of the cluster's pods and Services: what guests may connect to.
     pub cluster: Vec<IpRange>,
+    /// How guests reach the API server, if they may.
+    pub api: Option<ApiAccess>,
     /// The wall clock, for the times in events.
     pub clock: Clock,
 }
@@ -60,6 +62,7 @@ impl Options {
             cache_max_bytes: 1 << 30,
             http: HttpLimits::default(),
             cluster: vec![IpRange::ALL_PODS, IpRange::ALL_SERVICES],
+            api: None,
             clock,
         }
     }
@@ -124,7 +127,7 @@ impl WasmRuntime {
         Ok(Arc::new(Self {
             inner: Arc::new(Inner { engine, linkers, code, disk, compiler }),
             ticker,
-            tls: Tls::default(),
+            tls: Tls::new(options.api),
             http: options.http,
             cluster: options.cluster.into(),
             worker_threads,

@@ -1,6 +1,7 @@
 //! The built programs, driven as users drive them: `wasmfleet` in processes of its own, `wasmctl`,
 //! and plain HTTP. The clusters are of [`crate::cluster`].
 
+mod api_access;
 mod bad_input;
 mod containers;
 mod programs;

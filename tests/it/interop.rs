@@ -9,4 +9,5 @@ mod kubectl_quota;
 mod kubectl_rollout;
 mod kubectl_table;
 mod kubectl_webhook;
+mod operator;
 mod python;

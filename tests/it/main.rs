@@ -5,6 +5,7 @@ mod apipure;
 mod checks;
 mod cluster;
 mod conformance;
+mod documents;
 mod e2e;
 mod edge;
 mod fuzz;

@@ -88,6 +88,15 @@ impl FieldSet {
             || self.children.get(step).is_some_and(|below| !below.is_empty())
     }
 
+    /// Whether this very path is a member.
+    pub fn has(&self, path: &[Step]) -> bool {
+        match path {
+            [] => false,
+            [last] => self.members.contains(last),
+            [first, rest @ ..] => self.children.get(first).is_some_and(|below| below.has(rest)),
+        }
+    }
+
     pub fn insert(&mut self, path: &[Step]) {
         match path {
             [] => {}

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::service::{Answer, ApiServer, Call, timestamp};
 use super::super::webhooks::BINDING;
 use super::super::write::{
-    MAX_UPDATE_ATTEMPTS, Update, Updated, WriteParams, body_object, check_uid,
+    MAX_UPDATE_ATTEMPTS, Owners, Update, Updated, WriteParams, body_object, check_uid,
 };
 use super::eviction::created;
 use crate::api::field::{Errors, Path};
@@ -49,7 +49,8 @@ impl ApiServer {
             let old = self.stored(call)?;
             check_uid(call, binding.uid(), &old.object)?;
             let object = self.bound(call, &old.object, &node, &binding)?;
-            let update = Update { object, operation: Operation::UpdateStatus, managers: None };
+            let owners = Owners::AsChanged;
+            let update = Update { object, operation: Operation::UpdateStatus, owners };
             match self.store_update(call, &old, update, params).await? {
                 Updated::Done(_) => return Ok(created().warn(warnings)),
                 Updated::Conflict => {}

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::super::options;
 use super::super::service::{Answer, ApiServer, Call, Stored};
 use super::super::webhooks::{Asking, EVICTION};
-use super::super::write::{MAX_UPDATE_ATTEMPTS, Update, Updated};
+use super::super::write::{MAX_UPDATE_ATTEMPTS, Owners, Update, Updated};
 use super::super::write::{WriteParams, body_object, check_uid};
 use crate::api::error::{Cause, Reason};
 use crate::api::kinds::pod_disruption_budget::set_allowed_condition;
@@ -112,7 +112,8 @@ impl ApiServer {
         let name = old.object.name().to_string();
         let call = Call { info, name, subresource: "status".into(), ..call.clone() };
         let object = Object::from_typed(&budget);
-        let update = Update { object, operation: Operation::UpdateStatus, managers: None };
+        let owners = Owners::AsChanged;
+        let update = Update { object, operation: Operation::UpdateStatus, owners };
         let params = WriteParams { asking: Asking::Skip, ..WriteParams::default() };
         Ok(match self.store_update(&call, &old, update, &params).await? {
             Updated::Done(_) => Word::Go,

@@ -6,8 +6,9 @@ use super::super::patch::{self, Patch};
 use super::super::service::{Answer, ApiServer, Call, Stored};
 use super::super::webhooks::SCALE;
 use super::super::write::{
-    MAX_UPDATE_ATTEMPTS, Update, Updated, WriteParams, body_object, check_uid,
+    MAX_UPDATE_ATTEMPTS, Owners, Update, Updated, WriteParams, body_object, check_uid,
 };
+use crate::api::apply::{FieldSet, Manager, Managers, Owned, Step};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{KindInfo, Operation};
 use crate::api::{ApiError, Object};
@@ -65,23 +66,35 @@ impl ApiServer {
             return Err(ApiError::modified(&call.info.gvr, &call.name));
         }
         check_uid(call, scale.uid(), &old.object)?;
-        let mut warnings = Vec::new();
-        let current = scale_of(&call.info, &old.object);
-        let asked = scale.clone();
-        let asked =
-            self.ask_about_part(call, SCALE, asked, Some(&current), params, &mut warnings).await?;
-        check(call, &asked)?;
-        let scale = &asked;
         // A Scale without a number asks for none, as in Go.
         let replicas = scale.at(&["spec", "replicas"]).cloned().unwrap_or_else(|| 0.into());
         let mut object = old.object.clone();
-        let paths = call.info.custom.as_ref().and_then(|custom| custom.scale.as_ref());
-        let path: Vec<&str> = match paths {
-            Some(paths) => words(&paths.spec_replicas),
-            None => vec!["spec", "replicas"],
-        };
-        put(object.fields_mut(), &path, replicas);
-        let update = Update { object, operation: Operation::Update, managers: None };
+        put(object.fields_mut(), &replicas_path(&call.info), replicas);
+        let owners = Owners::AsChanged;
+        let update = Update { object, operation: Operation::Update, owners };
+        self.store_scaled(call, old, update, params).await
+    }
+
+    /// Asks about the Scale of an update, stores the update, and answers with its Scale.
+    pub(in crate::apiserver) async fn store_scaled(
+        &self,
+        call: &Call,
+        old: &Stored,
+        mut update: Update,
+        params: &WriteParams,
+    ) -> Result<Updated, ApiError> {
+        let mut warnings = Vec::new();
+        let current = scale_of(&call.info, &old.object);
+        let scale = scale_of(&call.info, &update.object);
+        let wanted = scale.at(&["spec", "replicas"]).cloned();
+        let asked =
+            self.ask_about_part(call, SCALE, scale, Some(&current), params, &mut warnings).await?;
+        check(call, &asked)?;
+        if let Some(replicas) = asked.at(&["spec", "replicas"])
+            && wanted.as_ref() != Some(replicas)
+        {
+            put(update.object.fields_mut(), &replicas_path(&call.info), replicas.clone());
+        }
         Ok(match self.store_update(call, old, update, params).await? {
             Updated::Done(answer) => {
                 let stored = crate::api::Raw(answer.raw).object()?;
@@ -91,6 +104,46 @@ impl ApiServer {
             }
             Updated::Conflict => Updated::Conflict,
         })
+    }
+}
+
+/// What a Scale that is applied says of its object: the number, and which object it is about.
+pub(in crate::apiserver) fn as_parent(call: &Call, scale: &Object) -> Result<Object, ApiError> {
+    check(call, scale)?;
+    let mut parent = scale.clone();
+    parent.fields_mut().retain(|field, _| field == "metadata");
+    parent.set("apiVersion", call.info.gvr.api_version().into());
+    parent.set("kind", Value::from(call.info.kind.clone().into_owned()));
+    if let Some(replicas) = scale.at(&["spec", "replicas"]) {
+        put(parent.fields_mut(), &replicas_path(&call.info), replicas.clone());
+    }
+    Ok(parent)
+}
+
+/// Where the object has its number.
+fn replicas_path(info: &KindInfo) -> Vec<&str> {
+    match info.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
+        Some(paths) => words(&paths.spec_replicas),
+        None => vec!["spec", "replicas"],
+    }
+}
+
+/// Who owns the number, in the Scale's own terms (apimachinery's managedfields/scalehandler.go).
+fn owners_of(info: &KindInfo, object: &Object) -> Option<Value> {
+    let managers = object.meta().get("managedFields").and_then(Managers::read)?;
+    let step = |field: &&str| Step::field(field);
+    let path: Vec<Step> = replicas_path(info).iter().map(step).collect();
+    let mut number = FieldSet::default();
+    number.insert(&[Step::field("spec"), Step::field("replicas")]);
+    let owns = managers.0.into_iter().filter(|(_, owned)| owned.fields.has(&path));
+    let api_version = format!("{}/{}", KIND.0, KIND.1);
+    let told = owns.map(|(manager, owned)| {
+        let manager = Manager { api_version: api_version.clone(), ..manager };
+        (manager, Owned { fields: number.clone(), ..owned })
+    });
+    match Managers(told.collect()).write() {
+        Value::Array(entries) if entries.is_empty() => None,
+        entries => Some(entries),
     }
 }
 
@@ -123,16 +176,19 @@ fn scale_of(info: &KindInfo, object: &Object) -> Object {
             meta.insert(field.into(), value.clone());
         }
     }
+    if let Some(owners) = owners_of(info, object) {
+        meta.insert("managedFields".into(), owners);
+    }
     let count = |path: &[&str]| object.at(path).and_then(Value::as_i64).unwrap_or(0);
     let (spec, status, selector) = match info.custom.as_ref().and_then(|c| c.scale.as_ref()) {
         None => {
             let selector = object.at(&["spec", "selector"]).map(selector_text);
-            (count(&["spec", "replicas"]), count(&["status", "replicas"]), selector)
+            (count(&replicas_path(info)), count(&["status", "replicas"]), selector)
         }
         Some(paths) => {
             let selector = paths.selector.as_ref().and_then(|path| object.at(&words(path)));
             let selector = selector.and_then(Value::as_str).map(str::to_string);
-            (count(&words(&paths.spec_replicas)), count(&words(&paths.status_replicas)), selector)
+            (count(&replicas_path(info)), count(&words(&paths.status_replicas)), selector)
         }
     };
     let mut status = json!({"replicas": status});

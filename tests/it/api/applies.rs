@@ -148,3 +148,122 @@ async fn bad_configurations_get_their_codes() {
     let strict = "fieldManager=a&fieldValidation=Strict";
     assert!(apply(&cluster, &path, strict, &typo).await.failure(400).contains("datta"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_creator_that_names_itself_owns_what_it_made() {
+    let cluster = Cluster::new().await;
+    let path = format!("{DEPLOYMENTS}/web");
+    let query = format!("{DEPLOYMENTS}?fieldManager=kubectl-create");
+    let made = cluster.post(&query, &deployment("web")).await.expect(201);
+    let first = &owners(&made)[0];
+    assert!(first.starts_with("kubectl-create Update - {"), "{first}");
+    // Its defaults too, as on upstream; not what the system sets.
+    for owned in ["\"f:replicas\":{}", "\"f:progressDeadlineSeconds\":{}"] {
+        assert!(first.contains(owned), "{owned} is not in {first}");
+    }
+    assert!(!first.contains("f:uid") && !first.contains("f:status"), "{first}");
+    // An applier is refused what the creator wants otherwise.
+    let mut config = deployment("web");
+    config["apiVersion"] = "apps/v1".into();
+    config["kind"] = "Deployment".into();
+    config["spec"]["replicas"] = 9.into();
+    let refused = apply(&cluster, &path, "fieldManager=a", &config).await.failure(409);
+    assert!(refused.contains("conflict with \"kubectl-create\" using apps/v1"), "{refused}");
+    // A patch takes what it changes, and a PUT without managed fields keeps the owners.
+    let patch = json!({"metadata": {"labels": {"x": "y"}}});
+    let patched = cluster.merge(&format!("{path}?fieldManager=kubectl-label"), &patch).await;
+    let mut patched = patched.expect(200);
+    let label = r#"kubectl-label Update - {"f:metadata":{"f:labels":{"f:x":{}}}}"#;
+    assert!(owners(&patched).iter().any(|owner| owner == label), "{:?}", owners(&patched));
+    let before = owners(&patched);
+    patched["metadata"].as_object_mut().unwrap().remove("managedFields");
+    let replaced = cluster.put(&path, &patched).await.expect(200);
+    assert_eq!(owners(&replaced), before);
+}
+
+/// What kubectl does when an object moves from client-side to server-side apply
+/// (client-go/util/csaupgrade): the old entry becomes the new manager's, and what that manager no
+/// longer applies then goes.
+#[tokio::test(start_paused = true)]
+async fn managed_fields_can_be_given_to_another_manager() {
+    let cluster = Cluster::new().await;
+    let path = format!("{MAPS}/x");
+    let query = format!("{MAPS}?fieldManager=kubectl-client-side-apply");
+    let made = cluster.post(&query, &map(json!({"k": "1", "l": "1"}))).await.expect(201);
+    let mut entries = made["metadata"]["managedFields"].clone();
+    entries[0]["manager"] = "kubectl".into();
+    entries[0]["operation"] = "Apply".into();
+    let version = made["metadata"]["resourceVersion"].clone();
+    let patch = json!([
+        {"op": "replace", "path": "/metadata/managedFields", "value": entries},
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": version}]);
+    let media = [("content-type", "application/json-patch+json")];
+    let moved = cluster.send("PATCH", &path, &media, patch.to_string()).await.expect(200);
+    assert_eq!(owners(&moved), [r#"kubectl Apply - {"f:data":{"f:k":{},"f:l":{}}}"#]);
+    // The second time the version is old.
+    cluster.send("PATCH", &path, &media, patch.to_string()).await.failure(409);
+    let applied = apply(&cluster, &path, "fieldManager=kubectl", &map(json!({"k": "1"}))).await;
+    assert_eq!(applied.expect(200)["data"], json!({"k": "1"}), "l went");
+}
+
+#[tokio::test(start_paused = true)]
+async fn scales_are_applied_to() {
+    let cluster = Cluster::new().await;
+    let path = format!("{DEPLOYMENTS}/web");
+    let mut config = deployment("web");
+    config["apiVersion"] = "apps/v1".into();
+    config["kind"] = "Deployment".into();
+    config["spec"]["replicas"] = 2.into();
+    apply(&cluster, &path, "fieldManager=helm", &config).await.expect(201);
+    let scale = |replicas: u32| {
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "web"},
+            "spec": {"replicas": replicas}})
+    };
+    let at = format!("{path}/scale");
+    let refused = apply(&cluster, &at, "fieldManager=hpa", &scale(5)).await.failure(409);
+    assert!(refused.contains("conflict with \"helm\" using apps/v1: .spec.replicas"), "{refused}");
+    let scaled = apply(&cluster, &at, "fieldManager=hpa&force=true", &scale(5)).await.expect(200);
+    assert_eq!((&scaled["kind"], &scaled["spec"]["replicas"]), (&json!("Scale"), &json!(5)));
+    assert_eq!(owners(&scaled), [r#"hpa Apply scale {"f:spec":{"f:replicas":{}}}"#]);
+    let whole = cluster.get(&path).await.expect(200);
+    assert_eq!(whole["spec"]["replicas"], 5);
+    let owner = r#"hpa Apply scale {"f:spec":{"f:replicas":{}}}"#;
+    assert!(owners(&whole).iter().any(|line| line == owner), "{:?}", owners(&whole));
+    let refused = apply(&cluster, &path, "fieldManager=helm", &config).await.failure(409);
+    assert!(refused.contains("conflict with \"hpa\" with subresource \"scale\""), "{refused}");
+    // Unchanged is unchanged; wrong ones get their codes; nothing is created by it.
+    let again = apply(&cluster, &at, "fieldManager=hpa", &scale(5)).await.expect(200);
+    assert_eq!(again["metadata"]["resourceVersion"], whole["metadata"]["resourceVersion"]);
+    let mut wrong = scale(1);
+    wrong["spec"]["replicas"] = json!(-1);
+    apply(&cluster, &at, "fieldManager=hpa", &wrong).await.failure(422);
+    apply(&cluster, &at, "fieldManager=hpa", &config).await.failure(400);
+    let nobody = format!("{DEPLOYMENTS}/nobody/scale");
+    let mut other = scale(1);
+    other["metadata"]["name"] = "nobody".into();
+    apply(&cluster, &nobody, "fieldManager=hpa", &other).await.failure(404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_controllers_tell_of_statuses_is_nobodys() {
+    let cluster = Cluster::new().await;
+    let query = format!("{DEPLOYMENTS}?fieldManager=kubectl-create");
+    let made = cluster.post(&query, &deployment("web")).await.expect(201);
+    let client = wasmfleet::client::Client::new(cluster.api(), "deployment-controller");
+    let mut object: k8s_openapi::api::apps::v1::Deployment =
+        client.get("default", "web").await.unwrap();
+    object.status.get_or_insert_default().replicas = Some(1);
+    client.update_status(&object).await.unwrap();
+    let told = cluster.get(&format!("{DEPLOYMENTS}/web")).await.expect(200);
+    assert_eq!(told["status"]["replicas"], 1);
+    assert_eq!(owners(&told), owners(&made));
+    // What else they change is theirs.
+    let mut object: k8s_openapi::api::apps::v1::Deployment =
+        client.get("default", "web").await.unwrap();
+    object.metadata.annotations.get_or_insert_default().insert("r".into(), "1".into());
+    client.update(&object).await.unwrap();
+    let told = cluster.get(&format!("{DEPLOYMENTS}/web")).await.expect(200);
+    let owner =
+        r#"deployment-controller Update - {"f:metadata":{"f:annotations":{"f:r":{}}}}"#;
+    assert!(owners(&told).iter().any(|line| line == owner), "{:?}", owners(&told));
+}

@@ -341,3 +341,41 @@ async fn injected_conflicts_are_tried_again() {
         cluster.delete(&format!("{MAPS}/x{n}"), &json!({})).await.expect(200);
     }
 }
+
+/// Patches are held to the same rules as bodies.
+#[tokio::test(start_paused = true)]
+async fn patches_are_validated_by_field_too() {
+    let cluster = Cluster::new().await;
+    cluster.config_map("x", json!({})).await;
+    let path = format!("{MAPS}/x");
+    for (media, body) in [
+        ("merge-patch+json", r#"{"datta":{"a":"b"}}"#),
+        ("strategic-merge-patch+json", r#"{"datta":{"a":"b"}}"#),
+        ("json-patch+json", r#"[{"op":"add","path":"/datta","value":{"a":"b"}}]"#),
+    ] {
+        let media = format!("application/{media}");
+        let send = async |validation: &str| {
+            let path = format!("{path}?fieldValidation={validation}");
+            cluster.send("PATCH", &path, &[("content-type", &media)], body).await
+        };
+        let refused = send("Strict").await.failure(400);
+        assert!(refused.contains(r#"unknown field "datta""#), "{media}: {refused}");
+        let warned = send("Warn").await;
+        assert!(warned.header("warning").contains("unknown field"), "{media}");
+        assert_eq!(warned.expect(200).get("datta"), None);
+        let ignored = send("Ignore").await;
+        assert_eq!(ignored.headers.get("warning"), None, "{media}");
+        ignored.expect(200);
+    }
+    // A key that is there twice.
+    for (media, body) in [
+        ("merge-patch+json", r#"{"data":{"a":"b","a":"c"}}"#),
+        ("strategic-merge-patch+json", r#"{"data":{"a":"b","a":"c"}}"#),
+    ] {
+        let media = format!("application/{media}");
+        let path = format!("{path}?fieldValidation=Strict");
+        let answer = cluster.send("PATCH", &path, &[("content-type", &media)], body).await;
+        let refused = answer.failure(400);
+        assert!(refused.contains(r#"duplicate field "data.a""#), "{media}: {refused}");
+    }
+}

@@ -35,6 +35,16 @@ impl Program {
     /// Starts a program. `dir` is removed should the test's process die before the program is
     /// dropped.
     pub fn start(program: &str, args: &[&str], dir: Option<&Path>) -> Program {
+        Program::start_with(Path::new(program), args, dir, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_with(
+        program: &Path,
+        args: &[&str],
+        dir: Option<&Path>,
+        env: &[(&str, &str)],
+    ) -> Program {
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env_remove("WASMFLEET_LOG").env_remove("WASMFLEET_DATA_DIR");
@@ -42,7 +52,8 @@ impl Program {
             // Defaults that depend on the user must not reach the user's own files.
             command.env("HOME", dir).env_remove("XDG_DATA_HOME").env_remove("KUBECONFIG");
         }
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("{program}: {e}"));
+        command.envs(env.iter().copied());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{program:?}: {e}"));
         let mut watchdog = Command::new("sh")
             .args(["-c", WATCHDOG, &child.id().to_string()])
             .arg(dir.unwrap_or(Path::new("")))

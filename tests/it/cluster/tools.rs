@@ -163,6 +163,18 @@ pub fn python_client() -> Option<&'static Path> {
     CLIENT.get_or_init(find).as_deref()
 }
 
+/// The operator of `examples/operator`, in the same way.
+pub fn operator() -> Option<&'static Path> {
+    static OPERATOR: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let find = || {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/operator/debug");
+        let path = path.join("site-operator");
+        let told = "target/tools/operator has no built examples/operator";
+        if path.exists() { Some(path) } else { missing(told) }
+    };
+    OPERATOR.get_or_init(find).as_deref()
+}
+
 /// The program that `scripts/setup-tests.sh` brought, or the one in PATH.
 fn find(name: &str, version: &str, words: &[&str]) -> Option<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin").join(name);
