@@ -25,6 +25,19 @@ pub const KINDS: &[GroupKind] = &[
     ("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
 ];
 
+/// What nobody applies: no manager owns it.
+const SYSTEMS_OWN: &[&str] = &[
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "selfLink",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+];
+
 /// Deeper messages are left out; CustomResourceDefinitions have no end.
 const MAX_DEPTH: usize = 9;
 
@@ -121,8 +134,8 @@ impl Dice {
         let mut map = self.message(id, 0);
         map.remove("status");
         let meta = map.entry("metadata").or_insert_with(|| json!({}));
-        for own in ["name", "namespace", "uid", "resourceVersion", "generation"] {
-            meta.as_object_mut().expect("an object").remove(own);
+        for own in SYSTEMS_OWN {
+            meta.as_object_mut().expect("an object").remove(*own);
         }
         map.insert("apiVersion".into(), json!(format!("{group}/{version}")));
         map.insert("kind".into(), json!(kind));

@@ -89,7 +89,8 @@ impl Live {
     }
 
     fn empty_config(&self) -> Value {
-        json!({"apiVersion": "v1", "kind": self.kind.2, "metadata": {}})
+        let (group, version, kind) = self.kind;
+        json!({"apiVersion": format!("{group}/{version}"), "kind": kind, "metadata": {}})
     }
 }
 
