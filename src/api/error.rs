@@ -151,11 +151,16 @@ impl ApiError {
 
     /// 422 with one cause a field error.
     pub fn invalid(kind: &KindInfo, name: &str, errors: Vec<FieldError>) -> ApiError {
-        let title = if kind.gvr.group.is_empty() {
-            kind.kind.to_string()
-        } else {
-            format!("{}.{}", kind.kind, kind.gvr.group)
-        };
+        ApiError::invalid_of(&kind.gvr.group, &kind.kind, name, errors)
+    }
+
+    /// 422 for options of a request, which are no kind of the registry: `ListOptions`, say.
+    pub fn invalid_options(kind: &str, errors: Vec<FieldError>) -> ApiError {
+        ApiError::invalid_of("meta.k8s.io", kind, "", errors)
+    }
+
+    fn invalid_of(group: &str, kind: &str, name: &str, errors: Vec<FieldError>) -> ApiError {
+        let title = if group.is_empty() { kind.to_string() } else { format!("{kind}.{group}") };
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let list = match &texts[..] {
             [one] => one.clone(),
@@ -169,8 +174,8 @@ impl ApiError {
             ApiError::new(422, Reason::Invalid, format!("{title} {name:?} is invalid: {list}"));
         error.details = Some(Box::new(Details {
             name: name.into(),
-            group: kind.gvr.group.to_string(),
-            kind: kind.kind.to_string(),
+            group: group.into(),
+            kind: kind.into(),
             causes,
             ..Details::default()
         }));

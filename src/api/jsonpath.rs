@@ -40,8 +40,13 @@ enum Comparison {
     GreaterOrEqual,
 }
 
-/// Deeper templates are refused.
+/// Deeper templates are refused, and longer paths: columns of custom resources have them too.
 const MAX_DEPTH: usize = 16;
+const MAX_STEPS: usize = 100;
+/// What one step finds at most: each `..` multiplies.
+const MAX_FOUND: usize = 10_000;
+/// How often the parts of a template are rendered at most: each `range` multiplies.
+const MAX_RENDERED: usize = 1_000_000;
 
 impl Template {
     pub fn parse(text: &str) -> anyhow::Result<Template> {
@@ -53,7 +58,7 @@ impl Template {
         } else {
             format!("{{.{text}}}")
         };
-        let mut parser = Parser { rest: &braced };
+        let mut parser = Parser { rest: &braced, filters: 0 };
         let nodes = parser.nodes(false, 0)?;
         Ok(Template(nodes))
     }
@@ -73,14 +78,22 @@ impl Template {
     }
 
     pub fn render(&self, value: &Value) -> anyhow::Result<String> {
-        let mut out = String::new();
-        render(&self.0, value, value, &mut out);
+        let (mut out, mut left) = (String::new(), MAX_RENDERED);
+        render(&self.0, value, value, &mut out, &mut left);
+        if left == 0 {
+            bail!("the template has more than {MAX_RENDERED} parts to show");
+        }
         Ok(out)
     }
 }
 
-fn render(nodes: &[Node], root: &Value, here: &Value, out: &mut String) {
+/// `left` is how much may still be rendered; nothing more is once it is 0.
+fn render(nodes: &[Node], root: &Value, here: &Value, out: &mut String, left: &mut usize) {
     for node in nodes {
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            return;
+        }
         match node {
             Node::Text(text) => out.push_str(text),
             Node::Path(path) => {
@@ -90,7 +103,7 @@ fn render(nodes: &[Node], root: &Value, here: &Value, out: &mut String) {
             }
             Node::Range(path, body) => {
                 for item in select(path, root, here) {
-                    render(body, root, item, out);
+                    render(body, root, item, out, left);
                 }
             }
         }
@@ -113,7 +126,8 @@ fn select<'a>(path: &[Step], root: &'a Value, here: &'a Value) -> Vec<&'a Value>
     };
     let mut values = vec![start.0];
     for step in start.1 {
-        values = values.into_iter().flat_map(|value| advance(step, root, value)).collect();
+        let found = values.into_iter().flat_map(|value| advance(step, root, value));
+        values = found.take(MAX_FOUND).collect();
     }
     values
 }
@@ -150,7 +164,7 @@ fn advance<'a>(step: &Step, root: &'a Value, value: &'a Value) -> Vec<&'a Value>
 fn below(value: &Value) -> Vec<&Value> {
     let mut found = vec![value];
     let mut next = 0;
-    while next < found.len() {
+    while next < found.len() && found.len() < MAX_FOUND {
         match found[next] {
             Value::Array(items) => found.extend(items),
             Value::Object(map) => found.extend(map.values()),
@@ -184,6 +198,8 @@ fn passes(path: &[Step], test: Option<&(Comparison, Value)>, root: &Value, item:
 
 struct Parser<'a> {
     rest: &'a str,
+    /// How many filters are open.
+    filters: usize,
 }
 
 impl Parser<'_> {
@@ -304,6 +320,9 @@ impl Parser<'_> {
             steps.push(Step::Field(name));
         }
         loop {
+            if steps.len() > MAX_STEPS {
+                bail!("a path has more than {MAX_STEPS} steps");
+            }
             if self.take("..") {
                 steps.push(Step::Descend);
                 self.dotted(&mut steps)?;
@@ -338,7 +357,12 @@ impl Parser<'_> {
         let step = if self.take("*") {
             Step::All
         } else if self.take("?(") {
+            if self.filters == MAX_DEPTH {
+                bail!("filters are in each other more than {MAX_DEPTH} times");
+            }
+            self.filters += 1;
             let path = self.path()?;
+            self.filters -= 1;
             self.spaces();
             let test = match self.comparison() {
                 Some(comparison) => Some((comparison, self.literal()?)),
@@ -425,6 +449,19 @@ mod tests {
         assert_eq!(run("{..name}"), "a b");
         assert_eq!(run("{.missing}"), "");
         assert_eq!(run("n={.items[1].status.n}!"), "n=1!");
+    }
+
+    /// Templates come from users, also as columns of custom resources.
+    #[test]
+    fn templates_cost_little() {
+        let descents = format!("{{{}}}", "..".repeat(20));
+        let object = serde_json::json!({"a": {"b": [1, [2], {"c": "d"}]}});
+        assert_eq!(Template::parse(&descents).unwrap().values(&object).len(), MAX_FOUND);
+        let ranges = format!("{}x{}", "{range $.l[*]}".repeat(8), "{end}".repeat(8));
+        let list = serde_json::json!({"l": vec![0; 20]});
+        assert!(Template::parse(&ranges).unwrap().render(&list).is_err());
+        assert!(Template::parse(&format!("{{{}", "[?(@".repeat(20_000))).is_err());
+        assert!(Template::parse(&format!("{{{}}}", ".a".repeat(200))).is_err());
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! Request bodies: JSON, YAML or protobuf, within a size, into one JSON value.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
 
 use crate::api::error::Reason;
 use crate::api::{ApiError, proto, strict};
@@ -21,24 +25,55 @@ pub struct Decoded {
     pub duplicates: Vec<String>,
 }
 
+/// How long a body may take at first, and how fast it must come then: who sends less keeps a place
+/// among the requests in flight for nothing.
+const BODY_GRACE: Duration = Duration::from_secs(10);
+const BODY_BYTES_PER_SECOND: u64 = 32 << 10;
+
 /// Reads a whole body.
 ///
 /// # Errors
-/// 413 for more than [`MAX_BODY_BYTES`], 400 for a body that ends early.
+/// 413 for more than [`MAX_BODY_BYTES`], 400 for a body that ends early, 408 for one that comes too
+/// slowly.
 pub async fn read<B>(body: B) -> Result<Bytes, ApiError>
 where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    match Limited::new(body, MAX_BODY_BYTES).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let message = format!("limit is {MAX_BODY_BYTES}");
-            let message = format!("Request entity too large: {message}");
-            Err(ApiError::new(413, Reason::RequestEntityTooLarge, message))
+    let begin = Instant::now();
+    let mut body = pin!(Limited::new(body, MAX_BODY_BYTES));
+    let mut whole = Bytes::new();
+    let mut parts: Vec<u8> = Vec::new();
+    loop {
+        let received = (whole.len() + parts.len()) as u64;
+        let deadline = begin + BODY_GRACE + Duration::from_secs(received / BODY_BYTES_PER_SECOND);
+        let frame = match timeout_at(deadline, body.frame()).await {
+            Ok(Some(frame)) => frame.map_err(unreadable)?,
+            Ok(None) if parts.is_empty() => return Ok(whole),
+            Ok(None) => return Ok(parts.into()),
+            Err(_) => {
+                let message = "the body of the request comes too slowly";
+                return Err(ApiError::new(408, Reason::Timeout, message));
+            }
+        };
+        // Most bodies are one frame, which is not copied.
+        match frame.into_data() {
+            Ok(data) if received == 0 => whole = data,
+            Ok(data) => {
+                parts.extend_from_slice(&std::mem::take(&mut whole));
+                parts.extend_from_slice(&data);
+            }
+            Err(_) => {}
         }
-        Err(error) => Err(ApiError::bad_request(format!("the body cannot be read: {error}"))),
     }
+}
+
+fn unreadable(error: Box<dyn std::error::Error + Send + Sync>) -> ApiError {
+    if error.is::<LengthLimitError>() {
+        let message = format!("Request entity too large: limit is {MAX_BODY_BYTES}");
+        return ApiError::new(413, Reason::RequestEntityTooLarge, message);
+    }
+    ApiError::bad_request(format!("the body cannot be read: {error}"))
 }
 
 /// The media type without its parameters; JSON if there is none.

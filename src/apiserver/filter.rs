@@ -173,6 +173,14 @@ impl FieldMemo {
     }
 }
 
+/// The one name that a field selector asks for, if it does; a selector that is wrong names none.
+pub fn named(fields: &str) -> Option<String> {
+    if fields.is_empty() {
+        return None;
+    }
+    FieldSelector::parse(fields).ok()?.requires("metadata.name").map(str::to_string)
+}
+
 #[derive(Deserialize)]
 struct LabelHead<'a> {
     #[serde(borrow)]

@@ -12,7 +12,9 @@ use crate::api::error::ApiError;
 pub const GIT_VERSION: &str = "v1.35.0+wasm.1";
 
 /// The names of the checks, as paths below the health paths.
-const CHECKS: &[&str] = &["ping", "store"];
+const CHECKS: &[&str] = &["ping", "store", SHUTDOWN];
+/// Of readiness only: a server that is about to stop is alive.
+const SHUTDOWN: &str = "shutdown";
 
 /// `/version` as one line of JSON.
 pub fn version() -> String {
@@ -44,8 +46,13 @@ fn check_of(path: &str) -> Option<(&str, &str)> {
     let mut parts = path.strip_prefix('/')?.split('/');
     let endpoint = parts.next().filter(|e| matches!(*e, "healthz" | "livez" | "readyz"))?;
     let check = parts.next().unwrap_or_default();
-    let known = check.is_empty() || CHECKS.contains(&check);
+    let known = check.is_empty() || checks(endpoint).any(|known| known == check);
     (known && parts.next().is_none()).then_some((endpoint, check))
+}
+
+fn checks(endpoint: &str) -> impl Iterator<Item = &'static str> {
+    let is_ready = endpoint == "readyz";
+    CHECKS.iter().copied().filter(move |check| is_ready || *check != SHUTDOWN)
 }
 
 /// `ok`, or which checks failed.
@@ -55,7 +62,7 @@ pub fn respond(server: &ApiServer, path: &str, query: &Query) -> Response<Body> 
     };
     let mut lines = String::new();
     let mut healthy = true;
-    for check in CHECKS.iter().filter(|check| wanted.is_empty() || **check == wanted) {
+    for check in checks(endpoint).filter(|check| wanted.is_empty() || *check == wanted) {
         match run(server, check) {
             Ok(()) => lines.push_str(&format!("[+]{check} ok\n")),
             Err(error) => {
@@ -79,6 +86,7 @@ pub fn respond(server: &ApiServer, path: &str, query: &Query) -> Response<Body> 
 
 fn run(server: &ApiServer, check: &str) -> Result<(), ApiError> {
     match check {
+        SHUTDOWN if server.is_draining() => Err(ApiError::unavailable("the server stops")),
         "store" => {
             if let Some(why) = server.store.failure() {
                 return Err(ApiError::internal(format!("the store takes no more writes: {why}")));

@@ -5,16 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT, WARNING};
 use http::{HeaderMap, Method, Request, Response, request};
 use http_body::Frame;
+use hyper::upgrade::OnUpgrade;
 
-use super::negotiate::{self, Form, Shape, negotiate};
+use super::filter;
+use super::lanes::{Place, Work};
+use super::negotiate::{self, Content, Form, Shape, negotiate};
 use super::patch::Patch;
 use super::request::{self as parse, Query, ResourcePath, Verb};
 use super::service::{Answer, ApiServer, Call};
-use super::stream::StreamBody;
+use super::stream::{StreamBody, holding};
 use super::subresource::method_not_allowed;
+use super::websocket;
 use super::write::WriteParams;
 use super::{
     Body, User, authz, body, discovery, health, impersonation, join, nodes, openid, options, reply,
@@ -22,7 +27,10 @@ use super::{
 };
 use crate::api::error::Reason;
 use crate::api::{ApiError, strict};
+use crate::base::tasks::Stop;
 
+/// Answers that are longer keep their place among the requests in flight until they are sent.
+const LONG_ANSWER_BYTES: usize = 64 << 10;
 /// How long a request may take, streams apart.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -46,7 +54,8 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let audit_id = server.ids.uid();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    websocket::take_bearer(&mut parts.headers);
     let query = parts.uri.query().map(Query::parse).and_then(Result::ok).unwrap_or_default();
     let pretty = negotiate::is_pretty(&parts.headers, &query);
     let path = parts.uri.path();
@@ -82,7 +91,7 @@ where
 async fn route<B>(
     server: Arc<ApiServer>,
     user: Option<User>,
-    parts: request::Parts,
+    mut parts: request::Parts,
     body: B,
 ) -> Result<Response<Body>, ApiError>
 where
@@ -135,7 +144,9 @@ where
     };
     let verb = parse::verb(&parts.method, &path, &query)?;
     let info = path.info.clone();
-    let exchange = Exchange { server: &server, user, path, query, headers: &parts.headers };
+    let switch =
+        Switch { upgrade: parts.extensions.remove(), stop: parts.extensions.get().cloned() };
+    let exchange = Exchange { server: &server, user, path, query, headers: &parts.headers, switch };
     let mut response = exchange.answer(verb, body).await?;
     if let Some(text) = info.deprecation()
         && let Ok(value) = HeaderValue::from_str(&warning(text, MAX_WARNING_CHARACTERS))
@@ -177,7 +188,7 @@ fn open_path(
         return Err(method_not_allowed());
     }
     if is_version {
-        let form = negotiate(&parts.headers, query, false)?;
+        let form = negotiate(&parts.headers, query, Content::Other)?;
         return Ok(Some(respond::response(200, form, health::version().into())));
     }
     Ok(Some(health::respond(server, path, query)))
@@ -199,6 +210,13 @@ struct Exchange<'a> {
     path: ResourcePath,
     query: Query,
     headers: &'a HeaderMap,
+    switch: Switch,
+}
+
+/// What it takes to switch protocols, and to end what was switched to.
+struct Switch {
+    upgrade: Option<OnUpgrade>,
+    stop: Option<Stop>,
 }
 
 impl Exchange<'_> {
@@ -208,16 +226,18 @@ impl Exchange<'_> {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         // Before anything is read; the pipeline asks again for itself.
-        self.server.authorize(&self.call(), verb.name())?;
+        self.server.authorize(&self.call(verb), verb.name())?;
         if verb == Verb::Get && self.path.subresource == "log" {
-            return self.server.log(&self.call(), &self.query).await;
+            let place = self.enter(Work::Stream).await?;
+            let response = self.server.log(&self.call(verb), &self.query).await?;
+            return Ok(response.map(|body| holding(body, place)));
         }
         if verb == Verb::Watch {
-            return self.watch().await;
+            let place = self.enter(Work::Stream).await?;
+            return self.watch(place).await;
         }
-        let places = if verb.writes() { &self.server.writes } else { &self.server.reads };
-        let _place = places.enter().await?;
-        let call = self.call();
+        let place = self.enter(if verb.writes() { Work::Write } else { Work::Read }).await?;
+        let call = self.call(verb);
         let now = self.server.clock.now();
         match verb {
             Verb::Get => {
@@ -225,10 +245,12 @@ impl Exchange<'_> {
                 self.respond(answer)
             }
             Verb::List => {
-                let form = negotiate(self.headers, &self.query, true)?;
+                let form = negotiate(self.headers, &self.query, Content::List)?;
                 let listed = self.server.list(&call, &self.query.list_options()?).await?;
                 let json = respond::list(&call.info, form, &listed, now).await?;
-                Ok(respond::response(200, form, json))
+                let is_long = json.len() > LONG_ANSWER_BYTES;
+                let response = respond::response(200, form, json);
+                Ok(if is_long { response.map(|body| holding(body, place)) } else { response })
             }
             _ => self.write(verb, &call, body).await,
         }
@@ -240,7 +262,7 @@ impl Exchange<'_> {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         // Refused before the write, and not after it.
-        negotiate(self.headers, &self.query, self.is_resource(verb))?;
+        negotiate(self.headers, &self.query, self.content(verb))?;
         let manager = self.manager()?;
         let bytes = body::read(body).await?;
         let media = body::media_type(self.headers);
@@ -311,10 +333,11 @@ impl Exchange<'_> {
     }
 
     fn respond(&self, answer: Answer) -> Result<Response<Body>, ApiError> {
+        let content = if answer.is_resource { Content::Object } else { Content::Other };
         // A deletion that was asked for as a table answers its Status plainly.
-        let form = match negotiate(self.headers, &self.query, answer.is_resource) {
+        let form = match negotiate(self.headers, &self.query, content) {
             Ok(form) => form,
-            Err(_) if !answer.is_resource && self.is_resource(Verb::Get) => {
+            Err(_) if !answer.is_resource && self.content(Verb::Get) == Content::Object => {
                 Form { shape: Shape::Plain, yaml: false, pretty: false }
             }
             Err(error) => return Err(error),
@@ -338,24 +361,29 @@ impl Exchange<'_> {
         Ok(response)
     }
 
-    async fn watch(&self) -> Result<Response<Body>, ApiError> {
-        let form = negotiate(self.headers, &self.query, true)?;
-        if form.yaml {
-            let message = "only the following media types are accepted: application/json";
-            return Err(ApiError::new(406, Reason::NotAcceptable, message));
+    /// What a write answers with.
+    fn content(&self, verb: Verb) -> Content {
+        if self.is_resource(verb) { Content::Object } else { Content::Other }
+    }
+
+    async fn watch(self, place: Place) -> Result<Response<Body>, ApiError> {
+        let form = negotiate(self.headers, &self.query, Content::Watch)?;
+        let call = self.call(Verb::Watch);
+        let (mut options, initial) = self.query.watch_options()?;
+        if !self.path.name.is_empty() {
+            options.field_selector = format!("metadata.name={}", self.path.name);
         }
-        let call = self.call();
-        let (options, initial) = self.query.watch_options()?;
         let stream = match self.server.watch(&call, &options, &initial).await {
             Ok(stream) => stream,
             Err(error) if error.is_expired() => {
-                use futures::StreamExt;
                 futures::stream::once(async move { Err(error) }).boxed()
             }
             Err(error) => return Err(error),
         };
         let (info, clock) = (call.info.clone(), self.server.clock.clone());
-        let frames = futures::StreamExt::map(stream, move |batch| {
+        let lines = futures::StreamExt::map(stream, move |batch| {
+            // Held for as long as the stream is.
+            let _place = &place;
             let mut out = Vec::new();
             let lines = batch.and_then(|batch| {
                 let now = clock.now();
@@ -364,23 +392,39 @@ impl Exchange<'_> {
             if let Err(error) = lines {
                 respond::error_event(&mut out, &error);
             }
-            Ok(Frame::data(Bytes::from(out)))
+            Bytes::from(out)
         });
-        let mut response = Response::new(StreamBody::body(frames));
+        if websocket::is_requested(self.headers) {
+            let Switch { upgrade, stop } = self.switch;
+            return websocket::respond(self.headers, upgrade, stop, lines.boxed());
+        }
+        let mut response = Response::new(StreamBody::body(lines.map(|out| Ok(Frame::data(out)))));
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(CONTENT_TYPE, json);
         Ok(response)
     }
 
-    fn call(&self) -> Call {
+    /// Of a collection of which one name is asked for, that name counts when it is authorized
+    /// (k8s.io/apiserver/pkg/endpoints/request/requestinfo.go).
+    fn call(&self, verb: Verb) -> Call {
         let path = &self.path;
+        let mut name = path.name.clone();
+        let collection = matches!(verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
+        if collection && let Some(only) = filter::named(self.query.get("fieldSelector")) {
+            name = only;
+        }
         Call {
             user: self.user.clone(),
             info: path.info.clone(),
             namespace: path.namespace.clone(),
-            name: path.name.clone(),
+            name,
             subresource: path.subresource.clone(),
         }
+    }
+
+    /// A place among what is in flight.
+    async fn enter(&self, work: Work) -> Result<Place, ApiError> {
+        self.server.lanes.enter(&self.user, work).await
     }
 }
 

@@ -17,9 +17,9 @@ pub mod health;
 pub mod housekeep;
 pub mod http;
 mod impersonation;
-mod in_flight;
 pub mod join;
 mod keys;
+mod lanes;
 pub mod listener;
 mod local;
 mod negotiate;
@@ -48,6 +48,7 @@ pub mod user;
 mod versions;
 pub mod watch;
 mod webhooks;
+mod websocket;
 pub mod write;
 
 pub use service::{ApiServer, Options, Parts};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::filter::Filter;
 use super::service::{ApiServer, Call, read_error, too_large_version};
 use super::{keys, versions};
-use crate::api::error::Reason;
+use crate::api::field::{Errors, Path};
 use crate::api::{ApiError, ObjectKey};
 use crate::client::ListOptions;
 use crate::store::{Entry, Key, Page, ReadError, Revision};
@@ -192,26 +192,8 @@ impl ApiServer {
     /// What `resourceVersion`, its match and the token mean
     /// (kubernetes.io/docs/reference/using-api/api-concepts, "Resource versions").
     fn cursor(&self, call: &Call, options: &ListOptions) -> Result<Cursor, ApiError> {
+        check_list(options)?;
         let version = parse_version(&options.resource_version)?;
-        let exact = match options.resource_version_match.as_str() {
-            "" => false,
-            "Exact" | "NotOlderThan" if !options.continue_token.is_empty() => {
-                let detail = "resourceVersionMatch is forbidden for continue";
-                return Err(bad_match(options, detail));
-            }
-            "Exact" | "NotOlderThan" if options.resource_version.is_empty() => {
-                let detail = "resourceVersionMatch is forbidden unless resourceVersion is provided";
-                return Err(bad_match(options, detail));
-            }
-            "Exact" if version == Some(0) => {
-                let detail =
-                    "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"";
-                return Err(bad_match(options, detail));
-            }
-            "Exact" => true,
-            "NotOlderThan" => false,
-            _ => return Err(bad_match(options, "supported values: Exact, NotOlderThan")),
-        };
         if !options.continue_token.is_empty() {
             if version.is_some_and(|v| v != 0) {
                 let message = "specifying resource version is not allowed when using continue";
@@ -221,6 +203,7 @@ impl ApiServer {
         }
         self.reached(version)?;
         let any_match = options.resource_version_match.is_empty();
+        let exact = options.resource_version_match == "Exact";
         let at = version.filter(|v| *v != 0 && (exact || any_match && options.limit != 0));
         Ok(Cursor { at, after: None, remaining: None })
     }
@@ -258,9 +241,11 @@ fn expired_page(error: ListError, options: &ListOptions) -> ApiError {
         ListError::Api(error) => return error,
         ListError::Read(error) => error,
     };
-    let compacted = matches!(error, ReadError::Compacted { .. });
-    if !compacted || options.continue_token.is_empty() {
+    if !matches!(error, ReadError::Compacted { .. }) {
         return read_error(error);
+    }
+    if options.continue_token.is_empty() {
+        return ApiError::expired("The resourceVersion for the provided list is too old.");
     }
     let message = "The provided continue parameter is too old to display a consistent list \
                    result. You can start a new list without the continue parameter, or use \
@@ -282,12 +267,33 @@ pub(super) fn parse_version(text: &str) -> Result<Option<Revision>, ApiError> {
     }
 }
 
-fn bad_match(options: &ListOptions, detail: &str) -> ApiError {
-    let value = &options.resource_version_match;
-    let message = format!(
-        "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: {value}: {detail}"
-    );
-    ApiError::new(422, Reason::Invalid, message)
+/// Which options of a list go together
+/// (k8s.io/apimachinery/pkg/apis/meta/internalversion/validation).
+fn check_list(options: &ListOptions) -> Result<(), ApiError> {
+    let path = Path::new("resourceVersionMatch");
+    let mut errors = Errors::default();
+    let asked = options.resource_version_match.as_str();
+    if !asked.is_empty() {
+        if options.resource_version.is_empty() {
+            let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+            errors.forbidden(&path, why);
+        }
+        if !options.continue_token.is_empty() {
+            let why = "resourceVersionMatch is forbidden when continue is provided";
+            errors.forbidden(&path, why);
+        }
+        if !matches!(asked, "Exact" | "NotOlderThan") {
+            errors.not_supported(&path, asked, &["Exact", "NotOlderThan", ""]);
+        }
+        if asked == "Exact" && options.resource_version == "0" {
+            let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            errors.forbidden(&path, why);
+        }
+    }
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(ApiError::invalid_options("ListOptions", errors.into_vec())),
+    }
 }
 
 fn token(revision: Revision, last: &Entry, remaining: Option<u64>) -> Option<String> {
@@ -317,6 +323,7 @@ fn parse_token(call: &Call, text: &str) -> Result<Cursor, ApiError> {
     }
     let at = match token.rv {
         -1 => None,
+        0 => return Err(bad()),
         rv => Some(u64::try_from(rv).map_err(|_| bad())?),
     };
     let remaining = token.remaining.filter(|_| at.is_some());

@@ -13,6 +13,7 @@ use super::watch::InitialEvents;
 use super::write::FieldValidation;
 use crate::api::ApiError;
 use crate::api::error::Reason;
+use crate::api::field::{Errors, Path};
 use crate::api::registry::Registry;
 use crate::api::resource::KindInfo;
 use crate::client::{DeleteOptions, ListOptions, WatchOptions};
@@ -31,6 +32,8 @@ pub struct ResourcePath {
     pub namespace: String,
     pub name: String,
     pub subresource: String,
+    /// One of the deprecated paths of watches (`/api/v1/watch/…`).
+    pub watch: bool,
 }
 
 /// What a request wants to do.
@@ -75,6 +78,10 @@ pub fn resource(registry: &Registry, segments: &[String]) -> Option<ResourcePath
         ["apis", group, version, rest @ ..] if !group.is_empty() => (*group, *version, rest),
         _ => return None,
     };
+    let (watch, rest) = match rest {
+        ["watch", rest @ ..] if !rest.is_empty() => (true, rest),
+        _ => (false, rest),
+    };
     let (namespace, rest) = match rest {
         ["namespaces", _] => ("", rest),
         ["namespaces", _, part] if group.is_empty() && NAMESPACE_PARTS.contains(part) => ("", rest),
@@ -100,11 +107,13 @@ pub fn resource(registry: &Registry, segments: &[String]) -> Option<ResourcePath
         "scale" => meta.scale,
         other => meta.subresources.iter().any(|s| s.name == other),
     };
-    (scope_fits && part_known).then(|| ResourcePath {
+    let watch_fits = !watch || subresource.is_empty() && !meta.review;
+    (scope_fits && part_known && watch_fits).then(|| ResourcePath {
         info,
         namespace: namespace.into(),
         name: name.into(),
         subresource: subresource.into(),
+        watch,
     })
 }
 
@@ -116,6 +125,10 @@ pub fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Result<Verb,
     let one = !path.name.is_empty();
     if path.info.meta.review && *method != Method::POST {
         return Err(method_not_allowed());
+    }
+    if path.watch {
+        let is_read = matches!(*method, Method::GET | Method::HEAD);
+        return is_read.then_some(Verb::Watch).ok_or_else(method_not_allowed);
     }
     let in_scope = !path.info.gvr.namespaced || !path.namespace.is_empty();
     Ok(match *method {
@@ -201,16 +214,29 @@ impl Query {
         }
     }
 
+    /// The size of a page; 0, and as upstream what is negative, is no limit.
+    fn limit(&self) -> Result<usize, ApiError> {
+        let text = self.get("limit");
+        if text.is_empty() {
+            return Ok(0);
+        }
+        let limit: i64 = text.parse().map_err(|_| {
+            ApiError::bad_request(format!("the query parameter limit is no number: {text:?}"))
+        })?;
+        Ok(usize::try_from(limit).unwrap_or(0))
+    }
+
     pub fn list_options(&self) -> Result<ListOptions, ApiError> {
         if self.has("sendInitialEvents") && !self.flag("watch") {
-            let message = "ListOptions.meta.k8s.io \"\" is invalid: sendInitialEvents: Forbidden: \
-                           sendInitialEvents is forbidden for list";
-            return Err(ApiError::new(422, Reason::Invalid, message));
+            let mut errors = Errors::default();
+            let why = "sendInitialEvents is forbidden for list";
+            errors.forbidden(&Path::new("sendInitialEvents"), why);
+            return Err(ApiError::invalid_options("ListOptions", errors.into_vec()));
         }
         Ok(ListOptions {
             label_selector: self.get("labelSelector").into(),
             field_selector: self.get("fieldSelector").into(),
-            limit: usize::try_from(self.number("limit")?.unwrap_or(0)).unwrap_or(0),
+            limit: self.limit()?,
             continue_token: self.get("continue").into(),
             resource_version: self.get("resourceVersion").into(),
             resource_version_match: self.get("resourceVersionMatch").into(),
@@ -229,6 +255,7 @@ impl Query {
         let initial = InitialEvents {
             send: self.optional_flag("sendInitialEvents"),
             resource_version_match: self.get("resourceVersionMatch").into(),
+            continues: !self.get("continue").is_empty(),
         };
         Ok((options, initial))
     }
@@ -339,5 +366,10 @@ mod tests {
         assert!(find("/api/v1/configmaps/c").is_none());
         assert!(find("/api/v1/namespaces/n/configmaps/c/status").is_none());
         assert!(find("/apis/v1/configmaps").is_none());
+        let watch = find("/api/v1/watch/namespaces/n/configmaps/c").unwrap();
+        assert!(watch.watch && watch.namespace == "n" && watch.name == "c");
+        assert!(find("/api/v1/watch/nodes").is_some_and(|path| path.watch));
+        assert!(find("/api/v1/watch/namespaces/n").is_some_and(|path| path.name == "n"));
+        assert!(find("/api/v1/watch/namespaces/n/pods/p/status").is_none());
     }
 }

@@ -135,14 +135,17 @@ pub(super) fn metadata_object(
     raw: &Bytes,
     version: &str,
 ) -> Result<(), ApiError> {
-    let meta = metadata_text(raw)?;
+    put_metadata(out, version, metadata_text(raw)?);
+    Ok(())
+}
+
+fn put_metadata(out: &mut Vec<u8>, version: &str, meta: &str) {
     let head = format!(
         "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":"
     );
     out.extend_from_slice(head.as_bytes());
     out.extend_from_slice(meta.as_bytes());
     out.push(b'}');
-    Ok(())
 }
 
 /// The metadata of a table of one object: its resource version.
@@ -170,7 +173,7 @@ pub fn event(
         Sent::Modified(raw) => ("MODIFIED", object(info, form, raw, now)?),
         Sent::Deleted(raw) => ("DELETED", object(info, form, raw, now)?),
         Sent::Bookmark { revision, initial_end } => {
-            ("BOOKMARK", bookmark(info, form, *revision, *initial_end))
+            ("BOOKMARK", bookmark(info, form, *revision, *initial_end, now)?)
         }
     };
     line(out, title, &body);
@@ -191,20 +194,32 @@ fn line(out: &mut Vec<u8>, title: &str, body: &[u8]) {
 }
 
 /// An object that has a kind and a resource version and nothing else.
-fn bookmark(info: &KindInfo, form: Form, revision: u64, initial_end: bool) -> Bytes {
+fn bookmark(
+    info: &KindInfo,
+    form: Form,
+    revision: u64,
+    initial_end: bool,
+    now: Timestamp,
+) -> Result<Bytes, ApiError> {
     let annotations = match initial_end {
         true => ",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}",
         false => "",
     };
     let meta = format!("{{\"resourceVersion\":\"{revision}\"{annotations}}}");
-    let (kind, api_version) = match form.shape {
-        Shape::Plain => (info.kind.to_string(), info.gvr.api_version()),
+    match form.shape {
+        Shape::Plain => Ok(bare_object(info, &meta)),
         Shape::Metadata { version } => {
-            ("PartialObjectMetadata".into(), format!("meta.k8s.io/{version}"))
+            let mut out = Vec::with_capacity(256);
+            put_metadata(&mut out, version, &meta);
+            Ok(out.into())
         }
-        Shape::Table { version, .. } => return tables::bookmark(info, version, &meta),
-    };
-    let (kind, api_version) = (Value::from(kind), Value::from(api_version));
+        Shape::Table { version, include } => tables::bookmark(info, version, include, &meta, now),
+    }
+}
+
+/// An object of a kind with this metadata and nothing else.
+pub(super) fn bare_object(info: &KindInfo, meta: &str) -> Bytes {
+    let (kind, api_version) = (Value::from(&*info.kind), Value::from(info.gvr.api_version()));
     format!("{{\"kind\":{kind},\"apiVersion\":{api_version},\"metadata\":{meta}}}").into()
 }
 

@@ -5,7 +5,7 @@
 //! [`super::delete`] and [`super::subresource`]. Knows nothing of HTTP.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use super::artifacts::Artifacts;
 use super::definitions::Definitions;
 use super::filter::FieldMemo;
 use super::housekeep::{HISTORY_KEPT, History};
-use super::in_flight::InFlight;
+use super::lanes::Lanes;
 use super::node_graph::NodeGraph;
 use super::nodes::Tunnels;
 use super::openapi::OpenApi;
@@ -41,6 +41,11 @@ use crate::store::{CommitError, Committed, Entry, Key, Op, ReadError, SharedStor
 pub const MAX_READS_IN_FLIGHT: usize = 400;
 /// Requests that write, at the same time, over HTTP (upstream's default).
 pub const MAX_WRITES_IN_FLIGHT: usize = 200;
+/// Requests that write, of administrators and nodes: enough for a large cluster's heartbeats at
+/// once.
+pub const RESERVED_WRITES_IN_FLIGHT: usize = 400;
+/// Watches and followed logs at the same time, in each lane.
+pub const MAX_STREAMS: usize = 20_000;
 
 /// What an [`ApiServer`] is made of.
 pub struct Parts {
@@ -65,10 +70,16 @@ pub struct Options {
     pub service_cidr: Cidr,
     /// The addresses of pods and of Services, as machines that join are told.
     pub cluster_ranges: Vec<String>,
+    /// Requests in flight of everybody but administrators and nodes (see [`super::lanes`]).
     pub max_reads_in_flight: usize,
     pub max_writes_in_flight: usize,
     /// How long watches and pages can go on from an older state.
     pub history_kept: Duration,
+    /// The same of administrators and nodes.
+    pub reserved_reads_in_flight: usize,
+    pub reserved_writes_in_flight: usize,
+    /// Watches and followed logs, in each of the two lanes.
+    pub max_streams: usize,
 }
 
 impl Default for Options {
@@ -79,6 +90,9 @@ impl Default for Options {
             max_reads_in_flight: MAX_READS_IN_FLIGHT,
             max_writes_in_flight: MAX_WRITES_IN_FLIGHT,
             history_kept: HISTORY_KEPT,
+            reserved_reads_in_flight: MAX_READS_IN_FLIGHT,
+            reserved_writes_in_flight: RESERVED_WRITES_IN_FLIGHT,
+            max_streams: MAX_STREAMS,
         }
     }
 }
@@ -96,8 +110,8 @@ pub struct ApiServer {
     pub(super) tokens: Arc<Signer>,
     pub(super) openapi: Arc<OpenApi>,
     pub(super) options: Options,
-    pub(super) reads: InFlight,
-    pub(super) writes: InFlight,
+    pub(super) lanes: Lanes,
+    draining: AtomicBool,
     pub(super) history: Mutex<History>,
     pub(super) memo: FieldMemo,
     pub(super) node_graph: NodeGraph,
@@ -149,8 +163,8 @@ impl ApiServer {
             None => Arc::new(Signer::ephemeral().expect("the system has random bytes")),
         };
         Arc::new(ApiServer {
-            reads: InFlight::new(parts.options.max_reads_in_flight),
-            writes: InFlight::new(parts.options.max_writes_in_flight),
+            lanes: Lanes::new(&parts.options),
+            draining: AtomicBool::new(false),
             store: parts.store,
             registry: SharedRegistry::new(parts.registry),
             definitions: Definitions::default(),
@@ -175,6 +189,15 @@ impl ApiServer {
     /// The API as a user in the same process sees it: the whole pipeline without HTTP.
     pub fn api(self: &Arc<Self>, user: User) -> SharedApi {
         Arc::new(local::Local::new(self.clone(), user))
+    }
+
+    /// The server is about to stop: it is not ready any more, while it still answers.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// The kinds that are served now.

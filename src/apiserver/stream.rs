@@ -38,3 +38,34 @@ impl http_body::Body for StreamBody {
         self.0.get_mut().as_mut().poll_next(context)
     }
 }
+
+/// A body that holds on to something (a place among the requests in flight) until it is sent or
+/// given up.
+pub fn holding<T: Send + Sync + Unpin + 'static>(body: Body, held: T) -> Body {
+    Holding { body, _held: held }.boxed()
+}
+
+struct Holding<T> {
+    body: Body,
+    _held: T,
+}
+
+impl<T: Send + Sync + Unpin + 'static> http_body::Body for Holding<T> {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

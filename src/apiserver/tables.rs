@@ -52,11 +52,23 @@ pub fn row(
     Ok(())
 }
 
-/// A table without rows that carries a watch's position.
-pub fn bookmark(info: &KindInfo, version: &str, meta: &str) -> Bytes {
+/// A bookmark's table: as upstream, with a row for the object that carries the watch's position.
+pub fn bookmark(
+    info: &KindInfo,
+    version: &str,
+    include: Include,
+    meta: &str,
+    now: Timestamp,
+) -> Result<Bytes, ApiError> {
+    let raw = super::respond::bare_object(info, meta);
     let mut out = head(info, version, meta);
+    // The rules of a kind may want fields that such an object does not have.
+    let length = out.len();
+    if row(&mut out, info, version, include, &raw, now).is_err() {
+        out.truncate(length);
+    }
     out.extend_from_slice(TAIL);
-    out.into()
+    Ok(out.into())
 }
 
 /// The beginning of a table, before its rows.

@@ -20,7 +20,7 @@ use super::read::{STRIDE_ENTRIES, parse_version};
 use super::service::{ApiServer, Call, read_error};
 use super::{routing, versions};
 use crate::api::ApiError;
-use crate::api::error::Reason;
+use crate::api::field::{Errors, Path};
 use crate::client::WatchOptions;
 use crate::store::{Change, Event, Revision, Watch, WatchEnd};
 
@@ -55,6 +55,8 @@ pub type SentStream = BoxStream<'static, Result<Vec<Sent>, ApiError>>;
 pub struct InitialEvents {
     pub send: Option<bool>,
     pub resource_version_match: String,
+    /// A continue token came along, which watches have no use for.
+    pub continues: bool,
 }
 
 struct Watcher {
@@ -164,25 +166,33 @@ impl ApiServer {
     }
 }
 
+/// Which options of a watch go together
+/// (k8s.io/apimachinery/pkg/apis/meta/internalversion/validation).
 fn check_initial(initial: &InitialEvents) -> Result<(), ApiError> {
-    let refused = |text: &str| {
-        let message = format!("ListOptions.meta.k8s.io \"\" is invalid: {text}");
-        Err(ApiError::new(422, Reason::Invalid, message))
-    };
-    match (initial.send, initial.resource_version_match.as_str()) {
-        (None, "") | (Some(_), "NotOlderThan") => Ok(()),
-        (None, _) => refused(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless \
-             sendInitialEvents is provided",
-        ),
-        (Some(_), "") => refused(
-            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting \
-             resourceVersionMatch to NotOlderThan",
-        ),
-        (Some(_), _) => refused(
-            "resourceVersionMatch: Unsupported value: sendInitialEvents requires setting \
-             resourceVersionMatch to NotOlderThan",
-        ),
+    let path = Path::new("resourceVersionMatch");
+    let mut errors = Errors::default();
+    let asked = initial.resource_version_match.as_str();
+    if initial.send.is_some() && asked != "NotOlderThan" {
+        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        errors.forbidden(&path, why);
+    }
+    if !asked.is_empty() {
+        if initial.send.is_none() {
+            let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is \
+                       provided";
+            errors.forbidden(&path, why);
+        }
+        if asked != "NotOlderThan" {
+            errors.not_supported(&path, asked, &["NotOlderThan"]);
+        }
+        if initial.continues {
+            let why = "resourceVersionMatch is forbidden when continue is provided";
+            errors.forbidden(&path, why);
+        }
+    }
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(ApiError::invalid_options("ListOptions", errors.into_vec())),
     }
 }
 

@@ -131,6 +131,21 @@ impl Stop {
         let _ = receiver.wait_for(|stop| *stop).await;
     }
 
+    /// A stop that follows this one after a delay. Must be called in a tokio runtime.
+    pub fn delayed(&self, delay: Duration) -> Stop {
+        if delay.is_zero() {
+            return self.clone();
+        }
+        let (sender, receiver) = watch::channel(false);
+        let stop = self.clone();
+        tokio::spawn(async move {
+            stop.wait().await;
+            tokio::time::sleep(delay).await;
+            sender.send_replace(true);
+        });
+        Stop(receiver)
+    }
+
     pub fn is_set(&self) -> bool {
         *self.0.borrow()
     }

@@ -91,6 +91,9 @@ pub struct ServerArgs {
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(10..=86400))]
     pub history_seconds: u64,
+    /// Seconds after a signal to stop in which requests are still served, though not ready any more
+    #[arg(long, default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=8))]
+    pub shutdown_delay_seconds: u64,
     #[command(flatten)]
     pub log: LogArgs,
 }

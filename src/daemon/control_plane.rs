@@ -103,7 +103,9 @@ pub async fn start(
     let ips = [address.ip(), std::net::Ipv4Addr::LOCALHOST.into()];
     let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
     let tls = pki.server_config(&names.map(str::to_string), &ips)?;
-    let serve = listener::serve(server.clone(), listener, tls, Limits::default(), tasks.stop());
+    let shutdown_delay = Duration::from_secs(args.shutdown_delay_seconds);
+    let limits = Limits { shutdown_delay, ..Limits::default() };
+    let serve = listener::serve(server.clone(), listener, tls, limits, tasks.stop());
     tasks.spawn_until_done("api", serve);
     Ok(ControlPlane {
         server,

@@ -1,10 +1,13 @@
 //! The edges of the API server: certificates, connections, who may do what, tunnels, discovery,
 //! the registry of artifacts; and the room `images`.
 
+mod abuse;
 mod access;
 mod connections;
 mod discovery;
+mod draining;
 mod images;
 mod openapi;
 mod pki;
 mod registry;
+mod websockets;

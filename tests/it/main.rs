@@ -2,10 +2,12 @@
 
 mod api;
 mod apipure;
+mod checks;
 mod cluster;
 mod conformance;
 mod e2e;
 mod edge;
+mod fuzz;
 mod interop;
 mod kinds;
 mod node;

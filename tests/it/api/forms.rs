@@ -17,7 +17,7 @@ async fn only_health_and_version_are_open() {
         assert_eq!((answer.code, answer.text()), (200, "ok"), "{path}");
     }
     let verbose = anonymous(&cluster, "/readyz?verbose").await;
-    assert_eq!(verbose.text(), "[+]ping ok\n[+]store ok\nreadyz check passed\n");
+    assert_eq!(verbose.text(), "[+]ping ok\n[+]store ok\n[+]shutdown ok\nreadyz check passed\n");
     for path in ["/", "/api", "/apis", "/openapi/v3", MAPS, "/nothing", "/readyz/none"] {
         assert_eq!(anonymous(&cluster, path).await.failure(401), "Unauthorized", "{path}");
     }
@@ -156,7 +156,8 @@ async fn people_get_indented_answers_and_yaml() {
 
 #[tokio::test(start_paused = true)]
 async fn too_many_requests_are_sent_away() {
-    let options = Options { max_reads_in_flight: 0, max_writes_in_flight: 0, ..Options::default() };
+    let options =
+        Options { reserved_reads_in_flight: 0, reserved_writes_in_flight: 0, ..Options::default() };
     let cluster = Cluster::with(MemoryStore::default(), options).await;
     let read = cluster.get(MAPS).await;
     read.failure(429);
@@ -181,4 +182,50 @@ async fn a_node_writes_only_what_is_its_own() {
     assert_eq!(other.delete(&target, &options).await.unwrap_err().code, 403);
     let own = cluster.server.api(User::node("n1"));
     own.delete(&target, &options).await.unwrap();
+}
+
+/// An answer that nobody takes keeps its place; others and administrators find theirs.
+#[tokio::test(start_paused = true)]
+async fn a_flood_costs_who_floods() {
+    let options = Options { max_reads_in_flight: 4, max_streams: 4, ..Options::default() };
+    let cluster = Cluster::with(MemoryStore::default(), options).await;
+    let long = json!({"metadata": {"name": "long"}, "data": {"a": "x".repeat(100_000)}});
+    cluster.post(MAPS, &long).await.expect(201);
+    let binding = json!({"metadata": {"name": "b"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "all"}]});
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    cluster.post(bindings, &binding).await.expect(201);
+    let flood = User::new("flood", &["all"]);
+    for path in [MAPS.to_string(), format!("{MAPS}?watch=1")] {
+        let held = [
+            cluster.open_as(&flood, "GET", &path, &[], "").await,
+            cluster.open_as(&flood, "GET", &path, &[], "").await,
+        ];
+        let refused = Answer::of(cluster.open_as(&flood, "GET", &path, &[], "").await).await;
+        refused.failure(429);
+        assert_eq!(refused.header("retry-after"), "1");
+        let other = User::new("other", &["all"]);
+        assert_eq!(cluster.open_as(&other, "GET", &path, &[], "").await.status(), 200);
+        assert_eq!(cluster.open("GET", &path, &[], "").await.status(), 200);
+        drop(held);
+        assert_eq!(cluster.open_as(&flood, "GET", &path, &[], "").await.status(), 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_trickles_is_refused() {
+    use futures::StreamExt;
+    use http_body_util::StreamBody;
+    let cluster = Cluster::new().await;
+    let begin = tokio::time::Instant::now();
+    let trickle = futures::stream::repeat(()).then(|()| async {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from_static(b" ")))
+    });
+    let request = Request::post(MAPS).body(StreamBody::new(trickle)).unwrap();
+    let user = Some(User::system("test"));
+    let answer = Answer::of(door::handle(cluster.server.clone(), user, request).await).await;
+    assert_eq!(answer.expect(408)["reason"], "Timeout");
+    assert_eq!(begin.elapsed().as_secs(), 10);
 }

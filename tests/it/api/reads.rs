@@ -79,21 +79,155 @@ async fn versions_mean_what_the_table_says() {
         let exact = list(&query).await.expect(200);
         assert_eq!((names(&exact), version(&exact)), (vec!["a"], old), "{query}");
     }
-    for query in [
-        "resourceVersionMatch=Exact",
-        "resourceVersionMatch=NotOlderThan",
-        "resourceVersion=0&resourceVersionMatch=Exact",
-        "sendInitialEvents=true",
-        "resourceVersion=1&resourceVersionMatch=Odd",
+    let path = "resourceVersionMatch";
+    let unless = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided";
+    for (query, field, why) in [
+        ("resourceVersionMatch=Exact", path, unless),
+        ("resourceVersionMatch=NotOlderThan", path, unless),
+        (
+            "resourceVersion=0&resourceVersionMatch=Exact",
+            path,
+            "Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        ),
+        (
+            "sendInitialEvents=true",
+            "sendInitialEvents",
+            "Forbidden: sendInitialEvents is forbidden for list",
+        ),
+        (
+            "resourceVersion=1&resourceVersionMatch=Odd",
+            path,
+            "Unsupported value: \"Odd\": supported values: \"Exact\", \"NotOlderThan\", \"\"",
+        ),
+        (
+            "resourceVersion=1&continue=x&resourceVersionMatch=Exact",
+            path,
+            "Forbidden: resourceVersionMatch is forbidden when continue is provided",
+        ),
     ] {
-        assert_eq!(list(query).await.code, 422, "{query}");
+        let refused = list(query).await.expect(422);
+        let message = format!("ListOptions.meta.k8s.io \"\" is invalid: {field}: {why}");
+        assert_eq!(refused["message"], message, "{query}");
+        let details = &refused["details"];
+        assert_eq!(
+            (&details["group"], &details["kind"]),
+            (&json!("meta.k8s.io"), &json!("ListOptions"))
+        );
+        assert_eq!(
+            (&details["causes"][0]["field"], &details["causes"][0]["message"]),
+            (&json!(field), &json!(why))
+        );
     }
     list("resourceVersion=x").await.failure(400);
     let future = list("resourceVersion=1000").await;
     assert!(future.failure(504).starts_with("Too large resource version: 1000, current: "));
     assert_eq!(future.header("retry-after"), "1");
+    let details = &future.json()["details"];
+    assert_eq!(details["causes"][0]["reason"], "ResourceVersionTooLarge");
+    assert_eq!(details["retryAfterSeconds"], 1);
+    for query in ["resourceVersionMatch=Exact", "resourceVersionMatch=NotOlderThan", "limit=1"] {
+        list(&format!("resourceVersion=1000&{query}")).await.failure(504);
+    }
     cluster.get(&format!("{MAPS}/a?resourceVersion=1000")).await.failure(504);
     cluster.get(&format!("{MAPS}/a?resourceVersion=0")).await.expect(200);
+    cluster.get(&format!("{MAPS}/a?resourceVersion={old}")).await.expect(200);
+    cluster.get(&format!("{MAPS}/a?resourceVersion=x")).await.failure(400);
+    // What is forgotten can be read at no revision any more, but still be no older than.
+    cluster.store.compact(cluster.store.revision()).await.unwrap();
+    let gone = list(&format!("resourceVersion={old}&resourceVersionMatch=Exact")).await;
+    assert_eq!(gone.expect(410)["reason"], "Expired");
+    assert_eq!(gone.json()["metadata"], json!({}));
+    list(&format!("resourceVersion={old}&limit=1")).await.expect(410);
+    assert_eq!(names(&list(&format!("resourceVersion={old}")).await.expect(200)), ["a", "b"]);
+    // As upstream: no limit.
+    assert_eq!(names(&list("limit=-1").await.expect(200)), ["a", "b"]);
+    list("limit=x").await.failure(400);
+}
+
+/// Bytes that no encoder would make come out as they were stored: nothing on the way decodes them.
+#[tokio::test(start_paused = true)]
+async fn reads_send_stored_bytes() {
+    use wasmfleet::store::{Expect, Key, Op, Value as StoreValue};
+    let cluster = Cluster::new().await;
+    let from = cluster.store.revision();
+    let odd = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"odd","namespace":"default","labels":{"a":"b"},"resourceVersion":"9"},  "data" : {"z":"1", "a":"\u0041", "a":"twice"},"n":1.50e1 }"#;
+    let put = Op::Put {
+        key: Key::new(&["", "configmaps", "default", "odd"]),
+        value: StoreValue::plain(odd.to_string()),
+        expect: Expect::Absent,
+    };
+    cluster.store.commit(vec![put]).await.unwrap();
+    assert_eq!(cluster.get(&format!("{MAPS}/odd")).await.text(), format!("{odd}\n"));
+    for query in ["", "limit=1", "labelSelector=a%3Db", "fieldSelector=metadata.name%3Dodd"] {
+        let list = cluster.get(&format!("{MAPS}?{query}")).await;
+        assert!(list.text().ends_with(&format!("\"items\":[{odd}]}}\n")), "{}", list.text());
+    }
+    for query in ["", "&labelSelector=a%3Db", &format!("&resourceVersion={from}")] {
+        let watch = cluster.get(&format!("{MAPS}?watch=1&timeoutSeconds=1{query}")).await;
+        assert_eq!(watch.text(), format!("{{\"type\":\"ADDED\",\"object\":{odd}}}\n"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_alone_is_of_lists_or_of_objects() {
+    let cluster = Cluster::new().await;
+    cluster.config_map("a", json!({})).await;
+    let accept = async |path: &str, form: &str| {
+        let form = format!("application/json;as={form};g=meta.k8s.io");
+        cluster.send("GET", path, &[("accept", &form)], "").await
+    };
+    let one = format!("{MAPS}/a");
+    for version in ["v1", "v1beta1"] {
+        let list =
+            accept(MAPS, &format!("PartialObjectMetadataList;v={version}")).await.expect(200);
+        let item = json!([&list["apiVersion"], &list["items"][0]["apiVersion"]]);
+        let expected = format!("meta.k8s.io/{version}");
+        assert_eq!(item, json!([expected, expected]));
+        let object = accept(&one, &format!("PartialObjectMetadata;v={version}")).await.expect(200);
+        assert_eq!(object["apiVersion"], expected);
+        assert_eq!(
+            accept(&one, &format!("Table;v={version}")).await.expect(200)["apiVersion"],
+            expected
+        );
+    }
+    let refused = accept(MAPS, "PartialObjectMetadata;v=v1").await;
+    assert!(refused.failure(406).contains("the requested object is a list"));
+    accept(&one, "PartialObjectMetadataList;v=v1").await.failure(406);
+    // Only tables have an opinion about it.
+    cluster.get(&format!("{MAPS}?includeObject=x")).await.expect(200);
+    let table = accept(&format!("{MAPS}?includeObject=x"), "Table;v=v1").await;
+    assert!(table.failure(400).starts_with("Unable to convert to Table as requested: "));
+}
+
+/// A role for one name is enough to list and watch that name.
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_selected_is_authorized() {
+    let cluster = Cluster::new().await;
+    for name in ["a", "b"] {
+        cluster.config_map(name, json!({})).await;
+    }
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let role = json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "verbs": ["*"],
+        "resources": ["configmaps"], "resourceNames": ["a"]}]});
+    cluster.post(&format!("{roles}/roles"), &role).await.expect(201);
+    let binding = json!({"metadata": {"name": "b"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "u"}]});
+    cluster.post(&format!("{roles}/rolebindings"), &binding).await.expect(201);
+    let user = User::new("u", &[]);
+    let ask = async |method: &str, query: &str, body: &str| {
+        let path = format!("{MAPS}?{query}");
+        Answer::of(cluster.open_as(&user, method, &path, &[], body.to_string()).await).await
+    };
+    let one = "fieldSelector=metadata.name%3Da";
+    assert_eq!(names(&ask("GET", one, "").await.expect(200)), ["a"]);
+    assert_eq!(ask("GET", &format!("{one}&watch=1&timeoutSeconds=1"), "").await.code, 200);
+    ask("GET", "", "").await.failure(403);
+    ask("GET", "fieldSelector=metadata.name%3Db", "").await.failure(403);
+    // The name of what is created is in its body alone.
+    let other = r#"{"metadata":{"name":"c"}}"#;
+    ask("POST", one, other).await.failure(403);
+    ask("DELETE", one, "").await.expect(200);
 }
 
 #[tokio::test(start_paused = true)]

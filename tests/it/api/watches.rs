@@ -147,8 +147,10 @@ async fn a_watch_list_ends_its_state_with_a_bookmark() {
     assert_eq!(lines.shorts(2).await, "ADDED b, BOOKMARK -");
     for bad in [
         "sendInitialEvents=true",
+        "sendInitialEvents=false",
         "resourceVersionMatch=NotOlderThan",
         "sendInitialEvents=true&resourceVersionMatch=Exact",
+        "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&continue=x",
     ] {
         cluster.get(&format!("{MAPS}?watch=1&{bad}")).await.failure(422);
     }
@@ -233,4 +235,89 @@ async fn a_node_sees_its_own_pods_come_and_go() {
     }
     assert_eq!(watches[0].short().await, "end");
     assert_eq!(shorts, ["ADDED p, MODIFIED p, DELETED p", "ADDED q, DELETED q, end"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_list_says_from_where_and_whether_state_comes_first() {
+    let cluster = Cluster::new().await;
+    let first = version(&cluster.config_map("a", json!({})).await);
+    let matched = "resourceVersionMatch=NotOlderThan&timeoutSeconds=1";
+    let mut lines = Lines::open(&cluster, &format!("sendInitialEvents=false&{matched}")).await;
+    assert_eq!(lines.short().await, "end");
+    let query = format!("sendInitialEvents=true&{matched}&resourceVersion={first}");
+    assert_eq!(Lines::open(&cluster, &query).await.shorts(2).await, "ADDED a, end");
+    let path = format!("{MAPS}?watch=1&sendInitialEvents=true&{matched}&resourceVersion=1000");
+    cluster.get(&path).await.failure(504);
+    cluster.get(&format!("{MAPS}?watch=1&resourceVersion=x")).await.failure(400);
+    cluster.get(&format!("{MAPS}?watch=1&resourceVersion=1000")).await.failure(504);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bookmarks_have_the_form_that_was_asked_for() {
+    let cluster = Cluster::new().await;
+    cluster.config_map("a", json!({})).await;
+    let query = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&\
+                 allowWatchBookmarks=true&timeoutSeconds=1";
+    let bookmark = async |form: &str| {
+        let accept = format!("application/json;as={form};g=meta.k8s.io");
+        let path = format!("{MAPS}?{query}");
+        let answer = cluster.send("GET", &path, &[("accept", &accept)], "").await;
+        let line = answer.text().lines().nth(1).unwrap().to_string();
+        let event: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(event["type"], "BOOKMARK");
+        event["object"].clone()
+    };
+    let end = json!({"resourceVersion": cluster.store.revision().to_string(),
+        "annotations": {"k8s.io/initial-events-end": "true"}});
+    for version in ["v1", "v1beta1"] {
+        let meta = bookmark(&format!("PartialObjectMetadata;v={version}")).await;
+        assert_eq!(meta["apiVersion"], format!("meta.k8s.io/{version}"));
+        assert_eq!((&meta["kind"], &meta["metadata"]), (&json!("PartialObjectMetadata"), &end));
+    }
+    let table = bookmark("Table;v=v1").await;
+    assert_eq!(table["kind"], "Table");
+    assert_eq!(table["rows"][0]["object"]["metadata"], end);
+}
+
+#[tokio::test(start_paused = true)]
+async fn deprecated_paths_watch() {
+    let cluster = Cluster::new().await;
+    for name in ["a", "b"] {
+        cluster.config_map(name, json!({})).await;
+    }
+    let watch = async |path: &str| {
+        let answer = cluster.get(&format!("/api/v1/watch/{path}?timeoutSeconds=1")).await;
+        assert_eq!(answer.code, 200);
+        answer.text().lines().filter(|line| line.contains("\"kind\":\"ConfigMap\"")).count()
+    };
+    assert_eq!(watch("configmaps").await, 2);
+    assert_eq!(watch("namespaces/default/configmaps").await, 2);
+    assert_eq!(watch("namespaces/default/configmaps/b").await, 1);
+    cluster.post("/api/v1/watch/namespaces/default/configmaps", &json!({})).await.failure(405);
+    assert_eq!(cluster.get("/api/v1/watch/nothing").await.code, 404);
+}
+
+/// Who does not read is ended, and costs others nothing.
+#[tokio::test(start_paused = true)]
+async fn a_slow_watcher_is_cut_off_alone() {
+    use wasmfleet::store::hub::HubOptions;
+    use wasmfleet::store::memory;
+    const BACKLOG: usize = 20;
+    let hub = HubOptions { backlog_events: BACKLOG, ..HubOptions::default() };
+    let store = MemoryStore::new(memory::Options { hub, ..memory::Options::default() });
+    let cluster = Cluster::with(store, Options::default()).await;
+    let from = cluster.store.revision();
+    let query = format!("resourceVersion={from}&timeoutSeconds=60");
+    let mut slow = Lines::open(&cluster, &query).await;
+    let mut quick = Lines::open(&cluster, &query).await;
+    for n in 0..3 * BACKLOG {
+        cluster.config_map(&format!("n{n}"), json!({})).await;
+        assert_eq!(quick.short().await, format!("ADDED n{n}"));
+    }
+    // It begins again from what it has seen, which is all in the history.
+    assert_eq!(slow.short().await, "end");
+    let mut again = Lines::open(&cluster, &query).await;
+    for n in 0..3 * BACKLOG {
+        assert_eq!(again.short().await, format!("ADDED n{n}"));
+    }
 }

@@ -71,8 +71,9 @@ impl Drop for Range {
     }
 }
 
-/// `wasmfleet up` on a directory that goes with it.
+/// `wasmfleet up`, or `wasmfleet server`, on a directory that goes with it.
 pub struct Cluster {
+    command: &'static str,
     program: Option<Program>,
     options: Vec<String>,
     dir: tempfile::TempDir,
@@ -87,12 +88,21 @@ impl Cluster {
     }
 
     pub fn start_with(nodes: u32, options: &[&str]) -> Cluster {
-        let dir = tempfile::tempdir().expect("a directory");
         let mut all: Vec<String> = vec!["--nodes".into(), nodes.to_string()];
         all.extend(options.iter().map(|option| option.to_string()));
+        Cluster::start_command("up", all)
+    }
+
+    /// A control plane without nodes, ready.
+    pub fn control_plane() -> Cluster {
+        Cluster::start_command("server", Vec::new())
+    }
+
+    fn start_command(command: &'static str, mut options: Vec<String>) -> Cluster {
+        let dir = tempfile::tempdir().expect("a directory");
         let range = Range::take();
-        all.extend(range.options());
-        let mut cluster = Cluster { program: None, options: all, dir, _range: range };
+        options.extend(range.options());
+        let mut cluster = Cluster { command, program: None, options, dir, _range: range };
         cluster.start_again();
         cluster
     }
@@ -114,7 +124,7 @@ impl Cluster {
     pub fn start_again(&mut self) {
         let dir = self.data_dir();
         let kubeconfig = self.kubeconfig();
-        let mut args = vec!["up", "--listen", "127.0.0.1:0", "--log", "info"];
+        let mut args = vec![self.command, "--listen", "127.0.0.1:0", "--log", "info"];
         args.extend(["--data-dir", dir.to_str().expect("UTF-8")]);
         args.extend(["--kubeconfig", kubeconfig.to_str().expect("UTF-8")]);
         args.extend(self.options.iter().map(String::as_str));

@@ -1,6 +1,7 @@
 //! The listener over real sockets, and tunnels to nodes.
 
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,14 +21,14 @@ use wasmfleet::apiserver::listener::{Limits, serve_with};
 use wasmfleet::apiserver::nodes::{TUNNEL_PROTOCOL, Tunnels, accept_tunnel, tunnel_path};
 use wasmfleet::apiserver::pki::{Pki, pinned_client_config};
 use wasmfleet::apiserver::{Body, User, full};
-use wasmfleet::base::tasks::Tasks;
+use wasmfleet::base::tasks::{Stop, Tasks};
 
-const LIMIT: Duration = Duration::from_secs(20);
+pub(super) const LIMIT: Duration = Duration::from_secs(20);
 
-struct Served {
-    address: std::net::SocketAddr,
-    pki: Pki,
-    tasks: Tasks,
+pub(super) struct Served {
+    pub address: std::net::SocketAddr,
+    pub pki: Pki,
+    pub tasks: Tasks,
     _dir: tempfile::TempDir,
 }
 
@@ -37,20 +38,43 @@ where
     F: Fn(Option<User>, Request<Incoming>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
 {
-    let dir = tempfile::tempdir().unwrap();
-    let pki = Pki::open(dir.path()).unwrap();
-    let tls = pki.server_config(&["localhost".into()], &["127.0.0.1".parse().unwrap()]).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let tasks = Tasks::default();
     let limits = Limits { drain_timeout: Duration::from_secs(5), ..Limits::default() };
-    let serving = serve_with(handler, listener, tls, limits, tasks.stop());
-    tasks.spawn_until_done("listener", serving);
-    Served { address, pki, tasks, _dir: dir }
+    served_within(limits, handler).await
+}
+
+pub(super) async fn served_within<F, R>(limits: Limits, handler: F) -> Served
+where
+    F: Fn(Option<User>, Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Response<Body>> + Send + 'static,
+{
+    Served::start(|listener, tls, stop| serve_with(handler, listener, tls, limits, stop)).await
 }
 
 impl Served {
-    async fn connect(&self, user: Option<&User>, alpn: &str) -> TlsStream<TcpStream> {
+    /// A server on a free port.
+    pub async fn start<R: Future<Output = ()> + Send + 'static>(
+        serve: impl FnOnce(TcpListener, Arc<rustls::ServerConfig>, Stop) -> R,
+    ) -> Served {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::open(dir.path()).unwrap();
+        let ips = ["127.0.0.1".parse().unwrap()];
+        let tls = pki.server_config(&["localhost".into()], &ips).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tasks = Tasks::default();
+        tasks.spawn_until_done("listener", serve(listener, tls, tasks.stop()));
+        Served { address, pki, tasks, _dir: dir }
+    }
+
+    pub async fn connect(&self, user: Option<&User>, alpn: &str) -> TlsStream<TcpStream> {
+        self.try_connect(user, alpn).await.unwrap()
+    }
+
+    pub async fn try_connect(
+        &self,
+        user: Option<&User>,
+        alpn: &str,
+    ) -> io::Result<TlsStream<TcpStream>> {
         let mut config =
             Arc::unwrap_or_clone(pinned_client_config(&self.pki.ca_fingerprint()).unwrap());
         if let Some(user) = user {
@@ -71,22 +95,22 @@ impl Served {
                 .unwrap();
         }
         config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let tcp = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from("127.0.0.1").unwrap();
-        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await
     }
 }
 
-async fn who(user: Option<User>, _request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn who(user: Option<User>, _request: Request<Incoming>) -> Response<Body> {
     Response::new(full(user.map_or("nobody".into(), |u| u.name)))
 }
 
-async fn text(response: Response<Incoming>) -> String {
+pub(super) async fn text(response: Response<Incoming>) -> String {
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-fn get(path: &str) -> Request<Empty<Bytes>> {
+pub(super) fn get(path: &str) -> Request<Empty<Bytes>> {
     Request::get(path).header("host", "127.0.0.1").body(Empty::new()).unwrap()
 }
 
