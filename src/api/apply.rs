@@ -255,7 +255,7 @@ fn conflicts_of(managers: &Managers, applier: &Manager, changed: &FieldSet) -> V
 }
 
 impl Conflict {
-    /// `conflict with "m" using apps/v1`, as a cause's message begins.
+    /// `conflict with "m"`, as a cause's message begins; of an updater also with what and when.
     pub fn message(&self) -> String {
         let manager = &self.manager;
         let mut text = format!("conflict with {:?}", manager.name);
@@ -264,8 +264,6 @@ impl Conflict {
         }
         if manager.operation == Operation::Update {
             text.push_str(&format!(" using {} at {}", manager.api_version, self.time));
-        } else {
-            text.push_str(&format!(" using {}", manager.api_version));
         }
         text
     }
@@ -282,7 +280,8 @@ fn conflict_message(conflicts: &[Conflict]) -> String {
         let message = conflict.message();
         if last.as_ref() != Some(&message) {
             let title = message.replacen("conflict with", "conflicts with", 1);
-            text.push_str(&format!(" {title}:"));
+            text.push_str(if last.is_none() { " " } else { "\n" });
+            text.push_str(&format!("{title}:"));
             last = Some(message);
         }
         text.push_str(&format!("\n- {}", conflict.field));

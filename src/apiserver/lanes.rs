@@ -205,8 +205,8 @@ mod tests {
         std::iter::from_fn(enter).collect()
     }
 
-    #[test]
-    fn who_floods_leaves_room_for_others() {
+    #[tokio::test(start_paused = true)]
+    async fn who_floods_leaves_room_for_others() {
         let lanes = lanes();
         let users: Vec<User> = (0..4).map(|n| User::new(format!("u{n}"), &[])).collect();
         let first = fill(&lanes, &users[0]);
@@ -220,8 +220,8 @@ mod tests {
         assert!(lanes.enter(&users[1], Work::Write).now_or_never().unwrap().is_ok());
     }
 
-    #[test]
-    fn a_flood_locks_out_neither_administrators_nor_nodes() {
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_locks_out_neither_administrators_nor_nodes() {
         let lanes = lanes();
         let crowd: Vec<User> = (0..100).map(|n| User::new(format!("u{n}"), &[])).collect();
         let held: Vec<Place> = crowd.iter().flat_map(|user| fill(&lanes, user)).collect();
@@ -235,8 +235,8 @@ mod tests {
         assert_eq!(fill(&lanes, &admin).len(), 4);
     }
 
-    #[test]
-    fn nothing_is_kept_of_who_holds_no_place() {
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_kept_of_who_holds_no_place() {
         let lanes = lanes();
         drop(fill(&lanes, &User::new("u", &[])));
         assert_eq!(lanes.common.reads.by_user.lock().len(), 0);

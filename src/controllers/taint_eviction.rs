@@ -168,6 +168,9 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 
 /// Says why on each pod, then deletes it.
 fn evict(due: &[(&Pod, bool)], now: Timestamp, plan: &mut Plan) {
+    if due.is_empty() {
+        return;
+    }
     for (pod, _) in due {
         if pods::condition(pod, "DisruptionTarget").is_some() {
             continue;

@@ -98,13 +98,13 @@ fn another_managers_field_is_a_conflict_unless_equal_or_forced() {
     let error = story.try_apply("a", deployment(json!({"replicas": 3})), false).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "Apply failed with 1 conflict: conflict with \"b\" using apps/v1: .spec.replicas"
+        "Apply failed with 1 conflict: conflict with \"b\": .spec.replicas"
     );
     let two = deployment(json!({"replicas": 3, "paused": false}));
     let error = story.try_apply("a", two.clone(), false).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "Apply failed with 2 conflicts: conflicts with \"b\" using apps/v1:\n- .spec.paused\n- .spec.replicas"
+        "Apply failed with 2 conflicts: conflicts with \"b\":\n- .spec.paused\n- .spec.replicas"
     );
     story.try_apply("a", two, true).unwrap();
     assert_eq!(story.spec(), json!({"replicas": 3, "paused": false}));

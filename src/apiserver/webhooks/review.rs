@@ -117,8 +117,7 @@ pub fn render(
 
 /// The request without its objects and its name, as conditions see it.
 pub fn described(question: &Question, info: &KindInfo) -> Result<Value, ApiError> {
-    let mut request =
-        serde_json::to_value(request(question, info)).map_err(ApiError::internal)?;
+    let mut request = serde_json::to_value(request(question, info)).map_err(ApiError::internal)?;
     if let Some(fields) = request.as_object_mut() {
         for field in ["uid", "object", "oldObject"] {
             fields.remove(field);

@@ -43,6 +43,10 @@ impl Pipeline {
 
     pub fn run(&mut self, input: &[u8]) -> Verdict {
         let Some(request) = parse(input) else { return Ok(()) };
+        // Every later write would call hosts that are none of ours, and fail with them.
+        if request.uri().path().contains("webhookconfigurations") {
+            return Ok(());
+        }
         if self.inputs >= INPUTS_PER_CLUSTER {
             (self.cluster, self.inputs) = (None, 0);
         }
