@@ -117,8 +117,7 @@ pub fn render(
 
 /// The request without its objects and its name, as conditions see it.
 pub fn described(question: &Question, info: &KindInfo) -> Result<Value, ApiError> {
-    let mut request =
-        serde_json::to_value(request(question, info)).map_err(ApiError::internal)?;
+    let mut request = serde_json::to_value(request(question, info)).map_err(ApiError::internal)?;
     if let Some(fields) = request.as_object_mut() {
         for field in ["uid", "object", "oldObject"] {
             fields.remove(field);
@@ -150,6 +149,14 @@ fn request<'a>(question: &'a Question, info: &'a KindInfo) -> Request<'a> {
         old_object: None,
         dry_run: question.dry_run,
         options: &question.options,
+    }
+}
+
+/// An object in the form that was asked for.
+pub fn shown_in(object: &Object, question: &Question, info: &KindInfo) -> Object {
+    match info.gvr == question.call.info.gvr {
+        true => object.clone(),
+        false => in_form(object, &question.call.info, info),
     }
 }
 

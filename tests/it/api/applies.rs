@@ -263,7 +263,6 @@ async fn what_controllers_tell_of_statuses_is_nobodys() {
     object.metadata.annotations.get_or_insert_default().insert("r".into(), "1".into());
     client.update(&object).await.unwrap();
     let told = cluster.get(&format!("{DEPLOYMENTS}/web")).await.expect(200);
-    let owner =
-        r#"deployment-controller Update - {"f:metadata":{"f:annotations":{"f:r":{}}}}"#;
+    let owner = r#"deployment-controller Update - {"f:metadata":{"f:annotations":{"f:r":{}}}}"#;
     assert!(owners(&told).iter().any(|line| line == owner), "{:?}", owners(&told));
 }

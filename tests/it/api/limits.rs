@@ -330,7 +330,8 @@ async fn claims_have_bounds_and_are_counted_by_class() {
     let why = "maximum storage usage per PersistentVolumeClaim is 4Gi, but request is 5Gi";
     assert_eq!(large, format!("{begin}{why}"));
     let dear = create("4Gi", "gold").await.failure(403);
-    let why = format!("exceeded quota: q, requested: {GOLD}=4Gi, used: {GOLD}=0, limited: {GOLD}=3Gi");
+    let why =
+        format!("exceeded quota: q, requested: {GOLD}=4Gi, used: {GOLD}=0, limited: {GOLD}=3Gi");
     assert_eq!(dear, format!("{begin}{why}"));
     create("2Gi", "gold").await.expect(201);
     assert_eq!(

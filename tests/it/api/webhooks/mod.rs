@@ -247,10 +247,9 @@ async fn selectors_and_scopes_choose() {
 #[tokio::test]
 async fn conditions_decide_who_is_asked() {
     let cluster = Cluster::new().await;
-    let server = HookServer::start(|path, _| {
-        Reply::Response(json!({"allowed": true, "warnings": [path]}))
-    })
-    .await;
+    let server =
+        HookServer::start(|path, _| Reply::Response(json!({"allowed": true, "warnings": [path]})))
+            .await;
     let when = |expressions: &[&str]| {
         let list = expressions.iter().enumerate();
         let list = list.map(|(n, text)| json!({"name": format!("c{n}"), "expression": text}));
@@ -258,13 +257,21 @@ async fn conditions_decide_who_is_asked() {
     };
     let hooks = json!([
         server.hook("name", when(&["object.metadata.name.startsWith('a')"])),
-        server.hook("both", when(&["request.operation == 'CREATE'",
-            "request.userInfo.username == 'nobody'"])),
-        server.hook("rights", when(&["authorizer.group('').resource('configmaps')\
-             .namespace('default').check('delete').allowed()"])),
+        server.hook(
+            "both",
+            when(&["request.operation == 'CREATE'", "request.userInfo.username == 'nobody'"])
+        ),
+        server.hook(
+            "rights",
+            when(&["authorizer.group('').resource('configmaps')\
+             .namespace('default').check('delete').allowed()"])
+        ),
     ]);
     configure(&cluster, VALIDATING, "v", hooks).await;
-    assert_eq!(warnings(&cluster.post(MAPS, &map("a")).await), ["299 - \"name\"", "299 - \"rights\""]);
+    assert_eq!(
+        warnings(&cluster.post(MAPS, &map("a")).await),
+        ["299 - \"name\"", "299 - \"rights\""]
+    );
     assert_eq!(warnings(&cluster.post(MAPS, &map("b")).await), ["299 - \"rights\""]);
     // There is no object to look at: who fails closed refuses.
     let message = cluster.delete(&format!("{MAPS}/a"), &json!({})).await.failure(403);
