@@ -177,6 +177,23 @@ pub fn apply(
     Ok(Applied { object, managers })
 }
 
+/// Merges a configuration that nobody owns into an object: what admission policies make.
+///
+/// # Errors
+/// Elements without their keys, or twice; parts that are one value, of which the configuration
+/// would take away what it leaves out.
+pub fn merge_config(shape: Shape, live: &Object, config: Value) -> Result<Object, String> {
+    walk::check(&shape, &config, "", 0)?;
+    let mut atomic = Vec::new();
+    walk::atomics(&shape, &config, "", &mut atomic);
+    if !atomic.is_empty() {
+        let places = atomic.join(", ");
+        return Err(format!("may not mutate atomic arrays, maps or structs: {places}"));
+    }
+    let merged = walk::merge(&shape, &live.clone().into_value(), &config);
+    Object::from_value(merged).map_err(|error| error.to_string())
+}
+
 /// The managers after another write than apply changed `old` into `new`. What changed belongs to
 /// whoever wrote.
 pub fn update(

@@ -22,13 +22,15 @@ pub(super) struct Write<'a> {
 }
 
 impl Write<'_> {
+    /// Whether webhooks and policies are asked.
+    fn is_asked(&self) -> bool {
+        let subresource = self.attributes.call.subresource.as_str();
+        self.params.asking == Asking::Ask && !PARTS.contains(&subresource)
+    }
+
     /// The webhooks that may want to know of it.
     fn webhooks(&self, server: &ApiServer) -> Option<std::sync::Arc<Table>> {
-        let call = self.attributes.call;
-        if self.params.asking == Asking::Skip || PARTS.contains(&call.subresource.as_str()) {
-            return None;
-        }
-        server.hooks.of(call)
+        if self.is_asked() { server.hooks.of(self.attributes.call) } else { None }
     }
 
     fn question(&self) -> Question<'_> {
@@ -78,6 +80,9 @@ impl ApiServer {
         let attributes = write.attributes;
         let generated = attributes.verb == Verb::Create && has_generated_name(&draft.object);
         let (mut draft, mut outcome) = admit_once(attributes, draft)?;
+        if let Some(changed) = self.changed_by_policies(write, &draft.object, false)? {
+            (draft, outcome) = admit_once(attributes, changed)?;
+        }
         // Defaults may follow from the name, and so from one that was just made; they were set again
         // by whoever changed the object since.
         let mut stale = generated && !outcome.changed;
@@ -96,6 +101,9 @@ impl ApiServer {
                 stale = false;
                 draft = write.settle(&first, object)?;
                 (draft, outcome) = admit_once(attributes, draft)?;
+                if let Some(changed) = self.changed_by_policies(write, &draft.object, true)? {
+                    (draft, outcome) = admit_once(attributes, changed)?;
+                }
                 rounds.next(&draft.object);
                 let object = ask(draft.object.clone(), &mut rounds, warnings).await?;
                 if object != draft.object {
@@ -110,6 +118,21 @@ impl ApiServer {
             draft = attributes.call.info.rules.redefault(draft)?;
         }
         Ok((draft, outcome))
+    }
+
+    /// The draft of what policies make of an object, if they change it.
+    fn changed_by_policies(
+        &self,
+        write: &Write<'_>,
+        object: &Object,
+        again: bool,
+    ) -> Result<Option<Draft>, ApiError> {
+        if !write.is_asked() {
+            return Ok(None);
+        }
+        let settle = |changed: Object| write.settle(object, changed).map(|draft| draft.object);
+        let changed = self.change_by_policies(&write.question(), object, again, &settle)?;
+        changed.map(|changed| write.settle(object, changed)).transpose()
     }
 
     /// The kind's own rules, those of metadata, and validating admission.
@@ -134,6 +157,9 @@ impl ApiServer {
             warnings.extend(info.rules.warnings(draft));
         }
         admission::validate(attributes, object, warnings)?;
+        if write.is_asked() {
+            self.ask_policies(&write.question(), Some(object), warnings)?;
+        }
         match write.webhooks(self) {
             Some(table) => {
                 let question = write.question();

@@ -35,6 +35,7 @@ impl ApiServer {
         self.node_graph.fill(&self.store).map_err(read_error)?;
         self.rules.fill(&self.store).map_err(read_error)?;
         self.hooks.fill(&self.store).map_err(read_error)?;
+        self.policies.fill(&self.store).map_err(read_error)?;
         self.settle_definitions().await?;
         for name in NAMESPACES {
             self.ensure("", "v1", "namespaces", "", json!({"metadata": {"name": name}})).await?;

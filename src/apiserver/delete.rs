@@ -112,7 +112,7 @@ impl ApiServer {
         }
     }
 
-    /// What webhooks say of a deletion.
+    /// What webhooks and policies say of a deletion.
     async fn ask_about_deletion(
         &self,
         call: &Call,
@@ -120,7 +120,6 @@ impl ApiServer {
         options: &DeleteOptions,
         warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
-        let Some(table) = self.hooks.of(call) else { return Ok(()) };
         let question = Question {
             call,
             operation: Operation::Delete,
@@ -129,9 +128,16 @@ impl ApiServer {
             dry_run: options.dry_run,
             options: webhooks::delete_options(options),
         };
-        let mut rounds = Rounds::default();
-        self.ask_mutating(&table, &question, None, &Ok, &mut rounds, warnings).await?;
-        self.ask_validating(&table, &question, None, warnings).await
+        let table = self.hooks.of(call);
+        if let Some(table) = &table {
+            let mut rounds = Rounds::default();
+            self.ask_mutating(table, &question, None, &Ok, &mut rounds, warnings).await?;
+        }
+        self.ask_policies(&question, None, warnings)?;
+        match table {
+            Some(table) => self.ask_validating(&table, &question, None, warnings).await,
+            None => Ok(()),
+        }
     }
 
     /// The deletion of an object and of what goes with it; watchers are shown `last`.

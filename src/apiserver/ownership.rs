@@ -184,7 +184,7 @@ pub(super) fn write(object: &mut Object, managers: &Managers) {
     }
 }
 
-fn shape_of(call: &Call) -> Shape<'_> {
+pub(super) fn shape_of(call: &Call) -> Shape<'_> {
     if let Some(custom) = &call.info.custom {
         return Shape::Resource(&custom.schema);
     }

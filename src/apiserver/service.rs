@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::admission::cluster_ip::Cidr;
+use super::admission::validating_policy_table::Policies;
 use super::artifacts::Artifacts;
 use super::definitions::Definitions;
 use super::filter::FieldMemo;
@@ -119,6 +120,7 @@ pub struct ApiServer {
     pub(super) turns: KeyedLocks,
     pub(super) rules: Arc<Rules>,
     pub(super) hooks: Arc<Hooks>,
+    pub(super) policies: Arc<Policies>,
     /// Where the next search for a free cluster IP begins.
     pub(super) next_service_ip: AtomicU64,
 }
@@ -182,6 +184,7 @@ impl ApiServer {
             turns: KeyedLocks::default(),
             rules: Arc::default(),
             hooks: Arc::default(),
+            policies: Arc::default(),
             next_service_ip: AtomicU64::new(0),
         })
     }
@@ -292,14 +295,16 @@ impl ApiServer {
 }
 
 impl ApiServer {
-    /// A commit that changes rules or webhooks: they hold before it is answered. A task of its own,
+    /// A commit that changes rules, webhooks or policies: they hold before it is answered. A task of its own,
     /// since the tables must be told even if nobody waits for the answer any more.
     async fn commit_told(&self, ops: Vec<Op>, keys: Vec<Key>) -> Result<Committed, CommitError> {
-        let (store, rules, hooks) = (self.store.clone(), self.rules.clone(), self.hooks.clone());
+        let (store, rules) = (self.store.clone(), self.rules.clone());
+        let (hooks, policies) = (self.hooks.clone(), self.policies.clone());
         let task = tokio::spawn(async move {
             let result = store.commit(ops).await;
             rules.refresh(&store, &keys);
             hooks.refresh(&store, &keys);
+            policies.refresh(&store, &keys);
             result
         });
         task.await.unwrap_or_else(|error| Err(CommitError::Failed(error.to_string())))

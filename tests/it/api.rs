@@ -13,6 +13,7 @@ mod evictions;
 mod forms;
 mod limits;
 mod pod_security;
+mod policies;
 mod reads;
 mod shapes;
 mod signing;

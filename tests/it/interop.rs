@@ -5,6 +5,7 @@ mod helm;
 mod kubectl;
 mod kubectl_access;
 mod kubectl_budget;
+mod kubectl_policy;
 mod kubectl_quota;
 mod kubectl_rollout;
 mod kubectl_table;

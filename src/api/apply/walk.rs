@@ -55,6 +55,25 @@ fn distinct(items: Vec<(Step, &Value)>) -> Seen<'_> {
     if twice { Seen::Leaf } else { Seen::List(items) }
 }
 
+/// The places of containers that are one value.
+pub fn atomics(shape: &Shape, value: &Value, path: &str, found: &mut Vec<String>) {
+    match (shape.form(), value) {
+        (Form::Object, Value::Object(map)) => {
+            for (name, value) in map {
+                atomics(&shape.field(name).0, value, &format!("{path}.{name}"), found);
+            }
+        }
+        (Form::Keyed(_), Value::Array(items)) => {
+            for (index, item) in items.iter().enumerate() {
+                atomics(&shape.element(), item, &format!("{path}[{index}]"), found);
+            }
+        }
+        (Form::Set, Value::Array(_)) => {}
+        (_, Value::Object(_) | Value::Array(_)) => found.push(path.to_string()),
+        _ => {}
+    }
+}
+
 /// Refuses what cannot be applied: elements without their keys, or twice.
 ///
 /// # Errors

@@ -334,7 +334,8 @@ impl Checker<'_> {
                 },
             });
         }
-        all.unwrap_or(Type::Dyn)
+        // Nothing fits everything.
+        all.unwrap_or(Type::Null)
     }
 
     fn object(&mut self, name: &str, offset: usize) -> Type {

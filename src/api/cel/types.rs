@@ -91,6 +91,10 @@ impl Type {
                     bound.set(*name, self.clone());
                     true
                 }
+                Some(Type::Null) => {
+                    bound.set(*name, self.clone());
+                    true
+                }
                 Some(known) => {
                     if self.is_dyn() {
                         bound.set(*name, Type::Dyn);

@@ -18,6 +18,7 @@ use k8s_openapi::api::{
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
 
+pub mod admission_policy;
 pub mod certificate_signing_request;
 pub mod config_map;
 mod controller_revision;
@@ -42,6 +43,7 @@ mod ip_address;
 mod job;
 mod lease;
 mod limit_range;
+pub mod mutating_admission_policy;
 mod mutating_webhook_configuration;
 pub mod namespace;
 mod network_policy;
@@ -68,6 +70,8 @@ mod service_account;
 pub mod service_cidr;
 mod stateful_set;
 pub mod storage_class;
+pub mod validating_admission_policy;
+mod validating_admission_policy_binding;
 mod validating_webhook_configuration;
 mod volume_attachment;
 mod volume_attributes_class;
@@ -158,6 +162,10 @@ pub fn all() -> Vec<KindInfo> {
         KindInfo::of::<extensions::CustomResourceDefinition>(),
         KindInfo::of::<admission::MutatingWebhookConfiguration>(),
         KindInfo::of::<admission::ValidatingWebhookConfiguration>(),
+        KindInfo::of::<admission::ValidatingAdmissionPolicy>(),
+        KindInfo::of::<admission::ValidatingAdmissionPolicyBinding>(),
+        KindInfo::of::<mutating_admission_policy::MutatingAdmissionPolicy>(),
+        KindInfo::of::<mutating_admission_policy::MutatingAdmissionPolicyBinding>(),
         KindInfo::review::<authentication::SelfSubjectReview>(),
         KindInfo::review::<authentication::TokenReview>(),
         KindInfo::review::<authorization::SubjectAccessReview>(),

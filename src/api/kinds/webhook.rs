@@ -162,7 +162,7 @@ fn validate_name(errors: &mut Errors, path: &Path, name: &str) {
     }
 }
 
-fn validate_rule(errors: &mut Errors, path: &Path, rule: &RuleWithOperations) {
+pub(super) fn validate_rule(errors: &mut Errors, path: &Path, rule: &RuleWithOperations) {
     let list = |list: &'_ Option<Vec<String>>| list.clone().unwrap_or_default();
     let operations = list(&rule.operations);
     let at = path.child("operations");

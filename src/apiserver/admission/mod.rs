@@ -7,6 +7,7 @@ mod certificates;
 pub mod cluster_ip;
 pub mod default_tolerations;
 pub mod limit_ranger;
+pub mod mutating_policy;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod pod_security;
@@ -16,6 +17,9 @@ pub mod role_escalation;
 pub mod runtime_class;
 pub mod service_account;
 mod token_volume;
+pub mod validating_policy;
+mod validating_policy_match;
+pub mod validating_policy_table;
 
 use super::service::{ApiServer, Call};
 use crate::api::{ApiError, Object};

@@ -55,7 +55,7 @@ fn by_rules(server: &ApiServer, hook: &Hook, question: &Question) -> Option<Arc<
     found.next().cloned()
 }
 
-fn fits(rule: &RuleWithOperations, question: &Question, gvr: &Gvr) -> bool {
+pub fn fits(rule: &RuleWithOperations, question: &Question, gvr: &Gvr) -> bool {
     let has = |list: &Option<Vec<String>>, wanted: &str| {
         list.iter().flatten().any(|item| item == "*" || item == wanted)
     };
@@ -77,7 +77,7 @@ fn fits(rule: &RuleWithOperations, question: &Question, gvr: &Gvr) -> bool {
 }
 
 /// Objects without a namespace are never left out, but for Namespaces themselves.
-fn in_namespace(
+pub fn in_namespace(
     server: &ApiServer,
     selector: &Selector,
     question: &Question,

@@ -19,9 +19,9 @@ mod conditions;
 mod connection;
 mod dispatch;
 mod feed;
-mod matching;
+pub mod matching;
 mod part;
-mod review;
+pub mod review;
 
 use serde_json::{Map, Value, json};
 

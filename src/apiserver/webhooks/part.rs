@@ -23,11 +23,10 @@ impl ApiServer {
         params: &WriteParams,
         warnings: &mut Vec<String>,
     ) -> Result<Object, ApiError> {
-        let table = match params.asking {
-            Asking::Ask => self.hooks.of(call),
-            Asking::Skip => None,
-        };
-        let Some(table) = table else { return Ok(object) };
+        if params.asking == Asking::Skip {
+            return Ok(object);
+        }
+        let table = self.hooks.of(call);
         let (group, version, name) = kind;
         let api_version = match group {
             "" => version.to_string(),
@@ -54,20 +53,27 @@ impl ApiServer {
             crate::api::meta::check_types(&object)?;
             Ok(object)
         };
+        if let Some(changed) = self.change_by_policies(&question, &object, false, &settle)? {
+            object = changed;
+        }
         let mut rounds = Rounds::default();
         for round in 0..2 {
+            let Some(table) = &table else { break };
             if round == 1 {
                 rounds.next(&object);
             }
             let asked = self
-                .ask_mutating(&table, &question, Some(object), &settle, &mut rounds, warnings)
+                .ask_mutating(table, &question, Some(object), &settle, &mut rounds, warnings)
                 .await?;
             object = asked.unwrap_or_else(|| unreachable!("an object went in"));
             if !rounds.changed {
                 break;
             }
         }
-        self.ask_validating(&table, &question, Some(&object), warnings).await?;
+        self.ask_policies(&question, Some(&object), warnings)?;
+        if let Some(table) = table {
+            self.ask_validating(&table, &question, Some(&object), warnings).await?;
+        }
         Ok(object)
     }
 }

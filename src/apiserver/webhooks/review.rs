@@ -152,6 +152,14 @@ fn request<'a>(question: &'a Question, info: &'a KindInfo) -> Request<'a> {
     }
 }
 
+/// An object in the form that was asked for.
+pub fn shown_in(object: &Object, question: &Question, info: &KindInfo) -> Object {
+    match info.gvr == question.call.info.gvr {
+        true => object.clone(),
+        false => in_form(object, &question.call.info, info),
+    }
+}
+
 /// An object of one row in the form of another that has the same objects.
 pub fn in_form(object: &Object, from: &KindInfo, to: &KindInfo) -> Object {
     let stored = match &from.stored {
