@@ -52,12 +52,21 @@ pub struct Case {
     pub name: &'static str,
     pub run: for<'a> fn(&'a Context) -> LocalBoxFuture<'a, Result<()>>,
     pub deadline: Duration,
+    /// `group/version/resource`: a server that lacks one of them does not run the case, nor does it
+    /// count.
+    pub needs: &'static [&'static str],
 }
 
 impl Case {
     /// For cases that upstream calls slow.
     pub const fn within(mut self, seconds: u64) -> Case {
         self.deadline = Duration::from_secs(seconds);
+        self
+    }
+
+    /// For kinds that are not served everywhere.
+    pub const fn needs(mut self, resources: &'static [&'static str]) -> Case {
+        self.needs = resources;
         self
     }
 }
@@ -69,6 +78,7 @@ macro_rules! case {
             name: $name,
             run: |context| Box::pin($function(context)),
             deadline: $crate::conformance::DEADLINE,
+            needs: &[],
         }
     };
 }
@@ -115,17 +125,12 @@ fn every_case_has_a_name_of_upstream_once() {
 }
 
 /// The number that README states, as in `94 of 133`.
-#[test]
-fn the_readme_states_the_score() {
-    let cases = cases();
-    let a1 = names::all().filter(|name| name.class == "A1");
-    let ported = a1.clone().filter(|name| cases.contains_key(&(name.sig, name.name))).count();
+fn stated() -> usize {
     let readme = include_str!("../../README.md");
-    let suffix = format!(" of {}", a1.count());
+    let suffix = format!(" of {}", names::all().filter(|name| name.class == "A1").count());
     let before = readme.split(&suffix).next().expect("a first part");
     let stated = before.rsplit(' ').next().and_then(|word| word.trim_matches('*').parse().ok());
-    let stated: usize = stated.expect("README has the score of the conformance tests");
-    assert!(stated <= ported, "README states {stated} conformance tests, {ported} are ported");
+    stated.expect("README has the score of the conformance tests")
 }
 
 #[test]
@@ -144,6 +149,7 @@ fn conformance() {
         (Some(cluster), _) => cluster.kubeconfig(),
         (None, other) => other.expect("one of the two"),
     };
+    let is_whole = filter.is_empty() && cluster.is_some();
     let outcomes = runner::run(&kubeconfig, chosen, !filter.is_empty());
     let text = report::text(&outcomes);
     // Not `print!`, which the test harness keeps to itself when the test passes.
@@ -151,4 +157,13 @@ fn conformance() {
     let failed = outcomes.iter().filter(|(_, outcome)| outcome.is_failure()).count();
     let log = cluster.map(|mut cluster| cluster.program().log()).unwrap_or_default();
     assert!(failed == 0, "{failed} conformance tests fail\n--- end of the server's log\n{log}");
+    // A part of the cases, other people's servers and machines without kubectl have other scores.
+    if is_whole && report::lacks_no_tool(&outcomes) {
+        let (passed, stated) = (report::passed(&outcomes, "A1"), stated());
+        assert!(passed >= stated, "README states {stated} conformance tests, {passed} pass");
+        if passed > stated {
+            let more = format!("README states {stated} conformance tests: make it {passed}\n");
+            let _ = std::io::stderr().write_all(more.as_bytes());
+        }
+    }
 }

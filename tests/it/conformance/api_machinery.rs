@@ -7,6 +7,7 @@ mod discovery;
 mod field_validation;
 mod flow_control;
 mod namespaces;
+mod policies;
 mod publish_openapi;
 mod quotas;
 mod watchers;
@@ -17,8 +18,11 @@ pub const CASES: &[&[Case]] = &[
     chunking::CASES,
     custom_definitions::CASES,
     discovery::CASES,
+    discovery::ALL_KINDS,
     field_validation::CASES,
+    flow_control::CASES,
     namespaces::CASES,
+    policies::CASES,
     publish_openapi::CASES,
     quotas::CASES,
     quotas::SCOPES,

@@ -8,6 +8,19 @@ use super::runner::Outcome;
 
 pub type Outcomes = BTreeMap<(&'static str, &'static str), Outcome>;
 
+/// How many of a class passed.
+pub fn passed(outcomes: &Outcomes, class: &str) -> usize {
+    let of_class = names::all().filter(|name| name.class == class);
+    let passed = of_class
+        .filter(|name| matches!(outcomes.get(&(name.sig, name.name)), Some(Outcome::Passed)));
+    passed.count()
+}
+
+/// Whether every case had the tools that it needs.
+pub fn lacks_no_tool(outcomes: &Outcomes) -> bool {
+    !outcomes.values().any(|outcome| matches!(outcome, Outcome::NotTested(_)))
+}
+
 pub fn text(outcomes: &Outcomes) -> String {
     let mut out = String::from("\n");
     let found = |name: &Name| outcomes.get(&(name.sig, name.name));
@@ -22,7 +35,9 @@ pub fn text(outcomes: &Outcomes) -> String {
             sigs.entry(name.sig).or_default().push(name);
         }
         for (sig, names) in sigs {
-            let ran: Vec<_> = names.iter().filter_map(|name| found(name)).collect();
+            let ran = names.iter().filter_map(|name| found(name));
+            let ran: Vec<_> =
+                ran.filter(|outcome| !matches!(outcome, Outcome::NotServed(_))).collect();
             let passed = ran.iter().filter(|outcome| matches!(outcome, Outcome::Passed)).count();
             let (total, ran) = (names.len(), ran.len());
             let _ = writeln!(out, "{sig} {class}: {total} tests, {ran} run, {passed} passed");
@@ -32,12 +47,15 @@ pub fn text(outcomes: &Outcomes) -> String {
                 Some(Outcome::Passed) => Ok(()),
                 Some(Outcome::Failed(why)) => writeln!(out, "FAILED {}\n    {why}", name.name),
                 Some(Outcome::NotTested(why)) => writeln!(out, "not tested {}: {why}", name.name),
+                Some(Outcome::NotServed(what)) => {
+                    writeln!(out, "not run {}: {what} is not served", name.name)
+                }
                 None if name.why_not.is_empty() => writeln!(out, "not run {}", name.name),
                 None => writeln!(out, "not ported {}: {}", name.name, name.why_not),
             };
         }
-        let passed = of_class.iter().filter(|name| matches!(found(name), Some(Outcome::Passed)));
-        let _ = writeln!(out, "conformance {class}: {} of {}", passed.count(), of_class.len());
+        let passed = passed(outcomes, class);
+        let _ = writeln!(out, "conformance {class}: {passed} of {}", of_class.len());
     }
     out
 }

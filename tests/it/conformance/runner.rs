@@ -8,9 +8,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use futures::{FutureExt, StreamExt};
+use serde_json::json;
 
 use super::client::Client;
 use super::context::{Context, NotTested};
+use super::operations::includes;
 use super::report::Outcomes;
 use super::{Case, names};
 
@@ -23,6 +25,8 @@ pub enum Outcome {
     Failed(String),
     /// A tool that the case needs is missing.
     NotTested(String),
+    /// The server does not have this resource.
+    NotServed(&'static str),
 }
 
 impl Outcome {
@@ -67,6 +71,7 @@ async fn run_one(
             Outcome::Passed => "ok",
             Outcome::Failed(_) => "FAILED",
             Outcome::NotTested(_) => "not tested",
+            Outcome::NotServed(_) => "not served",
         };
         let seconds = begin.elapsed().as_secs_f32();
         let _ = writeln!(std::io::stderr(), "{word} {seconds:.1} s {} {}", key.0, key.1);
@@ -74,7 +79,22 @@ async fn run_one(
     outcome
 }
 
+/// The first resource of these that the server does not have.
+async fn missing(client: &Client, needs: &'static [&'static str]) -> Option<&'static str> {
+    for resource in needs {
+        let (version, plural) = resource.rsplit_once('/').expect("group/version/resource");
+        let list = client.get(&format!("/apis/{version}")).await.unwrap_or_default();
+        if !includes(&list["resources"], &json!([{ "name": plural }])) {
+            return Some(resource);
+        }
+    }
+    None
+}
+
 async fn outcome(client: Client, kubeconfig: &Path, case: &'static Case) -> Outcome {
+    if let Some(resource) = missing(&client, case.needs).await {
+        return Outcome::NotServed(resource);
+    }
     let context = match Context::new(client, kubeconfig).await {
         Ok(context) => context,
         Err(error) => return Outcome::Failed(format!("no namespace for it: {error:#}")),

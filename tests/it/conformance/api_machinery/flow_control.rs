@@ -7,11 +7,13 @@ use crate::conformance::operations::{self, Status, Subject};
 use crate::conformance::{Case, Context, case};
 
 pub const CASES: &[Case] = &[
-    case!("API priority and fairness should support FlowSchema API operations", flow_schema),
+    case!("API priority and fairness should support FlowSchema API operations", flow_schema)
+        .needs(&["flowcontrol.apiserver.k8s.io/v1/flowschemas"]),
     case!(
         "API priority and fairness should support PriorityLevelConfiguration API operations",
         priority_level
-    ),
+    )
+    .needs(&["flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations"]),
 ];
 
 fn status() -> Option<Status> {
