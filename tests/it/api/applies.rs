@@ -59,12 +59,12 @@ async fn conflicts_name_the_other_manager_and_force_takes_over() {
     let status = refused.expect(409);
     assert_eq!(
         status["message"],
-        "Apply failed with 1 conflict: conflict with \"a\" using v1: .data.k"
+        "Apply failed with 1 conflict: conflict with \"a\": .data.k"
     );
     assert_eq!(status["reason"], "Conflict");
     assert_eq!(
         status["details"]["causes"],
-        json!([{"reason": "FieldManagerConflict", "message": "conflict with \"a\" using v1",
+        json!([{"reason": "FieldManagerConflict", "message": "conflict with \"a\"",
             "field": ".data.k"}])
     );
     let query = "fieldManager=b&force=true";
@@ -221,7 +221,7 @@ async fn scales_are_applied_to() {
     };
     let at = format!("{path}/scale");
     let refused = apply(&cluster, &at, "fieldManager=hpa", &scale(5)).await.failure(409);
-    assert!(refused.contains("conflict with \"helm\" using apps/v1: .spec.replicas"), "{refused}");
+    assert!(refused.contains("conflict with \"helm\": .spec.replicas"), "{refused}");
     let scaled = apply(&cluster, &at, "fieldManager=hpa&force=true", &scale(5)).await.expect(200);
     assert_eq!((&scaled["kind"], &scaled["spec"]["replicas"]), (&json!("Scale"), &json!(5)));
     assert_eq!(owners(&scaled), [r#"hpa Apply scale {"f:spec":{"f:replicas":{}}}"#]);
