@@ -22,6 +22,8 @@ pub use yaml::yaml_duplicates;
 pub const MAX_DEPTH: usize = 100;
 /// Most duplicate or unknown fields that are listed; the rest is not shown to anyone.
 pub const MAX_REPORTED_FIELDS: usize = 100;
+/// What Go's encoding/json reads as a time that is not set, as it does `null`.
+const GO_ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
 /// A body, and the paths of the keys that it holds twice (the last value counts).
 #[derive(Debug)]
@@ -78,8 +80,30 @@ pub fn unknown_fields<T: DeserializeOwned>(
 }
 
 /// Like [`unknown_fields`], with the error that the client is answered.
-pub fn decode_typed<T: DeserializeOwned>(value: Value) -> Result<(T, Vec<String>), ApiError> {
-    unknown_fields(&value).map_err(|error| ApiError::bad_request(error.to_string()))
+pub fn decode_typed<T: DeserializeOwned>(mut value: Value) -> Result<(T, Vec<String>), ApiError> {
+    // Each round takes one null away, so there are no more than there are fields.
+    loop {
+        match unknown_fields(&value) {
+            Ok(decoded) => return Ok(decoded),
+            Err(_) if unset_time::<T>(&mut value) => {}
+            Err(error) => return Err(ApiError::bad_request(error.to_string())),
+        }
+    }
+}
+
+/// Go clients write `null` for a time that nobody set, also where the schema requires a time. Writes
+/// [`GO_ZERO_TIME`] for the one that a decoding failed at; `false` if it failed at something else.
+fn unset_time<T: DeserializeOwned>(value: &mut Value) -> bool {
+    let path = tracked::failing_pointer(|tracked| T::deserialize(tracked), value);
+    let Some(path) = path.filter(|path| path.ends_with("Time") || path.ends_with("Timestamp"))
+    else {
+        return false;
+    };
+    match value.pointer_mut(&path) {
+        Some(time @ Value::Null) => *time = GO_ZERO_TIME.into(),
+        _ => return false,
+    }
+    true
 }
 
 fn path_text(path: &Path<'_>) -> String {
@@ -226,6 +250,22 @@ mod tests {
         assert_eq!(parsed.value["spec"]["replicas"], 2);
         assert_eq!(parsed.value["spec"]["a"][1]["x"], 3);
         assert_eq!(duplicate_fields(b"[1, \"a\", null, 1.5, -3, true]").unwrap(), [""; 0]);
+    }
+
+    /// As Go clients write a condition whose time nobody set.
+    #[test]
+    fn times_that_are_null_are_unset() {
+        use k8s_openapi::api::core::v1::Service;
+        let condition = |time: Value| {
+            json!({"status": {"conditions": [{"type": "T", "status": "True", "reason": "R",
+                "message": "", "lastTransitionTime": time}]}})
+        };
+        let (service, unknown) = decode_typed::<Service>(condition(Value::Null)).unwrap();
+        let decoded = &service.status.unwrap().conditions.unwrap()[0];
+        assert_eq!(decoded.last_transition_time.0.to_string(), GO_ZERO_TIME);
+        assert_eq!(unknown, [""; 0]);
+        let error = decode_typed::<Service>(condition(5.into())).unwrap_err().message;
+        assert!(error.starts_with("status.conditions[0].lastTransitionTime: "), "{error}");
     }
 
     #[test]

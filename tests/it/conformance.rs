@@ -8,6 +8,7 @@
 // The verbs are whole, whether or not a case uses each.
 #![allow(dead_code)]
 
+mod checks;
 mod client;
 mod collection;
 mod context;

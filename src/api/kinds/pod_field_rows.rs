@@ -244,7 +244,7 @@ const VOLUME: &[Row] = &[
     refused("cephfs", NO_VOLUME),
     refused("cinder", NO_VOLUME),
     honoured("configMap"),
-    refused("csi", NO_VOLUME),
+    warned("csi", "nodes have no CSI drivers: the pod waits for one, and does not start"),
     honoured("downwardAPI"),
     within("emptyDir", EMPTY_DIR),
     refused("ephemeral", NO_VOLUME),

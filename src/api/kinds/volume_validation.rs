@@ -97,6 +97,13 @@ fn validate_volume(errors: &mut Errors, path: &Path, volume: &Volume) {
         validate_mode(errors, &path.child("defaultMode"), source.default_mode);
         validate_files(errors, &path.child("items"), source.items.as_deref());
     }
+    if let Some(source) = &volume.csi {
+        let path = path.child("csi");
+        validate_driver(errors, &path.child("driver"), &source.driver);
+        if source.node_publish_secret_ref.as_ref().is_some_and(|secret| secret.name.is_empty()) {
+            errors.required(&path.child("nodePublishSecretRef").child("name"), "");
+        }
+    }
     if let Some(limit) = volume.empty_dir.as_ref().and_then(|e| e.size_limit.as_ref()) {
         let path = path.child("emptyDir");
         resources::validate_amount(errors, &path.child("sizeLimit"), "memory", limit);
@@ -104,6 +111,19 @@ fn validate_volume(errors: &mut Errors, path: &Path, volume: &Volume) {
     if let Some(source) = &volume.projected {
         validate_projected(errors, &path.child("projected"), source);
     }
+}
+
+/// The name of a CSI driver (pkg/apis/core/validation ValidateCSIDriverName).
+pub fn validate_driver(errors: &mut Errors, path: &Path, driver: &str) {
+    const MAX_DRIVER_BYTES: usize = 63;
+    if driver.is_empty() {
+        return errors.required(path, "");
+    }
+    if driver.len() > MAX_DRIVER_BYTES {
+        let detail = format!("may not be more than {MAX_DRIVER_BYTES} bytes");
+        errors.invalid(path, driver, &detail);
+    }
+    checks::dns_subdomain(errors, path, &driver.to_lowercase());
 }
 
 fn validate_projected(errors: &mut Errors, path: &Path, volume: &ProjectedVolumeSource) {

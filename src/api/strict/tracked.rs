@@ -9,19 +9,45 @@ use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Error, Value};
 
-type Trail = RefCell<Vec<String>>;
+type Trail = RefCell<Vec<Step>>;
+
+enum Step {
+    Key(String),
+    Index(usize),
+}
 
 /// Runs a decoding that is known to fail, and returns the path where it did.
 pub(super) fn failing_path<'v, T>(
     decode: impl FnOnce(Tracked<'v, '_>) -> Result<T, Error>,
     value: &'v Value,
 ) -> Option<String> {
+    let text = |step: Step| match step {
+        Step::Key(key) => format!(".{key}"),
+        Step::Index(index) => format!("[{index}]"),
+    };
+    let path = failing_trail(decode, value)?.into_iter().map(text).collect::<String>();
+    Some(path.strip_prefix('.').unwrap_or(&path).to_owned())
+}
+
+/// The same as a JSON pointer (RFC 6901).
+pub(super) fn failing_pointer<'v, T>(
+    decode: impl FnOnce(Tracked<'v, '_>) -> Result<T, Error>,
+    value: &'v Value,
+) -> Option<String> {
+    let text = |step: Step| match step {
+        Step::Key(key) => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+        Step::Index(index) => format!("/{index}"),
+    };
+    Some(failing_trail(decode, value)?.into_iter().map(text).collect())
+}
+
+fn failing_trail<'v, T>(
+    decode: impl FnOnce(Tracked<'v, '_>) -> Result<T, Error>,
+    value: &'v Value,
+) -> Option<Vec<Step>> {
     let trail = Trail::default();
     let failed = decode(Tracked { value, trail: &trail }).is_err();
-    failed.then(|| {
-        let path = trail.into_inner().concat();
-        path.strip_prefix('.').unwrap_or(&path).to_owned()
-    })
+    failed.then(|| trail.into_inner())
 }
 
 #[derive(Clone, Copy)]
@@ -32,8 +58,8 @@ pub(super) struct Tracked<'v, 't> {
 
 impl<'v, 't> Tracked<'v, 't> {
     /// Goes one step down, and back up only after a success.
-    fn step<S: DeserializeSeed<'v>>(self, segment: String, seed: S) -> Result<S::Value, Error> {
-        self.trail.borrow_mut().push(segment);
+    fn step<S: DeserializeSeed<'v>>(self, step: Step, seed: S) -> Result<S::Value, Error> {
+        self.trail.borrow_mut().push(step);
         let value = seed.deserialize(self)?;
         self.trail.borrow_mut().pop();
         Ok(value)
@@ -151,9 +177,9 @@ impl<'v> SeqAccess<'v> for Items<'v, '_> {
         seed: S,
     ) -> Result<Option<S::Value>, Error> {
         let Some(value) = self.list.next() else { return Ok(None) };
-        let segment = format!("[{}]", self.index);
+        let step = Step::Index(self.index);
         self.index += 1;
-        Tracked { value, trail: self.at.trail }.step(segment, seed).map(Some)
+        Tracked { value, trail: self.at.trail }.step(step, seed).map(Some)
     }
 }
 
@@ -180,6 +206,6 @@ impl<'v> MapAccess<'v> for Entries<'v, '_> {
         let Some((key, value)) = self.value.take() else {
             return Err(serde::de::Error::custom("a value was asked for before its key"));
         };
-        Tracked { value, trail: self.at.trail }.step(format!(".{key}"), seed)
+        Tracked { value, trail: self.at.trail }.step(Step::Key(key.clone()), seed)
     }
 }

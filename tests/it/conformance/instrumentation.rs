@@ -1,5 +1,7 @@
 //! The cases of sig-instrumentation.
 
+mod core_events;
+
 use super::Case;
 
-pub const CASES: &[&[Case]] = &[];
+pub const CASES: &[&[Case]] = &[core_events::CASES];

@@ -135,6 +135,9 @@ pub async fn run(context: &Context, subject: &Subject<'_>) -> Result<()> {
     let from = list["metadata"]["resourceVersion"].as_str().unwrap_or_default();
     let query = [("labelSelector", selector.as_str()), ("resourceVersion", from)];
     let mut watch = objects.watch(&query).await.context("watching")?;
+    if namespaced {
+        drop(context.all(resource).watch(&query).await.context("watching all namespaces")?);
+    }
 
     let mut patch = subject.patch.clone();
     patch["metadata"]["annotations"]["patched"] = "true".into();
@@ -183,7 +186,7 @@ async fn status_verbs(
     let patch = json!({"metadata": {"annotations": {"patchedstatus": "true"}},
         "status": status.patch});
     let patched = objects.patch(&path, Patch::Merge, &patch).await.context("patching")?;
-    ensure_includes(&patched["status"], &status.patch)?;
+    ensure_includes(&patched, &patch)?;
     let updated = objects.update(&path, |object| {
         merge_and_append(&mut object["status"], &status.update);
     });
