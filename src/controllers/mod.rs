@@ -24,6 +24,7 @@ mod pod_gc;
 mod pods;
 mod proportion;
 mod replica_set;
+mod replicated;
 mod resource_quota;
 mod revision;
 mod rollout;
@@ -158,7 +159,8 @@ impl Default for Options {
 pub fn all(options: &Options) -> Vec<Arc<dyn Controller>> {
     let mut all: Vec<Arc<dyn Controller>> = vec![
         Arc::new(deployment::DeploymentController),
-        Arc::new(replica_set::ReplicaSetController),
+        Arc::new(replica_set::ReplicaController::<apps::ReplicaSet>::new()),
+        Arc::new(replica_set::ReplicaController::<core::ReplicationController>::new()),
         Arc::new(endpoint_slice::EndpointSliceController),
         Arc::new(namespace::NamespaceController::new(options)),
         Arc::new(service_account::ServiceAccountController),

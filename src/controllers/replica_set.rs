@@ -1,10 +1,11 @@
-//! ReplicaSet: as many pods as asked for, adopted where they match and are nobody's, created from
-//! the template otherwise, given up in a sensible order.
+//! ReplicaSet and ReplicationController: as many pods as asked for, adopted where they match and are
+//! nobody's, created from the template otherwise, given up in a sensible order.
 //!
 //! It counts what the view shows; that its own creations and deletions are shown before it counts
 //! again is the driver's barrier. It knows nothing of Deployments, but that sibling ReplicaSets of
 //! one owner are one workload when it chooses pods to give up.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,13 +15,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::ownership::{
     claim, controlled_by_kind, controller_of, controller_reference, labels, name,
-    namespace as namespace_of, uid, usable_selector,
+    namespace as namespace_of, uid,
 };
 use super::plan::{Action, Outcome};
 use super::pods::{available_in, is_active, is_finished, is_ready, is_terminating};
+use super::replicated::Replicated;
 use super::{Controller, Plan, namespace, pods};
 use crate::api::ObjectKey;
-use crate::api::resource::Gvr;
+use crate::api::resource::{Gvr, Kind};
 use crate::client::cache::{Changed, View};
 use crate::client::event::Notice;
 
@@ -29,15 +31,21 @@ const BURST_PODS: usize = 500;
 /// The condition that tells of failed creations or deletions.
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
-pub struct ReplicaSetController;
+pub struct ReplicaController<T>(PhantomData<T>);
 
-impl Controller for ReplicaSetController {
+impl<T: Replicated> ReplicaController<T> {
+    pub fn new() -> ReplicaController<T> {
+        ReplicaController(PhantomData)
+    }
+}
+
+impl<T: Replicated> Controller for ReplicaController<T> {
     fn name(&self) -> &'static str {
-        "replicaset-controller"
+        T::CONTROLLER
     }
 
     fn keys(&self, change: &Changed, view: &View) -> Vec<ObjectKey> {
-        if change.resource == Gvr::of::<ReplicaSet>() {
+        if change.resource == Gvr::of::<T>() {
             return vec![change.key.clone()];
         }
         if change.resource != Gvr::of::<Pod>() {
@@ -46,48 +54,46 @@ impl Controller for ReplicaSetController {
         let mut keys = Vec::new();
         let (old, new) = change.typed::<Pod>();
         for pod in [old, new].into_iter().flatten() {
-            keys.extend(owner_key(&pod.metadata));
+            keys.extend(owner_key::<T>(&pod.metadata));
         }
         if let Some(pod) = new.filter(|pod| controller_of(&pod.metadata).is_none()) {
-            keys.extend(matching(pod, view));
+            keys.extend(matching::<T>(pod, view));
         }
         keys.dedup();
         keys
     }
 
     fn reads(&self) -> Vec<Gvr> {
-        vec![Gvr::of::<ReplicaSet>(), Gvr::of::<Pod>()]
+        vec![Gvr::of::<T>(), Gvr::of::<Pod>()]
     }
 
     fn reconcile(&self, view: &View, key: &ObjectKey, now: Timestamp) -> Plan {
         let mut plan = Plan::nothing();
-        let Some(set) = view.get_key::<ReplicaSet>(key) else { return plan };
-        let Some(spec) = &set.spec else { return plan };
-        let Some(selector) = usable_selector(&spec.selector) else {
-            let why = "This ReplicaSet's selector is invalid or would select every pod";
+        let Some(set) = view.get_key::<T>(key) else { return plan };
+        let Some(selector) = set.selector() else {
+            let why = format!("This {}'s selector is invalid or would select every pod", T::KIND);
             plan.notices.push(Notice::warning(&**set, "InvalidSelector", why));
             return plan;
         };
-        let owned = view.owned_by::<Pod>(uid(&set.metadata));
+        let owned = view.owned_by::<Pod>(uid(set.metadata()));
         let candidates = owned.chain(view.orphans::<Pod>(&key.namespace)).map(|pod| &**pod);
         // Finished pods are neither adopted nor released: they are left to the garbage collector.
         let candidates = candidates.filter(|pod| !is_finished(pod));
         let (mine, claimed) = claim(&**set, &selector, candidates, &mut plan);
         let active: Vec<&Pod> = mine.iter().copied().filter(|pod| is_active(pod)).collect();
-        if !claimed && set.metadata.deletion_timestamp.is_none() {
-            scale(set, &active, view, now, &mut plan);
+        if !claimed && set.metadata().deletion_timestamp.is_none() {
+            scale(&**set, &active, view, now, &mut plan);
         }
         let satisfied = plan.writes.is_empty();
-        let status = status(set, &mine, &active, satisfied, now);
-        if set.status.as_ref() != Some(&status) {
-            let mut changed = ReplicaSet::clone(set);
-            changed.status = Some(status);
+        let mut changed = T::clone(set);
+        changed.set_status(status(&**set, &mine, &active, satisfied, now));
+        if set.status() != changed.status() {
             plan.update_status(&changed);
             // The status comes first: it is true and waited for by rollouts even where creations
             // are refused, which would end the group before it.
             plan.writes.rotate_right(1);
         }
-        if let Some(wait) = next_available(set, &active, now) {
+        if let Some(wait) = next_available(&**set, &active, now) {
             plan.again_after(wait);
         }
         plan
@@ -95,7 +101,7 @@ impl Controller for ReplicaSetController {
 
     fn settle(&self, view: &View, key: &ObjectKey, outcomes: &[Outcome], now: Timestamp) -> Plan {
         let mut plan = Plan::nothing();
-        let Some(set) = view.get_key::<ReplicaSet>(key) else { return plan };
+        let Some(set) = view.get_key::<T>(key) else { return plan };
         let pods = Gvr::of::<Pod>();
         let mut failure = None;
         let told = |outcome: &&Outcome| {
@@ -123,37 +129,36 @@ impl Controller for ReplicaSetController {
             });
         }
         if let Some((reason, error)) = failure {
-            tell_failure(set, reason, &error.message, now, &mut plan);
+            tell_failure(&**set, reason, &error.message, now, &mut plan);
         }
         plan
     }
 }
 
-/// The ReplicaSet that controls an object, if one does.
-fn owner_key(meta: &ObjectMeta) -> Option<ObjectKey> {
-    let owner = controlled_by_kind::<ReplicaSet>(meta)?;
+/// The one that controls an object, if one does.
+fn owner_key<T: Kind>(meta: &ObjectMeta) -> Option<ObjectKey> {
+    let owner = controlled_by_kind::<T>(meta)?;
     Some(ObjectKey::new(namespace_of(meta), owner.name.as_str()))
 }
 
-/// The ReplicaSets that could adopt an orphan.
-fn matching(pod: &Pod, view: &View) -> Vec<ObjectKey> {
-    let sets = view.in_namespace::<ReplicaSet>(namespace_of(&pod.metadata));
+/// Those that could adopt an orphan.
+fn matching<T: Replicated>(pod: &Pod, view: &View) -> Vec<ObjectKey> {
+    let sets = view.in_namespace::<T>(namespace_of(&pod.metadata));
     let matches = sets.filter(|set| {
-        let selector = set.spec.as_ref().and_then(|spec| usable_selector(&spec.selector));
-        selector.is_some_and(|selector| selector.matches(labels(&pod.metadata)))
+        set.selector().is_some_and(|selector| selector.matches(labels(&pod.metadata)))
     });
-    matches.map(|set| ObjectKey::of(&set.metadata)).collect()
+    matches.map(|set| ObjectKey::of(set.metadata())).collect()
 }
 
 /// How many pods are asked for.
 pub fn wanted(set: &ReplicaSet) -> i32 {
-    set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+    set.replicas()
 }
 
-fn scale(set: &ReplicaSet, active: &[&Pod], view: &View, now: Timestamp, plan: &mut Plan) {
-    let wanted = usize::try_from(wanted(set)).unwrap_or(0);
+fn scale<T: Replicated>(set: &T, active: &[&Pod], view: &View, now: Timestamp, plan: &mut Plan) {
+    let wanted = usize::try_from(set.replicas()).unwrap_or(0);
     if active.len() < wanted {
-        if namespace::is_ending(view, namespace_of(&set.metadata)) {
+        if namespace::is_ending(view, namespace_of(set.metadata())) {
             return;
         }
         let pod = new_pod(set);
@@ -173,21 +178,21 @@ fn scale(set: &ReplicaSet, active: &[&Pod], view: &View, now: Timestamp, plan: &
     }
 }
 
-/// The active pods of all ReplicaSets of the same owner.
-fn workload<'a>(set: &ReplicaSet, own: &[&'a Pod], view: &'a View) -> Vec<&'a Pod> {
-    let Some(owner) = controller_of(&set.metadata) else { return own.to_vec() };
-    let siblings = view.owned_by::<ReplicaSet>(&owner.uid);
-    let pods = siblings.flat_map(|sibling| view.owned_by::<Pod>(uid(&sibling.metadata)));
+/// The active pods of all siblings of the same owner.
+fn workload<'a, T: Kind>(set: &T, own: &[&'a Pod], view: &'a View) -> Vec<&'a Pod> {
+    let Some(owner) = controller_of(set.metadata()) else { return own.to_vec() };
+    let siblings = view.owned_by::<T>(&owner.uid);
+    let pods = siblings.flat_map(|sibling| view.owned_by::<Pod>(uid(sibling.metadata())));
     pods.map(|pod| &**pod).collect()
 }
 
 /// A pod of the template, named by the server.
-fn new_pod(set: &ReplicaSet) -> Pod {
-    let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
+fn new_pod<T: Replicated>(set: &T) -> Pod {
+    let template = set.template();
     let template_meta = template.and_then(|template| template.metadata.as_ref());
     let metadata = ObjectMeta {
-        generate_name: Some(format!("{}-", name(&set.metadata))),
-        namespace: set.metadata.namespace.clone(),
+        generate_name: Some(format!("{}-", name(set.metadata()))),
+        namespace: set.metadata().namespace.clone(),
         labels: template_meta.and_then(|meta| meta.labels.clone()),
         annotations: template_meta.and_then(|meta| meta.annotations.clone()),
         finalizers: template_meta.and_then(|meta| meta.finalizers.clone()),
@@ -197,20 +202,15 @@ fn new_pod(set: &ReplicaSet) -> Pod {
     Pod { metadata, spec: template.and_then(|template| template.spec.clone()), status: None }
 }
 
-fn min_ready_seconds(set: &ReplicaSet) -> i32 {
-    set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
-}
-
-fn status(
-    set: &ReplicaSet,
+fn status<T: Replicated>(
+    set: &T,
     mine: &[&Pod],
     active: &[&Pod],
     satisfied: bool,
     now: Timestamp,
 ) -> ReplicaSetStatus {
-    let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
-    let template_labels = template.and_then(|t| t.metadata.as_ref()).map(labels);
-    let min_ready = min_ready_seconds(set);
+    let template_labels = set.template().and_then(|t| t.metadata.as_ref()).map(labels);
+    let min_ready = set.min_ready_seconds();
     let count = |filter: &dyn Fn(&Pod) -> bool| {
         let counted = active.iter().filter(|pod| filter(pod)).count();
         Some(i32::try_from(counted).unwrap_or(i32::MAX)).filter(|count| *count > 0)
@@ -221,7 +221,7 @@ fn status(
             .is_none_or(|asked| asked.iter().all(|(key, value)| has.get(key) == Some(value)))
     };
     let terminating = mine.iter().filter(|pod| is_terminating(pod) && !is_finished(pod)).count();
-    let old = set.status.clone().unwrap_or_default();
+    let old = set.status().unwrap_or_default();
     let mut conditions = old.conditions.unwrap_or_default();
     if satisfied {
         conditions.retain(|condition| condition.type_ != REPLICA_FAILURE);
@@ -234,22 +234,28 @@ fn status(
             available_in(pod, min_ready, now).is_some_and(|wait| wait.is_zero())
         }),
         terminating_replicas: Some(i32::try_from(terminating).unwrap_or(i32::MAX)),
-        observed_generation: set.metadata.generation,
+        observed_generation: set.metadata().generation,
         conditions: Some(conditions).filter(|conditions| !conditions.is_empty()),
     }
 }
 
 /// When the next ready pod becomes available.
-fn next_available(set: &ReplicaSet, active: &[&Pod], now: Timestamp) -> Option<Duration> {
-    let min_ready = min_ready_seconds(set);
+fn next_available<T: Replicated>(set: &T, active: &[&Pod], now: Timestamp) -> Option<Duration> {
+    let min_ready = set.min_ready_seconds();
     let waits = active.iter().filter_map(|pod| available_in(pod, min_ready, now));
     waits.filter(|wait| !wait.is_zero()).min()
 }
 
 /// Adds the condition about failed creations or deletions, once for the same message.
-fn tell_failure(set: &ReplicaSet, reason: &str, message: &str, now: Timestamp, plan: &mut Plan) {
+fn tell_failure<T: Replicated>(
+    set: &T,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
     let mut changed = set.clone();
-    let status = changed.status.get_or_insert_default();
+    let mut status = changed.status().unwrap_or_default();
     let conditions = status.conditions.get_or_insert_default();
     if conditions.iter().any(|c| c.type_ == REPLICA_FAILURE && c.reason.as_deref() == Some(reason))
     {
@@ -263,5 +269,6 @@ fn tell_failure(set: &ReplicaSet, reason: &str, message: &str, now: Timestamp, p
         message: Some(message.into()),
         last_transition_time: Some(Time(now)),
     });
+    changed.set_status(status);
     plan.update_status(&changed);
 }

@@ -16,6 +16,7 @@ mod names;
 mod operations;
 mod report;
 mod runner;
+mod workloads;
 
 mod api_machinery;
 mod apps;
@@ -42,7 +43,7 @@ pub use client::{Client, Failure, refused};
 pub use collection::{Collection, Event, Patch, Watch};
 pub use context::{Context, eventually};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, guests};
 
 /// Longer than any case should take, even beside all the others.
 const DEADLINE: Duration = Duration::from_secs(180);
@@ -138,9 +139,19 @@ fn conformance() {
         .filter(|((sig, name), _)| format!("{sig} {name}").contains(&filter))
         .collect();
     assert!(!chosen.is_empty(), "no ported case has {filter:?} in its name");
+<<<<<<< HEAD
     // So that a list's history goes while a case waits for it.
     let options = ["--history-seconds", "60"];
     let cluster = other.is_none().then(|| Cluster::start_with(2, &options));
+=======
+    let cluster = other.is_none().then(|| {
+        let cluster = Cluster::start(2);
+        for (image, file) in workloads::IMAGES {
+            cluster.push(&guests::path(file), image);
+        }
+        cluster
+    });
+>>>>>>> 353ae0b (Forty-five conformance tests whose pods run; ReplicationControllers keep their pods; updated pods keep the default tolerations)
     let kubeconfig = match (&cluster, other) {
         (Some(cluster), _) => cluster.kubeconfig(),
         (None, other) => other.expect("one of the two"),

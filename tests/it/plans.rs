@@ -4,6 +4,7 @@ mod budgets;
 mod deployments;
 mod nodes;
 mod quotas;
+mod replicas;
 mod roles;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ResourceQuota, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Namespace, Node, Pod, ReplicationController, ResourceQuota, Secret, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
@@ -55,6 +58,7 @@ impl Objects {
         let objects = Objects { cache, by_kind };
         objects.fill::<Deployment>();
         objects.fill::<ReplicaSet>();
+        objects.fill::<ReplicationController>();
         objects.fill::<Pod>();
         objects.fill::<Node>();
         objects.fill::<Lease>();

@@ -73,10 +73,8 @@ impl Kind for ReplicationController {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let mut texts = vec![workload::stored_only("ReplicationController")];
         let template = self.spec.as_ref().and_then(|spec| spec.template.as_ref());
-        texts.extend(template.into_iter().flat_map(pod_template::warnings));
-        texts
+        template.into_iter().flat_map(pod_template::warnings).collect()
     }
 
     fn columns() -> &'static [Column] {

@@ -1,7 +1,8 @@
 //! The cases of sig-cli, with the real kubectl.
 
+mod controllers;
 mod kubectl;
 
 use super::Case;
 
-pub const CASES: &[&[Case]] = &[kubectl::CASES];
+pub const CASES: &[&[Case]] = &[controllers::CASES, kubectl::CASES];

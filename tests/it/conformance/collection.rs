@@ -163,7 +163,12 @@ impl Collection {
     }
 
     pub async fn delete_collection(&self, query: Query<'_>) -> Result<Value> {
-        self.sent("DELETE", &with_query(&self.path, query), "application/json", &Value::Null).await
+        self.delete_collection_with(query, &Value::Null).await
+    }
+
+    /// With `DeleteOptions`.
+    pub async fn delete_collection_with(&self, query: Query<'_>, options: &Value) -> Result<Value> {
+        self.sent("DELETE", &with_query(&self.path, query), "application/json", options).await
     }
 
     pub async fn watch(&self, query: Query<'_>) -> Result<Watch> {

@@ -1,8 +1,9 @@
 //! The cases of sig-network.
 
+mod api_server;
 mod endpoint_slices;
 mod services;
 
 use super::Case;
 
-pub const CASES: &[&[Case]] = &[endpoint_slices::CASES, services::CASES];
+pub const CASES: &[&[Case]] = &[api_server::CASES, endpoint_slices::CASES, services::CASES];

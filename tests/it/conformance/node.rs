@@ -3,8 +3,19 @@
 mod classes;
 mod config;
 mod nodes;
+mod pod_generation;
 mod pod_templates;
+mod pods;
+mod taints;
 
 use super::Case;
 
-pub const CASES: &[&[Case]] = &[classes::CASES, config::CASES, nodes::CASES, pod_templates::CASES];
+pub const CASES: &[&[Case]] = &[
+    classes::CASES,
+    config::CASES,
+    nodes::CASES,
+    pod_generation::CASES,
+    pod_templates::CASES,
+    pods::CASES,
+    taints::CASES,
+];

@@ -1,10 +1,13 @@
 //! `apps/disruption.go`.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use crate::conformance::checks::{count_becomes, counts, is, name};
-use crate::conformance::operations::gone;
+use crate::conformance::checks::{count_becomes, counts, holds, is, name};
+use crate::conformance::operations::{gone, includes};
+use crate::conformance::workloads::{
+    PAUSE, REPLICA_SETS, are_ready, becomes, number, pod, replica_set,
+};
 use crate::conformance::{Case, Collection, Context, Patch, case, eventually};
 
 pub const CASES: &[Case] = &[
@@ -13,7 +16,13 @@ pub const CASES: &[Case] = &[
          delete a collection of PodDisruptionBudgets",
         collection
     ),
+    case!(
+        "DisruptionController should block an eviction until the PDB is updated to allow it",
+        eviction
+    ),
     case!("DisruptionController should create a PodDisruptionBudget", create),
+    case!("DisruptionController should observe PodDisruptionBudget status updated", observed),
+    case!("DisruptionController should update/patch PodDisruptionBudget status", status),
 ];
 
 const BUDGETS: &str = "policy/v1/poddisruptionbudgets";
@@ -74,4 +83,91 @@ async fn create(context: &Context) -> Result<()> {
     is_processed(&budgets, "foo").await?;
     budgets.delete("foo").await?;
     gone(&budgets, "foo").await
+}
+
+const SELECTOR: &str = "foo=bar";
+
+async fn create_pods(context: &Context, count: usize) -> Result<()> {
+    let pods = context.own("v1/pods");
+    for number in 0..count {
+        let name = format!("pod-{number}");
+        pods.create(&pod(&name, json!({"foo": "bar"}), PAUSE)).await?;
+    }
+    are_ready(&pods, SELECTOR, count).await?;
+    Ok(())
+}
+
+async fn observed(context: &Context) -> Result<()> {
+    let budgets = context.own(BUDGETS);
+    create_budget(&budgets, "foo", 1.into(), json!({"foo": "bar"})).await?;
+    create_pods(context, 3).await?;
+    // It begins with none.
+    let allows = |budget: &Value| number(&budget["status"]["disruptionsAllowed"]) > 0;
+    becomes(&budgets, "foo", "allowing disruptions", allows).await?;
+    Ok(())
+}
+
+async fn status(context: &Context) -> Result<()> {
+    let budgets = context.own(BUDGETS);
+    create_budget(&budgets, "foo", 1.into(), json!({"foo": "bar"})).await?;
+    // The controller removes pods that are not there.
+    create_pods(context, 1).await?;
+    let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    budgets
+        .update("foo/status", |budget| budget["status"]["disruptedPods"] = json!({"pod-0": time}))
+        .await?;
+    is_processed(&budgets, "foo").await?;
+    let read = budgets.get("foo/status").await?;
+    holds(read["status"]["disruptedPods"]["pod-0"].is_string(), "the status has the pod")?;
+    let patch = json!({"status": {"disruptedPods": {"pod-0": null}}});
+    let patched = budgets.patch("foo/status", Patch::Merge, &patch).await?;
+    is_processed(&budgets, "foo").await?;
+    let pods = patched["status"]["disruptedPods"].as_object();
+    holds(pods.is_none_or(|pods| pods.is_empty()), "the status has no pods any more")
+}
+
+/// Evicts a pod, and tells whether its budget stood against it.
+async fn is_evicted(context: &Context, pod: &str) -> Result<bool> {
+    let pods = context.own("v1/pods");
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction",
+        "metadata": {"name": pod, "namespace": context.namespace}});
+    let path = format!("{}/{pod}/eviction", pods.path);
+    let answer = pods.send("POST", &path, "application/json", &eviction).await?;
+    if answer.code < 300 {
+        return Ok(true);
+    }
+    let cause = json!({"details": {"causes": [{"reason": "DisruptionBudget"}]}});
+    ensure!(includes(&answer.json()?, &cause), "refused for another reason: {}", answer.text());
+    Ok(false)
+}
+
+async fn eviction(context: &Context) -> Result<()> {
+    let (budgets, pods) = (context.own(BUDGETS), context.own("v1/pods"));
+    let labels = json!({"foo": "bar"});
+    create_budget(&budgets, "foo", 3.into(), labels.clone()).await?;
+    let set = replica_set("rs", 3, &labels, "donothing", PAUSE);
+    context.own(REPLICA_SETS).create(&set).await?;
+    let first = name(&are_ready(&pods, SELECTOR, 3).await?[0]).to_string();
+    holds(!is_evicted(context, &first).await?, "the budget stands against it")?;
+
+    budgets.update("foo", |budget| budget["spec"]["minAvailable"] = 2.into()).await?;
+    is_processed(&budgets, "foo").await?;
+    are_ready(&pods, SELECTOR, 3).await?;
+    let counts_three = |budget: &Value| {
+        let status = &budget["status"];
+        status["currentHealthy"] == 3 && status["desiredHealthy"] == 2
+    };
+    becomes(&budgets, "foo", "counting three pods", counts_three).await?;
+    holds(is_evicted(context, &first).await?, "the budget allows it")?;
+
+    let patch = json!({"spec": {"minAvailable": null, "maxUnavailable": 0}});
+    budgets.patch("foo", Patch::Merge, &patch).await?;
+    is_processed(&budgets, "foo").await?;
+    let next = name(&are_ready(&pods, SELECTOR, 3).await?[0]).to_string();
+    holds(!is_evicted(context, &next).await?, "the budget stands against it once more")?;
+
+    budgets.delete("foo").await?;
+    gone(&budgets, "foo").await?;
+    are_ready(&pods, SELECTOR, 3).await?;
+    holds(is_evicted(context, &next).await?, "nothing stands against it")
 }
