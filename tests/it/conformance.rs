@@ -139,19 +139,15 @@ fn conformance() {
         .filter(|((sig, name), _)| format!("{sig} {name}").contains(&filter))
         .collect();
     assert!(!chosen.is_empty(), "no ported case has {filter:?} in its name");
-<<<<<<< HEAD
     // So that a list's history goes while a case waits for it.
     let options = ["--history-seconds", "60"];
-    let cluster = other.is_none().then(|| Cluster::start_with(2, &options));
-=======
     let cluster = other.is_none().then(|| {
-        let cluster = Cluster::start(2);
+        let cluster = Cluster::start_with(2, &options);
         for (image, file) in workloads::IMAGES {
             cluster.push(&guests::path(file), image);
         }
         cluster
     });
->>>>>>> 353ae0b (Forty-five conformance tests whose pods run; ReplicationControllers keep their pods; updated pods keep the default tolerations)
     let kubeconfig = match (&cluster, other) {
         (Some(cluster), _) => cluster.kubeconfig(),
         (None, other) => other.expect("one of the two"),

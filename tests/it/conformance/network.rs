@@ -2,8 +2,18 @@
 
 mod api_server;
 mod endpoint_slices;
+mod endpoints;
+mod ingress;
+mod service_cidrs;
 mod services;
 
 use super::Case;
 
-pub const CASES: &[&[Case]] = &[api_server::CASES, endpoint_slices::CASES, services::CASES];
+pub const CASES: &[&[Case]] = &[
+    api_server::CASES,
+    endpoint_slices::CASES,
+    endpoints::CASES,
+    ingress::CASES,
+    service_cidrs::CASES,
+    services::CASES,
+];

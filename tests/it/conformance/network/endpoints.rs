@@ -1,0 +1,46 @@
+//! `network/endpoints.go`.
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use crate::conformance::checks::{is, is_later, is_refused, label, name, namespace};
+use crate::conformance::{Case, Context, Patch, case};
+
+pub const CASES: &[Case] =
+    &[case!("Endpoints should test the lifecycle of an Endpoint", lifecycle)];
+
+async fn lifecycle(context: &Context) -> Result<()> {
+    let (endpoints, everywhere) = (context.own("v1/endpoints"), context.all("v1/endpoints"));
+    let selector = "test-endpoint-static=true";
+    let mut watch = endpoints.watch_labelled(selector).await?;
+    let labels = json!({"test-endpoint-static": "true"});
+    let port = json!({"name": "http", "port": 80, "protocol": "TCP"});
+    let subset = json!({"addresses": [{"ip": "10.0.0.24"}], "ports": [port]});
+    let created = json!({"metadata": {"name": "testservice", "labels": labels},
+        "subsets": [subset]});
+    let created = endpoints.create(&created).await?;
+    let is_labelled = |e: &Value| *label(e, "test-endpoint-static") == "true";
+    watch.until("ADDED", is_labelled).await?;
+    let is_mine = |e: &Value| name(e) == "testservice" && namespace(e) == context.namespace;
+    let found = everywhere.items_labelled(selector).await?;
+    let mut found = found.into_iter().find(is_mine).context("not in the list")?;
+    found["metadata"]["labels"]["test-service"] = "updated".into();
+    endpoints.replace(&found).await?;
+    watch.until("MODIFIED", is_labelled).await?;
+    is(label(&endpoints.get("testservice").await?, "test-service"), "updated")?;
+    let port = json!({"name": "http-test", "port": 8080});
+    let subset = json!({"addresses": [{"ip": "10.0.0.25"}], "ports": [port]});
+    let patch = json!({"metadata": {"labels": {"test-service": "patched"}}, "subsets": [subset]});
+    let patched = endpoints.patch("testservice", Patch::Strategic, &patch).await?;
+    is_later(&patched, &created)?;
+    watch.until("MODIFIED", is_labelled).await?;
+    let read = endpoints.get("testservice").await?;
+    is(label(&read, "test-service"), "patched")?;
+    let subset = &read["subsets"][0];
+    is(&subset["addresses"][0]["ip"], "10.0.0.25")?;
+    is(&subset["ports"][0]["name"], "http-test")?;
+    is(&subset["ports"][0]["port"], 8080)?;
+    endpoints.delete_collection(&[("labelSelector", selector)]).await?;
+    watch.until("DELETED", is_labelled).await?;
+    is_refused(endpoints.get("testservice").await, &[404]).map(drop)
+}
