@@ -64,10 +64,14 @@ impl Controller for TaintEvictionController {
             return plan;
         };
         let mut due: Vec<(&Pod, bool)> = Vec::new();
+        let mut waits = false;
         for pod in view.indexed::<Pod>(name(&node.metadata)).filter(|pod| pods::is_active(pod)) {
             match leaves(pod, node, now) {
                 Leaves::Never => {}
-                Leaves::In(wait, _) if wait > Duration::ZERO => plan.again_after(wait),
+                Leaves::In(wait, _) if wait > Duration::ZERO => {
+                    plan.again_after(wait);
+                    waits = true;
+                }
                 Leaves::In(_, node_lost) => due.push((pod, node_lost)),
             }
         }
@@ -79,9 +83,23 @@ impl Controller for TaintEvictionController {
             plan.again_after(Duration::ZERO);
             due.truncate(BURST_PODS);
         }
+        if waits && no_execute(node).any(|taint| taint.time_added.is_none()) {
+            plan.update(&timed(node, now));
+        }
         evict(&due, now, &mut plan);
         plan
     }
+}
+
+/// The node whose taints tell since when they are there, which `kubectl taint` leaves out: the
+/// seconds of tolerations count from then on.
+fn timed(node: &Node, now: Timestamp) -> Node {
+    let mut node = node.clone();
+    let taints = node.spec.iter_mut().flat_map(|spec| spec.taints.iter_mut().flatten());
+    for taint in taints.filter(|taint| taint.effect == NO_EXECUTE) {
+        taint.time_added.get_or_insert(Time(now));
+    }
+    node
 }
 
 /// When a pod leaves.

@@ -57,6 +57,22 @@ fn pods_leave_a_tainted_node_when_their_toleration_is_over() {
     Objects::new(&braked).check("taint-eviction-controller", "n1", "again after 10s");
 }
 
+/// `kubectl taint` leaves the time out.
+#[test]
+fn a_taint_gets_the_time_that_a_toleration_counts_from() {
+    let mut tainted = node("n1", "True");
+    tainted["spec"]["taints"] = json!([{"key": "k", "effect": "NoExecute"}]);
+    let mut short = pod("short", "n1", "True");
+    short["spec"]["tolerations"] = json!([{"key": "k", "operator": "Exists",
+        "effect": "NoExecute", "tolerationSeconds": 5}]);
+    Objects::new(&[tainted, short]).check(
+        "taint-eviction-controller",
+        "n1",
+        r#"update nodes n1 {"spec":{"taints":[{"effect":"NoExecute","key":"k","timeAdded":"2026-01-01T01:00:00Z"}]}}
+           again after 5s"#,
+    );
+}
+
 #[test]
 fn each_node_gets_a_block_of_its_own() {
     let mut first = node("a", "True");

@@ -23,7 +23,7 @@ fn a_replication_controller_adopts_what_matches() {
     let objects = Objects::new(&[old(1, json!({"replicas": 1})), orphan]);
     let text = objects.text(&objects.plan(CONTROLLER, "default/old"));
     let live =
-        "check presence of replicationcontrollers default/old\nthen\nupdate pods default/orphan";
+        "check presence of replicationcontrollers default/old\nthen\npatch pods default/orphan";
     assert!(text.contains(live), "{text}");
     assert!(text.contains(r#""kind":"ReplicationController","name":"old""#), "{text}");
 }

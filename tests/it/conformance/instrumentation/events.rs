@@ -44,9 +44,9 @@ async fn lifecycle(context: &Context) -> Result<()> {
     counts(&found, 1)?;
     is(&found[0]["metadata"]["name"], "event-test")?;
     let mut read = events.get("event-test").await?;
-    let note = "This is a test event - patched";
-    events.patch("event-test", Patch::Strategic, &json!({"note": note})).await?;
-    read["note"] = note.into();
+    let series = json!({"count": 2, "lastObservedTime": "2017-09-19T13:49:11.000000Z"});
+    events.patch("event-test", Patch::Strategic, &json!({"series": series})).await?;
+    read["series"] = series;
     is(&plain(events.get("event-test").await?), plain(read.clone()))?;
     let mut read = plain(read);
     read["series"] = json!({"count": 100, "lastObservedTime": SOME_TIME});

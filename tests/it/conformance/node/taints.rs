@@ -40,7 +40,9 @@ fn taints(node: &mut Value) -> &mut Vec<Value> {
 }
 
 async fn taint(nodes: &Collection, node: &str) -> Result<()> {
-    let taint = json!({"key": KEY, "value": "evictTaintVal", "effect": "NoExecute"});
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let taint = json!({"key": KEY, "value": "evictTaintVal", "effect": "NoExecute",
+        "timeAdded": now});
     let updated = nodes.update(node, |node| taints(node).push(taint.clone())).await?;
     let has = updated["spec"]["taints"].as_array().is_some_and(|taints| {
         taints.iter().any(|taint| taint["key"] == KEY && taint["effect"] == "NoExecute")
