@@ -77,7 +77,7 @@ pub fn respond(server: &ApiServer, path: &str, query: &Query) -> Response<Body> 
     response
 }
 
-fn run(server: &ApiServer, check: &str) -> Result<(), ApiError> {
+pub(super) fn run(server: &ApiServer, check: &str) -> Result<(), ApiError> {
     match check {
         "store" => {
             if let Some(why) = server.store.failure() {

@@ -117,6 +117,10 @@ pub fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Result<Verb,
     if path.info.meta.review && *method != Method::POST {
         return Err(method_not_allowed());
     }
+    if path.info.meta.computed && !matches!(*method, Method::GET | Method::HEAD) {
+        let message = format!("{} are made by the server and only read", path.info.gvr);
+        return Err(ApiError::new(405, Reason::MethodNotAllowed, message));
+    }
     let in_scope = !path.info.gvr.namespaced || !path.namespace.is_empty();
     Ok(match *method {
         Method::GET | Method::HEAD if one => Verb::Get,
