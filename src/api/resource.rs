@@ -59,6 +59,8 @@ pub struct KindMeta {
     /// Told with every answer: what to use instead of a kind that is on its way out. Empty for the
     /// others.
     pub deprecation: &'static str,
+    /// Made by the server of what it knows, and only read: nothing of it is stored.
+    pub computed: bool,
     /// A question: it is created only, answered with its status, and never stored. See [`Review`].
     pub review: bool,
 }
@@ -117,6 +119,7 @@ pub const DEFAULT_META: KindMeta = KindMeta {
     name_rule: NameRule::Subdomain,
     selectable: &[],
     deprecation: "",
+    computed: false,
     review: false,
 };
 
@@ -209,6 +212,11 @@ pub struct KindInfo {
 pub type AddSchema = Arc<dyn Fn(&mut schemars::SchemaGenerator) -> schemars::Schema + Send + Sync>;
 
 impl KindInfo {
+    /// Whether objects of the row are stored at all.
+    pub fn is_stored(&self) -> bool {
+        !self.meta.review && !self.meta.computed
+    }
+
     /// Where objects are stored.
     pub fn stored_gvr(&self) -> &Gvr {
         self.stored.as_ref().map_or(&self.gvr, |stored| &stored.gvr)
@@ -256,6 +264,9 @@ impl KindInfo {
     pub fn verbs(&self) -> Vec<&'static str> {
         if self.meta.review {
             return vec!["create"];
+        }
+        if self.meta.computed {
+            return vec!["get", "list", "watch"];
         }
         let mut verbs = vec!["create", "delete", "get", "list", "patch", "update", "watch"];
         if self.meta.delete_collection {

@@ -108,7 +108,7 @@ impl ApiServer {
         self.update(&call, object.into_value(), &own()).await.map(|_| ())
     }
 
-    /// The EndpointSlice of the Service `kubernetes`, kept at the present address.
+    /// The EndpointSlice and the Endpoints of the Service `kubernetes`, kept at the present address.
     async fn ensure_slice(&self, address: SocketAddr) -> Result<(), ApiError> {
         let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
         let ip = match address.ip() {
@@ -129,7 +129,19 @@ impl ApiServer {
             return Ok(());
         };
         call.name = "kubernetes".into();
-        self.update(&call, slice, &own()).await.map(|_| ())
+        self.update(&call, slice, &own()).await?;
+        let endpoints = json!({
+            "metadata": {"name": "kubernetes",
+                "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+            "subsets": [{"addresses": [{"ip": ip.to_string()}],
+                "ports": [{"name": "https", "protocol": "TCP", "port": address.port()}]}],
+        });
+        self.ensure("", "v1", "endpoints", "default", endpoints.clone()).await?;
+        let Some(mut call) = self.system_call("", "v1", "endpoints", "default") else {
+            return Ok(());
+        };
+        call.name = "kubernetes".into();
+        self.update(&call, endpoints, &own()).await.map(|_| ())
     }
 
     /// Creates a default role or binding, or gives it back what it lacks.

@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ use crate::api::registry::Registry;
 use crate::api::resource::{Gvr, KindInfo};
 use crate::api::{ApiError, Raw};
 use crate::client::DeleteOptions;
-use crate::store::{Expect, Op};
+use crate::store::{Expect, Op, Revision};
 
 /// How often writes of others may come between before the rest waits for the next occasion.
 const MAX_ROUNDS: usize = 64;
@@ -42,6 +42,8 @@ pub struct Definitions {
     made: tokio::sync::Mutex<HashMap<String, Made>>,
     /// Counts snapshots of the registry.
     changed: watch::Sender<u64>,
+    /// The store's revision at the last of them.
+    revision: AtomicU64,
 }
 
 /// The rows of a definition, and what they were made of.
@@ -59,11 +61,20 @@ struct One {
 
 impl Default for Definitions {
     fn default() -> Definitions {
-        Definitions { made: Default::default(), changed: watch::Sender::new(0) }
+        Definitions {
+            made: Default::default(),
+            changed: watch::Sender::new(0),
+            revision: AtomicU64::new(1),
+        }
     }
 }
 
 impl Definitions {
+    /// The revision at which the registry was last changed.
+    pub fn revision(&self) -> Revision {
+        self.revision.load(Ordering::Relaxed)
+    }
+
     /// Tells of snapshots of the registry that come after now.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -190,6 +201,7 @@ impl ApiServer {
         let before = registry.rows().iter().filter(|info| info.custom.is_some());
         if !before.map(Arc::as_ptr).eq(served.iter().map(Arc::as_ptr)) {
             self.registry.replace(builtin.with_custom(served));
+            self.definitions.revision.store(self.store.revision().max(1), Ordering::Relaxed);
             self.definitions.changed.send_modify(|count| *count += 1);
         }
     }

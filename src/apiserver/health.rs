@@ -84,7 +84,7 @@ pub fn respond(server: &ApiServer, path: &str, query: &Query) -> Response<Body> 
     response
 }
 
-fn run(server: &ApiServer, check: &str) -> Result<(), ApiError> {
+pub(super) fn run(server: &ApiServer, check: &str) -> Result<(), ApiError> {
     match check {
         SHUTDOWN if server.is_draining() => Err(ApiError::unavailable("the server stops")),
         "store" => {

@@ -9,6 +9,7 @@ pub mod authz;
 mod bearer;
 mod body;
 mod bootstrap;
+mod computed;
 mod definitions;
 mod delete;
 pub mod discovery;

@@ -58,6 +58,9 @@ impl ApiServer {
     pub fn get(&self, call: &Call, version: &str) -> Result<Bytes, ApiError> {
         self.authorize(call, "get")?;
         self.reached(parse_version(version)?)?;
+        if call.info.meta.computed {
+            return self.get_computed(call);
+        }
         Ok(versions::shown_raw(&call.info, self.entry(call)?.value))
     }
 
@@ -75,6 +78,9 @@ impl ApiServer {
         filter: &Filter,
     ) -> Result<Listed, ApiError> {
         let cursor = self.cursor(call, options)?;
+        if call.info.meta.computed {
+            return self.list_computed(call, filter);
+        }
         if let (Some(name), None) = (filter.pinned_name(), cursor.at)
             && (!call.namespace.is_empty() || !call.info.gvr.namespaced)
         {

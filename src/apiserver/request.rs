@@ -126,6 +126,10 @@ pub fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Result<Verb,
     if path.info.meta.review && *method != Method::POST {
         return Err(method_not_allowed());
     }
+    if path.info.meta.computed && !matches!(*method, Method::GET | Method::HEAD) {
+        let message = format!("{} are made by the server and only read", path.info.gvr);
+        return Err(ApiError::new(405, Reason::MethodNotAllowed, message));
+    }
     if path.watch {
         let is_read = matches!(*method, Method::GET | Method::HEAD);
         return is_read.then_some(Verb::Watch).ok_or_else(method_not_allowed);

@@ -69,6 +69,9 @@ pub struct Parts {
 pub struct Options {
     /// Where Services get their cluster IPs from.
     pub service_cidr: Cidr,
+    /// The parts of the control plane that run in this process, whose end ends it: what
+    /// ComponentStatuses tell of beside the store.
+    pub components: Vec<String>,
     /// The addresses of pods and of Services, as machines that join are told.
     pub cluster_ranges: Vec<String>,
     /// Requests in flight of everybody but administrators and nodes (see [`super::lanes`]).
@@ -87,6 +90,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             service_cidr: Cidr::DEFAULT_SERVICES,
+            components: Vec::new(),
             cluster_ranges: Vec::new(),
             max_reads_in_flight: MAX_READS_IN_FLIGHT,
             max_writes_in_flight: MAX_WRITES_IN_FLIGHT,
@@ -104,6 +108,7 @@ pub struct ApiServer {
     pub(super) registry: SharedRegistry,
     pub(super) definitions: Definitions,
     pub(super) clock: SharedClock,
+    pub(super) started: Timestamp,
     pub(super) ids: Arc<Ids>,
     pub(super) artifacts: Option<Arc<Artifacts>>,
     pub(super) nodes: Arc<Tunnels>,
@@ -170,6 +175,7 @@ impl ApiServer {
             store: parts.store,
             registry: SharedRegistry::new(parts.registry),
             definitions: Definitions::default(),
+            started: parts.clock.now(),
             clock: parts.clock,
             ids: parts.ids,
             artifacts: parts.artifacts,

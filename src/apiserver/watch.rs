@@ -90,6 +90,12 @@ impl ApiServer {
         let mut filter =
             Filter::parse(&call.info, &options.label_selector, &options.field_selector)?;
         let version = parse_version(&options.resource_version)?;
+        if call.info.meta.computed {
+            let from = version.filter(|version| *version > 0 && initial.send != Some(true));
+            self.reached(from)?;
+            let end = initial.send == Some(true) && options.bookmarks;
+            return self.watch_computed(call, filter, options, from, end);
+        }
         // A watch of one object reads nothing else.
         let prefix = match filter.pinned_name() {
             Some(name) if !call.namespace.is_empty() || !call.info.gvr.namespaced => {
@@ -158,7 +164,7 @@ impl ApiServer {
         BOOKMARK_INTERVAL - Duration::from_millis(self.ids.below(most))
     }
 
-    fn watch_time(&self, asked: Option<Duration>) -> Duration {
+    pub(super) fn watch_time(&self, asked: Option<Duration>) -> Duration {
         match asked.filter(|asked| !asked.is_zero()) {
             Some(asked) => asked.min(Duration::from_secs(MAX_WATCH_SECONDS)),
             None => Duration::from_secs(MIN_WATCH_SECONDS + self.ids.below(MIN_WATCH_SECONDS)),

@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::ownership::{labels, name, namespace, uid};
 use super::pods::{is_finished, is_ready, is_terminating, node_name};
-use super::slices::{self, Group, MANAGED_BY, MANAGER, SERVICE_NAME, Wanted};
+use super::slices::{self, Group, MANAGED_BY, MANAGER, Owner, SERVICE_NAME, Wanted};
 use super::{Controller, Plan};
 use crate::api::ObjectKey;
 use crate::api::resource::Gvr;
@@ -87,7 +87,7 @@ impl Controller for EndpointSliceController {
             plan.again_after(wait);
             return plan;
         }
-        slices::pack(service, wanted(service, spec, view), existing, &mut plan);
+        slices::pack(&Owner::of(service), wanted(service, spec, view), existing, &mut plan);
         plan
     }
 }
@@ -132,7 +132,7 @@ impl Facts<'_> {
     }
 }
 
-fn has_selector(spec: &ServiceSpec) -> bool {
+pub(super) fn has_selector(spec: &ServiceSpec) -> bool {
     let external = spec.type_.as_deref() == Some("ExternalName");
     !external && spec.selector.as_ref().is_some_and(|selector| !selector.is_empty())
 }

@@ -13,6 +13,8 @@ mod deployment;
 mod deployment_status;
 mod disruption;
 mod endpoint_slice;
+mod endpoint_slice_mirroring;
+mod endpoints;
 mod executor;
 mod garbage_collector;
 mod namespace;
@@ -133,7 +135,7 @@ pub type Stored = Arc<dyn Fn((&str, &str), &str) -> Vec<Raw> + Send + Sync>;
 
 /// The namespaced resources of a registry.
 pub fn namespaced(registry: &Registry) -> Vec<Gvr> {
-    let stored = registry.rows().iter().filter(|row| !row.meta.review && !row.is_view());
+    let stored = registry.rows().iter().filter(|row| row.is_stored() && !row.is_view());
     let resources = stored.map(|row| row.gvr.clone());
     resources.filter(|resource| resource.namespaced).collect()
 }
@@ -162,6 +164,8 @@ pub fn all(options: &Options) -> Vec<Arc<dyn Controller>> {
         Arc::new(replica_set::ReplicaController::<apps::ReplicaSet>::new()),
         Arc::new(replica_set::ReplicaController::<core::ReplicationController>::new()),
         Arc::new(endpoint_slice::EndpointSliceController),
+        Arc::new(endpoints::EndpointsController),
+        Arc::new(endpoint_slice_mirroring::EndpointSliceMirroringController),
         Arc::new(namespace::NamespaceController::new(options)),
         Arc::new(service_account::ServiceAccountController),
         Arc::new(root_ca::RootCaController::new(options)),
@@ -188,6 +192,7 @@ macro_rules! kept_kinds {
             core::Node,
             core::Pod,
             core::Service,
+            core::Endpoints,
             core::ConfigMap,
             core::Secret,
             core::ServiceAccount,

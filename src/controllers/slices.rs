@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::Plan;
 use super::ownership::{controller_reference, labels, name};
@@ -18,7 +18,7 @@ pub const MOST_ENDPOINTS: usize = 100;
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub const MANAGER: &str = "endpointslice-controller.k8s.io";
-const HEADLESS: &str = "service.kubernetes.io/headless";
+pub const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// Endpoints of one address type and one set of ports go into slices of their own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,28 +43,51 @@ impl Group {
     }
 }
 
+/// Whose slices they are.
+pub struct Owner {
+    pub name: String,
+    pub namespace: Option<String>,
+    /// Of each slice.
+    pub labels: BTreeMap<String, String>,
+    pub reference: OwnerReference,
+    /// Whether one empty slice stays where there are no endpoints.
+    pub placeholder: bool,
+}
+
+impl Owner {
+    pub fn of(service: &Service) -> Owner {
+        Owner {
+            name: name(&service.metadata).into(),
+            namespace: service.metadata.namespace.clone(),
+            labels: slice_labels(service),
+            reference: controller_reference(service),
+            placeholder: true,
+        }
+    }
+}
+
 /// Plans the writes that turn `existing` into `wanted`.
-pub fn pack(service: &Service, wanted: Wanted, existing: Vec<&EndpointSlice>, plan: &mut Plan) {
+pub fn pack(owner: &Owner, wanted: Wanted, existing: Vec<&EndpointSlice>, plan: &mut Plan) {
     let mut unused = existing;
     unused.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-    if wanted.is_empty() {
+    if wanted.is_empty() && owner.placeholder {
         // One empty slice says that the Service is known and has no endpoints.
-        return keep_placeholder(service, unused, plan);
+        return keep_placeholder(owner, unused, plan);
     }
     for (group, (ports, endpoints)) in wanted {
         let (mine, others) = unused.into_iter().partition(|slice| group.is_of(slice));
         unused = others;
-        pack_group(service, &group, ports, endpoints, mine, plan);
+        pack_group(owner, &group, ports, endpoints, mine, plan);
     }
     for slice in unused {
         plan.delete_version(slice, Propagation::Background);
     }
 }
 
-fn keep_placeholder(service: &Service, existing: Vec<&EndpointSlice>, plan: &mut Plan) {
+fn keep_placeholder(owner: &Owner, existing: Vec<&EndpointSlice>, plan: &mut Plan) {
     let mut existing = existing.into_iter();
     match existing.next() {
-        None => plan.create(&new_slice(service, &Group::new("IPv4", &[]), Vec::new(), Vec::new())),
+        None => plan.create(&new_slice(owner, &Group::new("IPv4", &[]), Vec::new(), Vec::new())),
         Some(slice) if !slice.endpoints.is_empty() => {
             let mut slice = slice.clone();
             slice.endpoints = Vec::new();
@@ -85,7 +108,7 @@ struct Filling<'a> {
 }
 
 fn pack_group(
-    service: &Service,
+    owner: &Owner,
     group: &Group,
     ports: Vec<EndpointPort>,
     endpoints: Vec<Endpoint>,
@@ -101,7 +124,7 @@ fn pack_group(
         }
     }
     let mut slices: Vec<Filling> =
-        existing.into_iter().map(|slice| keep(service, slice, &mut left)).collect();
+        existing.into_iter().map(|slice| keep(owner, slice, &mut left)).collect();
     let mut new: Vec<Endpoint> = order.iter().filter_map(|key| left.remove(key)).collect();
     // Slices that are written anyway are filled first, the fullest of the others next.
     slices.sort_by_key(|one| (!one.changed, std::cmp::Reverse(one.endpoints.len())));
@@ -113,21 +136,21 @@ fn pack_group(
             one.changed = true;
         }
     }
-    write(service, slices, plan);
+    write(owner, slices, plan);
     while !new.is_empty() {
         let rest = new.split_off(new.len().min(MOST_ENDPOINTS));
-        plan.create(&new_slice(service, group, ports.clone(), new));
+        plan.create(&new_slice(owner, group, ports.clone(), new));
         new = rest;
     }
 }
 
 /// What stays in a slice: endpoints that are still wanted, as they are now.
 fn keep<'a>(
-    service: &Service,
+    owner: &Owner,
     slice: &'a EndpointSlice,
     left: &mut HashMap<String, Endpoint>,
 ) -> Filling<'a> {
-    let mut changed = slice.metadata.labels != Some(slice_labels(service));
+    let mut changed = slice.metadata.labels != Some(owner.labels.clone());
     let mut endpoints = Vec::new();
     for old in &slice.endpoints {
         match left.remove(&identity(old)) {
@@ -142,14 +165,14 @@ fn keep<'a>(
 }
 
 /// Writes what changed. Empty slices go.
-fn write(service: &Service, slices: Vec<Filling>, plan: &mut Plan) {
+fn write(owner: &Owner, slices: Vec<Filling>, plan: &mut Plan) {
     for one in slices {
         if one.endpoints.is_empty() {
             plan.delete_version(one.slice, Propagation::Background);
         } else if one.changed {
             let mut slice = one.slice.clone();
             slice.endpoints = one.endpoints;
-            slice.metadata.labels = Some(slice_labels(service));
+            slice.metadata.labels = Some(owner.labels.clone());
             plan.update(&slice);
         }
     }
@@ -162,17 +185,17 @@ fn identity(endpoint: &Endpoint) -> String {
 }
 
 fn new_slice(
-    service: &Service,
+    owner: &Owner,
     group: &Group,
     ports: Vec<EndpointPort>,
     endpoints: Vec<Endpoint>,
 ) -> EndpointSlice {
     EndpointSlice {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", name(&service.metadata))),
-            namespace: service.metadata.namespace.clone(),
-            labels: Some(slice_labels(service)),
-            owner_references: Some(vec![controller_reference(service)]),
+            generate_name: Some(format!("{}-", owner.name)),
+            namespace: owner.namespace.clone(),
+            labels: Some(owner.labels.clone()),
+            owner_references: Some(vec![owner.reference.clone()]),
             ..ObjectMeta::default()
         },
         address_type: group.address_type.into(),

@@ -87,6 +87,7 @@ pub async fn start(
         pki: Some(Arc::new(foundation.pki.clone())),
         options: Options {
             service_cidr: foundation.network.service_cidr.parse().context("--service-cidr")?,
+            components: ["controller-manager", "scheduler"].map(String::from).into(),
             cluster_ranges: [&foundation.network.cluster_cidr, &foundation.network.service_cidr]
                 .map(Clone::clone)
                 .into(),

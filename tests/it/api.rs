@@ -6,6 +6,7 @@ mod admission;
 mod applies;
 mod caches;
 mod cel;
+mod computed;
 mod connections;
 mod custom;
 mod deletes;

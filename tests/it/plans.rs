@@ -2,6 +2,7 @@
 
 mod budgets;
 mod deployments;
+mod endpoints;
 mod nodes;
 mod quotas;
 mod replicas;
@@ -15,7 +16,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Namespace, Node, Pod, ReplicationController, ResourceQuota, Secret, Service,
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Secret,
+    Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -66,6 +68,7 @@ impl Objects {
         objects.fill::<ConfigMap>();
         objects.fill::<Secret>();
         objects.fill::<Service>();
+        objects.fill::<Endpoints>();
         objects.fill::<EndpointSlice>();
         objects.fill::<PodDisruptionBudget>();
         objects.fill::<ResourceQuota>();

@@ -17,9 +17,12 @@ use k8s_openapi::api::{
     rbac::v1 as rbac_api, scheduling::v1 as scheduling, storage::v1 as storage_api,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 
 pub mod admission_policy;
+mod api_service;
 pub mod certificate_signing_request;
+mod component_status;
 pub mod config_map;
 mod controller_revision;
 mod cron_job;
@@ -130,6 +133,7 @@ pub fn all() -> Vec<KindInfo> {
         KindInfo::of::<policy::PodDisruptionBudget>(),
         KindInfo::of::<scheduling::PriorityClass>(),
         KindInfo::of::<node_api::RuntimeClass>(),
+        KindInfo::of::<core::ComponentStatus>(),
         KindInfo::of::<core::PersistentVolume>(),
         KindInfo::of::<core::PersistentVolumeClaim>(),
         KindInfo::of::<storage_api::StorageClass>(),
@@ -160,6 +164,7 @@ pub fn all() -> Vec<KindInfo> {
         KindInfo::of::<rbac_api::RoleBinding>(),
         KindInfo::of::<rbac_api::ClusterRoleBinding>(),
         KindInfo::of::<extensions::CustomResourceDefinition>(),
+        KindInfo::of::<APIService>(),
         KindInfo::of::<admission::MutatingWebhookConfiguration>(),
         KindInfo::of::<admission::ValidatingWebhookConfiguration>(),
         KindInfo::of::<admission::ValidatingAdmissionPolicy>(),

@@ -57,10 +57,7 @@ async fn conflicts_name_the_other_manager_and_force_takes_over() {
     apply(&cluster, &path, "fieldManager=a", &map(json!({"k": "1"}))).await.expect(201);
     let refused = apply(&cluster, &path, "fieldManager=b", &map(json!({"k": "2"}))).await;
     let status = refused.expect(409);
-    assert_eq!(
-        status["message"],
-        "Apply failed with 1 conflict: conflict with \"a\": .data.k"
-    );
+    assert_eq!(status["message"], "Apply failed with 1 conflict: conflict with \"a\": .data.k");
     assert_eq!(status["reason"], "Conflict");
     assert_eq!(
         status["details"]["causes"],
