@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::ownership::{labels, name, namespace, uid};
 use super::pods::{is_finished, is_ready, is_terminating, node_name};
-use super::slices::{self, Group, MANAGED_BY, MANAGER, Owner, SERVICE_NAME, Wanted};
+use super::slices::{self, Group, MANAGED_BY, MANAGER, Owner, Wanted};
 use super::{Controller, Plan};
 use crate::api::ObjectKey;
 use crate::api::resource::Gvr;
@@ -39,17 +39,8 @@ impl Controller for EndpointSliceController {
         if change.resource == Gvr::of::<Service>() {
             return vec![change.key.clone()];
         }
-        if change.resource == Gvr::of::<EndpointSlice>() {
-            let (old, new) = change.typed::<EndpointSlice>();
-            let services = [old, new].into_iter().flatten().filter_map(|slice| {
-                let own = labels(&slice.metadata);
-                let managed = own.get(MANAGED_BY).is_some_and(|manager| manager == MANAGER);
-                let service = own.get(SERVICE_NAME).filter(|_| managed)?;
-                Some(ObjectKey::new(namespace(&slice.metadata), service.as_str()))
-            });
-            let mut keys: Vec<ObjectKey> = services.collect();
-            keys.dedup();
-            return keys;
+        if let Some(services) = slices::services_of(change, MANAGER) {
+            return services;
         }
         let (old, new) = change.typed::<Pod>();
         if old.and_then(Facts::of) == new.and_then(Facts::of) {

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Ser
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 
 use super::endpoint_slice::has_selector;
-use super::ownership::{controller_reference, labels, name, namespace, uid};
+use super::ownership::{controller_reference, labels, name, uid};
 use super::slices::{self, Group, MANAGED_BY, Owner, SERVICE_NAME, Wanted};
 use super::{Controller, Plan};
 use crate::api::ObjectKey;
@@ -30,14 +30,11 @@ impl Controller for EndpointSliceMirroringController {
     }
 
     fn keys(&self, change: &Changed, _view: &View) -> Vec<ObjectKey> {
-        if change.resource != Gvr::of::<EndpointSlice>() {
+        let own = [Gvr::of::<Service>(), Gvr::of::<Endpoints>()];
+        if own.contains(&change.resource) {
             return vec![change.key.clone()];
         }
-        let (old, new) = change.typed::<EndpointSlice>();
-        let Some(slice) = new.or(old).filter(|slice| is_mirror(slice)) else { return Vec::new() };
-        let service = labels(&slice.metadata).get(SERVICE_NAME);
-        let key = service.map(|name| ObjectKey::new(namespace(&slice.metadata), name.as_str()));
-        key.into_iter().collect()
+        slices::services_of(change, MANAGER).unwrap_or_default()
     }
 
     fn reads(&self) -> Vec<Gvr> {
@@ -49,7 +46,8 @@ impl Controller for EndpointSliceMirroringController {
         // Slices of Endpoints that are gone go by their owner reference.
         let Some(endpoints) = view.get_key::<Endpoints>(key) else { return plan };
         let own = view.owned_by::<EndpointSlice>(uid(&endpoints.metadata)).map(|slice| &**slice);
-        let existing: Vec<&EndpointSlice> = own.filter(|slice| is_mirror(slice)).collect();
+        let existing: Vec<&EndpointSlice> =
+            own.filter(|slice| slices::is_managed(slice, MANAGER)).collect();
         let service = view.get_key::<Service>(key);
         let custom = service.is_some_and(|service| {
             service.metadata.deletion_timestamp.is_none()
@@ -63,10 +61,6 @@ impl Controller for EndpointSliceMirroringController {
         slices::pack(&owner(endpoints), wanted, existing, &mut plan);
         plan
     }
-}
-
-fn is_mirror(slice: &EndpointSlice) -> bool {
-    labels(&slice.metadata).get(MANAGED_BY).is_some_and(|manager| manager == MANAGER)
 }
 
 fn is_mirrored(endpoints: &Endpoints) -> bool {

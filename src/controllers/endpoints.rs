@@ -14,8 +14,8 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::endpoint_slice::has_selector;
-use super::ownership::{labels, namespace, uid};
-use super::slices::{HEADLESS, MANAGED_BY, MANAGER, SERVICE_NAME};
+use super::ownership::{labels, uid};
+use super::slices::{self, HEADLESS, MANAGER};
 use super::{Controller, Plan};
 use crate::api::ObjectKey;
 use crate::api::resource::Gvr;
@@ -37,14 +37,11 @@ impl Controller for EndpointsController {
     }
 
     fn keys(&self, change: &Changed, _view: &View) -> Vec<ObjectKey> {
-        if change.resource != Gvr::of::<EndpointSlice>() {
+        let own = [Gvr::of::<Service>(), Gvr::of::<Endpoints>()];
+        if own.contains(&change.resource) {
             return vec![change.key.clone()];
         }
-        let (old, new) = change.typed::<EndpointSlice>();
-        let Some(slice) = new.or(old).filter(|slice| is_managed(slice)) else { return Vec::new() };
-        let service = labels(&slice.metadata).get(SERVICE_NAME);
-        let key = service.map(|name| ObjectKey::new(namespace(&slice.metadata), name.as_str()));
-        key.into_iter().collect()
+        slices::services_of(change, MANAGER).unwrap_or_default()
     }
 
     fn reads(&self) -> Vec<Gvr> {
@@ -69,7 +66,8 @@ impl Controller for EndpointsController {
             return plan;
         }
         let slices = view.owned_by::<EndpointSlice>(uid(&service.metadata)).map(|slice| &**slice);
-        let slices: Vec<&EndpointSlice> = slices.filter(|slice| is_managed(slice)).collect();
+        let slices: Vec<&EndpointSlice> =
+            slices.filter(|slice| slices::is_managed(slice, MANAGER)).collect();
         // A Service that has no slice yet is the other controller's first.
         if slices.is_empty() {
             return plan;
@@ -88,10 +86,6 @@ impl Controller for EndpointsController {
         }
         plan
     }
-}
-
-fn is_managed(slice: &EndpointSlice) -> bool {
-    labels(&slice.metadata).get(MANAGED_BY).is_some_and(|manager| manager == MANAGER)
 }
 
 /// The object that the slices lead to, with what others wrote into its metadata.

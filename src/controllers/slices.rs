@@ -10,8 +10,11 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::Plan;
-use super::ownership::{controller_reference, labels, name};
+use super::ownership::{controller_reference, labels, name, namespace};
+use crate::api::ObjectKey;
+use crate::api::resource::Gvr;
 use crate::client::Propagation;
+use crate::client::cache::Changed;
 
 /// Endpoints in one slice.
 pub const MOST_ENDPOINTS: usize = 100;
@@ -26,6 +29,28 @@ pub struct Group {
     pub address_type: &'static str,
     /// The ports as JSON: a value that can be ordered.
     ports: String,
+}
+
+/// Whether the manager keeps the slice.
+pub fn is_managed(slice: &EndpointSlice, manager: &str) -> bool {
+    labels(&slice.metadata).get(MANAGED_BY).is_some_and(|by| by == manager)
+}
+
+/// The Services whose slices of the manager changed; `None` if no slice did.
+pub fn services_of(change: &Changed, manager: &str) -> Option<Vec<ObjectKey>> {
+    if change.resource != Gvr::of::<EndpointSlice>() {
+        return None;
+    }
+    let (old, new) = change.typed::<EndpointSlice>();
+    let slices = [old, new].into_iter().flatten().filter(|slice| is_managed(slice, manager));
+    let mut keys: Vec<ObjectKey> = slices
+        .filter_map(|slice| {
+            let service = labels(&slice.metadata).get(SERVICE_NAME)?;
+            Some(ObjectKey::new(namespace(&slice.metadata), service.as_str()))
+        })
+        .collect();
+    keys.dedup();
+    Some(keys)
 }
 
 /// The endpoints that a Service should have, by group.

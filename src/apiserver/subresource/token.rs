@@ -13,7 +13,7 @@ use super::super::webhooks::TOKEN_REQUEST;
 use super::super::write::{WriteParams, body_object, check_uid};
 use super::super::{authz, keys};
 use crate::api::field::{Errors, Path};
-use crate::api::{ApiError, Gvr, Raw};
+use crate::api::{ApiError, Gvr, Object, Raw};
 
 /// How long tokens may be valid, in seconds, and how long they are if nobody says.
 const MIN_SECONDS: i64 = 600;
@@ -51,8 +51,9 @@ impl ApiServer {
         self.authorize(call, "create")?;
         let mut warnings = Vec::new();
         let body = body_object(body)?;
+        check_request(call, &body)?;
         let asked = self.ask_about_part(call, TOKEN_REQUEST, body, None, params, &mut warnings);
-        let request = read_request(call, asked.await?.into_value())?;
+        let request = read_request(call, asked.await?)?;
         let account = self.stored(call)?;
         check_uid(call, request.metadata.uid.as_deref().unwrap_or_default(), &account.object)?;
         validate(call, &request)?;
@@ -194,8 +195,8 @@ impl ApiServer {
     }
 }
 
-fn read_request(call: &Call, body: Value) -> Result<TokenRequest, ApiError> {
-    let mut object = body_object(body)?;
+/// Refuses what is another kind's, or another account's.
+fn check_request(call: &Call, object: &Object) -> Result<(), ApiError> {
     let bad = |why: String| Err(ApiError::bad_request(why));
     match (object.api_version(), object.kind()) {
         ("" | "authentication.k8s.io/v1", "" | "TokenRequest") => {}
@@ -207,6 +208,12 @@ fn read_request(call: &Call, body: Value) -> Result<TokenRequest, ApiError> {
     if !object.namespace().is_empty() && object.namespace() != call.namespace {
         return bad("the namespace of the TokenRequest does not match that on the URL".into());
     }
+    Ok(())
+}
+
+/// The request as admission left it.
+fn read_request(call: &Call, mut object: Object) -> Result<TokenRequest, ApiError> {
+    check_request(call, &object)?;
     object.set("apiVersion", "authentication.k8s.io/v1".into());
     object.set("kind", "TokenRequest".into());
     object.remove("status");

@@ -13,7 +13,7 @@ fn a_policy_refuses_what_kubectl_creates() {
     let policy = json!({"apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "k-policy"}, "spec": {
             "matchConstraints": {"resourceRules": [{"operations": ["CREATE"], "apiGroups": [""],
-                "apiVersions": ["v1"], "resources": ["configmaps"]}]},
+                "apiVersions": ["v1"], "resources": ["configmaps"], "scope": "*"}]},
             "validations": [{"expression": "object.metadata.name.startsWith('good-')",
                 "messageExpression": "'no good name: ' + object.metadata.name"}]}});
     // No other test's namespace.

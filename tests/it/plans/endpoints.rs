@@ -44,7 +44,7 @@ async fn endpoints_follow_the_slices_at_a_pace() {
     objects.check(
         "endpoint-controller",
         "default/web",
-        &format!("create endpoints default/web {wanted}"),
+        &format!("create endpoints default/* {wanted}"),
     );
     let made = endpoints(labels.clone(), subsets.clone());
     let objects = Objects::new(&[service(selector.clone()), one.clone(), two, made.clone()]);
