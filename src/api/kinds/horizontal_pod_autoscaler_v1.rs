@@ -156,9 +156,12 @@ fn cpu_metric(percent: &Value) -> Value {
     json!({"type": "Resource", "resource": {"name": "cpu", "target": target}})
 }
 
+/// Where a field stands in v2, and its name in v1.
+type Moved = (&'static [&'static str], &'static str);
+
 /// Metrics as v1 writes them into annotations: source, path in the newer form, name in the older.
 /// What is not here is called the same.
-const METRIC_FIELDS: &[(&str, &[(&[&str], &str)])] = &[
+const METRIC_FIELDS: &[(&str, &[Moved])] = &[
     ("resource", RESOURCE_FIELDS),
     ("containerResource", RESOURCE_FIELDS),
     (

@@ -130,7 +130,7 @@ fn operation(operation: &mut Map<String, Value>) {
 fn custom_definition(info: &KindInfo, mut schema: Value) -> Value {
     let preserves = schema["x-kubernetes-preserve-unknown-fields"] == true;
     // Whoever reads properties here takes all others for unknown, so an object of anything has none.
-    if preserves || !schema.as_object().is_some_and(|map| !map.is_empty()) {
+    if preserves || schema.as_object().is_none_or(|map| map.is_empty()) {
         schema = json!({"type": "object"});
     } else {
         structural(&mut schema);

@@ -141,7 +141,8 @@ mod tests {
             change(&mut seen);
             verdict(0, false, seen)
         };
-        let wrong: [(&str, &dyn Fn(&mut Vec<Seen>)); 8] = [
+        type Change<'a> = &'a dyn Fn(&mut Vec<Seen>);
+        let wrong: [(&str, Change); 8] = [
             ("a gap", &|seen| drop(seen.remove(2))),
             ("a gap where it was resumed", &|seen| drop(seen.remove(6))),
             ("an event twice", &|seen| seen.insert(6, seen[4].clone())),

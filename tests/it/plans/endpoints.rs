@@ -84,7 +84,7 @@ fn endpoints_of_others_are_mirrored() {
     let create = format!("create endpointslices.discovery.k8s.io default/* {wanted}");
     objects.check(CONTROLLER, "default/web", &create);
     // Without a Service, with a selector, or where it is not wanted: nothing.
-    Objects::new(&[custom.clone()]).check(CONTROLLER, "default/web", "");
+    Objects::new(std::slice::from_ref(&custom)).check(CONTROLLER, "default/web", "");
     let selected = [service(json!({"app": "web"})), custom.clone()];
     Objects::new(&selected).check(CONTROLLER, "default/web", "");
     let skipped = endpoints(json!({"endpointslice.kubernetes.io/skip-mirror": "true"}), subsets);

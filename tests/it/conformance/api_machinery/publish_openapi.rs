@@ -286,11 +286,11 @@ async fn preserving_nested(context: &Context) -> Result<()> {
 }
 
 async fn groups(context: &Context) -> Result<()> {
-    let (foo, waldo) = (foo(), waldo());
-    let first = define(context, &group(context, "foo"), &["v1"], &foo, Some(&foo)).await?;
+    let (schema, waldo) = (foo(), waldo());
+    let first = define(context, &group(context, "foo"), &["v1"], &schema, Some(&schema)).await?;
     let second = group(context, "waldo");
     let second = define(context, &second, &["v1beta1"], &waldo, Some(&waldo)).await?;
-    published(context, &first, "v1", Some(&foo)).await?;
+    published(context, &first, "v1", Some(&schema)).await?;
     remove(context, &first, &["v1"]).await?;
     published(context, &second, "v1beta1", Some(&waldo)).await?;
     remove(context, &second, &["v1beta1"]).await
@@ -298,18 +298,18 @@ async fn groups(context: &Context) -> Result<()> {
 
 /// Two definitions of one group, with versions that are the same or not.
 async fn common_group(context: &Context, one: &str, other: &str) -> Result<()> {
-    let (foo, waldo, group) = (foo(), waldo(), group(context, "common-group"));
-    let first = define(context, &group, &[one], &foo, Some(&foo)).await?;
+    let (schema, waldo, group) = (foo(), waldo(), group(context, "common-group"));
+    let first = define(context, &group, &[one], &schema, Some(&schema)).await?;
     let second = define(context, &group, &[other], &waldo, Some(&waldo)).await?;
     published(context, &second, other, Some(&waldo)).await?;
-    published(context, &first, one, Some(&foo)).await?;
+    published(context, &first, one, Some(&schema)).await?;
     remove(context, &first, &[one]).await?;
     remove(context, &second, &[other]).await
 }
 
 async fn versions(context: &Context) -> Result<()> {
-    let (foo, group) = (foo(), group(context, "multi-ver"));
-    let one = define(context, &group, &["v2", "v3"], &foo, Some(&foo)).await?;
+    let (schema, group) = (foo(), group(context, "multi-ver"));
+    let one = define(context, &group, &["v2", "v3"], &schema, Some(&schema)).await?;
     remove(context, &one, &["v2", "v3"]).await?;
     common_group(context, "v4", "v5").await
 }
@@ -319,25 +319,25 @@ async fn kinds(context: &Context) -> Result<()> {
 }
 
 async fn renamed(context: &Context) -> Result<()> {
-    let (foo, group) = (foo(), group(context, "multi-ver"));
-    let one = define(context, &group, &["v2", "v3"], &foo, Some(&foo)).await?;
+    let (schema, group) = (foo(), group(context, "multi-ver"));
+    let one = define(context, &group, &["v2", "v3"], &schema, Some(&schema)).await?;
     let patch = json!([{"op": "test", "path": "/spec/versions/1/name", "value": "v3"},
         {"op": "replace", "path": "/spec/versions/1/name", "value": "v4"}]);
     crd::definitions(context).patch(one.name(), Patch::Json, &patch).await?;
-    published(context, &one, "v4", Some(&foo)).await?;
+    published(context, &one, "v4", Some(&schema)).await?;
     not_published(context, &one, "v3").await?;
-    published(context, &one, "v2", Some(&foo)).await?;
+    published(context, &one, "v2", Some(&schema)).await?;
     remove(context, &one, &["v2", "v4"]).await
 }
 
 async fn not_served(context: &Context) -> Result<()> {
-    let (foo, group) = (foo(), group(context, "multi-to-single-ver"));
-    let one = define(context, &group, &["v5", "v6alpha1"], &foo, Some(&foo)).await?;
+    let (schema, group) = (foo(), group(context, "multi-to-single-ver"));
+    let one = define(context, &group, &["v5", "v6alpha1"], &schema, Some(&schema)).await?;
     let definitions = crd::definitions(context);
     let updated = definitions
         .update(one.name(), |object| object["spec"]["versions"][1]["served"] = false.into());
     updated.await?;
     not_published(context, &one, "v6alpha1").await?;
-    published(context, &one, "v5", Some(&foo)).await?;
+    published(context, &one, "v5", Some(&schema)).await?;
     remove(context, &one, &["v5"]).await
 }
