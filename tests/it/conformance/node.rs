@@ -2,6 +2,7 @@
 
 mod classes;
 mod config;
+mod dra;
 mod nodes;
 mod pod_generation;
 mod pod_templates;
@@ -13,6 +14,7 @@ use super::Case;
 pub const CASES: &[&[Case]] = &[
     classes::CASES,
     config::CASES,
+    dra::CASES,
     nodes::CASES,
     pod_generation::CASES,
     pod_templates::CASES,

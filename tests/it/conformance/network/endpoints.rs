@@ -3,11 +3,19 @@
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
+use super::endpoint_slices::empty_service;
 use crate::conformance::checks::{is, is_later, is_refused, label, name, namespace};
-use crate::conformance::{Case, Context, Patch, case};
+use crate::conformance::operations::gone;
+use crate::conformance::{Case, Context, Patch, case, eventually};
 
-pub const CASES: &[Case] =
-    &[case!("Endpoints should test the lifecycle of an Endpoint", lifecycle)];
+pub const CASES: &[Case] = &[
+    case!("Endpoints should test the lifecycle of an Endpoint", lifecycle),
+    case!(
+        "EndpointsController should create and delete Endpoints for a Service with a selector \
+         that matches no pods",
+        without_pods
+    ),
+];
 
 async fn lifecycle(context: &Context) -> Result<()> {
     let (endpoints, everywhere) = (context.own("v1/endpoints"), context.all("v1/endpoints"));
@@ -43,4 +51,13 @@ async fn lifecycle(context: &Context) -> Result<()> {
     endpoints.delete_collection(&[("labelSelector", selector)]).await?;
     watch.until("DELETED", is_labelled).await?;
     is_refused(endpoints.get("testservice").await, &[404]).map(drop)
+}
+
+async fn without_pods(context: &Context) -> Result<()> {
+    let (services, endpoints) = (context.own("v1/services"), context.own("v1/endpoints"));
+    let service = services.create(&empty_service()).await?;
+    let name = name(&service);
+    eventually("the Endpoints", async || Ok(endpoints.get(name).await.ok())).await?;
+    services.delete(name).await?;
+    gone(&endpoints, name).await
 }
