@@ -39,9 +39,6 @@ const HEADER_BYTES: usize = 16;
 /// Threads of one compile. Each takes address space (a stack, and the allocator's arena of 64 MiB
 /// or more), which is bounded: one for each core of a large machine would leave none to compile in.
 const MAX_THREADS: usize = 4;
-/// What the programs' allocator takes of the address space at a time, in KiB. Its default, a GiB
-/// before the limit is set, would be half of what a compile may take.
-const ALLOCATOR_STEP_KIB: usize = 32 << 10;
 
 /// The child's whole life: reads standard input, writes standard output; the caller exits with
 /// the code returned.
@@ -99,7 +96,6 @@ pub(super) async fn compile(
         .env_clear()
         .env("RAYON_NUM_THREADS", threads().to_string())
         .env("MALLOC_ARENA_MAX", MAX_THREADS.to_string())
-        .env("MIMALLOC_ARENA_RESERVE", ALLOCATOR_STEP_KIB.to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
