@@ -17,6 +17,9 @@ pub const CASES: &[Case] = &[
 
 const LABEL: &str = "e2e-test.kubernetes.io";
 
+/// What updates and what patches the status.
+type StatusWrites = (fn(&mut Value), Vec<(Patch, Value)>);
+
 struct Subject {
     plural: &'static str,
     kind: &'static str,
@@ -24,7 +27,7 @@ struct Subject {
     initial: Value,
     update: fn(&mut Value),
     patches: Vec<(Patch, Value)>,
-    status: Option<(fn(&mut Value), Vec<(Patch, Value)>)>,
+    status: Option<StatusWrites>,
 }
 
 async fn device_class(context: &Context) -> Result<()> {
