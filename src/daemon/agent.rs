@@ -177,7 +177,7 @@ fn start(
     let parts = Parts {
         api: api.clone(),
         runtime,
-        images: Arc::new(images::open(api.clone(), &dir.join("images"))?),
+        images: Arc::new(images::open(api.clone(), &dir.join("images"), &args.tuning, tasks)?),
         names: ServiceNames::new(cache.clone()),
         clock: clock.clone(),
         ids: Arc::new(Ids::from_system()),

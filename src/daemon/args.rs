@@ -123,7 +123,7 @@ pub struct NodeArgs {
 }
 
 /// What a node offers, and how often it reports.
-#[derive(Args, Clone, Copy)]
+#[derive(Args, Clone)]
 pub struct NodeTuning {
     /// The most pods on a node
     #[arg(
@@ -136,6 +136,15 @@ pub struct NodeTuning {
     /// Seconds between a node's heartbeats
     #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub heartbeat_seconds: u64,
+    /// Mirrors, credentials and certificates of other registries (the format of k3s' registries.yaml)
+    #[arg(long, value_name = "FILE")]
+    pub registries: Option<PathBuf>,
+    /// Percent of the disk in use from which on images that were not used for longest are removed
+    #[arg(long, default_value_t = 85, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub image_gc_high: u8,
+    /// Percent of the disk in use at which that ends
+    #[arg(long, default_value_t = 80, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=99))]
+    pub image_gc_low: u8,
 }
 
 #[derive(Args, Clone)]

@@ -94,6 +94,7 @@ pub fn options(
 pub fn start(
     plane: &ControlPlane,
     options: node::Options,
+    tuning: &NodeTuning,
     runtime: Arc<dyn Runtime>,
     tasks: &Tasks,
 ) -> anyhow::Result<()> {
@@ -101,7 +102,7 @@ pub fn start(
     let api = plane.server.api(User::node(&name));
     let recorder = Recorder::new(api.clone(), "kubelet", plane.clock.clone());
     recorder.run(tasks);
-    let images = images::open(api.clone(), &dir.join("images"))?;
+    let images = images::open(api.clone(), &dir.join("images"), tuning, tasks)?;
     let parts = Parts {
         api,
         runtime,

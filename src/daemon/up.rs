@@ -183,7 +183,7 @@ fn start_nodes(
     for name in &names {
         let node_dir = dir.join("nodes").join(name);
         let options = local_node::options(name, &node_dir, &args.node, args.nodes, &ranges);
-        local_node::start(plane, options, runtime.clone(), tasks)
+        local_node::start(plane, options, &args.node, runtime.clone(), tasks)
             .with_context(|| format!("starting {name}"))?;
         if let Some(proxy) = proxy {
             proxy.add_local_node(name);

@@ -2,7 +2,7 @@
 //!
 //! A file is checked against its digest at every read, so that a torn or altered one is as good as
 //! none; that is why nothing here waits for the disk. The oldest contents go when the bound is
-//! reached; what runs does not need them any more.
+//! reached, or when the disk is filling up; what runs does not need them any more.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -22,10 +22,46 @@ use crate::base::clock::{Clock, RealClock};
 /// Names that are remembered; the oldest go.
 const MAX_NAMES: usize = 10_000;
 
+/// How full a disk may get before contents are removed, and how full it may stay then, in percent
+/// (kubelet's imageGCHighThresholdPercent and imageGCLowThresholdPercent).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermarks {
+    pub high: u8,
+    pub low: u8,
+}
+
+impl Default for Watermarks {
+    fn default() -> Watermarks {
+        Watermarks { high: 85, low: 80 }
+    }
+}
+
+/// Bytes of a file system: all, and those that may still be written.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskUse {
+    pub total: u64,
+    pub free: u64,
+}
+
+/// Looks at the disk of a directory.
+pub type Probe = fn(&Path) -> io::Result<DiskUse>;
+
+/// The disk as the kernel sees it.
+///
+/// # Errors
+/// When it cannot be asked.
+pub fn statvfs(dir: &Path) -> io::Result<DiskUse> {
+    let found = rustix::fs::statvfs(dir)?;
+    let unit = found.f_frsize;
+    Ok(DiskUse { total: found.f_blocks * unit, free: found.f_bavail * unit })
+}
+
 /// A content store on disk; share it by `Arc`.
 pub struct Cache {
     dir: PathBuf,
     max_bytes: u64,
+    watermarks: Watermarks,
+    probe: Probe,
     /// Distinguishes temporary files.
     serial: AtomicU64,
     /// Held while contents are counted and removed.
@@ -43,6 +79,9 @@ pub struct Known {
     /// Of the program, in bytes; older releases did not keep it.
     #[serde(default)]
     pub size: u64,
+    /// Fingerprints of the credentials that it was pulled with; none if everyone may pull it.
+    #[serde(default)]
+    pub secrets: Vec<String>,
 }
 
 impl Cache {
@@ -51,6 +90,19 @@ impl Cache {
     /// # Errors
     /// When the directory cannot be made.
     pub fn open(dir: &Path, max_bytes: u64) -> io::Result<Arc<Cache>> {
+        Cache::open_on(dir, max_bytes, Watermarks::default(), statvfs)
+    }
+
+    /// [`Cache::open`] with other watermarks, on a disk that is looked at by `probe`.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn open_on(
+        dir: &Path,
+        max_bytes: u64,
+        watermarks: Watermarks,
+        probe: Probe,
+    ) -> io::Result<Arc<Cache>> {
         for part in ["blobs", "names"] {
             fs::create_dir_all(dir.join(part))?;
         }
@@ -61,7 +113,8 @@ impl Cache {
             }
         }
         let (serial, trimming) = (AtomicU64::new(0), Mutex::new(()));
-        Ok(Arc::new(Cache { dir: dir.to_path_buf(), max_bytes, serial, trimming }))
+        let dir = dir.to_path_buf();
+        Ok(Arc::new(Cache { dir, max_bytes, watermarks, probe, serial, trimming }))
     }
 
     /// The content of a digest, if it is here and whole.
@@ -98,9 +151,18 @@ impl Cache {
         let own = self.clone();
         blocking(move || {
             own.write(&path, &bytes)?;
-            own.trim(&own.dir.join("blobs"), Some(&path), |size, _| size > own.max_bytes)
+            own.trim_blobs(Some(&path))
         })
         .await
+    }
+
+    /// Removes the contents used longest ago where there are too many, or the disk is too full.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub async fn collect_garbage(self: &Arc<Self>) -> io::Result<()> {
+        let own = self.clone();
+        blocking(move || own.trim_blobs(None)).await
     }
 
     /// What a name meant last.
@@ -123,7 +185,8 @@ impl Cache {
         let own = self.clone();
         blocking(move || {
             own.write(&path, &text)?;
-            own.trim(&own.dir.join("names"), Some(&path), |_, count| count > MAX_NAMES)
+            own.trim(&own.dir.join("names"), Some(&path), |_, count, _| count > MAX_NAMES)?;
+            Ok(())
         })
         .await
     }
@@ -149,13 +212,31 @@ impl Cache {
         written
     }
 
-    /// Removes the files used longest ago while `too_much(bytes, files)`, but never `keep`.
+    fn trim_blobs(&self, keep: Option<&Path>) -> io::Result<()> {
+        let DiskUse { total, free } = (self.probe)(&self.dir)?;
+        let (used, percent) = (total.saturating_sub(free), |of: u8| total / 100 * u64::from(of));
+        let must_go = match used > percent(self.watermarks.high) {
+            true => used.saturating_sub(percent(self.watermarks.low)),
+            false => 0,
+        };
+        let all = self.trim(&self.dir.join("blobs"), keep, |left, _, gone| {
+            left > self.max_bytes || gone < must_go
+        })?;
+        if all < must_go {
+            let dir = self.dir.display();
+            tracing::warn!(%dir, "the disk is filling up, and there are no images left to remove");
+        }
+        Ok(())
+    }
+
+    /// Removes the files used longest ago while `too_much(bytes, files, bytes removed)`, but
+    /// never `keep`. Answers how many bytes went.
     fn trim(
         &self,
         dir: &Path,
         keep: Option<&Path>,
-        too_much: impl Fn(u64, usize) -> bool,
-    ) -> io::Result<()> {
+        too_much: impl Fn(u64, usize, u64) -> bool,
+    ) -> io::Result<u64> {
         let _one_at_a_time = self.trimming.lock();
         let mut files = Vec::new();
         for entry in fs::read_dir(dir)?.flatten() {
@@ -165,16 +246,18 @@ impl Cache {
         }
         files.sort();
         let (mut bytes, mut count) = (files.iter().map(|(_, len, _)| len).sum(), files.len());
+        let mut gone = 0;
         for (_, length, path) in files {
-            if !too_much(bytes, count) {
+            if !too_much(bytes, count, gone) {
                 break;
             }
             if Some(&*path) != keep && fs::remove_file(&path).is_ok() {
                 bytes -= length;
+                gone += length;
                 count -= 1;
             }
         }
-        Ok(())
+        Ok(gone)
     }
 }
 

@@ -1,24 +1,21 @@
 //! Other registries than the cluster's own, over HTTPS (OCI distribution-spec, by `oci-client`).
 //!
 //! A client is made for each pull: its tokens are those of one pod's credentials and must not
-//! serve another pod. Registries on this machine (`localhost`, 127.0.0.1) are spoken to without
-//! TLS, as every container tool does.
+//! serve another pod.
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, RegistryOperation};
-use serde::Deserialize;
 
 use super::pull::{PullError, invalid, network};
-use super::{MAX_MANIFEST_BYTES, Reference, layout};
+use super::registries::{Candidate, Settings};
+use super::{MAX_MANIFEST_BYTES, Reference, credentials, layout};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// The longest silence in the middle of an answer.
@@ -35,23 +32,20 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// `registry` is host and port; the first of `docker_configs` that names it gives the
-    /// credentials.
-    pub fn new(registry: &str, docker_configs: &[Bytes]) -> Registry {
+    /// The registry of a candidate, with what [`auth`] found.
+    pub fn new(candidate: &Candidate, settings: Settings, auth: RegistryAuth) -> Registry {
         // Fails when one is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
-        let local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
+        let ca = settings.ca.map(|data| Certificate { encoding: CertificateEncoding::Pem, data });
         let config = ClientConfig {
-            protocol: if local { ClientProtocol::Http } else { ClientProtocol::Https },
+            protocol: if candidate.plain { ClientProtocol::Http } else { ClientProtocol::Https },
             connect_timeout: Some(CONNECT_LIMIT),
             read_timeout: Some(SILENCE_LIMIT),
-            // Several Wasm programs in an index have nothing that we could choose by.
-            platform_resolver: None,
+            accept_invalid_certificates: settings.insecure,
+            extra_root_certificates: ca.into_iter().collect(),
             ..ClientConfig::default()
         };
-        let auth = docker_configs.iter().find_map(|config| credentials(config, registry));
-        Registry { client: Client::new(config), auth: auth.unwrap_or(RegistryAuth::Anonymous) }
+        Registry { client: Client::new(config), auth }
     }
 
     /// The manifest's bytes.
@@ -62,8 +56,7 @@ impl Registry {
         let target = target(image)?;
         let work = async {
             self.client.auth(&target, &self.auth, RegistryOperation::Pull).await?;
-            let accepted = [layout::MANIFEST_TYPE];
-            self.client.pull_manifest_raw(&target, &self.auth, &accepted).await
+            self.client.pull_manifest_raw(&target, &self.auth, layout::MANIFEST_TYPES).await
         };
         let (bytes, _) = tokio::time::timeout(MANIFEST_LIMIT, work)
             .await
@@ -88,6 +81,8 @@ impl Registry {
         let target = target(image)?;
         let descriptor = OciDescriptor { digest: digest.to_string(), ..OciDescriptor::default() };
         let work = async {
+            let auth = self.client.auth(&target, &self.auth, RegistryOperation::Pull);
+            auth.await.map_err(|error| of_registry(image, error))?;
             let mut stream = self
                 .client
                 .pull_blob_stream(&target, &descriptor)
@@ -107,6 +102,13 @@ impl Registry {
         let slow = |_| network(image, "its registry is too slow");
         tokio::time::timeout(BLOB_LIMIT, work).await.map_err(slow)?
     }
+}
+
+/// The credentials for an image: a pod's own come before those of the settings.
+pub fn auth(image: &Reference, settings: &Settings, docker_configs: &[Bytes]) -> RegistryAuth {
+    credentials::find(docker_configs, image)
+        .or_else(|| settings.credentials.as_ref()?.auth())
+        .unwrap_or(RegistryAuth::Anonymous)
 }
 
 fn target(image: &Reference) -> Result<oci_client::Reference, PullError> {
@@ -138,51 +140,5 @@ fn of_registry(image: &Reference, error: OciDistributionError) -> PullError {
             invalid(image, error)
         }
         _ => network(image, error),
-    }
-}
-
-/// The credentials for a registry in a `.dockerconfigjson`; `None` if it names another.
-fn credentials(config: &[u8], registry: &str) -> Option<RegistryAuth> {
-    #[derive(Deserialize)]
-    struct Config {
-        #[serde(default)]
-        auths: std::collections::BTreeMap<String, Entry>,
-    }
-    #[derive(Deserialize)]
-    struct Entry {
-        #[serde(default)]
-        auth: String,
-        #[serde(default)]
-        username: String,
-        #[serde(default)]
-        password: String,
-    }
-    let config: Config = serde_json::from_slice(config).ok()?;
-    let host = |key: &str| {
-        let key = key.split_once("://").map_or(key, |(_, rest)| rest);
-        key.split('/').next().unwrap_or_default().to_string()
-    };
-    let entry = config.auths.into_iter().find(|(key, _)| host(key) == registry)?.1;
-    if !entry.username.is_empty() {
-        return Some(RegistryAuth::Basic(entry.username, entry.password));
-    }
-    let decoded = String::from_utf8(STANDARD.decode(entry.auth).ok()?).ok()?;
-    let (username, password) = decoded.split_once(':')?;
-    Some(RegistryAuth::Basic(username.into(), password.into()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_are_found_by_host() {
-        let config = br#"{"auths":{"https://ghcr.io/v1/":{"auth":"dTpw"},
-            "localhost:5000":{"username":"a","password":"b"}}}"#;
-        let basic = |u: &str, p: &str| Some(RegistryAuth::Basic(u.into(), p.into()));
-        assert_eq!(credentials(config, "ghcr.io"), basic("u", "p"));
-        assert_eq!(credentials(config, "localhost:5000"), basic("a", "b"));
-        assert_eq!(credentials(config, "docker.io"), None);
-        assert_eq!(credentials(b"no json", "ghcr.io"), None);
     }
 }

@@ -1,5 +1,10 @@
-//! The CNCF Wasm OCI artifact layout: one config, one layer of Wasm
-//! (tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact).
+//! How a program lies in a registry: a manifest with one layer of Wasm.
+//!
+//! What is pushed from here has the CNCF Wasm OCI artifact layout
+//! (tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact). Accepted is every manifest whose
+//! only layer is Wasm, whatever its config: the layouts of wasm-pkg, of wasm-to-oci, of the Wasm
+//! image specification, and what `oras push app.wasm:application/wasm` makes. Of an index, the
+//! program for the platform `wasm` is taken.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -9,6 +14,25 @@ use super::{MAX_BLOB_BYTES, MAX_MANIFEST_BYTES, digest_hex, digest_of};
 pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
 pub const WASM_TYPE: &str = "application/wasm";
+/// An index of several manifests.
+const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+/// What registries are asked for; images of containers too, so that the answer can be explained.
+pub const MANIFEST_TYPES: &[&str] = &[
+    MANIFEST_TYPE,
+    INDEX_TYPE,
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+/// Types of a layer that is one Wasm program.
+const LAYER_TYPES: &[&str] = &[
+    WASM_TYPE,
+    "application/vnd.wasm.content.layer.v1+wasm",
+    "application/vnd.module.wasm.content.layer.v1+wasm",
+    "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm",
+];
+/// Architecture of the platform in an index, and its systems, those that can do more first.
+const ARCHITECTURE: &str = "wasm";
+const SYSTEMS: &[&str] = &["wasip3", "wasip2", "wasip1", "wasi"];
 
 /// The same bytes give the same manifest and digest, whenever they are pushed: so no real date.
 const CREATED: &str = "1970-01-01T00:00:00Z";
@@ -74,6 +98,31 @@ pub struct Artifact {
     pub config_digest: String,
 }
 
+/// What a name in a registry leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Document {
+    /// A program's manifest.
+    Manifest(Manifest),
+    /// An index; the digest of the manifest that is for us.
+    Index(String),
+}
+
+/// One manifest of an index (image-spec, image-index.md).
+#[derive(Deserialize)]
+struct Entry {
+    digest: String,
+    #[serde(default)]
+    platform: Platform,
+}
+
+#[derive(Default, Deserialize)]
+struct Platform {
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    os: String,
+}
+
 /// Why a manifest is not one of a Wasm artifact; the message is for the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
@@ -81,8 +130,12 @@ pub enum LayoutError {
     Unreadable(String),
     #[error("the manifest has {0} bytes, more than {MAX_MANIFEST_BYTES}")]
     TooLarge(usize),
-    #[error("it is not WebAssembly but {0:?}; a Wasm artifact has a config of type {CONFIG_TYPE}")]
+    #[error("it is not WebAssembly but {0:?}")]
     NotWasm(String),
+    #[error("it is an index of {0} images, none of them for the platform {ARCHITECTURE}")]
+    NoneForUs(usize),
+    #[error("it is an index; push each of its programs under a name of its own")]
+    Index,
     #[error("a Wasm artifact has one layer of type {WASM_TYPE}; this one has {0}")]
     Layers(String),
     #[error("{0:?} is not a sha256 digest")]
@@ -91,12 +144,12 @@ pub enum LayoutError {
     LayerTooLarge(u64),
 }
 
-impl Manifest {
-    /// Reads a manifest and checks that it is a Wasm artifact's.
+impl Document {
+    /// Reads what a registry has under a name.
     ///
     /// # Errors
-    /// Says what it is instead.
-    pub fn parse(bytes: &[u8]) -> Result<Manifest, LayoutError> {
+    /// Says what it is, if it leads to no Wasm artifact.
+    pub fn parse(bytes: &[u8]) -> Result<Document, LayoutError> {
         if bytes.len() as u64 > MAX_MANIFEST_BYTES {
             return Err(LayoutError::TooLarge(bytes.len()));
         }
@@ -107,30 +160,57 @@ impl Manifest {
             #[serde(default)]
             media_type: String,
             #[serde(default)]
-            manifests: Option<serde_json::Value>,
+            manifests: Option<Vec<Entry>>,
         }
         let unreadable = |e: serde_json::Error| LayoutError::Unreadable(e.to_string());
         let head: Head = serde_json::from_slice(bytes).map_err(unreadable)?;
-        if head.manifests.is_some() {
-            let index = "an index of several images".to_string();
-            return Err(LayoutError::NotWasm(index));
+        if let Some(entries) = head.manifests {
+            return Ok(Document::Index(choose(&entries)?));
         }
         if !matches!(&*head.media_type, "" | MANIFEST_TYPE) {
             return Err(LayoutError::NotWasm(head.media_type));
         }
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(unreadable)?;
         manifest.check()?;
-        Ok(manifest)
+        Ok(Document::Manifest(manifest))
+    }
+}
+
+/// The digest of the manifest for us.
+fn choose(entries: &[Entry]) -> Result<String, LayoutError> {
+    let rank = |entry: &&Entry| {
+        let place = SYSTEMS.iter().position(|system| *system == entry.platform.os);
+        place.unwrap_or(SYSTEMS.len())
+    };
+    let ours = entries.iter().filter(|e| e.platform.architecture == ARCHITECTURE);
+    let chosen = match (ours.min_by_key(rank), entries) {
+        (None, [only]) if only.platform.architecture.is_empty() => Some(only),
+        (chosen, _) => chosen,
+    };
+    let digest = &chosen.ok_or(LayoutError::NoneForUs(entries.len()))?.digest;
+    match digest_hex(digest) {
+        Some(_) => Ok(digest.clone()),
+        None => Err(LayoutError::Digest(digest.clone())),
+    }
+}
+
+impl Manifest {
+    /// Reads a manifest and checks that it is a Wasm artifact's.
+    ///
+    /// # Errors
+    /// Says what it is instead.
+    pub fn parse(bytes: &[u8]) -> Result<Manifest, LayoutError> {
+        match Document::parse(bytes)? {
+            Document::Manifest(manifest) => Ok(manifest),
+            Document::Index(_) => Err(LayoutError::Index),
+        }
     }
 
     fn check(&self) -> Result<(), LayoutError> {
-        if self.config.media_type != CONFIG_TYPE {
-            return Err(LayoutError::NotWasm(self.config.media_type.clone()));
-        }
         let [layer] = &self.layers[..] else {
             return Err(LayoutError::Layers(format!("{} layers", self.layers.len())));
         };
-        if layer.media_type != WASM_TYPE {
+        if !LAYER_TYPES.contains(&&*layer.media_type) {
             return Err(LayoutError::Layers(format!("one of type {:?}", layer.media_type)));
         }
         for descriptor in [&self.config, layer] {
@@ -184,4 +264,67 @@ impl Artifact {
 fn json(value: &impl Serialize) -> Bytes {
     // Structs with text keys always serialise.
     serde_json::to_vec(value).unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(config: &str, layers: &[&str]) -> Vec<u8> {
+        let digest = digest_of(b"x");
+        let blob = |kind: &str| serde_json::json!({"mediaType": kind, "digest": digest, "size": 1});
+        let layers: Vec<_> = layers.iter().map(|kind| blob(kind)).collect();
+        serde_json::json!({"schemaVersion": 2, "config": blob(config), "layers": layers})
+            .to_string()
+            .into_bytes()
+    }
+
+    #[test]
+    fn any_config_and_one_layer_of_wasm_is_accepted() {
+        let empty = "application/vnd.oci.empty.v1+json";
+        for (config, layer) in [
+            (CONFIG_TYPE, WASM_TYPE),
+            (empty, WASM_TYPE),
+            ("application/vnd.wasm.config.v1+json", "application/vnd.wasm.content.layer.v1+wasm"),
+        ] {
+            assert!(Manifest::parse(&manifest(config, &[layer])).is_ok(), "{config} {layer}");
+        }
+        let image = "application/vnd.oci.image.config.v1+json";
+        let tar = "application/vnd.oci.image.layer.v1.tar+gzip";
+        let error = Manifest::parse(&manifest(image, &[tar])).expect_err("an image");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "a Wasm artifact has one layer of type {WASM_TYPE}; this one has one of type {tar:?}"
+            )
+        );
+        let two = Manifest::parse(&manifest(CONFIG_TYPE, &[WASM_TYPE, WASM_TYPE]));
+        assert_eq!(two, Err(LayoutError::Layers("2 layers".into())));
+        let docker = br#"{"mediaType":"application/vnd.docker.distribution.manifest.v2+json"}"#;
+        assert!(matches!(Manifest::parse(docker), Err(LayoutError::NotWasm(_))));
+    }
+
+    #[test]
+    fn of_an_index_the_platform_wasm_is_taken() {
+        let entry = |number: u8, platform: &str| {
+            format!(r#"{{"digest":"{}","platform":{platform}}}"#, digest_of(&[number]))
+        };
+        let linux = entry(0, r#"{"architecture":"amd64","os":"linux"}"#);
+        let old = entry(1, r#"{"architecture":"wasm","os":"wasip1"}"#);
+        let new = entry(2, r#"{"architecture":"wasm","os":"wasip2"}"#);
+        let alone = entry(3, "{}");
+        let index = |entries: &[&String]| {
+            let list: Vec<&str> = entries.iter().map(|e| e.as_str()).collect();
+            Document::parse(format!(r#"{{"manifests":[{}]}}"#, list.join(",")).as_bytes())
+        };
+        let leads = |number: u8| Ok(Document::Index(digest_of(&[number])));
+        assert_eq!(index(&[&linux, &old, &new]), leads(2));
+        assert_eq!(index(&[&linux, &old]), leads(1));
+        assert_eq!(index(&[&alone]), leads(3));
+        assert_eq!(index(&[&linux]), Err(LayoutError::NoneForUs(1)));
+        assert_eq!(index(&[&linux, &alone]), Err(LayoutError::NoneForUs(2)));
+        let bad = r#"{"manifests":[{"digest":"../etc","platform":{"architecture":"wasm"}}]}"#;
+        assert_eq!(Document::parse(bad.as_bytes()), Err(LayoutError::Digest("../etc".into())));
+        assert_eq!(Manifest::parse(bad.as_bytes()), Err(LayoutError::Digest("../etc".into())));
+    }
 }

@@ -1,18 +1,21 @@
 //! Images: what their names mean, how they are laid out, kept, pulled and pushed.
 //!
-//! An image is a Wasm artifact in the CNCF Wasm OCI artifact layout, in the cluster's own registry
-//! (a name without a host) or in another one. This room moves and checks bytes; whether a program
+//! An image is a Wasm artifact, one program in one layer, in the cluster's own registry (a name
+//! without a host) or in another one, which may have mirrors. This room moves and checks bytes; whether a program
 //! can run is the engine's knowledge.
 
 pub mod cache;
+pub mod credentials;
 pub mod foreign;
 pub mod layout;
 pub mod pull;
 pub mod push;
 pub mod reference;
+pub mod registries;
 
 pub use pull::{Program, PullError, PullPolicy, Pulled, Puller, Resolved};
 pub use reference::Reference;
+pub use registries::Registries;
 
 use sha2::{Digest, Sha256};
 

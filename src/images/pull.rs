@@ -4,7 +4,9 @@
 //! In two steps, because what a node needs most often is only the digest: [`Puller::resolve`] says
 //! what a name means, [`Puller::load`] gives the program. Two loads of one program at the same time
 //! fetch it once. How many programs are held in memory is bounded, for the cluster's own registry
-//! and for others apart, so that a slow registry holds up nobody but its own users.
+//! and for others apart, so that a slow registry holds up nobody but its own users. A registry may
+//! have mirrors, which are asked before it; what no place has is told with the words of each. What
+//! came with credentials is given only to who has them too, or whom its registry answers (KEP-2535).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -15,8 +17,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::cache::{Cache, Known};
 use super::foreign;
-use super::layout::{LayoutError, Manifest};
-use super::{MAX_BLOB_BYTES, Reference, digest_of};
+use super::layout::{Document, LayoutError};
+use super::registries::{Candidate, Registries};
+use super::{MAX_BLOB_BYTES, Reference, credentials, digest_of};
 use crate::api::ApiError;
 use crate::base::keyed_locks::KeyedLocks;
 use crate::client::SharedApi;
@@ -30,6 +33,8 @@ const FOREIGN_LOADS: usize = 2;
 const FOREIGN_QUESTIONS: usize = 4;
 /// Programs of all other registries together.
 const ALL_FOREIGN_LOADS: usize = 6;
+/// Credentials remembered of one image; who comes later asks the registry.
+const SECRETS: usize = 16;
 /// Registries remembered before those that nobody uses are forgotten.
 const REGISTRIES: usize = 64;
 
@@ -92,6 +97,7 @@ pub enum PullError {
 pub struct Puller {
     api: SharedApi,
     cache: Arc<Cache>,
+    settings: Registries,
     own: Places,
     registries: Mutex<HashMap<String, Weak<Places>>>,
     foreign_loads: Arc<Semaphore>,
@@ -113,10 +119,11 @@ impl Places {
 }
 
 impl Puller {
-    pub fn new(api: SharedApi, cache: Arc<Cache>) -> Puller {
+    pub fn new(api: SharedApi, cache: Arc<Cache>, settings: Registries) -> Puller {
         Puller {
             api,
             cache,
+            settings,
             own: Places::new(OWN_QUESTIONS, OWN_LOADS),
             registries: Mutex::default(),
             foreign_loads: Arc::new(Semaphore::new(ALL_FOREIGN_LOADS)),
@@ -145,31 +152,26 @@ impl Puller {
         policy: PullPolicy,
         docker_configs: &[Bytes],
     ) -> Result<Resolved, PullError> {
+        let known = self.cache.known(&image.to_string()).await;
         if policy != PullPolicy::Always
-            && let Some(known) = self.cache.known(&image.to_string()).await
+            && let Some(known) = &known
+            && self.may_use(known, image, docker_configs)
             && self.cache.touch(&known.wasm_digest).await
         {
-            let Known { digest, wasm_digest, size, .. } = known;
+            let Known { digest, wasm_digest, size, .. } = known.clone();
             return Ok(Resolved { digest, wasm_digest, size, present: true });
         }
         if policy == PullPolicy::Never {
             return Err(PullError::NotPresent(image.to_string()));
         }
-        let text = {
+        let Described { digest, wasm_digest, size, secret } = {
             let foreign = image.registry.as_ref().map(|registry| self.registry(registry));
             let places = foreign.as_deref().unwrap_or(&self.own);
             let _place = places.questions.acquire().await.map_err(|e| network(image, e))?;
-            Source::new(self, image, docker_configs).manifest().await?
+            self.describe(image, docker_configs).await?
         };
-        let digest = digest_of(&text);
-        if image.digest.as_ref().is_some_and(|wanted| *wanted != digest) {
-            return Err(invalid(image, format!("its registry sent a manifest {digest}")));
-        }
-        let manifest = Manifest::parse(&text).map_err(|e| invalid(image, e))?;
-        let layer =
-            manifest.wasm().ok_or_else(|| invalid(image, LayoutError::Layers("none".into())))?;
-        let (wasm_digest, size) = (layer.digest.clone(), layer.size);
-        let known = Known { name: image.to_string(), digest, wasm_digest, size };
+        let secrets = secrets_of(known, &digest, secret);
+        let known = Known { name: image.to_string(), digest, wasm_digest, size, secrets };
         if let Err(error) = self.cache.remember(&known).await {
             tracing::warn!(%error, "an image's name is not remembered");
         }
@@ -207,8 +209,7 @@ impl Puller {
                 vec![take(image, &places.loads).await?, take(image, &self.foreign_loads).await?]
             }
         };
-        let source = Source::new(self, image, docker_configs);
-        let wasm = self.fetch(&source, wasm_digest, size).await?;
+        let wasm = self.fetch_anywhere(image, docker_configs, wasm_digest, size).await?;
         Ok(Program { wasm, _taken: taken, _registry: registry })
     }
 
@@ -226,12 +227,67 @@ impl Puller {
         places
     }
 
-    async fn fetch(
+    /// [`Source::describe`] of the first place that answers.
+    async fn describe(
         &self,
-        source: &Source<'_>,
+        image: &Reference,
+        docker_configs: &[Bytes],
+    ) -> Result<Described, PullError> {
+        let mut failures = Vec::new();
+        for source in self.sources(image, docker_configs) {
+            match source.describe().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => failures.push(error),
+            }
+        }
+        Err(all_failed(image, failures))
+    }
+
+    /// The program from the first place that has it.
+    async fn fetch_anywhere(
+        &self,
+        image: &Reference,
+        docker_configs: &[Bytes],
         digest: &str,
         size: u64,
     ) -> Result<Bytes, PullError> {
+        let mut failures = Vec::new();
+        for source in self.sources(image, docker_configs) {
+            match self.fetch(&source, digest, size).await {
+                Ok(wasm) => return Ok(wasm),
+                Err(error) => failures.push(error),
+            }
+        }
+        Err(all_failed(image, failures))
+    }
+
+    /// Whether a pod with these credentials may use what is on the disk.
+    fn may_use(&self, known: &Known, image: &Reference, docker_configs: &[Bytes]) -> bool {
+        let shown = |candidate: &Candidate| {
+            let registry = candidate.image.registry.as_deref().unwrap_or_default();
+            let settings = self.settings.settings(registry);
+            let auth = foreign::auth(&candidate.image, &settings, docker_configs);
+            credentials::fingerprint(&candidate.image, &auth)
+        };
+        known.secrets.is_empty()
+            || self
+                .settings
+                .candidates(image)
+                .iter()
+                .filter_map(shown)
+                .any(|secret| known.secrets.contains(&secret))
+    }
+
+    fn sources<'a>(
+        &'a self,
+        image: &Reference,
+        docker_configs: &'a [Bytes],
+    ) -> impl Iterator<Item = Source> + use<'a> {
+        let candidates = self.settings.candidates(image).into_iter();
+        candidates.map(|candidate| Source::new(self, candidate, docker_configs))
+    }
+
+    async fn fetch(&self, source: &Source, digest: &str, size: u64) -> Result<Bytes, PullError> {
         let known = size > 0;
         let most = if known { size.min(MAX_BLOB_BYTES) } else { MAX_BLOB_BYTES };
         let wasm = source.blob(digest, most).await?;
@@ -239,7 +295,7 @@ impl Puller {
         if known && length != size || actual != digest {
             let why =
                 format!("its registry sent {length} bytes {actual} for {size} bytes {digest}");
-            return Err(invalid(source.image, why));
+            return Err(invalid(&source.image, why));
         }
         if let Err(error) = self.cache.put(digest, wasm.clone()).await {
             tracing::warn!(%error, digest, "a pulled image is not kept");
@@ -252,40 +308,120 @@ async fn take(image: &Reference, of: &Arc<Semaphore>) -> Result<OwnedSemaphorePe
     of.clone().acquire_owned().await.map_err(|error| network(image, error))
 }
 
-/// Where one image comes from.
-struct Source<'a> {
-    image: &'a Reference,
-    api: &'a SharedApi,
+/// One error of the errors of all places that were asked.
+fn all_failed(image: &Reference, mut failures: Vec<PullError>) -> PullError {
+    if failures.len() < 2 {
+        return failures.pop().unwrap_or_else(|| network(image, "there is nobody to ask"));
+    }
+    if failures.iter().all(|error| matches!(error, PullError::NotFound(_))) {
+        return PullError::NotFound(image.to_string());
+    }
+    let texts: Vec<String> = failures.iter().map(ToString::to_string).collect();
+    let why = texts.join("; ");
+    // The last is the registry itself: where it has no program, no other try helps.
+    match failures.pop() {
+        Some(PullError::Invalid { .. }) => invalid(image, why),
+        Some(PullError::Unauthorized { name, .. }) => PullError::Unauthorized { name, why },
+        _ => network(image, why),
+    }
+}
+
+/// The fingerprints to remember: of who pulled the same before, and of who did now. Nobody's
+/// credentials mean that everyone may.
+fn secrets_of(known: Option<Known>, digest: &str, secret: Option<String>) -> Vec<String> {
+    let Some(secret) = secret else { return Vec::new() };
+    let mut secrets = match known {
+        // What everyone could pull before may be refused now: only who is let in counts.
+        Some(known) if known.digest == digest => known.secrets,
+        _ => Vec::new(),
+    };
+    secrets.retain(|other| *other != secret);
+    secrets.push(secret);
+    let old = secrets.len().saturating_sub(SECRETS);
+    secrets.drain(..old);
+    secrets
+}
+
+/// What a name means at one place.
+struct Described {
+    digest: String,
+    wasm_digest: String,
+    size: u64,
+    /// Of the credentials that were used.
+    secret: Option<String>,
+}
+
+/// One place where an image may be.
+struct Source {
+    image: Reference,
+    api: SharedApi,
+    /// See [`credentials::fingerprint`].
+    secret: Option<String>,
     /// `None`: the cluster's own registry.
     foreign: Option<foreign::Registry>,
 }
 
-impl<'a> Source<'a> {
-    fn new(puller: &'a Puller, image: &'a Reference, docker_configs: &[Bytes]) -> Source<'a> {
-        let foreign = image
-            .registry
-            .as_ref()
-            .map(|registry| foreign::Registry::new(registry, docker_configs));
-        Source { image, api: &puller.api, foreign }
+impl Source {
+    fn new(puller: &Puller, candidate: Candidate, docker_configs: &[Bytes]) -> Source {
+        let mut secret = None;
+        let foreign = candidate.image.registry.as_ref().map(|registry| {
+            let settings = puller.settings.settings(registry);
+            let auth = foreign::auth(&candidate.image, &settings, docker_configs);
+            secret = credentials::fingerprint(&candidate.image, &auth);
+            foreign::Registry::new(&candidate, settings, auth)
+        });
+        Source { image: candidate.image, api: puller.api.clone(), secret, foreign }
     }
 
-    async fn manifest(&self) -> Result<Bytes, PullError> {
-        if let Some(foreign) = &self.foreign {
-            return foreign.manifest(self.image).await;
+    /// What the name means here.
+    async fn describe(&self) -> Result<Described, PullError> {
+        let text = self.manifest(&self.image).await?;
+        let digest = digest_of(&text);
+        let manifest = match self.read(&text)? {
+            Document::Manifest(manifest) => manifest,
+            Document::Index(chosen) => {
+                let digest = Some(chosen);
+                let text = self.manifest(&Reference { digest, ..self.image.clone() }).await?;
+                match self.read(&text)? {
+                    Document::Manifest(manifest) => manifest,
+                    Document::Index(_) => return Err(invalid(&self.image, LayoutError::Index)),
+                }
+            }
+        };
+        let layer = manifest
+            .wasm()
+            .ok_or_else(|| invalid(&self.image, LayoutError::Layers("none".into())))?;
+        let (wasm_digest, size, secret) = (layer.digest.clone(), layer.size, self.secret.clone());
+        Ok(Described { digest, wasm_digest, size, secret })
+    }
+
+    fn read(&self, text: &[u8]) -> Result<Document, PullError> {
+        Document::parse(text).map_err(|error| invalid(&self.image, error))
+    }
+
+    /// The manifest of a name; of the digest that it asks for, if it has one.
+    async fn manifest(&self, image: &Reference) -> Result<Bytes, PullError> {
+        let text = match &self.foreign {
+            Some(foreign) => foreign.manifest(image).await?,
+            None => self.own(&format!("manifests/{}", image.version())).await?,
+        };
+        let digest = digest_of(&text);
+        if image.digest.as_ref().is_some_and(|wanted| *wanted != digest) {
+            return Err(invalid(image, format!("its registry sent a manifest {digest}")));
         }
-        self.own(&format!("manifests/{}", self.image.version())).await
+        Ok(text)
     }
 
     async fn blob(&self, digest: &str, max_bytes: u64) -> Result<Bytes, PullError> {
-        if let Some(foreign) = &self.foreign {
-            return foreign.blob(self.image, digest, max_bytes).await;
+        match &self.foreign {
+            Some(foreign) => foreign.blob(&self.image, digest, max_bytes).await,
+            None => self.own(&format!("blobs/{digest}")).await,
         }
-        self.own(&format!("blobs/{digest}")).await
     }
 
     async fn own(&self, rest: &str) -> Result<Bytes, PullError> {
         let path = format!("/v2/{}/{rest}", self.image.repository);
-        self.api.get_bytes(&path).await.map_err(|error| of_api(self.image, error))
+        self.api.get_bytes(&path).await.map_err(|error| of_api(&self.image, error))
     }
 }
 

@@ -88,7 +88,8 @@ fn parse(name: &str) -> Result<Reference, &'static str> {
     Ok(Reference { registry, repository: path.to_string(), tag, digest })
 }
 
-fn is_host(part: &str) -> bool {
+/// A registry's host, with a dot, a port, or `localhost`.
+pub(super) fn is_host(part: &str) -> bool {
     if part != "localhost" && !part.contains(['.', ':']) {
         return false;
     }

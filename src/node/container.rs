@@ -147,11 +147,14 @@ fn short_hash(text: &str) -> String {
     hex::encode(&Sha256::digest(text)[..8])
 }
 
-/// The `.dockerconfigjson` of fetched pull secrets.
+/// The `.dockerconfigjson` of fetched pull secrets, or the `.dockercfg` of older ones.
 pub fn docker_configs(pod: &Pod, objects: &volumes::Objects) -> Vec<Bytes> {
     let names = spec(pod).image_pull_secrets.iter().flatten().map(|reference| &reference.name);
     let secrets = names.filter_map(|name| objects.secrets.get(name));
-    let configs = secrets.filter_map(|secret| secret.data.as_ref()?.get(".dockerconfigjson"));
+    let configs = secrets.filter_map(|secret| {
+        let data = secret.data.as_ref()?;
+        data.get(".dockerconfigjson").or_else(|| data.get(".dockercfg"))
+    });
     configs.map(|bytes| Bytes::from(bytes.0.clone())).collect()
 }
 

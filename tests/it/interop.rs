@@ -12,3 +12,4 @@ mod kubectl_table;
 mod kubectl_webhook;
 mod operator;
 mod python;
+mod registries;

@@ -175,6 +175,16 @@ pub fn operator() -> Option<&'static Path> {
     OPERATOR.get_or_init(find).as_deref()
 }
 
+/// Debian's registry and skopeo, in the same way.
+pub fn registry_tools() -> Option<(&'static Path, &'static Path)> {
+    static FOUND: OnceLock<Option<(PathBuf, PathBuf)>> = OnceLock::new();
+    let find = || {
+        let registry = find("docker-registry", "distribution 2.", &["--version"])?;
+        Some((registry, find("skopeo", "version 1.", &["--version"])?))
+    };
+    FOUND.get_or_init(find).as_ref().map(|(registry, skopeo)| (&**registry, &**skopeo))
+}
+
 /// The program that `scripts/setup-tests.sh` brought, or the one in PATH.
 fn find(name: &str, version: &str, words: &[&str]) -> Option<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin").join(name);

@@ -10,8 +10,8 @@ use wasmfleet::client::{
     Api, DeleteOptions, ListOptions, Patch, RawList, Target, WatchOptions, WatchStream,
     WriteOptions,
 };
-use wasmfleet::images::cache::Cache;
-use wasmfleet::images::{PullError, PullPolicy, Puller, Reference, digest_of};
+use wasmfleet::images::cache::{Cache, DiskUse, Watermarks};
+use wasmfleet::images::{PullError, PullPolicy, Puller, Reference, Registries, digest_of};
 
 use super::registry::{Fixture, program};
 
@@ -83,6 +83,41 @@ async fn the_cache_is_bounded_and_checks_what_it_gives() {
     assert_eq!(cache.get("sha256:../../etc/passwd").await, None);
 }
 
+/// A disk of 100,000 bytes on which nothing but the cache's contents is, and 70,000 others.
+fn small_disk(dir: &std::path::Path) -> std::io::Result<DiskUse> {
+    let mut used = 70_000;
+    for entry in std::fs::read_dir(dir.join("blobs"))? {
+        used += entry?.metadata()?.len();
+    }
+    Ok(DiskUse { total: 100_000, free: 100_000u64.saturating_sub(used) })
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_costs_the_oldest_images() {
+    let dir = tempfile::tempdir().unwrap();
+    let watermarks = Watermarks { high: 85, low: 75 };
+    let cache = Cache::open_on(dir.path(), 1 << 30, watermarks, small_disk).unwrap();
+    let blobs: Vec<Bytes> = (0..4u8).map(|n| Bytes::from(vec![n; 5000])).collect();
+    let here = async |cache: &Arc<Cache>| {
+        let mut here = 0;
+        for blob in &blobs {
+            here += usize::from(cache.touch(&digest_of(blob)).await);
+        }
+        here
+    };
+    for blob in &blobs[..3] {
+        cache.put(&digest_of(blob), blob.clone()).await.unwrap();
+    }
+    assert_eq!(here(&cache).await, 3, "85 % is not more than 85 %");
+    cache.put(&digest_of(&blobs[3]), blobs[3].clone()).await.unwrap();
+    assert_eq!(here(&cache).await, 1, "90 % is, and must become 75 %");
+    assert!(cache.touch(&digest_of(&blobs[3])).await, "the newest stays");
+    let lower = Watermarks { high: 74, low: 70 };
+    let cache = Cache::open_on(dir.path(), 1 << 30, lower, small_disk).unwrap();
+    cache.collect_garbage().await.unwrap();
+    assert_eq!(here(&cache).await, 0);
+}
+
 /// The part of the API that pulls use.
 struct OnlyBytes {
     fixture: Fixture,
@@ -137,7 +172,7 @@ impl Api for OnlyBytes {
 fn puller(fixture: Fixture, lie: Option<Bytes>) -> (Arc<OnlyBytes>, Puller) {
     let cache = Cache::open(&fixture.dir.path().join("cache"), 1 << 20).unwrap();
     let api = Arc::new(OnlyBytes { fixture, blobs_read: AtomicU64::new(0), lie });
-    (api.clone(), Puller::new(api, cache))
+    (api.clone(), Puller::new(api, cache, Registries::default()))
 }
 
 #[tokio::test]

@@ -131,7 +131,7 @@ async fn what_cannot_run_is_refused_by_name() {
     let reply = fixture.send(Method::PUT, "/v2/bad/manifests/v1", container.to_string()).await;
     let (code, name, message) = reply.error();
     assert_eq!((code, &*name), (400, "MANIFEST_INVALID"));
-    assert!(message.contains("application/vnd.wasm.config.v0+json"), "{message}");
+    assert!(message.contains("one layer of type application/wasm"), "{message}");
 
     let absent = Artifact::new(program(7), Interfaces::default());
     let reply = fixture.send(Method::PUT, "/v2/bad/manifests/v1", absent.manifest).await;
