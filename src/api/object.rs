@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::strict;
 use super::error::ApiError;
 use super::resource::Kind;
 
@@ -81,7 +82,8 @@ impl Object {
     }
 
     pub fn typed<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        T::deserialize(&self.0).map_err(|e| ApiError::bad_request(e.to_string()))
+        // By the decoder that `strict` uses: another would be compiled once more for every type.
+        strict::decode_known(&self.0).map_err(|e| ApiError::bad_request(e.to_string()))
     }
 
     pub fn into_value(self) -> Value {

@@ -64,11 +64,13 @@ pub fn unknown_fields<T: DeserializeOwned>(
     value: &Value,
 ) -> Result<(T, Vec<String>), serde_json::Error> {
     let mut unknown = Vec::new();
-    let note = |path: Path<'_>| {
+    let mut note = |path: Path<'_>| {
         if unknown.len() < MAX_REPORTED_FIELDS {
             unknown.push(path_text(&path));
         }
     };
+    // One type for all `T`: the decoders of what kinds share, a PodSpec for instance, are made once.
+    let note: &mut dyn FnMut(Path<'_>) = &mut note;
     match serde_ignored::deserialize(value, note) {
         Ok(decoded) => Ok((decoded, unknown)),
         // The fast pass does not know where it failed; a second one follows the path.
@@ -77,6 +79,14 @@ pub fn unknown_fields<T: DeserializeOwned>(
             _ => error,
         }),
     }
+}
+
+/// Decodes an object, and passes over fields that the type does not know.
+pub fn decode_known<T: DeserializeOwned>(
+    object: &serde_json::Map<String, Value>,
+) -> Result<T, serde_json::Error> {
+    let note: &mut dyn FnMut(Path<'_>) = &mut |_| {};
+    serde_ignored::deserialize(object, note)
 }
 
 /// Like [`unknown_fields`], with the error that the client is answered.
