@@ -17,6 +17,7 @@ pub mod patch;
 pub mod pod_security;
 pub mod proto;
 pub mod quantity;
+pub mod regexp;
 pub mod registry;
 pub mod resource;
 #[cfg(test)]

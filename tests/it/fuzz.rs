@@ -5,7 +5,10 @@
 //! written there, as small as it gets. `WASMFLEET_FUZZ_SECONDS` is the time a target takes (1 by
 //! default), `WASMFLEET_FUZZ_SEED` repeats a run.
 
+mod definitions;
 mod engine;
+mod expressions;
+mod grammar;
 mod mutate;
 mod pipeline;
 
@@ -235,4 +238,24 @@ fn requests() {
     let mut pipeline = pipeline::Pipeline::new();
     let seeds = pipeline::seeds(objects(), data("golden", "pb"));
     fuzz("requests", Form::Request, seeds, |bytes| pipeline.run(bytes));
+}
+
+/// Expressions in CEL; see [`expressions`].
+#[test]
+fn cel() {
+    fuzz("cel", Form::Expression, expressions::seeds(), expressions::run);
+}
+
+/// Definitions of kinds with their objects; see [`definitions`].
+#[test]
+fn custom() {
+    fuzz("custom", Form::Json, definitions::seeds(), definitions::run);
+}
+
+/// The grammar speaks the language: most of what it makes compiles.
+#[test]
+fn most_expressions_of_the_grammar_compile() {
+    let mut random: rand::rngs::StdRng = rand::SeedableRng::seed_from_u64(1);
+    let made = (0..500).filter(|_| expressions::compiles(&grammar::expression(&mut random)));
+    assert!(made.count() > 250);
 }

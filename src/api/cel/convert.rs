@@ -83,8 +83,27 @@ pub fn typed(shape: &Shape, json: &Json) -> Value {
     }
 }
 
-/// A value as JSON, for what is written into objects. Numbers that JSON has not are refused.
+/// The largest JSON that is made of a value, about, in bytes: no larger request is taken. Values
+/// share their parts, so that a short expression can stand for a JSON that fits no memory.
+const MAX_JSON_BYTES: usize = 3 << 20;
+/// What a part counts beside its text.
+const PART_BYTES: usize = 8;
+
+/// A value as JSON, for what is written into objects. Numbers that JSON has not, and what is too
+/// large, are refused.
 pub fn json(value: &Value) -> Result<Json, String> {
+    json_within(value, &mut { MAX_JSON_BYTES })
+}
+
+fn json_within(value: &Value, left: &mut usize) -> Result<Json, String> {
+    let text = match value {
+        Value::String(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        _ => 0,
+    };
+    *left = left
+        .checked_sub(text + PART_BYTES)
+        .ok_or_else(|| format!("the value has more than {MAX_JSON_BYTES} bytes as JSON"))?;
     Ok(match value {
         Value::Null => Json::Null,
         Value::Bool(value) => Json::Bool(*value),
@@ -98,7 +117,10 @@ pub fn json(value: &Value) -> Result<Json, String> {
         Value::Bytes(bytes) => Json::from(STANDARD.encode(bytes)),
         Value::Timestamp(time) => Json::from(super::lib::time::timestamp_text(*time)),
         Value::Duration(n) => Json::from(super::lib::time::duration_text(*n)),
-        Value::List(list) => Json::Array(list.items().iter().map(json).collect::<Result<_, _>>()?),
+        Value::List(list) => {
+            let items = list.items().iter().map(|item| json_within(item, left));
+            Json::Array(items.collect::<Result<_, _>>()?)
+        }
         Value::Map(map) => {
             let is_object = map.object_type().is_some();
             let mut out = JsonMap::new();
@@ -106,13 +128,14 @@ pub fn json(value: &Value) -> Result<Json, String> {
                 let Key::String(key) = key else {
                     return Err(format!("{key:?} is no name of a field"));
                 };
+                *left = left.saturating_sub(key.len());
                 let name = if is_object { unescape(key) } else { key.to_string() };
-                out.insert(name, json(value)?);
+                out.insert(name, json_within(value, left)?);
             }
             Json::Object(out)
         }
         Value::Optional(None) => Json::Null,
-        Value::Optional(Some(inner)) => json(inner)?,
+        Value::Optional(Some(inner)) => json_within(inner, left)?,
         Value::Type(_) | Value::Opaque(_) => {
             return Err(format!("a value of type {} cannot be written", value.type_name()));
         }

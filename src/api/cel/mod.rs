@@ -18,6 +18,8 @@ mod check;
 pub mod convert;
 pub mod cost;
 mod env;
+pub mod estimate;
+mod estimate_calls;
 mod eval;
 mod fold;
 mod functions;
@@ -39,3 +41,8 @@ pub use lib::authz::{Authorizer, Check, Decision};
 pub use program::{CompileError, Program};
 pub use types::Type;
 pub use value::Value;
+
+/// The signatures of all functions and operators, as the libraries write them.
+pub fn signatures() -> Vec<&'static str> {
+    lib::all().into_iter().map(|row| row.signature).collect()
+}

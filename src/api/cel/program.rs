@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use super::ast::Expr;
 use super::check;
 use super::cost::{Budget, Meter};
 use super::env::Env;
+use super::estimate::estimate;
 use super::eval::{Error, Evaluation, Variables};
 use super::lexer::Issue;
 use super::lib::authz::Authorizer;
 use super::parser::parse;
+use super::schema::Shape;
 use super::types::Type;
 use super::value::Value;
 
@@ -69,6 +72,11 @@ impl Program {
     /// Whether the expression names a variable.
     pub fn uses(&self, variable: &str) -> bool {
         self.names.contains(variable)
+    }
+
+    /// What an evaluation may cost at most, where the variables have these shapes.
+    pub fn estimate(&self, variables: &[(&str, Arc<Shape>)]) -> u64 {
+        estimate(&self.root, variables)
     }
 
     /// Evaluates within a budget.

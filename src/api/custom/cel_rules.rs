@@ -1,15 +1,14 @@
 //! Rules in CEL of a schema (`x-kubernetes-validations`): compiled once a version, and what a
 //! definition is refused for (k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel/compilation.go
 //! and pkg/apis/apiextensions/validation). How they are applied to objects is in
-//! [`super::cel_validate`].
-//!
-//! The cost of a rule is bounded when it runs; it is not estimated from the schema before.
+//! [`super::cel_validate`], what they may cost in [`super::cel_cost`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as ext;
 
+use super::cel_cost::{Costs, Times, times_below};
 use super::schema::Schema;
 use crate::api::cel::schema::{Shape, ShapeKind};
 use crate::api::cel::{CompileError, Env, Program, Type};
@@ -49,7 +48,8 @@ impl NodeRules {
     /// The rules of a version that was validated; none if there are none. What does not compile any
     /// more is left out.
     pub fn of(props: &ext::JSONSchemaProps, schema: &Schema) -> Option<NodeRules> {
-        Compiler::default().node(props, schema, Shape::of(schema, true), None, &Path::ROOT)
+        let shape = Shape::of(schema, true);
+        Compiler::default().node(props, schema, shape, Place::ROOT, &Path::ROOT)
     }
 
     fn is_empty(&self) -> bool {
@@ -64,8 +64,8 @@ impl NodeRules {
 /// All that is wrong with the rules of a version's schema, which is structural.
 pub fn check(props: &ext::JSONSchemaProps, path: &Path, errors: &mut Errors) {
     let schema = Schema::parse(props);
-    let mut compiler = Compiler { errors: Some(errors), count: 0 };
-    compiler.node(props, &schema, Shape::of(&schema, true), None, path);
+    let mut compiler = Compiler { errors: Some(errors), ..Compiler::default() };
+    compiler.node(props, &schema, Shape::of(&schema, true), Place::ROOT, path);
     let count = compiler.count;
     if count > MAX_RULES {
         let detail = format!("must have at most {MAX_RULES} x-kubernetes-validations, has {count}");
@@ -73,11 +73,36 @@ pub fn check(props: &ext::JSONSchemaProps, path: &Path, errors: &mut Errors) {
     }
 }
 
+/// Tells of rules that may cost too much, in a schema without mistakes.
+pub fn check_costs(props: &ext::JSONSchemaProps, path: &Path, errors: &mut Errors) {
+    let schema = Schema::parse(props);
+    let costs = Some((Costs::default(), errors));
+    let mut compiler = Compiler { costs, ..Compiler::default() };
+    compiler.node(props, &schema, Shape::of(&schema, true), Place::ROOT, path);
+    if let Some((costs, errors)) = compiler.costs {
+        costs.finish(path, errors);
+    }
+}
+
 #[derive(Default)]
 struct Compiler<'a> {
     /// Where mistakes are told; nobody asks for those of a stored definition.
     errors: Option<&'a mut Errors>,
+    /// Where costs are counted, if they are asked for, and where those that are too high are told.
+    costs: Option<(Costs, &'a mut Errors)>,
     count: usize,
+}
+
+/// Where in a schema a node is.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    /// The path of the list around it whose elements have no predecessors.
+    uncorrelatable: Option<&'a str>,
+    times: Times,
+}
+
+impl Place<'_> {
+    const ROOT: Place<'static> = Place { uncorrelatable: None, times: Some(1) };
 }
 
 impl Compiler<'_> {
@@ -86,14 +111,15 @@ impl Compiler<'_> {
         props: &ext::JSONSchemaProps,
         schema: &Schema,
         shape: Option<Arc<Shape>>,
-        uncorrelatable: Option<&str>,
+        place: Place,
         path: &Path,
     ) -> Option<NodeRules> {
         let mut node = NodeRules::default();
         let list = props.x_kubernetes_validations.as_deref().unwrap_or_default();
         if !list.is_empty() {
-            node.rules = self.rules(list, props, shape.as_deref(), uncorrelatable, path);
+            node.rules = self.rules(list, props, shape.as_ref(), place, path);
         }
+        let place_below = Place { times: times_below(props, place.times), ..place };
         let properties = path.child("properties");
         for (name, field) in props.properties.iter().flatten() {
             let Some(known) = schema.properties.get(name) else { continue };
@@ -106,7 +132,7 @@ impl Compiler<'_> {
             // A field that expressions cannot name has rules of its own all the same.
             let below = below.or_else(|| Shape::of(known, known.embedded));
             let at = properties.key(name);
-            if let Some(rules) = self.node(field, known, below, uncorrelatable, &at) {
+            if let Some(rules) = self.node(field, known, below, place_below, &at) {
                 node.fields.insert(name.clone(), rules);
             }
         }
@@ -120,8 +146,9 @@ impl Compiler<'_> {
             let at = path.child("items");
             let own = path.to_string();
             let is_map = props.x_kubernetes_list_type.as_deref() == Some("map");
-            let uncorrelatable = uncorrelatable.or((!is_map).then_some(own.as_str()));
-            node.items = self.node(item, known, below, uncorrelatable, &at).map(Box::new);
+            let uncorrelatable = place.uncorrelatable.or((!is_map).then_some(own.as_str()));
+            let place_below = Place { uncorrelatable, ..place_below };
+            node.items = self.node(item, known, below, place_below, &at).map(Box::new);
         }
         if let (
             Some(ext::JSONSchemaPropsOrBool::Schema(values)),
@@ -133,12 +160,12 @@ impl Compiler<'_> {
                 _ => Shape::of(known, known.embedded),
             };
             let at = path.child("additionalProperties");
-            node.values = self.node(values, known, below, uncorrelatable, &at).map(Box::new);
+            node.values = self.node(values, known, below, place_below, &at).map(Box::new);
         }
         for (index, part) in props.all_of.iter().flatten().enumerate() {
             let at = path.child("allOf");
             let at = at.index(index);
-            let own = self.node(part, schema, shape.clone(), uncorrelatable, &at);
+            let own = self.node(part, schema, shape.clone(), place, &at);
             node.all_of.extend(own);
         }
         node.shape = shape;
@@ -149,8 +176,8 @@ impl Compiler<'_> {
         &mut self,
         list: &[ext::ValidationRule],
         props: &ext::JSONSchemaProps,
-        shape: Option<&Shape>,
-        uncorrelatable: Option<&str>,
+        shape: Option<&Arc<Shape>>,
+        place: Place,
         path: &Path,
     ) -> Vec<Rule> {
         self.count += list.len();
@@ -186,7 +213,7 @@ impl Compiler<'_> {
             }
             let Some(mut rule_) = compile(rule, env, &at, errors) else { continue };
             rule_.field_path = field_path.unwrap_or_default();
-            match (rule_.uses_old_self, uncorrelatable) {
+            match (rule_.uses_old_self, place.uncorrelatable) {
                 (true, Some(within)) => {
                     let detail = format!(
                         "oldSelf cannot be used on the uncorrelatable portion of the schema within \
@@ -199,6 +226,15 @@ impl Compiler<'_> {
                     errors.invalid(&at.child("optionalOldSelf"), rule.optional_old_self, detail);
                 }
                 _ => {}
+            }
+            if let Some((costs, errors)) = &mut self.costs {
+                let variables = [("self", shape.clone()), ("oldSelf", shape.clone())];
+                let cost = rule_.program.estimate(&variables);
+                costs.rule(cost, shape, place.times, &at.child("rule"), errors);
+                if let Some(message) = &rule_.message_program {
+                    let cost = message.estimate(&variables);
+                    costs.message(cost, &at.child("messageExpression"), errors);
+                }
             }
             rules.push(rule_);
         }

@@ -5,6 +5,7 @@
 //! ([`rules`]), and what a definition becomes: rows of the registry ([`definition`]) and a status
 //! ([`names`]). Pure; who writes statuses and swaps the registry is the API server.
 
+mod cel_cost;
 pub mod cel_rules;
 mod cel_validate;
 mod complete;

@@ -6,6 +6,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as ext;
 use regex::Regex;
 use serde_json::Value;
 
+use crate::api::regexp;
+
 /// The largest program that a pattern may become, in bytes.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
 
@@ -69,10 +71,9 @@ pub struct Checks {
     pub not: Option<Box<Schema>>,
 }
 
-/// A pattern in RE2's syntax; the error is for people.
+/// A pattern; the error is for people.
 pub fn pattern(text: &str) -> Result<Regex, String> {
-    let built = regex::RegexBuilder::new(text).size_limit(MAX_PATTERN_BYTES).build();
-    built.map_err(|error| error.to_string().lines().last().unwrap_or_default().trim().to_string())
+    regexp::compile(text, MAX_PATTERN_BYTES)
 }
 
 impl Schema {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::checks;
 use crate::api::custom::names::is_established;
-use crate::api::custom::structural;
+use crate::api::custom::{cel_rules, structural};
 use crate::api::field::{Errors, Path};
 use crate::api::names::{is_dns1035_label, is_dns1123_label, is_dns1123_subdomain, report};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
@@ -68,7 +68,12 @@ impl Kind for CustomResourceDefinition {
         self.validate_versions(&spec.child("versions"), errors);
     }
 
+    fn validate_create(&self, errors: &mut Errors) {
+        self.validate_costs(None, errors);
+    }
+
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        self.validate_costs(Some(old), errors);
         let spec = Path::new("spec");
         checks::immutable(errors, &spec.child("group"), &self.spec.group, &old.spec.group);
         if is_established(old) {
@@ -113,11 +118,32 @@ impl Kind for CustomResourceDefinition {
 }
 
 trait Parts {
+    /// What rules may cost; of schemas that are there already it is not asked.
+    fn validate_costs(&self, old: Option<&CustomResourceDefinition>, errors: &mut Errors);
     fn validate_group(&self, spec: &Path, errors: &mut Errors);
     fn validate_versions(&self, path: &Path, errors: &mut Errors);
 }
 
 impl Parts for CustomResourceDefinition {
+    fn validate_costs(&self, old: Option<&CustomResourceDefinition>, errors: &mut Errors) {
+        if !errors.is_empty() {
+            return;
+        }
+        let (spec, before) = (Path::new("spec"), old.map_or(&[][..], |old| &old.spec.versions));
+        let versions = spec.child("versions");
+        for (index, version) in self.spec.versions.iter().enumerate() {
+            if before.iter().any(|known| known.schema == version.schema) {
+                continue;
+            }
+            let schema = version.schema.as_ref();
+            let at = versions.index(index);
+            let at = at.child("schema");
+            if let Some(props) = schema.and_then(|schema| schema.open_api_v3_schema.as_ref()) {
+                cel_rules::check_costs(props, &at.child("openAPIV3Schema"), errors);
+            }
+        }
+    }
+
     fn validate_group(&self, spec: &Path, errors: &mut Errors) {
         let group = self.spec.group.as_str();
         let at = spec.child("group");

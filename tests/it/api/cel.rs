@@ -160,7 +160,7 @@ async fn definitions_with_bad_rules_are_refused() {
 
 #[tokio::test]
 async fn rules_that_cost_too_much_fail_the_request() {
-    let rules = json!([{"rule": "lists.range(3000).all(a, lists.range(3000).all(b, a + b >= 0))",
+    let rules = json!([{"rule": "lists.range(500).all(a, lists.range(500).all(b, a + b >= 0))",
         "message": "costly"}]);
     let cluster = cluster(rules).await;
     let text = message(&cluster, json!({"min": 2})).await;
@@ -173,4 +173,59 @@ async fn rules_that_cost_too_much_fail_the_request() {
     cluster.post(DEFINITIONS, &definition(spec)).await.expect(201);
     let text = message(&cluster, json!({"min": 2})).await;
     assert!(text.contains("running out of cost budget"), "{text}");
+}
+
+#[tokio::test]
+async fn definitions_whose_rules_may_cost_too_much_are_refused() {
+    let cluster = Cluster::new().await;
+    let base = "spec.versions[0].schema.openAPIV3Schema";
+    let words = |rules: Value, bounds: Value| {
+        let mut list = json!({"type": "array", "items": {"type": "string"}});
+        list["x-kubernetes-validations"] = rules;
+        for (field, value) in bounds.as_object().unwrap() {
+            match field.as_str() {
+                "maxLength" => list["items"][field] = value.clone(),
+                _ => list[field] = value.clone(),
+            }
+        }
+        definition(json!({"type": "object", "properties": {"words": list}}))
+    };
+    let causes = async |definition: Value| -> Vec<(String, String)> {
+        let answer = cluster.post(DEFINITIONS, &definition).await.expect(422);
+        let causes = answer["details"]["causes"].as_array().unwrap().iter();
+        let text = |cause: &Value, name: &str| cause[name].as_str().unwrap().to_string();
+        causes.map(|cause| (text(cause, "field"), text(cause, "message"))).collect()
+    };
+    let all = json!([{"rule": "self.all(a, self.all(b, a != b))"}]);
+    let found = causes(words(all.clone(), json!({}))).await;
+    let at = format!("{base}.properties[spec].properties[words].x-kubernetes-validations[0].rule");
+    assert_eq!(found[0].0, at);
+    let wanted = "Forbidden: estimated rule cost exceeds budget by factor of more than 100x (try \
+                  simplifying the rule, or adding maxItems, maxProperties, and maxLength where \
+                  arrays, maps, and strings are declared)";
+    assert_eq!(found[0].1, wanted);
+    assert_eq!(found[1].0, at);
+    assert_eq!(
+        found[1].1,
+        "Forbidden: contributed to estimated rule & messageExpression cost total exceeding cost \
+         limit for entire OpenAPIv3 schema"
+    );
+    assert_eq!(found[2].0, base);
+    assert!(found[2].1.contains("cost total for entire OpenAPIv3 schema exceeds budget by"));
+    // Each rule is within its limit, and the list within its bounds.
+    let bounds = json!({"maxItems": 300, "maxLength": 200});
+    let rule = json!({"rule": "self.all(a, self.all(b, a != b))",
+        "messageExpression": "'words: ' + self.join(', ')"});
+    let found = causes(words(json!(vec![rule.clone(); 14]), bounds.clone())).await;
+    assert_eq!(found.len(), 5, "{found:?}");
+    assert!(found[4].1.contains("exceeds budget by factor of 1."), "{found:?}");
+    cluster.post(DEFINITIONS, &words(json!([rule]), bounds)).await.expect(201);
+    // What is there already may be changed beside its rules; new rules are looked at.
+    let path = format!("{DEFINITIONS}/ships.example.com");
+    cluster.merge(&path, &json!({"metadata": {"labels": {"a": "b"}}})).await.expect(200);
+    let mut stored = cluster.get(&path).await.expect(200);
+    let words = &mut stored["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        ["properties"]["words"];
+    words.as_object_mut().unwrap().remove("maxItems");
+    cluster.put(&path, &stored).await.expect(422);
 }

@@ -4,6 +4,8 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use serde_json::{Map, Value, json};
 
+use super::expressions;
+
 /// What an input is made of.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -11,6 +13,8 @@ pub enum Form {
     Json,
     /// A line with method and path, lines of headers, an empty line, a body.
     Request,
+    /// An expression, an empty line, an object.
+    Expression,
 }
 
 /// Pieces of text that mean something somewhere.
@@ -126,6 +130,7 @@ pub fn mutate(form: Form, input: &[u8], other: &[u8], random: &mut StdRng) -> Ve
             json_text(input, other, random).unwrap_or_else(|| bytes(input, other, random))
         }
         Form::Request if random.random_bool(0.9) => request(input, other, random),
+        Form::Expression => expressions::mutate(input, other, random),
         _ => bytes(input, other, random),
     }
 }
@@ -145,6 +150,11 @@ fn request(input: &[u8], other: &[u8], random: &mut StdRng) -> Vec<u8> {
         }
     }
     [&head[..], b"\n\n", &body].concat()
+}
+
+/// An input of a head and a body.
+pub fn text(head: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+    [head.as_bytes(), b"\n\n", body.as_ref()].concat()
 }
 
 /// The head and the body of a request.
@@ -234,6 +244,11 @@ fn remove_one(map: &mut Map<String, Value>, random: &mut StdRng) -> Value {
 }
 
 fn bytes(input: &[u8], other: &[u8], random: &mut StdRng) -> Vec<u8> {
+    bytes_of(input, other, WORDS, random)
+}
+
+/// A change of some bytes; some of `words` are put in.
+pub fn bytes_of(input: &[u8], other: &[u8], words: &[&str], random: &mut StdRng) -> Vec<u8> {
     let mut out = input.to_vec();
     let place = |random: &mut StdRng, length: usize| random.random_range(0..=length);
     match random.random_range(0..8) {
@@ -263,7 +278,7 @@ fn bytes(input: &[u8], other: &[u8], random: &mut StdRng) -> Vec<u8> {
         }
         _ => {
             let at = place(random, out.len());
-            let word = WORDS[random.random_range(0..WORDS.len())];
+            let word = words[random.random_range(0..words.len())];
             out.splice(at..at, word.bytes());
         }
     }

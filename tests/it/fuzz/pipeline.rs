@@ -13,7 +13,7 @@ use wasmfleet::api::registry::Registry;
 use wasmfleet::apiserver::{User, http as door};
 
 use super::engine::Verdict;
-use super::mutate::split;
+use super::mutate::{split, text};
 use crate::api::{Cluster, DEPLOYMENTS, MAPS, PODS, deployment, pod};
 
 /// After so many inputs a new cluster begins, so that what is found does not need much to be found
@@ -84,7 +84,7 @@ fn definition() -> Value {
     let spec = json!({"type": "object", "properties": {
         "n": {"type": "integer", "default": 1, "maximum": 9},
         "at": {"type": "string", "format": "date-time"},
-        "s": {"type": "string", "pattern": "^a*$"},
+        "s": {"type": "string", "pattern": "^a*$", "maxLength": 20},
         "i": {"x-kubernetes-int-or-string": true},
         "m": {"type": "object", "additionalProperties": {"type": "string"}},
         "p": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
@@ -94,6 +94,10 @@ fn definition() -> Value {
             "x-kubernetes-list-map-keys": ["k"],
             "items": {"type": "object", "required": ["k"],
                 "properties": {"k": {"type": "string"}}}}}});
+    let mut spec = spec;
+    spec["x-kubernetes-validations"] = json!([
+        {"rule": "!has(self.n) || self.n < 10", "messageExpression": "'n is ' + string(self.n)"},
+        {"rule": "self.n >= oldSelf.n || !has(self.s)", "fieldPath": ".n"}]);
     let status = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     let schema = json!({"type": "object", "properties": {"spec": spec, "status": status}});
     let subresources = json!({"status": {},
@@ -169,10 +173,6 @@ fn collection(registry: &Registry, path: &str) -> Option<String> {
     rows.filter(|row| parts.contains(&&*row.gvr.resource) && parts.contains(&&*row.gvr.version))
         .find(|row| row.gvr.group.is_empty() || parts.contains(&&*row.gvr.group))
         .map(|row| row.gvr.path(None, None, None))
-}
-
-fn text(head: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
-    [head.as_bytes(), b"\n\n", body.as_ref()].concat()
 }
 
 /// A request for each object in each encoding, and some of each kind besides.

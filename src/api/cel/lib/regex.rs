@@ -1,4 +1,4 @@
-//! Patterns (k8s.io/apiserver/pkg/cel/library/regex.go), in RE2's syntax and linear time.
+//! Patterns (k8s.io/apiserver/pkg/cel/library/regex.go).
 
 use std::sync::Arc;
 
@@ -8,23 +8,14 @@ use crate::api::cel::cost::{Meter, PATTERN_CHARACTERS_PER_FACTOR, text};
 use crate::api::cel::eval::{Error, Evaluation, no_overload};
 use crate::api::cel::functions::{Cost, Row, native, row};
 use crate::api::cel::value::Value;
+use crate::api::regexp;
 
 /// The largest program that a pattern may become, in bytes.
 const MAX_PROGRAM_BYTES: usize = 1 << 18;
-/// How deep groups may nest.
-const MAX_NESTING: u32 = 50;
 
 pub fn compile(pattern: &str) -> Result<Regex, String> {
-    let built = regex::RegexBuilder::new(pattern)
-        .size_limit(MAX_PROGRAM_BYTES)
-        .dfa_size_limit(MAX_PROGRAM_BYTES)
-        .nest_limit(MAX_NESTING)
-        .build();
-    built.map_err(|error| {
-        let text = error.to_string();
-        let last = text.lines().last().unwrap_or_default();
-        format!("error parsing regexp: {}", last.trim_start_matches("error: "))
-    })
+    regexp::compile(pattern, MAX_PROGRAM_BYTES)
+        .map_err(|why| format!("error parsing regexp: {why}"))
 }
 
 /// What matching costs: the text's length times a factor that grows with the pattern.

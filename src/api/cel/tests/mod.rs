@@ -1,8 +1,9 @@
-//! The language by examples, and its bounds by accident.
+//! The language by examples. What is made by grammar and by accident is in `tests/it/fuzz`.
+
+mod estimates;
 
 use std::collections::BTreeMap;
 
-use proptest::prelude::*;
 use serde_json::json;
 
 use super::convert::{json as to_json, untyped};
@@ -329,6 +330,17 @@ fn objects_are_made_where_they_may_be() {
     assert!(Program::compile("[JSONPatch{op: 'add', path: '/a', value: 1}]", &env).is_ok());
 }
 
+#[test]
+fn values_that_share_parts_are_no_huge_json() {
+    let twice = |from: &str, times: usize| {
+        let binds = "cel.bind(x, [x, x], ".repeat(times);
+        format!("cel.bind(x, {from}, {binds}x{})", ")".repeat(times))
+    };
+    let made = run(&twice("'abc'", 40)).unwrap();
+    assert!(to_json(&made).unwrap_err().contains("bytes as JSON"));
+    assert!(to_json(&run(&twice("'abc'", 5)).unwrap()).is_ok());
+}
+
 struct Roles;
 
 impl Authorizer for Roles {
@@ -365,198 +377,4 @@ fn conditions_ask_the_authorizer() {
         &admission::webhook_env(),
     );
     assert_eq!(bad.unwrap_err().0, 1);
-}
-
-/// Text that looks like expressions.
-fn words() -> impl Strategy<Value = String> {
-    let word = prop::sample::select(vec![
-        "o",
-        "d",
-        "l",
-        "s",
-        "x",
-        "1",
-        "2u",
-        "1.5",
-        "'a'",
-        "b'a'",
-        "true",
-        "null",
-        "[",
-        "]",
-        "(",
-        ")",
-        "{",
-        "}",
-        ".",
-        ",",
-        ":",
-        "?",
-        "+",
-        "-",
-        "*",
-        "/",
-        "%",
-        "==",
-        "<",
-        "&&",
-        "||",
-        "!",
-        "in",
-        ".?",
-        "[?",
-        "size(",
-        ".all(x,",
-        ".map(x,",
-        ".filter(x,",
-        "has(",
-        "optional.of(",
-        "dyn(",
-        ".name",
-        ".list",
-        ".join()",
-        ".format(",
-        "timestamp(",
-        "duration('1h')",
-        "quantity('1')",
-        "string(",
-        "cel.bind(x,",
-        ".sortBy(x,",
-        ".split('')",
-        ".matches('a{9}')",
-    ]);
-    prop::collection::vec(word, 0..60).prop_map(|words| words.join(" "))
-}
-
-/// Expressions that parse, as deep as `depth`.
-fn expressions() -> impl Strategy<Value = String> {
-    let leaf = prop::sample::select(vec![
-        "o",
-        "d",
-        "l",
-        "1",
-        "-1",
-        "2u",
-        "0.5",
-        "'aé'",
-        "b'a'",
-        "true",
-        "null",
-        "[]",
-        "{}",
-        "x",
-        "duration('1h')",
-        "timestamp(0)",
-        "optional.none()",
-        "quantity('1')",
-        "o.list",
-        "d.a",
-    ]);
-    leaf.prop_map(str::to_string).prop_recursive(8, 64, 3, |inner| {
-        let two = (inner.clone(), inner.clone());
-        prop_oneof![
-            (prop::sample::select(vec!["+", "-", "*", "/", "%", "==", "<", "in", "&&", "||"]), two)
-                .prop_map(|(op, (a, b))| format!("(dyn({a}) {op} dyn({b}))")),
-            (inner.clone(), inner.clone(), inner.clone())
-                .prop_map(|(a, b, c)| format!("(dyn({a}) ? dyn({b}) : dyn({c}))")),
-            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("[dyn({a}), dyn({b})]")),
-            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("{{dyn({a}): dyn({b})}}")),
-            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("dyn({a})[dyn({b})]")),
-            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("cel.bind(x, {a}, {b})")),
-            (
-                prop::sample::select(vec![
-                    "all",
-                    "exists",
-                    "map",
-                    "filter",
-                    "exists_one",
-                    "sortBy"
-                ]),
-                inner.clone(),
-                inner.clone()
-            )
-                .prop_map(|(m, a, b)| format!("dyn({a}).{m}(x, dyn({b}))")),
-            (
-                prop::sample::select(vec![
-                    "size()",
-                    "sum()",
-                    "min()",
-                    "sort()",
-                    "distinct()",
-                    "flatten(9)",
-                    "reverse()",
-                    "join('-')",
-                    "charAt(1)",
-                    "substring(1)",
-                    "split('')",
-                    "trim()",
-                    "first()",
-                    "find('a')",
-                    "getHours()",
-                    "?a",
-                    "a",
-                    "isSorted()",
-                    "hasValue()",
-                    "value()",
-                    "replace('', 'xyz')",
-                    "slice(0, 1)",
-                    "indexOf('a', 1)",
-                    "lastIndexOf('é', 0)",
-                    "format([1, 'a'])",
-                    "optMap(x, x)",
-                    "startsWith('a')",
-                    "contains('é')",
-                ]),
-                inner.clone()
-            )
-                .prop_map(|(f, a)| format!("dyn({a}).{f}")),
-            (
-                prop::sample::select(vec![
-                    "string",
-                    "int",
-                    "double",
-                    "type",
-                    "size",
-                    "optional.of",
-                    "timestamp",
-                    "uint",
-                    "duration",
-                    "bytes",
-                    "lists.range",
-                    "isIP",
-                    "isURL",
-                    "quantity",
-                    "bool",
-                ]),
-                inner
-            )
-                .prop_map(|(f, a)| format!("{f}(dyn({a}))")),
-        ]
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
-    #[test]
-    fn no_text_panics(text in "\\PC{0,80}") {
-        let _ = Program::compile(&text, &env());
-    }
-
-    #[test]
-    fn no_words_panic(text in words()) {
-        if let Ok(program) = Program::compile(&text, &env()) {
-            let _ = program.run(&variables(), None, &mut Budget::new(100_000));
-        }
-    }
-
-    #[test]
-    fn no_expression_panics_or_costs_too_much(text in expressions()) {
-        if let Ok(program) = Program::compile(&text, &env().with("x", Type::Dyn)) {
-            let mut budget = Budget::new(100_000);
-            if let Ok(value) = program.run(&variables(), None, &mut budget) {
-                let _ = to_json(&value);
-            }
-        }
-    }
 }
