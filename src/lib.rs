@@ -16,6 +16,7 @@ pub mod apiserver;
 pub mod controllers;
 pub mod scheduler;
 
+pub mod artifact;
 pub mod engine;
 pub mod images;
 pub mod runtime;

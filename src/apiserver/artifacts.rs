@@ -27,8 +27,8 @@ use serde::{Deserialize, Serialize};
 
 use super::rbac::Rules;
 use super::{Body, User};
+use crate::artifact::ArtifactKind;
 use crate::base::durable::create_dirs;
-use crate::engine::ArtifactKind;
 use crate::images::Reference;
 use uploads::Uploads;
 

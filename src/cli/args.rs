@@ -74,6 +74,8 @@ pub enum Verb {
     Push(PushArgs),
     /// List the images of the cluster's registry
     Images,
+    /// Show what a program is: kind, imports, exports, size, and what made it
+    Inspect(InspectArgs),
     /// List the kinds that the server serves
     ApiResources,
     /// Show the versions of wasmctl and of the server
@@ -441,6 +443,16 @@ pub struct PushArgs {
     /// The image's name and tag, e.g. hello:v1
     #[arg(value_name = "NAME:TAG")]
     pub image: String,
+}
+
+#[derive(Args)]
+pub struct InspectArgs {
+    /// A .wasm file, or an image of the cluster's registry, e.g. hello:v1
+    #[arg(value_name = "FILE|NAME:TAG")]
+    pub what: String,
+    /// Print as json, yaml, or jsonpath=TEMPLATE
+    #[arg(short, long, value_name = "FORMAT")]
+    pub output: Option<String>,
 }
 
 /// `90`, `90s`, `5m`, `2h`, `1h30m` as seconds.

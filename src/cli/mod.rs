@@ -10,6 +10,7 @@ mod describe;
 mod discovery;
 mod generate;
 mod get;
+mod inspect;
 mod label;
 mod logs;
 mod manifest;
@@ -68,6 +69,9 @@ async fn connect_and_run(cli: Cli) -> anyhow::Result<()> {
         clap_complete::generate(shell, &mut Cli::command(), "wasmctl", &mut std::io::stdout());
         return Ok(());
     }
+    if let Verb::Inspect(args) = &cli.verb {
+        return inspect::run(&cli.connection, args).await;
+    }
     let session = Session::connect(&cli.connection).await?;
     match run_verb(&session, cli.verb).await {
         Err(error) if printer::is_unreachable(&error) => Err(error.context(session.server)),
@@ -95,6 +99,6 @@ async fn run_verb(session: &Session, verb: Verb) -> anyhow::Result<()> {
         Verb::Images => push::images(session).await,
         Verb::ApiResources => discovery::print(session).await,
         Verb::Version => session.print_version().await,
-        Verb::Completion { .. } => Ok(()),
+        Verb::Inspect(_) | Verb::Completion { .. } => Ok(()),
     }
 }

@@ -18,9 +18,9 @@ pub async fn run(session: &Session, args: &PushArgs) -> anyhow::Result<()> {
     anyhow::ensure!(size <= MAX_WASM_BYTES, "{place} is larger than {} MiB", MAX_WASM_BYTES >> 20);
     let wasm = std::fs::read(&args.file).with_context(|| place.clone())?;
     let image: Reference = args.image.parse()?;
-    let pushed = push::push(&session.remote, &image, wasm.into(), Interfaces::default())
-        .await
-        .context(place)?;
+    let interfaces = Interfaces::of(&wasm);
+    let pushed =
+        push::push(&session.remote, &image, wasm.into(), interfaces).await.context(place)?;
     Ok(printer::line(&format!("pushed {} ({size} bytes, {})", args.image, pushed.digest))?)
 }
 

@@ -35,7 +35,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// Runs the demo against the API as an administrator, over HTTPS as any client would.
 pub async fn run(remote: &Remote, client: &Client, kubeconfig: &Path) -> anyhow::Result<()> {
     println!("pushing the bundled component as {IMAGE}");
-    push::push(remote, &IMAGE.parse()?, COMPONENT.into(), Interfaces::default())
+    push::push(remote, &IMAGE.parse()?, COMPONENT.into(), Interfaces::of(COMPONENT))
         .await
         .context("pushing the component")?;
     for document in serde_yaml::Deserializer::from_str(MANIFEST) {

@@ -1,20 +1,16 @@
 //! The WebAssembly engine's settings, shared by the half that compiles and the half that runs.
 //!
-//! Owns: the one wasmtime `Config` and its hash, what an artifact imports and exports
-//! ([`inspect`]), which interfaces the host provides ([`interfaces`]), compilation in bounds
-//! ([`compile`]) and the disk cache of compiled code ([`cache`]). It never runs a guest: that is
-//! the room `runtime`.
+//! Owns: the one wasmtime `Config` and its hash, compilation in bounds ([`compile`]) and the disk
+//! cache of compiled code ([`cache`]). What a program is, the room `artifact` reads; it never runs a
+//! guest: that is the room `runtime`.
 
 pub mod cache;
 pub mod compile;
-pub mod inspect;
-pub mod interfaces;
 
 use sha2::{Digest, Sha256};
-use wasmparser::WasmFeatures;
 use wasmtime::{Config, Engine, WasmBacktraceDetails};
 
-pub use inspect::{ArtifactKind, Inspection, LinkError, check_imports, inspect};
+use crate::artifact::{SWITCHED_OFF, features};
 
 /// Address space reserved for one linear memory. Small, so that tens of thousands of instances
 /// fit into a 47-bit address space; a memory that grows beyond it is moved.
@@ -37,31 +33,6 @@ const BACKTRACE_MAX_FRAMES: usize = 16;
 
 /// The version of the wasmtime crates; compiled code of another version is never loaded.
 pub const WASMTIME_VERSION: &str = "48.0.8";
-
-/// The WebAssembly proposals a guest may use. Threads, 64-bit memories, garbage collection and
-/// exceptions are off: each is a large attack surface that no supported toolchain needs for WASI.
-pub fn features() -> WasmFeatures {
-    let mut features = WasmFeatures::WASM2
-        | WasmFeatures::TAIL_CALL
-        | WasmFeatures::EXTENDED_CONST
-        | WasmFeatures::MULTI_MEMORY
-        | WasmFeatures::RELAXED_SIMD
-        | WasmFeatures::COMPONENT_MODEL
-        | WasmFeatures::CM_ASYNC;
-    features.remove(SWITCHED_OFF);
-    features
-}
-
-const SWITCHED_OFF: WasmFeatures = WasmFeatures::THREADS
-    .union(WasmFeatures::SHARED_EVERYTHING_THREADS)
-    .union(WasmFeatures::MEMORY64)
-    .union(WasmFeatures::GC)
-    .union(WasmFeatures::FUNCTION_REFERENCES)
-    .union(WasmFeatures::EXCEPTIONS)
-    .union(WasmFeatures::LEGACY_EXCEPTIONS)
-    .union(WasmFeatures::STACK_SWITCHING)
-    .union(WasmFeatures::CUSTOM_PAGE_SIZES)
-    .union(WasmFeatures::WIDE_ARITHMETIC);
 
 /// The configuration of every engine, compiling or running: whatever changes the compiled code
 /// must be set here and appear in [`settings_text`].

@@ -36,7 +36,8 @@ impl Default for Watermarks {
     }
 }
 
-/// Bytes of a file system: all, and those that may still be written.
+/// Bytes of a file system: those in use and those that may still be written, together; and the
+/// latter. Blocks that only root may use are none of them, as `df` counts.
 #[derive(Clone, Copy, Debug)]
 pub struct DiskUse {
     pub total: u64,
@@ -53,7 +54,8 @@ pub type Probe = fn(&Path) -> io::Result<DiskUse>;
 pub fn statvfs(dir: &Path) -> io::Result<DiskUse> {
     let found = rustix::fs::statvfs(dir)?;
     let unit = found.f_frsize;
-    Ok(DiskUse { total: found.f_blocks * unit, free: found.f_bavail * unit })
+    let used = found.f_blocks.saturating_sub(found.f_bfree);
+    Ok(DiskUse { total: (used + found.f_bavail) * unit, free: found.f_bavail * unit })
 }
 
 /// A content store on disk; share it by `Arc`.

@@ -9,6 +9,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::artifact;
+
 use super::{MAX_BLOB_BYTES, MAX_MANIFEST_BYTES, digest_hex, digest_of};
 
 pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -142,6 +144,17 @@ pub enum LayoutError {
     Digest(String),
     #[error("the layer has {0} bytes, more than {MAX_BLOB_BYTES}")]
     LayerTooLarge(u64),
+}
+
+impl Interfaces {
+    /// Of a program; none of what cannot be read, which the registry will refuse with a reason.
+    pub fn of(wasm: &[u8]) -> Interfaces {
+        let found = artifact::inspect(wasm).ok();
+        found.map_or_else(Interfaces::default, |found| Interfaces {
+            exports: found.exports,
+            imports: found.imports,
+        })
+    }
 }
 
 impl Document {

@@ -26,8 +26,8 @@ use super::policy::{IpRange, NetworkPolicy};
 use super::socket_count::{SocketAccount, StoreSockets};
 use super::stdio::LogWriter;
 use super::{ContainerSpec, LogStream, Mount, StartError};
+use crate::artifact::interfaces::PREVIEW1_MODULE;
 use crate::base::beneath;
-use crate::engine::interfaces::PREVIEW1_MODULE;
 
 /// What every instance of one container shares.
 pub struct Sandbox {
@@ -248,7 +248,7 @@ mod tests {
     use wasmtime::component::Component;
 
     use super::*;
-    use crate::engine::interfaces::{PACKAGES, PREVIEW1_FUNCTIONS};
+    use crate::artifact::interfaces::{PACKAGES, PREVIEW1_FUNCTIONS};
 
     #[test]
     fn everything_that_is_said_to_be_provided_is() {

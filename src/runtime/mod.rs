@@ -38,7 +38,8 @@ use jiff::Timestamp;
 /// What a container is identified by while it runs; unique over restarts.
 pub type ContainerId = String;
 
-pub use crate::engine::{ArtifactKind, WASMTIME_VERSION};
+pub use crate::artifact::ArtifactKind;
+pub use crate::engine::WASMTIME_VERSION;
 pub use container::Clock;
 pub use http_limits::HttpLimits;
 pub use outgoing::ApiAccess;

@@ -14,7 +14,7 @@ use wasmtime_wasi_http::p3::bindings::ServicePre as P3ServicePre;
 
 use super::host::{HostState, Linkers, ModuleState};
 use super::{ArtifactKind, PrepareError, Prepared};
-use crate::engine::inspect::{WasiVersion, entry_of};
+use crate::artifact::inspect::{WasiVersion, entry_of};
 
 /// Code of one artifact, ready to be instantiated.
 pub struct PreparedCode {

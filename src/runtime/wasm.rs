@@ -23,9 +23,10 @@ use super::outgoing::{ApiAccess, Tls};
 use super::policy::IpRange;
 use super::prepared::{Code, PreparedCode};
 use super::{Container, ContainerSpec, PrepareError, Prepared, Runtime, RuntimeEvent, StartError};
+use crate::artifact::check_imports;
 use crate::engine::cache::DiskCache;
 use crate::engine::compile::{self, CompileError, Compiler, CompilerPlace};
-use crate::engine::{check_imports, new_engine, settings_hash};
+use crate::engine::{new_engine, settings_hash};
 
 /// Threads for guests' blocking system calls (files), at most.
 const MAX_BLOCKING_THREADS: usize = 64;

@@ -16,9 +16,9 @@ use super::blobs::CONTENT_DIGEST;
 use super::errors::{OciError, OciResult};
 use super::{Artifacts, DIR_MODE, Record, UPLOAD_SILENCE};
 use crate::apiserver::{Body, full, reply};
+use crate::artifact::{Inspection, check_imports};
 use crate::base::clock::{Clock, RealClock};
 use crate::base::durable::{create_dirs, sync_parent};
-use crate::engine::{Inspection, check_imports};
 use crate::images::layout::{MANIFEST_TYPE, Manifest};
 use crate::images::{MAX_MANIFEST_BYTES, digest_hex, digest_of};
 

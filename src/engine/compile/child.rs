@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 use super::{CompileError, Options, compile_here};
-use crate::engine::inspect::MAX_ARTIFACT_BYTES;
+use crate::artifact::inspect::MAX_ARTIFACT_BYTES;
 
 /// The hidden subcommand with which a program becomes the compiler.
 pub const SUBCOMMAND: &str = "compile";

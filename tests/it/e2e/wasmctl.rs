@@ -92,3 +92,35 @@ fn images_kinds_and_versions_are_listed() {
     has(&space.wasmctl("--help").ok(), &["apply", "rollout", "push"]);
     has(&space.wasmctl("completion bash").ok(), &["wasmctl"]);
 }
+
+#[test]
+fn inspect_tells_what_a_program_is() {
+    let space = Space::new("inspect");
+    let file = guests::path("rust-http-p2.wasm");
+    let told = space.wasmctl(&format!("inspect {}", file.display())).ok();
+    let wanted = [
+        "Kind:        component, serves HTTP\n",
+        "Entry:       wasi:http/incoming-handler@0.2",
+        "Runs here:   yes\n",
+        "\nImports:\n  wasi:",
+        "\nMade with:\n  processed-by: wit-bindgen-rust",
+        "Digest:      <none>\n",
+    ];
+    has(&told, &wanted);
+    // Of an image, the same, and its digest.
+    let image = space.wasmctl("inspect hello:v1 -o json").ok();
+    let image: serde_json::Value = serde_json::from_str(&image).expect("JSON");
+    assert_eq!(image["kind"], "http");
+    assert!(image["digest"].as_str().unwrap().starts_with("sha256:"));
+    let size = std::fs::metadata(&file).unwrap().len();
+    assert_eq!(image["sizeBytes"], size);
+    let text = r#"(module (import "env" "magic" (func)) (func (export "_start")))"#;
+    let needs = guests::assembled("needs-magic", text);
+    let told = space.wasmctl(&format!("inspect {}", needs.display())).ok();
+    has(&told, &["Runs here:   no: nothing provides the import `env::magic`"]);
+    has(&told, &["\n  env::magic   (nothing provides it)\n"]);
+    has(&space.wasmctl("inspect none:v1").fails(), &["there is no v1 of none"]);
+    has(&space.wasmctl("inspect ./none.wasm").fails(), &["./none.wasm", "No such file"]);
+    has(&space.wasmctl("inspect ghcr.io/a/b:c").fails(), &["is in another registry"]);
+    has(&space.wasmctl("inspect Cargo.toml").fails(), &["not a WebAssembly module"]);
+}

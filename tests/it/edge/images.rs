@@ -64,7 +64,9 @@ fn names_are_read() {
 #[tokio::test]
 async fn the_cache_is_bounded_and_checks_what_it_gives() {
     let dir = tempfile::tempdir().unwrap();
-    let cache = Cache::open(dir.path(), 2500).unwrap();
+    let empty_disk = |_: &std::path::Path| Ok(DiskUse { total: 1 << 40, free: 1 << 40 });
+    let watermarks = Watermarks::default();
+    let cache = Cache::open_on(dir.path(), 2500, watermarks, empty_disk).unwrap();
     let blobs: Vec<Bytes> = (0..3u8).map(|n| Bytes::from(vec![n; 1000])).collect();
     for blob in &blobs {
         cache.put(&digest_of(blob), blob.clone()).await.unwrap();
@@ -170,7 +172,10 @@ impl Api for OnlyBytes {
 }
 
 fn puller(fixture: Fixture, lie: Option<Bytes>) -> (Arc<OnlyBytes>, Puller) {
-    let cache = Cache::open(&fixture.dir.path().join("cache"), 1 << 20).unwrap();
+    // However full the disk of these tests is.
+    let empty_disk = |_: &std::path::Path| Ok(DiskUse { total: 1 << 40, free: 1 << 40 });
+    let (dir, watermarks) = (fixture.dir.path().join("cache"), Watermarks::default());
+    let cache = Cache::open_on(&dir, 1 << 20, watermarks, empty_disk).unwrap();
     let api = Arc::new(OnlyBytes { fixture, blobs_read: AtomicU64::new(0), lie });
     (api.clone(), Puller::new(api, cache, Registries::default()))
 }

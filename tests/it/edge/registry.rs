@@ -10,7 +10,7 @@ use serde_json::Value;
 use wasmfleet::apiserver::User;
 use wasmfleet::apiserver::artifacts::{Artifacts, ImageCheck};
 use wasmfleet::apiserver::rbac::Rules;
-use wasmfleet::engine::ArtifactKind;
+use wasmfleet::artifact::ArtifactKind;
 use wasmfleet::images::layout::{Artifact, Interfaces};
 use wasmfleet::images::push::{self, PushError, Transport};
 use wasmfleet::images::{Reference, digest_of};

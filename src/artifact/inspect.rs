@@ -108,7 +108,11 @@ pub fn check_imports(bytes: &[u8]) -> Result<Inspection, LinkError> {
     Ok(inspection)
 }
 
-fn check_import(inspection: &Inspection, import: &str) -> Result<(), LinkError> {
+/// Whether the host provides one of a program's imports.
+///
+/// # Errors
+/// Says what it provides instead.
+pub fn check_import(inspection: &Inspection, import: &str) -> Result<(), LinkError> {
     let (provided, known) = if inspection.kind == ArtifactKind::Preview1Command {
         let function = import.strip_prefix(PREVIEW1_MODULE).and_then(|n| n.strip_prefix("::"));
         let known = function.is_some_and(|name| PREVIEW1_FUNCTIONS.contains(&name));
