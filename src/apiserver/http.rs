@@ -20,6 +20,7 @@ use super::patch::Patch;
 use super::request::{self as parse, Query, ResourcePath, Verb};
 use super::service::{Answer, ApiServer, Call};
 use super::stream::{StreamBody, holding};
+use super::streams;
 use super::subresource::method_not_allowed;
 use super::websocket;
 use super::write::{Tracking, WriteParams};
@@ -236,6 +237,10 @@ impl Exchange<'_> {
     {
         // Before anything is read; the pipeline asks again for itself.
         self.server.authorize(&self.call(verb), verb.name())?;
+        if streams::connects(&self.path) {
+            let place = self.enter(Work::Stream).await?;
+            return self.connect(verb, place).await;
+        }
         if verb == Verb::Get && self.path.subresource == "log" {
             let place = self.enter(Work::Stream).await?;
             let response = self.server.log(&self.call(verb), &self.query).await?;
@@ -263,6 +268,21 @@ impl Exchange<'_> {
             }
             _ => self.write(verb, &call, body).await,
         }
+    }
+
+    /// Exec, attach and port-forward.
+    async fn connect(self, verb: Verb, place: Place) -> Result<Response<Body>, ApiError> {
+        let call = self.call(verb);
+        let Switch { upgrade, stop } = self.switch;
+        let request = streams::Connecting {
+            verb,
+            headers: self.headers,
+            query: &self.query,
+            upgrade,
+            stop,
+            place,
+        };
+        self.server.connect(&call, request).await
     }
 
     async fn write<B>(&self, verb: Verb, call: &Call, body: B) -> Result<Response<Body>, ApiError>

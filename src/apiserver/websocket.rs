@@ -1,4 +1,5 @@
-//! Watches over WebSocket (RFC 6455): the same events, one in each text message.
+//! WebSocket (RFC 6455): its handshake, and watches over it: the same events, one in each text
+//! message. What else is spoken over it is in [`super::streams`].
 //!
 //! Dashboards watch this way. As upstream does, a subprotocol is agreed to if one is offered and
 //! changes nothing; a browser, which cannot set headers, may hand its bearer token as one
@@ -22,7 +23,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::{Body, full};
@@ -68,10 +70,61 @@ pub fn take_bearer(headers: &mut HeaderMap) {
     }
 }
 
-fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+pub fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
     let texts = values.filter_map(|value| value.to_str().ok());
     texts.flat_map(|text| text.split(',')).map(str::trim).filter(|protocol| !protocol.is_empty())
+}
+
+/// The answer to a handshake; `protocol`: the one of the offered subprotocols that is agreed to.
+///
+/// # Errors
+/// 400 for a handshake that is none.
+pub fn accept(headers: &HeaderMap, protocol: Option<&str>) -> Result<Response<Body>, ApiError> {
+    let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
+    if STANDARD.decode(key).map(|nonce| nonce.len()) != Ok(16) {
+        return Err(ApiError::bad_request("Sec-WebSocket-Key is missing or is no 16 bytes"));
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err(ApiError::bad_request("only version 13 of WebSocket is spoken"));
+    }
+    let mut response = Response::new(full(Bytes::new()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let answer = response.headers_mut();
+    answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    answer.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    let accept = HeaderValue::from_str(&derive_accept_key(key)).map_err(ApiError::internal)?;
+    answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    if let Some(protocol) = protocol.and_then(|text| HeaderValue::from_str(text).ok()) {
+        answer.insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    Ok(response)
+}
+
+/// The connection after its switch; `None` when that fails or takes too long.
+pub async fn switched(upgrade: OnUpgrade) -> Option<TokioIo<hyper::upgrade::Upgraded>> {
+    timeout(SWITCH_LIMIT, upgrade).await.ok()?.ok().map(TokioIo::new)
+}
+
+/// The server's end of a WebSocket, with messages of at most so many bytes.
+pub async fn socket(upgrade: OnUpgrade, max_message_bytes: usize) -> Option<Socket> {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(max_message_bytes))
+        .max_frame_size(Some(max_message_bytes));
+    let io = switched(upgrade).await?;
+    Some(WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await)
+}
+
+/// A close on both sides, so that nobody takes the end for a fault.
+pub async fn close(mut socket: Socket) {
+    let close = async {
+        // Without this code clients take an end for a failure.
+        let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+        let _ = socket.close(Some(normal)).await;
+        while let Some(Ok(_)) = socket.next().await {}
+        socket.get_mut().shutdown().await
+    };
+    let _ = timeout(CLOSE_LIMIT, close).await;
 }
 
 /// Switches protocols and sends the lines, until they end, the client leaves, or the server stops.
@@ -84,40 +137,23 @@ pub fn respond(
     stop: Option<Stop>,
     lines: Lines,
 ) -> Result<Response<Body>, ApiError> {
-    let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
-    if STANDARD.decode(key).map(|nonce| nonce.len()) != Ok(16) {
-        return Err(ApiError::bad_request("Sec-WebSocket-Key is missing or is no 16 bytes"));
-    }
-    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err(ApiError::bad_request("only version 13 of WebSocket is spoken"));
-    }
-    let upgrade = upgrade.ok_or_else(|| {
-        ApiError::bad_request("this connection cannot switch to WebSocket: it needs HTTP/1.1")
-    })?;
-    let mut response = Response::new(full(Bytes::new()));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let answer = response.headers_mut();
-    answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    answer.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    let accept = HeaderValue::from_str(&derive_accept_key(key)).map_err(ApiError::internal)?;
-    answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
     let protocol = offered(headers).find(|protocol| !protocol.starts_with(BEARER));
-    if let Some(protocol) = protocol.and_then(|text| HeaderValue::from_str(text).ok()) {
-        answer.insert(SEC_WEBSOCKET_PROTOCOL, protocol);
-    }
+    let response = accept(headers, protocol)?;
+    let upgrade = upgrade.ok_or_else(no_upgrade)?;
     tokio::spawn(async move {
-        let Ok(Ok(io)) = timeout(SWITCH_LIMIT, upgrade).await else { return };
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(MAX_MESSAGE_BYTES))
-            .max_frame_size(Some(MAX_MESSAGE_BYTES));
-        let io = TokioIo::new(io);
-        let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-        send(socket, lines, stop).await;
+        if let Some(socket) = socket(upgrade, MAX_MESSAGE_BYTES).await {
+            send(socket, lines, stop).await;
+        }
     });
     Ok(response)
 }
 
-type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+/// The connection is HTTP/2, or none at all.
+pub fn no_upgrade() -> ApiError {
+    ApiError::bad_request("this connection cannot switch protocols: it needs HTTP/1.1")
+}
+
+pub type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
 async fn send(mut socket: Socket, mut lines: Lines, stop: Option<Stop>) {
     let stopped = async {
@@ -150,13 +186,7 @@ async fn send(mut socket: Socket, mut lines: Lines, stop: Option<Stop>) {
             }
         }
     }
-    // A close on both sides, so that nobody takes the end for a fault.
-    let close = async {
-        let _ = socket.close(None).await;
-        while let Some(Ok(_)) = socket.next().await {}
-        socket.get_mut().shutdown().await
-    };
-    let _ = timeout(CLOSE_LIMIT, close).await;
+    close(socket).await;
 }
 
 /// One message for each line. Stored objects are compact JSON: they have no line breaks.

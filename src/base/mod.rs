@@ -7,6 +7,7 @@ pub mod beneath;
 pub mod clock;
 pub mod dirty_set;
 pub mod durable;
+pub mod frames;
 pub mod ids;
 pub mod keyed_locks;
 pub mod tasks;

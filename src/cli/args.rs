@@ -62,6 +62,12 @@ pub enum Verb {
     Delete(DeleteArgs),
     /// Print the logs of a pod's container
     Logs(LogsArgs),
+    /// Run a container's program once more, in its sandbox, with other arguments
+    Exec(ExecArgs),
+    /// Connect to the streams of a container that runs
+    Attach(AttachArgs),
+    /// Forward ports of this machine to ports of a pod
+    PortForward(PortForwardArgs),
     /// Set the number of replicas
     Scale(ScaleArgs),
     /// Follow or change the rollout of a Deployment
@@ -308,6 +314,54 @@ pub struct LogsArgs {
     /// Begin each line with its pod and container (always with several)
     #[arg(long)]
     pub prefix: bool,
+}
+
+#[derive(Args)]
+pub struct ExecArgs {
+    /// The pod, or TYPE/NAME: a pod of that workload
+    #[arg(value_name = "POD")]
+    pub what: String,
+    /// The container [default: the pod's only or first one]
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// Pass what is typed, or a file, to its input
+    #[arg(short = 'i', long)]
+    pub stdin: bool,
+    /// Its streams are a terminal
+    #[arg(short = 't', long)]
+    pub tty: bool,
+    /// The program's name, as the container is started by, and arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct AttachArgs {
+    /// The pod, or TYPE/NAME: a pod of that workload
+    #[arg(value_name = "POD")]
+    pub what: String,
+    /// The container [default: the pod's only or first one]
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// Pass what is typed, or a file, to its input (the container needs `stdin: true`)
+    #[arg(short = 'i', long)]
+    pub stdin: bool,
+    /// Its streams are a terminal (the container needs `tty: true`)
+    #[arg(short = 't', long)]
+    pub tty: bool,
+}
+
+#[derive(Args)]
+pub struct PortForwardArgs {
+    /// The pod, or TYPE/NAME: a pod of that workload or Service
+    #[arg(value_name = "POD")]
+    pub what: String,
+    /// Ports of this machine and of the pod: 8080, 8888:8080, or :8080 for any free one
+    #[arg(value_name = "[LOCAL:]PORT", required = true)]
+    pub ports: Vec<String>,
+    /// The address of this machine to listen on
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub address: std::net::IpAddr,
 }
 
 #[derive(Args)]

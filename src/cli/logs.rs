@@ -95,8 +95,17 @@ fn sources(args: &LogsArgs, pod: &Value) -> Vec<Source> {
     chosen.into_iter().map(|container| Source { pod: pod_name.clone(), container }).collect()
 }
 
+/// One pod that is meant, a running one if there is, and its container.
+pub async fn first(session: &Session, args: &LogsArgs) -> anyhow::Result<(String, String)> {
+    let pods = pods(session, args).await?;
+    let runs = |pod: &&Value| text(pod, "/status/phase") == "Running";
+    let pod = pods.iter().find(runs).or(pods.first()).context("there is no such pod")?;
+    let source = sources(args, pod).into_iter().next().context("the pod has no containers")?;
+    Ok((source.pod, source.container))
+}
+
 /// The pods that are meant.
-async fn pods(session: &Session, args: &LogsArgs) -> anyhow::Result<Vec<Value>> {
+pub async fn pods(session: &Session, args: &LogsArgs) -> anyhow::Result<Vec<Value>> {
     let Some(what) = &args.what else {
         return by_labels(session, args.selector.as_deref().unwrap_or_default()).await;
     };

@@ -3,17 +3,20 @@
 
 mod apply;
 mod args;
+mod attach;
 mod cordon;
 mod create;
 mod delete;
 mod describe;
 mod discovery;
+mod exec;
 mod generate;
 mod get;
 mod inspect;
 mod label;
 mod logs;
 mod manifest;
+mod port_forward;
 mod printer;
 mod push;
 mod report;
@@ -23,6 +26,7 @@ mod scale;
 mod selection;
 mod session;
 mod set_image;
+mod streams;
 mod three_way;
 mod watch;
 mod yaml;
@@ -44,16 +48,18 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(connect_and_run(cli)) {
+    let result = runtime.block_on(connect_and_run(cli));
+    // Whoever still reads the terminal is not waited for.
+    runtime.shutdown_background();
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !is_broken_pipe(&error) {
                 printer::note(&format!("error: {}", printer::error_text(&error)));
             }
-            match error.downcast_ref::<run::PodFailed>() {
-                Some(failed) => failed.exit_code(),
-                None => ExitCode::FAILURE,
-            }
+            let pod = error.downcast_ref().map(run::PodFailed::exit_code);
+            let command = error.downcast_ref().map(streams::CommandFailed::exit_code);
+            pod.or(command).unwrap_or(ExitCode::FAILURE)
         }
     }
 }
@@ -91,6 +97,9 @@ async fn run_verb(session: &Session, verb: Verb) -> anyhow::Result<()> {
         Verb::Describe(args) => describe::run(session, &args).await,
         Verb::Delete(args) => delete::run(session, &args).await,
         Verb::Logs(args) => logs::run(session, &args).await,
+        Verb::Exec(args) => exec::run(session, &args).await,
+        Verb::Attach(args) => attach::run(session, &args).await,
+        Verb::PortForward(args) => port_forward::run(session, &args).await,
         Verb::Scale(args) => scale::run(session, &args).await,
         Verb::Rollout(args) => rollout::run(session, &args).await,
         Verb::Run(args) => run::run(session, &args).await,

@@ -86,6 +86,13 @@ pub fn raw(text: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
+/// Bytes for standard error, as they are.
+pub fn raw_note(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stderr().lock();
+    out.write_all(text)?;
+    out.flush()
+}
+
 /// A remark on stderr.
 pub fn note(text: &str) {
     eprintln!("{}", clean(text));

@@ -3,6 +3,7 @@
 //! in the same process.
 
 mod bodies;
+mod sockets;
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use self::bodies::{collect, read_list, watch_stream};
+pub use self::sockets::Socket;
 use super::{
     Api, BOOKMARK_INTERVAL, DeleteOptions, ListOptions, Patch, RawList, Target, WatchOptions,
     WatchStream, WriteOptions,

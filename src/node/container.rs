@@ -78,7 +78,7 @@ fn arguments(container: &Container, env: &Env) -> Vec<String> {
 }
 
 /// `hello` of `registry:5000/team/hello:v1@sha256:…`.
-fn image_name(image: &str) -> &str {
+pub(super) fn image_name(image: &str) -> &str {
     let image = image.split('@').next().unwrap_or(image);
     let last = image.rsplit('/').next().unwrap_or(image);
     last.split(':').next().unwrap_or(last)

@@ -17,13 +17,13 @@ use tokio::task::AbortHandle;
 use super::Shared;
 use super::inbox::{Desired, Inbox, Message};
 use super::ip::PodIp;
-use super::logs::AttemptLog;
 use super::pod_state::{Action, Event, PodState, Sandbox, container_id, spec};
 use super::pod_status::{address_to_keep, render};
-use super::pods::PodEntry;
+use super::pods::{PodEntry, Running};
 use super::probes;
 use super::restore::restore;
 use super::setup::{self, Place, SetupError, StartFailure, Started};
+use super::streams::Console;
 use super::volumes_check;
 use crate::client::event::{Notice, Severity};
 use crate::runtime::Container;
@@ -44,8 +44,8 @@ impl Drop for Task {
 /// A running container and what belongs to it.
 struct Live {
     id: String,
-    container: Box<dyn Container>,
-    log: Arc<AttemptLog>,
+    container: Arc<dyn Container>,
+    console: Arc<Console>,
     /// Ends with the container.
     _probes: Option<Task>,
 }
@@ -199,8 +199,8 @@ impl PodWorker {
     fn forget_live(&mut self, id: &str) {
         let name = self.live.iter().find(|(_, live)| live.id == id).map(|(name, _)| name.clone());
         if let Some((name, live)) = name.and_then(|name| self.live.remove_entry(&name)) {
-            live.log.close();
-            self.entry.close_log(&name, &live.log);
+            self.entry.ended(&name, &live.console);
+            live.console.close();
         }
     }
 
@@ -275,14 +275,14 @@ impl PodWorker {
     }
 
     fn take_started(&mut self, name: String, attempt: i32, started: Started, now: Timestamp) {
-        let Started { id, container, image_id, log, serves } = started;
+        let Started { id, container, image_id, console, programs, serves } = started;
         let event = Event::Started { container: name.clone(), attempt, image_id, serves };
         self.state.apply(event, now);
         let current = self.state.find(&name).filter(|c| c.running().is_some());
         if current.is_none_or(|c| self.state.container_id(c) != id) {
             // It ended or was given up meanwhile; dropping the handle kills what is left.
             self.node.pleg.forget(&id);
-            log.close();
+            console.close();
             return;
         }
         let text = format!("Started container {name}");
@@ -292,8 +292,10 @@ impl PodWorker {
             (Some(spec), Some(ip)) => probes::spawn(&self.node, pod, spec, &id, ip, &self.inbox),
             _ => None,
         };
-        self.entry.open_log(&name, &log);
-        self.live.insert(name, Live { id, container, log, _probes: probes });
+        let weak = Arc::downgrade(&container);
+        let running = Running { console: console.clone(), container: weak, programs };
+        self.entry.started(&name, running);
+        self.live.insert(name, Live { id, container, console, _probes: probes });
     }
 
     fn take_failure(&mut self, name: String, attempt: i32, failure: StartFailure, now: Timestamp) {

@@ -1,13 +1,17 @@
-//! The pods of the node as readers of logs see them: states and open logs by namespace and name.
+//! The pods of the node as readers of logs and streams see them: states and running containers by
+//! namespace and name.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use parking_lot::Mutex;
 
 use super::logs::AttemptLog;
+use super::streams::{Console, Programs};
 use crate::api::ObjectKey;
+use crate::runtime::Container;
 
 /// Every pod that has a worker.
 #[derive(Default)]
@@ -19,10 +23,23 @@ pub struct PodTable {
 pub struct PodEntry {
     pub uid: String,
     /// All containers in the order of the spec.
-    pub containers: Vec<String>,
-    statuses: Mutex<Vec<ContainerStatus>>,
-    /// The logs of running containers.
-    live: Mutex<HashMap<String, Arc<AttemptLog>>>,
+    containers: Vec<String>,
+    statuses: Mutex<Statuses>,
+    running: Mutex<HashMap<String, Running>>,
+}
+
+#[derive(Default)]
+struct Statuses {
+    ip: Option<IpAddr>,
+    containers: Vec<ContainerStatus>,
+}
+
+/// A container that runs, for those who reach into it. It does not keep it alive.
+#[derive(Clone)]
+pub struct Running {
+    pub console: Arc<Console>,
+    pub container: Weak<dyn Container>,
+    pub programs: Arc<Programs>,
 }
 
 /// Which attempts of a container have a log.
@@ -44,7 +61,7 @@ impl PodTable {
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             containers: inits.chain(mains).map(|c| c.name.clone()).collect(),
             statuses: Mutex::default(),
-            live: Mutex::default(),
+            running: Mutex::default(),
         });
         self.entries.lock().insert(ObjectKey::of(&pod.metadata), entry.clone());
         entry
@@ -67,29 +84,45 @@ impl PodEntry {
     pub fn set_statuses(&self, status: &PodStatus) {
         let inits = status.init_container_statuses.iter().flatten();
         let all = inits.chain(status.container_statuses.iter().flatten());
-        *self.statuses.lock() = all.cloned().collect();
+        let ip = status.pod_ip.as_ref().and_then(|ip| ip.parse().ok());
+        *self.statuses.lock() = Statuses { ip, containers: all.cloned().collect() };
     }
 
-    pub fn open_log(&self, container: &str, log: &Arc<AttemptLog>) {
-        self.live.lock().insert(container.to_string(), log.clone());
+    /// The pod's address, while it has one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.statuses.lock().ip
     }
 
-    /// Drops the log of an attempt that ended; a newer one stays.
-    pub fn close_log(&self, container: &str, log: &Arc<AttemptLog>) {
-        let mut live = self.live.lock();
-        if live.get(container).is_some_and(|open| Arc::ptr_eq(open, log)) {
-            live.remove(container);
+    /// Whether the pod has such a container.
+    pub fn has(&self, container: &str) -> bool {
+        self.containers.iter().any(|name| name == container)
+    }
+
+    pub fn started(&self, container: &str, running: Running) {
+        self.running.lock().insert(container.to_string(), running);
+    }
+
+    /// Drops what was known of an attempt that ended; a newer one stays.
+    pub fn ended(&self, container: &str, console: &Arc<Console>) {
+        let mut running = self.running.lock();
+        if running.get(container).is_some_and(|one| Arc::ptr_eq(&one.console, console)) {
+            running.remove(container);
         }
     }
 
+    pub fn running(&self, container: &str) -> Option<Running> {
+        self.running.lock().get(container).cloned()
+    }
+
     pub fn live_log(&self, container: &str, attempt: i32) -> Option<Arc<AttemptLog>> {
-        self.live.lock().get(container).filter(|log| log.attempt == attempt).cloned()
+        let log = self.running.lock().get(container)?.console.log.clone();
+        (log.attempt == attempt).then_some(log)
     }
 
     /// What of a container can be read (kubelet's validateContainerLogStatus).
     pub fn attempts(&self, container: &str) -> Attempts {
         let statuses = self.statuses.lock();
-        let status = statuses.iter().find(|status| status.name == container);
+        let status = statuses.containers.iter().find(|status| status.name == container);
         let state = status.and_then(|s| s.state.as_ref());
         let ended_before =
             status.and_then(|s| s.last_state.as_ref()?.terminated.as_ref()).is_some();

@@ -18,6 +18,7 @@ use super::ip::PodIp;
 use super::logs::AttemptLog;
 use super::pod_state::{container_id, spec};
 use super::sources;
+use super::streams::{Console, Programs};
 use crate::runtime::{ArtifactKind, Container, ContainerSpec, PrepareError, Prepared, StartError};
 use crate::volumes::{self, Context, Need, Objects, VolumeError};
 
@@ -42,9 +43,10 @@ pub struct SetupError {
 /// A container that runs.
 pub struct Started {
     pub id: String,
-    pub container: Box<dyn Container>,
+    pub container: Arc<dyn Container>,
     pub image_id: String,
-    pub log: Arc<AttemptLog>,
+    pub console: Arc<Console>,
+    pub programs: Arc<Programs>,
     /// It serves others and is given time to drain.
     pub serves: bool,
 }
@@ -235,6 +237,10 @@ pub async fn start(
     let text = format!("Created container: {name}");
     node.tell_step(&place.pod, name, "Created", text);
     let meta = &place.pod.metadata;
+    let console = Console::new(log, source);
+    let own = recipe.args.first().map(String::as_str).unwrap_or_default();
+    let image = container::image_name(source.image.as_deref().unwrap_or_default());
+    let programs = Arc::new(Programs::new(&place.pod, own, image));
     let spec = ContainerSpec {
         id: id.clone(),
         namespace: meta.namespace.clone().unwrap_or_default(),
@@ -249,7 +255,9 @@ pub async fn start(
         http_port: recipe.http_port,
         memory_limit_bytes: recipe.memory_limit_bytes,
         cpu_limit_millicores: recipe.cpu_limit_millicores,
-        logs: log.clone(),
+        logs: console.clone(),
+        stdin: console.input.clone(),
+        tty: console.tty,
         names: node.names.clone(),
         allowed_hosts: recipe.allowed_hosts,
     };
@@ -260,14 +268,14 @@ pub async fn start(
         Ok(container) => {
             registered.keep = true;
             drop(registered);
-            Ok(Started { id, container, image_id, log, serves })
+            Ok(Started { id, container: container.into(), image_id, console, programs, serves })
         }
         Err(StartError::Container(message)) => {
-            log.close();
+            console.close();
             Err(StartFailure { reason: "StartError", message, retry: true, ran: true })
         }
         Err(StartError::Internal(message)) => {
-            log.close();
+            console.close();
             Err(StartFailure::new("RunContainerError", message, true))
         }
     }

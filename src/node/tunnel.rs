@@ -1,9 +1,14 @@
 //! What the control plane asks of a node over the tunnel that the node dialled: HTTP/2 on any
-//! byte stream. For now: logs.
+//! byte stream.
 //!
-//! `GET /logs/{namespace}/{pod}/{container}?follow=&tailLines=&sinceSeconds=&sinceTime=&
-//! timestamps=&previous=&limitBytes=&stream=` answers `text/plain`, each piece as it is written.
-//! Errors are a Kubernetes Status as JSON.
+//! ```text
+//!   GET  /logs/{namespace}/{pod}/{container}?follow=&tailLines=&…   text, as it is written
+//!   POST /exec/{namespace}/{pod}/{container}?command=&stdin=&…      frames both ways
+//!   POST /attach/{namespace}/{pod}/{container}?stdin=&stdout=&…     frames both ways
+//!   POST /portforward/{namespace}/{pod}/{port}                      bytes both ways
+//! ```
+//!
+//! What frames are is in [`crate::base::frames`]. Errors are a Kubernetes Status as JSON.
 
 use std::convert::Infallible;
 use std::io;
@@ -22,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Node;
 use super::logs::{self, ReadOptions};
+use super::{query, streams};
 use crate::api::ApiError;
 use crate::api::error::Reason;
 use crate::api::resource::Gvr;
@@ -67,19 +73,28 @@ where
 }
 
 async fn answer(node: &Node, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
-    let path = request.uri().path().trim_start_matches('/').to_string();
-    let parts: Vec<&str> = path.split('/').collect();
-    match (request.method(), parts.as_slice()) {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().trim_start_matches('/');
+    let segments: Vec<&str> = path.split('/').collect();
+    let query = parts.uri.query().unwrap_or_default();
+    let pieces = match (&parts.method, segments.as_slice()) {
         (&Method::GET, ["logs", namespace, pod, container]) => {
-            let query = request.uri().query().unwrap_or_default();
-            let stream = node.read_log(namespace, pod, container, query)?;
-            let frames = stream.map(|piece| piece.map(Frame::data));
-            let response = Response::builder().header(header::CONTENT_TYPE, "text/plain");
-            let body = StreamBody::new(frames).boxed_unsync();
-            response.body(body).map_err(ApiError::internal)
+            node.read_log(namespace, pod, container, query)?
         }
-        _ => Err(ApiError::new(404, Reason::NotFound, "the node serves no such path")),
-    }
+        (&Method::POST, ["exec", namespace, pod, container]) => {
+            streams::exec(node, [namespace, pod, container], query, body).await?
+        }
+        (&Method::POST, ["attach", namespace, pod, container]) => {
+            streams::attach(node, [namespace, pod, container], query, body).await?
+        }
+        (&Method::POST, ["portforward", namespace, pod, port]) => {
+            streams::forward(node, [namespace, pod, port], body).await?
+        }
+        _ => return Err(ApiError::new(404, Reason::NotFound, "the node serves no such path")),
+    };
+    let frames = pieces.map(|piece| piece.map(Frame::data));
+    let response = Response::builder().header(header::CONTENT_TYPE, "text/plain");
+    response.body(StreamBody::new(frames).boxed_unsync()).map_err(ApiError::internal)
 }
 
 fn refuse(error: &ApiError) -> Response<Body> {
@@ -106,7 +121,7 @@ impl Node {
         let Some(entry) = self.shared.pods.get(namespace, pod) else {
             return Err(ApiError::not_found(&pods, pod));
         };
-        if !entry.containers.iter().any(|name| name == container) {
+        if !entry.has(container) {
             let text = format!("container {container} is not valid for pod {pod}");
             return Err(ApiError::bad_request(text));
         }
@@ -133,16 +148,9 @@ impl Node {
 fn parse(query: &str, now: Timestamp) -> Result<(ReadOptions, bool), ApiError> {
     let mut options = ReadOptions::default();
     let mut previous = false;
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = decode(value);
-        let wrong =
-            |what: &str| ApiError::bad_request(format!("the query parameter {key} must be {what}"));
-        let flag = || match value.as_str() {
-            "true" | "1" | "" => Ok(true),
-            "false" | "0" => Ok(false),
-            _ => Err(wrong("true or false")),
-        };
+    for (key, value) in query::pairs(query) {
+        let flag = || query::flag(key, &value);
+        let wrong = |what: &str| query::wrong(key, what);
         let number = || value.parse::<u64>().map_err(|_| wrong("a number of at least 0"));
         match key {
             "follow" => options.follow = flag()?,
@@ -171,28 +179,4 @@ fn parse(query: &str, now: Timestamp) -> Result<(ReadOptions, bool), ApiError> {
         }
     }
     Ok((options, previous))
-}
-
-/// Percent-decoding; a broken sequence stays as it is.
-fn decode(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, more)) = rest.split_first() {
-        let hex = more.get(..2).and_then(|two| hex::decode(two).ok());
-        match (first, hex) {
-            (b'%', Some(byte)) => {
-                out.extend_from_slice(&byte);
-                rest = &more[2..];
-            }
-            (b'+', _) => {
-                out.push(b' ');
-                rest = more;
-            }
-            _ => {
-                out.push(*first);
-                rest = more;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }

@@ -16,7 +16,8 @@ use super::host::{HostState, ModuleState, Sandbox};
 /// What a guest's `main` came to: `Ok(code)`, or the error that ended it.
 pub type Outcome = wasmtime::Result<i32>;
 
-/// A command, not yet started. The store is made when it runs, on the guests' threads.
+/// A command, not yet started; cheap to clone. The store is made when it runs, on the guests' threads.
+#[derive(Clone)]
 pub enum Command {
     Preview1(InstancePre<ModuleState>),
     P2(P2CommandPre<HostState>),

@@ -17,10 +17,11 @@ use tokio::sync::{Notify, mpsc};
 use wasmtime::{Trap, WasmBacktrace};
 
 use super::command::Outcome;
+use super::exec::{Again, exec};
 use super::host::Sandbox;
 use super::memory::OutOfMemory;
 use super::meter::{Interrupted, Meter, Metered};
-use super::{Container, ContainerId, Exit, ExitReason, RuntimeEvent, Usage};
+use super::{Container, ContainerId, ExecSpec, Exit, ExitReason, RuntimeEvent, StartError, Usage};
 
 /// The code of a process killed by SIGKILL, 128 + 9.
 pub const EXIT_KILLED: i32 = 137;
@@ -133,12 +134,15 @@ pub struct Process {
     sandbox: Arc<Sandbox>,
     meter: Arc<Meter>,
     killed: Arc<Notify>,
+    again: Arc<Again>,
+    /// It runs beside a container, whose life is not its own.
+    beside: bool,
 }
 
 impl Process {
     /// Runs `guest` on the guests' threads and reports what becomes of it.
     pub fn spawn(
-        guests: &tokio::runtime::Handle,
+        again: Arc<Again>,
         sandbox: Arc<Sandbox>,
         meter: Arc<Meter>,
         reporter: Reporter,
@@ -146,12 +150,29 @@ impl Process {
     ) -> Self {
         let killed = Arc::new(Notify::new());
         let metered = Metered::new(meter.clone(), guest);
-        guests.spawn(supervise(sandbox.clone(), killed.clone(), reporter, metered));
-        Self { sandbox, meter, killed }
+        again.guests.spawn(supervise(sandbox.clone(), killed.clone(), reporter, metered, false));
+        Self { sandbox, meter, killed, again, beside: false }
+    }
+
+    /// [`Self::spawn`] in the sandbox of a container that runs: it ends with it.
+    pub fn spawn_beside(
+        again: Arc<Again>,
+        sandbox: Arc<Sandbox>,
+        meter: Arc<Meter>,
+        reporter: Reporter,
+        guest: futures::future::BoxFuture<'static, Outcome>,
+    ) -> Self {
+        let killed = Arc::new(Notify::new());
+        let metered = Metered::new(meter.clone(), guest);
+        again.guests.spawn(supervise(sandbox.clone(), killed.clone(), reporter, metered, true));
+        Self { sandbox, meter, killed, again, beside: true }
     }
 
     fn kill(&self) {
-        self.meter.kill();
+        if !self.beside {
+            self.meter.kill();
+            self.sandbox.ended.send_replace(true);
+        }
         self.killed.notify_one();
     }
 }
@@ -161,20 +182,27 @@ async fn supervise(
     killed: Arc<Notify>,
     reporter: Reporter,
     metered: Metered<Outcome>,
+    beside: bool,
 ) {
     let started_at = reporter.started().await;
+    let mut ended = sandbox.ended.subscribe();
     let result = tokio::select! {
         biased;
         () = killed.notified() => Err(Interrupted::Killed),
+        _ = ended.wait_for(|ended| *ended), if beside => Err(Interrupted::Killed),
         result = metered => result,
     };
     let end = End::of(result);
     if !end.message.is_empty() && end.code != EXIT_KILLED {
         sandbox.stderr.write_line(&end.message);
     }
+    if !beside {
+        sandbox.ended.send_replace(true);
+    }
     reporter.exited(started_at, end).await;
 }
 
+#[async_trait::async_trait]
 impl Container for Process {
     /// A process of WASI hears no signal: there is nothing to wait for.
     fn stop(&self, _grace: Duration) {
@@ -183,6 +211,14 @@ impl Container for Process {
 
     fn usage(&self) -> Usage {
         usage(&self.sandbox, &self.meter)
+    }
+
+    async fn exec(
+        &self,
+        spec: ExecSpec,
+        events: mpsc::Sender<RuntimeEvent>,
+    ) -> Result<Box<dyn Container>, StartError> {
+        exec(&self.again, &self.sandbox, &self.meter, spec, events)
     }
 }
 

@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::container::{Clock, EXIT_KILLED, EXIT_TRAPPED, End, Reporter};
 use super::{
-    ArtifactKind, Container, ContainerId, ContainerSpec, ExitReason, LogStream, PrepareError,
-    Prepared, Runtime, RuntimeEvent, StartError, Usage,
+    ArtifactKind, Container, ContainerId, ContainerSpec, ExecSpec, ExitReason, LogStream,
+    PrepareError, Prepared, Runtime, RuntimeEvent, StartError, Usage,
 };
 
 /// What an artifact does.
@@ -257,7 +257,8 @@ impl Runtime for FakeRuntime {
         let reporter = Reporter { id: id.clone(), events, clock: self.clock.clone() };
         let usage = script.usage;
         tokio::spawn(live(self.state.clone(), reporter, script, finished, stopped));
-        Ok(Box::new(FakeContainer { state: self.state.clone(), id, usage }))
+        let (state, clock) = (self.state.clone(), self.clock.clone());
+        Ok(Box::new(FakeContainer { state, id, usage, clock }))
     }
 }
 
@@ -306,6 +307,7 @@ struct FakeContainer {
     state: Arc<Mutex<State>>,
     id: ContainerId,
     usage: Usage,
+    clock: Clock,
 }
 
 impl FakeContainer {
@@ -317,6 +319,7 @@ impl FakeContainer {
     }
 }
 
+#[async_trait::async_trait]
 impl Container for FakeContainer {
     fn drain(&self) {
         self.state.lock().drained.push(self.id.clone());
@@ -328,6 +331,28 @@ impl Container for FakeContainer {
 
     fn usage(&self) -> Usage {
         self.usage
+    }
+
+    /// Copies its input to its output and ends with the code that an argument `exit=CODE` names.
+    async fn exec(
+        &self,
+        spec: ExecSpec,
+        events: mpsc::Sender<RuntimeEvent>,
+    ) -> Result<Box<dyn Container>, StartError> {
+        let ExecSpec { id, args, logs, stdin, .. } = spec;
+        let reporter = Reporter { id: id.clone(), events, clock: self.clock.clone() };
+        let code = args.iter().find_map(|arg| arg.strip_prefix("exit=")?.parse().ok());
+        tokio::spawn(async move {
+            let started_at = reporter.started().await;
+            if let Some(mut input) = stdin {
+                while let Some(bytes) = input.next().await {
+                    logs.write(LogStream::Stdout, &bytes);
+                }
+            }
+            reporter.exited(started_at, FakeEnd::Exit(code.unwrap_or(0)).end()).await;
+        });
+        let (state, clock) = (self.state.clone(), self.clock.clone());
+        Ok(Box::new(FakeContainer { state, id, usage: Usage::default(), clock }))
     }
 }
 

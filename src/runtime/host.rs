@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::io::Errno;
+use tokio::sync::watch;
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
@@ -17,6 +18,7 @@ use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::input::GuestInput;
 use super::limits::{
     MAX_HANDLES, MAX_HTTP_FIELDS_BYTES, MAX_RANDOM_BYTES, MAX_REQUEST_HANDLES, bound, bound_waiting,
 };
@@ -25,7 +27,7 @@ use super::outgoing::{OutgoingHttp, Tls};
 use super::policy::{IpRange, NetworkPolicy};
 use super::socket_count::{SocketAccount, StoreSockets};
 use super::stdio::LogWriter;
-use super::{ContainerSpec, LogStream, Mount, StartError};
+use super::{ContainerSpec, ExecSpec, LogStream, Mount, StartError};
 use crate::artifact::interfaces::PREVIEW1_MODULE;
 use crate::base::beneath;
 
@@ -37,6 +39,8 @@ pub struct Sandbox {
     pub stdout: LogWriter,
     pub stderr: LogWriter,
     pub outgoing: OutgoingHttp,
+    /// Turns true when the container is killed or ended: what runs beside it ends, too.
+    pub ended: watch::Sender<bool>,
     /// The mounts, opened once: what a guest puts in their places later is never opened.
     files: WasiFilesystemCtx,
     sockets: Arc<SocketAccount>,
@@ -59,13 +63,30 @@ impl Sandbox {
         Ok(Self {
             files: open_mounts(&spec.mounts)?,
             memory: Arc::new(MemoryAccount::new(spec.memory_limit_bytes)),
-            stdout: LogWriter::new(spec.logs.clone(), LogStream::Stdout),
-            stderr: LogWriter::new(spec.logs.clone(), LogStream::Stderr),
+            stdout: LogWriter::new(spec.logs.clone(), LogStream::Stdout, spec.tty),
+            stderr: LogWriter::new(spec.logs.clone(), LogStream::Stderr, spec.tty),
+            ended: watch::Sender::new(false),
             outgoing: OutgoingHttp::new(network.clone(), tls, sockets.clone()),
             sockets,
             network,
             spec,
         })
+    }
+
+    /// The same sandbox for one more run of the program: only its arguments and streams differ.
+    pub fn beside(&self, exec: ExecSpec) -> Self {
+        let ExecSpec { id, args, logs, stdin, tty } = exec;
+        Self {
+            memory: self.memory.clone(),
+            network: self.network.clone(),
+            stdout: LogWriter::new(logs.clone(), LogStream::Stdout, tty),
+            stderr: LogWriter::new(logs.clone(), LogStream::Stderr, tty),
+            ended: self.ended.clone(),
+            outgoing: self.outgoing.clone(),
+            files: self.files.clone(),
+            sockets: self.sockets.clone(),
+            spec: ContainerSpec { id, args, logs, stdin, tty, ..self.spec.clone() },
+        }
     }
 
     /// The arguments, environment, streams and network of one instance; its files are put in when
@@ -80,6 +101,9 @@ impl Sandbox {
             .max_random_size(MAX_RANDOM_BYTES)
             .allow_tcp(true)
             .allow_udp(true);
+        if let Some(input) = &self.spec.stdin {
+            builder.stdin(GuestInput { input: input.clone(), tty: self.spec.tty });
+        }
         let (network, open_sockets) = (self.network.clone(), open_sockets.clone());
         builder.socket_addr_check(move |address, reason| {
             let allowed = match reason {
@@ -322,6 +346,8 @@ mod tests {
             memory_limit_bytes: 64 << 20,
             cpu_limit_millicores: None,
             logs: Arc::new(Nowhere),
+            stdin: None,
+            tty: false,
             names: Arc::new(Nowhere),
             allowed_hosts: Vec::new(),
         }

@@ -23,11 +23,12 @@ use std::time::Duration;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use wasmtime::Engine;
 
 use super::container::{End, Reporter, usage};
+use super::exec::{Again, exec};
 use super::host::{Sandbox, start_error};
 use super::http_body::{GuestBody, RequestBody, Rest};
 use super::http_connection;
@@ -35,7 +36,7 @@ use super::http_guest::{Failure, Handler, with_authority};
 use super::http_limits::HttpLimits;
 use super::meter::Meter;
 use super::tasks::Tasks;
-use super::{Container, StartError, Usage};
+use super::{Container, ExecSpec, RuntimeEvent, StartError, Usage};
 
 /// Connections one container serves at once; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 1024;
@@ -75,6 +76,7 @@ pub struct HttpContainer {
     server: Arc<Server>,
     stop_by: watch::Sender<Option<Instant>>,
     killed: Arc<Notify>,
+    again: Arc<Again>,
 }
 
 impl HttpContainer {
@@ -83,8 +85,7 @@ impl HttpContainer {
     /// # Errors
     /// When the address cannot be listened on.
     pub fn spawn(
-        guests: &tokio::runtime::Handle,
-        engine: Engine,
+        again: Arc<Again>,
         sandbox: Arc<Sandbox>,
         meter: Arc<Meter>,
         reporter: Reporter,
@@ -93,7 +94,7 @@ impl HttpContainer {
     ) -> Result<Self, StartError> {
         let address = SocketAddr::new(sandbox.spec.pod_ip, sandbox.spec.http_port);
         let listener = {
-            let _guests = guests.enter();
+            let _guests = again.guests.enter();
             listen(address).map_err(|error| {
                 start_error(format!("cannot listen on {address}: {error}"), &error)
             })?
@@ -103,7 +104,7 @@ impl HttpContainer {
         let server = Arc::new(Server {
             limits,
             tasks: Arc::default(),
-            engine,
+            engine: again.engine.clone(),
             sandbox,
             meter,
             handler,
@@ -115,11 +116,12 @@ impl HttpContainer {
         let killed = Arc::new(Notify::new());
         let supervisor =
             supervise(server.clone(), listener, stop_by.subscribe(), killed.clone(), reporter);
-        guests.spawn(supervisor);
-        Ok(Self { server, stop_by, killed })
+        again.guests.spawn(supervisor);
+        Ok(Self { server, stop_by, killed, again })
     }
 }
 
+#[async_trait::async_trait]
 impl Container for HttpContainer {
     fn drain(&self) {
         self.server.enter(Phase::Draining);
@@ -137,11 +139,20 @@ impl Container for HttpContainer {
     fn usage(&self) -> Usage {
         usage(&self.server.sandbox, &self.server.meter)
     }
+
+    async fn exec(
+        &self,
+        spec: ExecSpec,
+        events: mpsc::Sender<RuntimeEvent>,
+    ) -> Result<Box<dyn Container>, StartError> {
+        exec(&self.again, &self.server.sandbox, &self.server.meter, spec, events)
+    }
 }
 
 impl Drop for HttpContainer {
     fn drop(&mut self) {
         self.server.meter.kill();
+        self.server.sandbox.ended.send_replace(true);
         self.killed.notify_one();
     }
 }
@@ -168,6 +179,7 @@ async fn supervise(
         end = serve_until_stopped(&server, listener, &mut stop_by) => end,
     };
     server.meter.kill();
+    server.sandbox.ended.send_replace(true);
     server.tasks.abort();
     server.tasks.wait().await;
     reporter.exited(started_at, end).await;

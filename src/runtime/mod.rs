@@ -7,6 +7,7 @@
 mod code;
 mod command;
 mod container;
+mod exec;
 pub mod fake;
 mod host;
 mod http;
@@ -14,6 +15,7 @@ mod http_body;
 mod http_connection;
 mod http_guest;
 mod http_limits;
+mod input;
 mod limits;
 mod lookup;
 mod memory;
@@ -31,6 +33,7 @@ pub mod wasm;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -42,6 +45,7 @@ pub use crate::artifact::ArtifactKind;
 pub use crate::engine::WASMTIME_VERSION;
 pub use container::Clock;
 pub use http_limits::HttpLimits;
+pub use input::Input;
 pub use outgoing::ApiAccess;
 pub use policy::IpRange;
 pub use wasm::{NewRuntimeError, Options, WasmRuntime};
@@ -69,6 +73,11 @@ pub struct Mount {
 pub trait LogSink: Send + Sync + 'static {
     /// Never blocks for long: the sink bounds its own buffer and drops with a marker beyond it.
     fn write(&self, stream: LogStream, bytes: &[u8]);
+
+    /// Ready when it takes another chunk. A sink that loses nothing makes its guest wait here.
+    fn poll_ready(&self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,9 +114,24 @@ pub struct ContainerSpec {
     /// CPU budget in thousandths of a core; `None`: as much as is free, fairly shared.
     pub cpu_limit_millicores: Option<u64>,
     pub logs: Arc<dyn LogSink>,
+    /// Standard input; without one it is at its end.
+    pub stdin: Option<Input>,
+    /// Whether the standard streams are a terminal to the guest.
+    pub tty: bool,
     pub names: Arc<dyn Names>,
     /// Hosts outside the cluster that the guest may call; `*` allows all.
     pub allowed_hosts: Vec<String>,
+}
+
+/// One more run of a container's program, in its sandbox.
+pub struct ExecSpec {
+    /// Unique, as a container's.
+    pub id: ContainerId,
+    /// The program's arguments; the first is its name.
+    pub args: Vec<String>,
+    pub logs: Arc<dyn LogSink>,
+    pub stdin: Option<Input>,
+    pub tty: bool,
 }
 
 /// Why an artifact cannot be run; the message is for the user.
@@ -175,6 +199,16 @@ pub trait Container: Send + Sync + 'static {
     fn stop(&self, grace: std::time::Duration);
     /// CPU time used in microseconds, and the bytes held now that count against the limit.
     fn usage(&self) -> Usage;
+    /// Runs the program once more with other arguments, in the same sandbox: mounts, environment,
+    /// address, and the container's own limits, which both share. It ends with the container, or
+    /// when what is returned is dropped; its events are sent to a channel of its own.
+    async fn exec(
+        &self,
+        _: ExecSpec,
+        _: tokio::sync::mpsc::Sender<RuntimeEvent>,
+    ) -> Result<Box<dyn Container>, StartError> {
+        Err(StartError::Container("nothing more can be run beside it".to_owned()))
+    }
 }
 
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]

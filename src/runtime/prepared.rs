@@ -6,28 +6,29 @@
 use std::any::Any;
 
 use wasmtime::component::Component;
-use wasmtime::{Engine, InstancePre, Module, Precompiled};
+use wasmtime::{Engine, Module, Precompiled};
 use wasmtime_wasi::p2::bindings::CommandPre as P2CommandPre;
 use wasmtime_wasi::p3::bindings::CommandPre as P3CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre as P2ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre as P3ServicePre;
 
-use super::host::{HostState, Linkers, ModuleState};
+use super::command::Command;
+use super::host::{HostState, Linkers};
 use super::{ArtifactKind, PrepareError, Prepared};
 use crate::artifact::inspect::{WasiVersion, entry_of};
 
 /// Code of one artifact, ready to be instantiated.
 pub struct PreparedCode {
     pub(super) code: Code,
+    /// What it can be run as beside serving, where a handler exports a command, too.
+    pub(super) command: Option<Command>,
     /// Length of the native code, in bytes: what keeping it in memory costs.
     pub(super) size_bytes: usize,
 }
 
 /// One pre-instance for each way to run.
 pub(super) enum Code {
-    Preview1(InstancePre<ModuleState>),
-    P2Command(P2CommandPre<HostState>),
-    P3Command(P3CommandPre<HostState>),
+    Command(ArtifactKind),
     P2Http(P2ProxyPre<HostState>),
     P3Http(P3ServicePre<HostState>),
 }
@@ -35,8 +36,7 @@ pub(super) enum Code {
 impl Prepared for PreparedCode {
     fn kind(&self) -> ArtifactKind {
         match self.code {
-            Code::Preview1(_) => ArtifactKind::Preview1Command,
-            Code::P2Command(_) | Code::P3Command(_) => ArtifactKind::Command,
+            Code::Command(kind) => kind,
             Code::P2Http(_) | Code::P3Http(_) => ArtifactKind::Http,
         }
     }
@@ -62,11 +62,12 @@ impl PreparedCode {
     ) -> Result<Self, PrepareError> {
         let internal = |error: wasmtime::Error| PrepareError::Internal(format!("{error:#}"));
         let invalid = |error: wasmtime::Error| PrepareError::InvalidModule(format!("{error:#}"));
-        let code = match Engine::detect_precompiled(native) {
+        let (code, command) = match Engine::detect_precompiled(native) {
             Some(Precompiled::Module) => {
                 // SAFETY: the caller's promise.
                 let module = unsafe { Module::deserialize(engine, native) }.map_err(internal)?;
-                Code::Preview1(linkers.modules.instantiate_pre(&module).map_err(invalid)?)
+                let pre = linkers.modules.instantiate_pre(&module).map_err(invalid)?;
+                (Code::Command(ArtifactKind::Preview1Command), Some(Command::Preview1(pre)))
             }
             Some(Precompiled::Component) => {
                 // SAFETY: the caller's promise.
@@ -75,7 +76,7 @@ impl PreparedCode {
             }
             None => return Err(PrepareError::Internal("not compiled code".to_owned())),
         };
-        Ok(Self { code, size_bytes: native.len() })
+        Ok(Self { code, command, size_bytes: native.len() })
     }
 }
 
@@ -83,20 +84,28 @@ fn component_code(
     engine: &Engine,
     linkers: &Linkers,
     component: &Component,
-) -> Result<Code, PrepareError> {
+) -> Result<(Code, Option<Command>), PrepareError> {
     let invalid = |error: wasmtime::Error| PrepareError::InvalidModule(format!("{error:#}"));
-    let entry = component
-        .component_type()
-        .exports(engine)
-        .filter_map(|(name, _)| entry_of(name))
-        .min_by_key(|(kind, wasi)| (*kind != ArtifactKind::Http, *wasi != WasiVersion::P3));
+    let exports = component.component_type();
+    let entries: Vec<_> = exports.exports(engine).filter_map(|(name, _)| entry_of(name)).collect();
     let pre = linkers.components.instantiate_pre(component).map_err(invalid)?;
-    match entry {
-        Some((ArtifactKind::Http, WasiVersion::P3)) => P3ServicePre::new(pre).map(Code::P3Http),
-        Some((ArtifactKind::Http, _)) => P2ProxyPre::new(pre).map(Code::P2Http),
-        Some((_, WasiVersion::P3)) => P3CommandPre::new(pre).map(Code::P3Command),
-        Some(_) => P2CommandPre::new(pre).map(Code::P2Command),
+    // The newer version of WASI, where both are there.
+    let newest = |wanted: ArtifactKind| {
+        let fit = entries.iter().filter(|(kind, _)| *kind == wanted).map(|(_, wasi)| *wasi);
+        fit.min_by_key(|wasi| *wasi != WasiVersion::P3)
+    };
+    let command = match newest(ArtifactKind::Command) {
+        Some(WasiVersion::P3) => {
+            Some(P3CommandPre::new(pre.clone()).map(Command::P3).map_err(invalid)?)
+        }
+        Some(_) => Some(P2CommandPre::new(pre.clone()).map(Command::P2).map_err(invalid)?),
+        None => None,
+    };
+    let code = match newest(ArtifactKind::Http) {
+        Some(WasiVersion::P3) => P3ServicePre::new(pre).map(Code::P3Http),
+        Some(_) => P2ProxyPre::new(pre).map(Code::P2Http),
+        None if command.is_some() => Ok(Code::Command(ArtifactKind::Command)),
         None => Err(wasmtime::Error::msg("the component exports no entry point")),
-    }
-    .map_err(invalid)
+    };
+    Ok((code.map_err(invalid)?, command))
 }

@@ -1,9 +1,9 @@
-//! A guest's standard streams: output goes to the container's log sink, input is empty.
+//! A guest's standard output: it goes to the container's log sink. Its input is in `input`.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
@@ -21,11 +21,12 @@ pub const MAX_CHUNK_BYTES: usize = 64 << 10;
 pub struct LogWriter {
     sink: Arc<dyn LogSink>,
     stream: LogStream,
+    tty: bool,
 }
 
 impl LogWriter {
-    pub fn new(sink: Arc<dyn LogSink>, stream: LogStream) -> Self {
-        Self { sink, stream }
+    pub fn new(sink: Arc<dyn LogSink>, stream: LogStream, tty: bool) -> Self {
+        Self { sink, stream, tty }
     }
 
     /// A line of our own.
@@ -42,7 +43,7 @@ impl LogWriter {
 
 impl IsTerminal for LogWriter {
     fn is_terminal(&self) -> bool {
-        false
+        self.tty
     }
 }
 
@@ -59,9 +60,10 @@ impl StdoutStream for LogWriter {
 impl AsyncWrite for LogWriter {
     fn poll_write(
         self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.sink.poll_ready(cx));
         let taken = bytes.len().min(MAX_CHUNK_BYTES);
         if taken > 0 {
             self.sink.write(self.stream, &bytes[..taken]);
@@ -80,7 +82,9 @@ impl AsyncWrite for LogWriter {
 
 #[async_trait]
 impl Pollable for LogWriter {
-    async fn ready(&mut self) {}
+    async fn ready(&mut self) {
+        std::future::poll_fn(|cx| self.sink.poll_ready(cx)).await
+    }
 }
 
 impl OutputStream for LogWriter {
@@ -94,6 +98,7 @@ impl OutputStream for LogWriter {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(MAX_CHUNK_BYTES)
+        let mut nobody = Context::from_waker(Waker::noop());
+        Ok(if self.sink.poll_ready(&mut nobody).is_ready() { MAX_CHUNK_BYTES } else { 0 })
     }
 }

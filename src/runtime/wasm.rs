@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use wasmtime::Engine;
 
 use super::code::{CodeCache, Slot};
-use super::command::Command;
 use super::container::{Clock, Process, Reporter};
+use super::exec::Again;
 use super::host::{Linkers, Sandbox};
 use super::http::HttpContainer;
 use super::http_guest::Handler;
@@ -89,6 +89,7 @@ pub struct WasmRuntime {
     cluster: Arc<[IpRange]>,
     worker_threads: usize,
     clock: Clock,
+    again: Arc<Again>,
     /// `None` only while it is dropped.
     threads: Option<tokio::runtime::Runtime>,
 }
@@ -125,7 +126,10 @@ impl WasmRuntime {
         let ticker = Arc::new(Ticker::start(&engine).map_err(NewRuntimeError::Threads)?);
         let compiler = Compiler::new(options.compiler);
         let code = CodeCache::default();
+        let (guests, clock) = (threads.handle().clone(), options.clock.clone());
+        let again = Arc::new(Again { engine: engine.clone(), guests, clock });
         Ok(Arc::new(Self {
+            again,
             inner: Arc::new(Inner { engine, linkers, code, disk, compiler }),
             ticker,
             tls: Tls::new(options.api),
@@ -135,13 +139,6 @@ impl WasmRuntime {
             clock: options.clock,
             threads: Some(threads),
         }))
-    }
-
-    fn guests(&self) -> Result<&tokio::runtime::Handle, StartError> {
-        let threads = self.threads.as_ref();
-        threads
-            .map(tokio::runtime::Runtime::handle)
-            .ok_or_else(|| StartError::Internal("the runtime is going down".to_owned()))
     }
 
     /// The code of a digest, made by whoever comes first. The work goes on when the caller does
@@ -159,10 +156,9 @@ impl WasmRuntime {
         if let Some(error) = slot.failure() {
             return Err(error);
         }
-        let guests = self.guests().map_err(|error| internal(&error))?;
         let making = slot.making.clone().lock_owned().await;
         let (inner, digest) = (self.inner.clone(), digest.to_owned());
-        let made = guests.spawn(async move {
+        let made = self.again.guests.spawn(async move {
             let _making = making;
             inner.make(&slot, &digest, wasm).await
         });
@@ -277,27 +273,27 @@ impl Runtime for WasmRuntime {
         let Some(prepared) = artifact.as_any().downcast_ref::<PreparedCode>() else {
             return Err(StartError::Internal("the code is another runtime's".to_owned()));
         };
-        let guests = self.guests()?;
-        let engine = &self.inner.engine;
+        if self.threads.is_none() {
+            return Err(StartError::Internal("the runtime is going down".to_owned()));
+        }
         let reporter = Reporter { id: spec.id.clone(), events, clock: self.clock.clone() };
         let meter = Meter::new(self.ticker.clone(), spec.cpu_limit_millicores, self.worker_threads);
         let meter = Arc::new(meter);
         let sandbox = sandbox(spec, self.tls.clone(), self.cluster.clone()).await?;
-        let command = match &prepared.code {
-            Code::Preview1(pre) => Command::Preview1(pre.clone()),
-            Code::P2Command(pre) => Command::P2(pre.clone()),
-            Code::P3Command(pre) => Command::P3(pre.clone()),
-            Code::P2Http(pre) => {
-                let handler = Handler::P2(pre.clone());
-                return self.serve(sandbox, meter, reporter, handler);
-            }
-            Code::P3Http(pre) => {
-                let handler = Handler::P3(pre.clone());
-                return self.serve(sandbox, meter, reporter, handler);
+        let again = self.again.clone();
+        let handler = match &prepared.code {
+            Code::P2Http(pre) => Handler::P2(pre.clone()),
+            Code::P3Http(pre) => Handler::P3(pre.clone()),
+            Code::Command(_) => {
+                let Some(command) = prepared.command.clone() else {
+                    return Err(StartError::Internal("a command without a command".to_owned()));
+                };
+                let guest = command.start(&again.engine, &sandbox)?;
+                return Ok(Box::new(Process::spawn(again, sandbox, meter, reporter, guest)));
             }
         };
-        let guest = command.start(engine, &sandbox)?;
-        Ok(Box::new(Process::spawn(guests, sandbox, meter, reporter, guest)))
+        HttpContainer::spawn(again, sandbox, meter, reporter, handler, self.http)
+            .map(|container| Box::new(container) as Box<dyn Container>)
     }
 }
 
@@ -312,22 +308,6 @@ async fn sandbox(
     }
     let made = tokio::task::spawn_blocking(move || Sandbox::new(spec, tls, cluster)).await;
     made.map_err(|error| StartError::Internal(error.to_string()))?.map(Arc::new)
-}
-
-impl WasmRuntime {
-    fn serve(
-        &self,
-        sandbox: Arc<Sandbox>,
-        meter: Arc<Meter>,
-        reporter: Reporter,
-        handler: Handler,
-    ) -> Result<Box<dyn Container>, StartError> {
-        let engine = self.inner.engine.clone();
-        let guests = self.guests()?;
-        let limits = self.http;
-        HttpContainer::spawn(guests, engine, sandbox, meter, reporter, handler, limits)
-            .map(|container| Box::new(container) as Box<dyn Container>)
-    }
 }
 
 impl Drop for WasmRuntime {

@@ -259,3 +259,50 @@ fn most_expressions_of_the_grammar_compile() {
     let made = (0..500).filter(|_| expressions::compiles(&grammar::expression(&mut random)));
     assert!(made.count() > 250);
 }
+
+/// What is read of a SPDY connection does not depend on where its bytes are cut, and nothing panics.
+#[test]
+fn spdy() {
+    use wasmfleet::apiserver::spdy::frame::{Decoder, Encoder, Event, ResetCode};
+    use wasmfleet::apiserver::spdy::{SpdyError, frame};
+    fn read(bytes: &[u8], piece: usize) -> (Vec<Event>, usize, Result<(), SpdyError>) {
+        let (mut decoder, mut events, mut data) = (Decoder::default(), Vec::new(), 0);
+        for bytes in bytes.chunks(piece) {
+            decoder.push(bytes);
+            loop {
+                match decoder.next() {
+                    Ok(None) => break,
+                    Ok(Some(Event::Data { bytes, .. })) => data += bytes.len(),
+                    Ok(Some(event)) => events.push(event),
+                    Err(error) => return (events, data, Err(error)),
+                }
+            }
+        }
+        (events, data, Ok(()))
+    }
+    let mut encoder = Encoder::default();
+    let mut seed = encoder.reply(1).to_vec();
+    // A stream that is opened with a stored block of headers: streamtype, error.
+    let headers = b"\0\0\0\x01\0\0\0\x0astreamtype\0\0\0\x05error";
+    let mut block = vec![0x78, 0x01, 0, headers.len() as u8, 0, !(headers.len() as u8), 0xff];
+    block.extend_from_slice(headers);
+    let mut open = vec![0x80, 3, 0, 1, 0, 0, 0, 10 + block.len() as u8, 0, 0, 0, 1];
+    open.extend_from_slice(&[0; 6]);
+    open.extend_from_slice(&block);
+    for more in [frame::data(1, b"hello", true), frame::ping(3), frame::reset(1, ResetCode::Cancel)]
+    {
+        seed.extend_from_slice(&more);
+        open.extend_from_slice(&more);
+    }
+    assert!(read(&open, 1).2.is_ok(), "{:?}", read(&open, 1));
+    fuzz("spdy", Form::Bytes, vec![seed, open], |bytes| {
+        let whole = read(bytes, bytes.len().max(1));
+        for piece in [1, 5] {
+            let cut = read(bytes, piece);
+            if cut != whole {
+                return Err(format!("{cut:?} in pieces of {piece}, {whole:?} as one"));
+            }
+        }
+        Ok(())
+    });
+}

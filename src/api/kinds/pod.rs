@@ -28,6 +28,7 @@ impl Kind for Pod {
         categories: &["all"],
         status: true,
         subresources: &[
+            core_subresource("attach", "PodAttachOptions", &["create", "get"]),
             core_subresource("binding", "Binding", &["create"]),
             Subresource {
                 name: "eviction",
@@ -36,7 +37,9 @@ impl Kind for Pod {
                 kind: "Eviction",
                 verbs: &["create"],
             },
+            core_subresource("exec", "PodExecOptions", &["create", "get"]),
             core_subresource("log", "Pod", &["get"]),
+            core_subresource("portforward", "PodPortForwardOptions", &["create", "get"]),
         ],
         generation: Generation::Spec,
         delete_returns_object: true,

@@ -80,13 +80,12 @@ pub const CONTAINER: &[Row] = &[
     refused("restartPolicyRules", "rules by exit code are not supported; set restartPolicy"),
     within("securityContext", SECURITY_CONTEXT),
     within("startupProbe", PROBE),
-    warned("stdin", "standard input is empty: attaching is not supported yet").unless(&["false"]),
-    warned("stdinOnce", "standard input is empty: attaching is not supported yet")
-        .unless(&["false"]),
+    honoured("stdin"),
+    honoured("stdinOnce"),
     warned("terminationMessagePath", "termination messages are not read yet")
         .unless(&["/dev/termination-log"]),
     warned("terminationMessagePolicy", "termination messages are not read yet").unless(&["File"]),
-    warned("tty", "Wasm containers have no terminal").unless(&["false"]),
+    honoured("tty"),
     refused("volumeDevices", "block devices are not supported"),
     within("volumeMounts", VOLUME_MOUNT),
     warned("workingDir", "Wasm containers start in the root of their file system"),

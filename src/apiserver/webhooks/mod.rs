@@ -50,6 +50,8 @@ pub enum Operation {
     Create,
     Update,
     Delete,
+    /// To a pod: there is no object, but options.
+    Connect,
 }
 
 impl Operation {
@@ -58,6 +60,7 @@ impl Operation {
             Operation::Create => "CREATE",
             Operation::Update => "UPDATE",
             Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
         }
     }
 }

@@ -76,4 +76,25 @@ impl ApiServer {
         }
         Ok(object)
     }
+
+    /// Asks about a connection. Nobody can change it: what they patch has no effect, as upstream's
+    /// (the options that it dials with are made of the URL before).
+    pub(in crate::apiserver) async fn ask_connect(
+        &self,
+        question: &Question<'_>,
+        options: &Object,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        let table = self.hooks.of(question.call);
+        if let Some(table) = &table {
+            let mut rounds = Rounds::default();
+            let asked = Some(options.clone());
+            self.ask_mutating(table, question, asked, &Ok, &mut rounds, warnings).await?;
+        }
+        self.ask_policies(question, Some(options), warnings)?;
+        if let Some(table) = &table {
+            self.ask_validating(table, question, Some(options), warnings).await?;
+        }
+        Ok(())
+    }
 }

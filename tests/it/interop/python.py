@@ -1,5 +1,5 @@
 """The Python client (kubernetes), as scripts and operators use it: pages, watches, patches, custom
-resources, errors, manifests, leader election. Run by python.rs: KUBECONFIG and NAMESPACE are set."""
+resources, errors, manifests, exec and port-forward, leader election. Run by python.rs: KUBECONFIG and NAMESPACE are set."""
 
 import datetime
 import json
@@ -10,6 +10,7 @@ from kubernetes import client, config, dynamic, utils, watch
 from kubernetes.client.rest import ApiException
 from kubernetes.leaderelection import electionconfig, leaderelection
 from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
+from kubernetes.stream import portforward, stream
 
 NAMESPACE = os.environ["NAMESPACE"]
 GROUP = f"{NAMESPACE}.example.com"
@@ -200,6 +201,73 @@ def manifests():
         assert "AlreadyExists" in str(error), error
 
 
+def pod(name, image, args=None, ports=None):
+    container = {"name": "main", "image": image, "args": args or [], "ports": ports or []}
+    core.create_namespaced_pod(NAMESPACE, {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"containers": [container]}})
+    field = f"metadata.name={name}"
+    for event in watch.Watch().stream(
+            core.list_namespaced_pod, NAMESPACE, field_selector=field, timeout_seconds=60):
+        if event["object"].status.phase == "Running":
+            return
+    raise AssertionError(f"{name} does not run")
+
+
+def streams():
+    pod("tool", "tool:v1", ["sleep=100000"])
+    pod("web", "hello:v1", ports=[{"containerPort": 8080}])
+    run, plain = core.connect_get_namespaced_pod_exec, {"stdout": True, "stderr": True}
+    out = stream(run, "tool", NAMESPACE, command=["tool", "hello"], stdin=False, tty=False, **plain)
+    assert "arg[1]=hello" in out and "done 0" in out, out
+    # A terminal: the line is edited and shown before the guest reads it.
+    options = {"command": ["tool", "stdin", "exit=3"], "stdin": True, "tty": True, **plain}
+    shell = stream(run, "tool", NAMESPACE, _preload_content=False, **options)
+    shell.write_stdin("abc\x7fd\r")
+    shell.write_stdin("\x04")
+    shell.run_forever(timeout=60)
+    # Reading all forgets the outcome.
+    assert shell.returncode == 3, shell.returncode
+    text = shell.read_all()
+    assert "abc\b \bd\r\n" in text and "in: abd\r\n" in text, repr(text)
+    # Ctrl-C ends a program that would not.
+    options["command"] = ["tool", "spin"]
+    shell = stream(run, "tool", NAMESPACE, _preload_content=False, **options)
+    shell.write_stdin("\x03")
+    shell.run_forever(timeout=60)
+    assert shell.returncode == 130, shell.returncode
+    # More than any buffer on the way holds, there and back.
+    options.update(command=["tool", "stdin"], tty=False)
+    pipe = stream(run, "tool", NAMESPACE, _preload_content=False, **options)
+    lines = [f"line {n} " + "x" * 1000 for n in range(1000)]
+    writer = threading.Thread(target=lambda: [pipe.write_stdin(line + "\n") for line in lines])
+    writer.start()
+    text, last = "", f"in: {lines[-1]}"
+    while last not in text:
+        text += pipe.read_stdout(timeout=60)
+    writer.join()
+    assert all(f"in: {line}\n" in text for line in lines)
+    pipe.close()
+    try:
+        stream(run, "tool", NAMESPACE, command=["tool"], container="nobody", **plain)
+        raise AssertionError("a container that is not there is no error")
+    except ApiException as error:
+        # The client knows the code of a refused handshake as text only.
+        assert "400 Bad Request" in error.reason and "container nobody" in error.reason, error
+    forward = portforward(
+        core.connect_get_namespaced_pod_portforward, "web", NAMESPACE, ports="8080,81")
+    http = forward.socket(8080)
+    http.setblocking(True)
+    http.sendall(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+    answer = b""
+    while piece := http.recv(65536):
+        answer += piece
+    http.close()
+    assert answer.startswith(b"HTTP/1.1 200") and b"hello" in answer, answer
+    assert forward.error(8080) is None, forward.error(8080)
+    assert "failed to connect" in forward.error(81), forward.error(81)
+
+
 def leads():
     """Of two candidates one leads. The thread of the first goes on renewing to the end."""
     led, follows = threading.Event(), threading.Event()
@@ -222,7 +290,7 @@ def leads():
     assert follows.is_set()
 
 
-for step in (pages, watches, patches, errors, custom_resources, manifests, leads):
+for step in (pages, watches, patches, errors, custom_resources, manifests, streams, leads):
     step()
     print(f"{step.__name__}: done", flush=True)
 os._exit(0)

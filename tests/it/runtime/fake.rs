@@ -34,6 +34,8 @@ async fn start(runtime: &FakeRuntime, digest: &str, args: &[&str]) -> Running {
         memory_limit_bytes: 1 << 20,
         cpu_limit_millicores: None,
         logs: Arc::new(Output::default()),
+        stdin: None,
+        tty: false,
         names: Arc::new(NoNames),
         allowed_hosts: Vec::new(),
     };

@@ -133,6 +133,8 @@ impl Harness {
             memory_limit_bytes: 64 << 20,
             cpu_limit_millicores: None,
             logs: logs.clone(),
+            stdin: None,
+            tty: false,
             names: Arc::new(NoNames),
             allowed_hosts: Vec::new(),
         };
