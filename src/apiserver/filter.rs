@@ -2,6 +2,7 @@
 //!
 //! An object's bytes are read no further than the selectors need. Field selectors of many watches
 //! ask the same of the same event (each node watches `spec.nodeName`), so recent answers are kept.
+//! Lists look at whole collections: which labels a value has is noted beside it (`labels_note.rs`).
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -12,10 +13,12 @@ use memchr::memmem;
 use parking_lot::Mutex;
 use serde::Deserialize;
 
+use super::labels_note::{self, Labels};
 use super::versions;
 use crate::api::ApiError;
 use crate::api::resource::KindInfo;
 use crate::api::selector::{FieldSelector, Selector};
+use crate::store::Note;
 
 /// How many objects' selectable fields are remembered.
 const MEMO_ENTRIES: usize = 1024;
@@ -24,15 +27,25 @@ const MEMO_BYTES: usize = 16 << 20;
 
 /// How many texts are looked for before an object is read.
 const MOST_FINDERS: usize = 4;
+/// Fields whose value stands in the stored object as it is asked for: built-in kinds make up nothing.
+const VERBATIM: &[&str] = &["spec.nodeName", "involvedObject.name", "involvedObject.uid"];
+
+/// Whether JSON writes a text as it is.
+fn is_plain(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+    !text.is_empty() && text.bytes().all(plain)
+}
 
 /// The selectors of one request.
 #[derive(Clone, Default)]
 pub struct Filter {
     labels: Selector,
     fields: FieldSelector,
-    /// Finds the texts that an object's labels have if they match: `"value"` or `"key"`. Stored
-    /// labels have no characters that JSON escapes.
+    /// Finds the texts that an object has if it matches: `"value"` or `"key"` of its labels, or the
+    /// value of a field. None has characters that JSON escapes.
     finders: Arc<[memmem::Finder<'static>]>,
+    /// What the note of an object that matches has.
+    note: u64,
     /// The names of the fields that the field selector reads.
     names: Arc<[String]>,
 }
@@ -79,9 +92,13 @@ impl Filter {
             }
         }
         names.sort();
-        let finders = labels.needed_texts().take(MOST_FINDERS);
-        let finders = finders.map(|text| memmem::Finder::new(&format!("{text:?}")).into_owned());
-        Ok(Filter { finders: finders.collect(), labels, fields, names: names.into() })
+        let verbatim = VERBATIM.iter().filter(|_| info.custom.is_none());
+        let values = verbatim.filter_map(|field| fields.requires(field)).filter(|v| is_plain(v));
+        let texts = values.chain(labels.needed_texts()).take(MOST_FINDERS);
+        let finders = texts.map(|text| memmem::Finder::new(&format!("{text:?}")).into_owned());
+        let finders = finders.collect();
+        let note = labels_note::needed(&labels);
+        Ok(Filter { finders, note, labels, fields, names: names.into() })
     }
 
     pub fn is_everything(&self) -> bool {
@@ -105,6 +122,11 @@ impl Filter {
         memo: &FieldMemo,
         raw: &Bytes,
     ) -> Result<bool, ApiError> {
+        // A text that is nowhere in the object is in none of its labels; to look for it costs a
+        // tenth of what reading the metadata does, and most objects are told by it.
+        if !self.finders.iter().all(|one| one.find(raw).is_some()) {
+            return Ok(false);
+        }
         if !self.labels.is_everything() && !self.labels_match(raw)? {
             return Ok(false);
         }
@@ -116,14 +138,24 @@ impl Filter {
         Ok(self.fields.matches(|field| at(field).and_then(|i| values.get(i)).map(String::as_str)))
     }
 
-    fn labels_match(&self, raw: &Bytes) -> Result<bool, ApiError> {
-        // A text that is nowhere in the object is in none of its labels; to look for it costs a
-        // tenth of what reading the metadata does, and most objects are told by it.
-        if !self.finders.iter().all(|one| one.find(raw).is_some()) {
-            return Ok(false);
+    /// What the note beside a value tells: `Some(false)` where the value need not be looked at;
+    /// `None` where nothing is noted, which [`Filter::make_note`] changes.
+    pub fn may_match(&self, note: &Note) -> Option<bool> {
+        match (self.note, note.get()) {
+            (0, _) => Some(true),
+            (_, 0) => None,
+            (needed, noted) => Some(noted & needed == needed),
         }
-        let head: LabelHead = read(raw)?;
-        let labels = head.metadata.labels.unwrap_or_default();
+    }
+
+    /// Notes which labels a value has.
+    pub fn make_note(&self, raw: &Bytes, note: &Note) -> Result<(), ApiError> {
+        note.set(labels_note::of(&labels(raw)?));
+        Ok(())
+    }
+
+    fn labels_match(&self, raw: &Bytes) -> Result<bool, ApiError> {
+        let labels = labels(raw)?;
         Ok(self.labels.matches_with(|key| labels.get(key).map(|value| &**value)))
     }
 
@@ -190,7 +222,13 @@ struct LabelHead<'a> {
 #[derive(Deserialize)]
 struct LabelMeta<'a> {
     #[serde(borrow, default)]
-    labels: Option<HashMap<Cow<'a, str>, Cow<'a, str>>>,
+    labels: Option<Labels<'a>>,
+}
+
+/// The labels of a stored object.
+fn labels(raw: &Bytes) -> Result<Labels<'_>, ApiError> {
+    let head: LabelHead = read(raw)?;
+    Ok(head.metadata.labels.unwrap_or_default())
 }
 
 #[derive(Deserialize)]

@@ -20,6 +20,7 @@ pub mod http;
 mod impersonation;
 pub mod join;
 mod keys;
+mod labels_note;
 mod lanes;
 pub mod listener;
 mod local;

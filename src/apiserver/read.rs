@@ -3,6 +3,8 @@
 //! Items are the stored bytes. A paged list reads every page at the revision of its first one; the
 //! continue token carries that revision and the last key.
 
+use std::ops::ControlFlow;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -14,10 +16,15 @@ use super::{keys, versions};
 use crate::api::field::{Errors, Path};
 use crate::api::{ApiError, ObjectKey};
 use crate::client::ListOptions;
-use crate::store::{Entry, Key, Page, ReadError, Revision};
+use crate::store::{Key, Note, Page, ReadError, Revision};
 
 /// How many entries a list reads, or an answer writes, before it lets others run.
 pub(super) const STRIDE_ENTRIES: usize = 1000;
+
+/// What a list with selectors looks at before it lets others run, and writers write: entries that
+/// their notes rule out count one, those that must be read this much.
+const STRIDE_COST: usize = 4096;
+const READ_COST: usize = 32;
 
 /// A list, or a page of it.
 #[derive(Debug, Default)]
@@ -123,7 +130,7 @@ impl ApiServer {
                 None => self.store.count(&prefix, Some(&last.key), Some(page.revision)).ok(),
             };
             listed.continue_token =
-                token(page.revision, last, listed.remaining).unwrap_or_default();
+                token(page.revision, &last.key, listed.remaining).unwrap_or_default();
         }
         let shown = page.entries.into_iter().map(|e| versions::shown_raw(&call.info, e.value));
         listed.items = shown.collect();
@@ -167,32 +174,72 @@ impl ApiServer {
         filter: &Filter,
     ) -> Result<Listed, ListError> {
         let prefix = keys::collection(&call.info, &call.namespace);
+        let limit = if limit == 0 { usize::MAX } else { limit };
         let mut listed = Listed::default();
         let (mut at, mut after) = (cursor.at, cursor.after.clone());
-        loop {
-            let page: Page = self.store.list(&prefix, after.as_ref(), STRIDE_ENTRIES, at)?;
-            listed.revision = page.revision;
-            at = Some(page.revision);
-            let count = page.entries.len();
-            for (index, entry) in page.entries.into_iter().enumerate() {
-                after = Some(entry.key.clone());
-                if !filter.matches(&call.info, &self.memo, &entry.value)? {
-                    continue;
+        let (mut last, mut more) = (None, false);
+        while !more {
+            let (mut cost, mut paused, mut failure) = (0, None, None);
+            let mut look = |key: &Key, value: &Bytes, _, note: &Note| {
+                // One entry beyond a full page tells that there are more.
+                more = listed.items.len() == limit;
+                if more {
+                    return ControlFlow::Break(());
                 }
-                let more = page.more || index + 1 < count;
-                if limit != 0 && listed.items.len() + 1 == limit && more {
-                    listed.continue_token = token(page.revision, &entry, None).unwrap_or_default();
-                    listed.items.push(versions::shown_raw(&call.info, entry.value));
-                    return Ok(listed);
+                match self.look(call, filter, value, note) {
+                    Ok(Looked::RuledOut) => cost += 1,
+                    Ok(Looked::Read(matches)) => {
+                        cost += READ_COST;
+                        if matches {
+                            listed.items.push(value.clone());
+                            last = Some(key.clone());
+                        }
+                    }
+                    Err(error) => failure = Some(error),
                 }
-                listed.items.push(versions::shown_raw(&call.info, entry.value));
+                if cost < STRIDE_COST && failure.is_none() {
+                    return ControlFlow::Continue(());
+                }
+                paused = Some(key.clone());
+                ControlFlow::Break(())
+            };
+            listed.revision = self.store.visit(&prefix, after.as_ref(), at, &mut look)?;
+            if let Some(error) = failure {
+                return Err(error.into());
             }
-            if !page.more {
-                return Ok(listed);
+            at = Some(listed.revision);
+            if paused.is_none() {
+                break;
             }
+            after = paused;
             // Long reads let others run.
             tokio::task::yield_now().await;
         }
+        if let Some(last) = last.filter(|_| more) {
+            listed.continue_token = token(listed.revision, &last, None).unwrap_or_default();
+        }
+        let shown = listed.items.into_iter().map(|raw| versions::shown_raw(&call.info, raw));
+        listed.items = shown.collect();
+        Ok(listed)
+    }
+
+    /// Whether an entry is wanted, by what is noted of it if that tells.
+    fn look(
+        &self,
+        call: &Call,
+        filter: &Filter,
+        value: &Bytes,
+        note: &Note,
+    ) -> Result<Looked, ApiError> {
+        match filter.may_match(note) {
+            Some(false) => return Ok(Looked::RuledOut),
+            Some(true) => {}
+            None => filter.make_note(value, note)?,
+        }
+        if filter.may_match(note) == Some(false) {
+            return Ok(Looked::Read(false));
+        }
+        filter.matches(&call.info, &self.memo, value).map(Looked::Read)
     }
 
     /// What `resourceVersion`, its match and the token mean
@@ -222,6 +269,13 @@ impl ApiServer {
             _ => Ok(()),
         }
     }
+}
+
+/// What came of looking at an entry.
+enum Looked {
+    RuledOut,
+    /// The value itself was looked at: whether it matches.
+    Read(bool),
 }
 
 enum ListError {
@@ -302,8 +356,8 @@ fn check_list(options: &ListOptions) -> Result<(), ApiError> {
     }
 }
 
-fn token(revision: Revision, last: &Entry, remaining: Option<u64>) -> Option<String> {
-    let ObjectKey { namespace, name } = keys::names(&last.key)?;
+fn token(revision: Revision, last: &Key, remaining: Option<u64>) -> Option<String> {
+    let ObjectKey { namespace, name } = keys::names(last)?;
     Some(encode_token(i64::try_from(revision).ok()?, format!("{namespace}/{name}"), remaining))
 }
 

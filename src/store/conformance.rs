@@ -29,6 +29,7 @@ pub async fn run(make: impl AsyncFn() -> SharedStore) {
         writes::one_of_many_rivals_wins,
         writes::a_closed_store_is_readable_only,
         reads::pages,
+        reads::visits,
         reads::prefixes_and_order,
         reads::lists_at_older_revisions,
         reads::every_older_revision_is_exact,

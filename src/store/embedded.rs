@@ -14,7 +14,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use super::failure::Failure;
 use super::hub::{Hub, HubOptions};
 use super::state::{State, Stored};
-use super::{Entry, Event, Key, Page, ReadError, Revision, Watch};
+use super::{Entry, Event, Key, Page, ReadError, Revision, Visit, Watch};
 
 /// How many entries a list reads, or counts, before it lets a waiting writer go first.
 const LIST_STRIDE: usize = 1024;
@@ -92,6 +92,23 @@ impl Embedded {
             })?;
             Ok(page)
         })
+    }
+
+    /// [`super::Store::visit`].
+    pub(super) fn read(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        at: Option<Revision>,
+        visit: &mut Visit<'_>,
+    ) -> Result<Revision, ReadError> {
+        let state = self.state.read();
+        let revision = at.unwrap_or(state.revision());
+        state.readable(revision)?;
+        state.visit(prefix, after, revision, |key, stored| {
+            visit(key, &stored.value, stored.revision, &stored.note)
+        });
+        Ok(revision)
     }
 
     pub(super) fn count(

@@ -16,7 +16,7 @@ use super::stage::Stage;
 use super::state::State;
 use super::{
     CommitError, Committed, Entry, Expect, Key, Op, Page, ReadError, Revision, Store, TagsOf,
-    Watch, WatchEnd,
+    Visit, Watch, WatchEnd,
 };
 
 /// Which faults are injected. Probabilities are between 0 and 1; the default is none.
@@ -171,6 +171,16 @@ impl Store for MemoryStore {
         at: Option<Revision>,
     ) -> Result<Page, ReadError> {
         self.embedded.list(prefix, after, limit, at)
+    }
+
+    fn visit(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        at: Option<Revision>,
+        visit: &mut Visit<'_>,
+    ) -> Result<Revision, ReadError> {
+        self.embedded.read(prefix, after, at, visit)
     }
 
     fn count(

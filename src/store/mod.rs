@@ -18,9 +18,12 @@ mod ring;
 mod stage;
 mod state;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+pub use self::state::Note;
 
 /// The counter of commits. 0 is the empty store; the first commit has revision 1.
 pub type Revision = u64;
@@ -155,6 +158,10 @@ pub enum ReadError {
 /// tags: must be quick, and must not block.
 pub type TagsOf = Box<dyn Fn(&Event) -> Option<Vec<Bytes>> + Send + Sync>;
 
+/// What [`Store::visit`] calls: with the key, the value, the revision of its last change, and what
+/// earlier readers noted of this value.
+pub type Visit<'a> = dyn FnMut(&Key, &Bytes, Revision, &Note) -> ControlFlow<()> + 'a;
+
 /// A stream of events, in order, without gaps.
 pub struct Watch {
     pub(crate) receiver: hub::Receiver,
@@ -188,6 +195,17 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
         at: Option<Revision>,
     ) -> Result<Page, ReadError>;
+
+    /// Visits what [`Store::list`] would list, without making anything of it, for as long as
+    /// `visit` goes on. Returns the revision that was read. Writers wait meanwhile: a visit should
+    /// break after some thousand entries, and go on with another call.
+    fn visit(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        at: Option<Revision>,
+        visit: &mut Visit<'_>,
+    ) -> Result<Revision, ReadError>;
 
     /// How many keys start with `prefix` and are greater than `after`, at revision `at` (`None`:
     /// the newest). It visits all of them: lists do not count by themselves.
@@ -275,6 +293,22 @@ impl Key {
 
     pub fn starts_with(&self, prefix: &Key) -> bool {
         self.0.starts_with(&prefix.0)
+    }
+
+    /// The least key above all that start with this one; `None` if there is none above.
+    pub(super) fn end(&self) -> Option<Key> {
+        let last = self.0.iter().rposition(|byte| *byte != 0xFF)?;
+        let mut bytes = self.0[..=last].to_vec();
+        bytes[last] += 1;
+        Some(Key(Bytes::from(bytes)))
+    }
+}
+
+impl Op {
+    pub fn key(&self) -> &Key {
+        match self {
+            Op::Put { key, .. } | Op::Delete { key, .. } | Op::Check { key, .. } => key,
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! The store in one file on this machine's disk: the default.
 //!
-//! **Layout.** Log first: a commit appends one row to the `log` table, keyed by revision, and is
-//! acknowledged when that is flushed. The present state lives in memory and reads never touch the
-//! disk; a `state` table follows it by checkpoints (`checkpoint.rs`). Inserting 2 KiB values under
-//! random keys into one B-tree instead dirties a leaf and its path for every value.
+//! **Layout.** Log first: a commit is appended to the `log` table, in a row with others of its batch,
+//! keyed by the last one's revision, and is acknowledged when that is flushed. The present state
+//! lives in memory and reads never touch the disk; a `state` table follows it by checkpoints
+//! (`checkpoint.rs`). Inserting 2 KiB values under random keys into one B-tree instead dirties a
+//! leaf and its path for every value.
 //!
-//! **Writing.** One thread (`writer.rs`) drains a bounded queue into group commits: one transaction
-//! and one flush for all that wait. A write that finds no room fails its batch with
+//! **Writing.** One thread (`writer.rs`) drains a bounded queue (`queue.rs`) into group commits: one
+//! transaction and one flush for all that wait. A write that finds no room fails its batch with
 //! [`CommitError::NoSpace`], and the next one tries anew. After any other failed write, and after
 //! any failed flush, nothing is acknowledged any more: the disk's state is unknown until the next
 //! start.
@@ -14,7 +15,7 @@
 //! **Damage.** redb commits in one phase here: it flushes once and relies on its page checksums
 //! (XXH3) to find after a crash which transaction is whole. Who chooses stored values could, with
 //! a crash at the right time, try to make a torn transaction pass. So every row has a checksum of
-//! our own (SHA-256, bound to its key or revision), revisions in the log are contiguous up to the
+//! our own (SHA-256, bound to its key or last revision), revisions in the log are contiguous up to the
 //! one that the head names, and the head holds the number and digest of the state rows: a torn
 //! transaction is refused, not believed. [`Options::two_phase_commit`] adds redb's own answer, at
 //! the price of a second flush for every batch.
@@ -25,22 +26,22 @@
 mod backend;
 mod checkpoint;
 mod disk;
+mod queue;
 mod record;
 mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 pub use self::backend::{FileMedium, Medium};
 use self::checkpoint::{CHECKPOINT_BYTES, CHECKPOINT_REVISIONS, Checkpoint};
 use self::disk::{Disk, Loaded};
+use self::queue::{Queue, Refusal};
 use self::record::{Head, Logged};
 use self::writer::{Request, Writer};
 use super::embedded::Embedded;
@@ -48,7 +49,7 @@ use super::hub::HubOptions;
 use super::state::{State, Stored};
 use super::{
     Change, CommitError, Committed, Entry, Event, Key, Op, Page, ReadError, Revision, Store,
-    TagsOf, Watch, WatchEnd,
+    TagsOf, Visit, Watch, WatchEnd,
 };
 
 /// How many requests may wait for the writer.
@@ -107,9 +108,7 @@ pub enum OpenError {
 /// See the module's documentation.
 pub struct RedbStore {
     embedded: Arc<Embedded>,
-    queue: mpsc::Sender<Request>,
-    waiting_bytes: Arc<AtomicUsize>,
-    queue_bytes: usize,
+    queue: Arc<Queue>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -143,31 +142,18 @@ impl RedbStore {
             Checkpoint::new(options.checkpoint_revisions, options.checkpoint_bytes);
         let state = recover(disk.load()?, &disk.head, &options, &mut checkpoint)?;
         let embedded = Arc::new(Embedded::new(&options.hub, state));
-        let (sender, queue) = mpsc::channel(options.queue_requests.max(1));
-        let waiting_bytes = Arc::new(AtomicUsize::new(0));
-        let writer = Writer {
-            disk,
-            embedded: embedded.clone(),
-            queue,
-            waiting_bytes: waiting_bytes.clone(),
-            checkpoint,
-        };
+        let queue = Arc::new(Queue::new(options.queue_requests, options.queue_bytes));
+        let writer = Writer { disk, embedded: embedded.clone(), queue: queue.clone(), checkpoint };
         let body = move || {
             let _lock = lock;
-            let _end = WriterEnd(writer.embedded.clone());
+            let _end = WriterEnd(writer.embedded.clone(), writer.queue.clone());
             writer.run();
         };
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(body)
             .map_err(OpenError::from_io)?;
-        Ok(RedbStore {
-            embedded,
-            queue: sender,
-            waiting_bytes,
-            queue_bytes: options.queue_bytes,
-            thread: Mutex::new(Some(thread)),
-        })
+        Ok(RedbStore { embedded, queue, thread: Mutex::new(Some(thread)) })
     }
 
     async fn ask<T>(
@@ -175,28 +161,11 @@ impl RedbStore {
         request: Request,
         answer: oneshot::Receiver<Result<T, CommitError>>,
     ) -> Result<T, CommitError> {
-        self.send(request)?;
-        answer.await.unwrap_or_else(|_| Err(self.stopped()))
-    }
-
-    fn send(&self, request: Request) -> Result<(), CommitError> {
-        let bytes = match &request {
-            Request::Commit { bytes, .. } => *bytes,
-            Request::Compact { .. } | Request::Close { .. } => 0,
-        };
-        let before = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let result = if before > 0 && before.saturating_add(bytes) > self.queue_bytes {
-            Err(CommitError::Overloaded)
-        } else {
-            self.queue.try_send(request).map_err(|error| match error {
-                TrySendError::Full(_) => CommitError::Overloaded,
-                TrySendError::Closed(_) => self.stopped(),
-            })
-        };
-        if result.is_err() {
-            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        match self.queue.push(request) {
+            Ok(()) => answer.await.unwrap_or_else(|_| Err(self.stopped())),
+            Err(Refusal::Full) => Err(CommitError::Overloaded),
+            Err(Refusal::Closed) => Err(self.stopped()),
         }
-        result
     }
 
     fn stopped(&self) -> CommitError {
@@ -206,14 +175,24 @@ impl RedbStore {
 }
 
 /// Ends the watches when the writer is gone, however it went: nothing would come any more.
-struct WriterEnd(Arc<Embedded>);
+struct WriterEnd(Arc<Embedded>, Arc<Queue>);
 
 impl Drop for WriterEnd {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.failure.set("its writer panicked");
         }
+        // What waits is dropped, and so told.
+        self.1.close();
+        drop(self.1.take(&mut queue::Patience::default()));
         self.0.hub.end_all(WatchEnd::Closed);
+    }
+}
+
+/// Dropped without a close, the store serves what waits and ends.
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        self.queue.close();
     }
 }
 
@@ -283,7 +262,7 @@ fn recover(
             match change {
                 Logged::Put { key, value } => {
                     checkpoint.replayed(key.clone(), key.0.len() + value.len());
-                    entries.insert(key, Stored { value, revision });
+                    entries.insert(key, Stored::new(value, revision));
                 }
                 Logged::Delete { key, .. } => {
                     entries.remove(&key);
@@ -347,6 +326,16 @@ impl Store for RedbStore {
         self.embedded.list(prefix, after, limit, at)
     }
 
+    fn visit(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        at: Option<Revision>,
+        visit: &mut Visit<'_>,
+    ) -> Result<Revision, ReadError> {
+        self.embedded.read(prefix, after, at, visit)
+    }
+
     fn count(
         &self,
         prefix: &Key,
@@ -380,9 +369,17 @@ impl Store for RedbStore {
     }
 
     async fn close(&self) {
-        let (reply, answer) = oneshot::channel();
-        // Waits for room in the queue, unlike a commit; an error means that it is closed already.
-        if self.queue.send(Request::Close { reply }).await.is_ok() {
+        // Waits for room in the queue, unlike a commit. The answer's channel goes with a request that
+        // found none.
+        let mut answer = None;
+        let make = || {
+            let (reply, receiver) = oneshot::channel();
+            answer = Some(receiver);
+            Request::Close { reply }
+        };
+        if self.queue.push_patiently(make).await
+            && let Some(answer) = answer
+        {
             let _ = answer.await;
         }
         let thread = self.thread.lock().take();

@@ -39,10 +39,17 @@ impl<'a> Stage<'a> {
         for op in ops {
             let (key, change) = match op {
                 Op::Check { .. } => continue,
-                Op::Put { key, value, .. } => {
+                Op::Put { key, value, expect } => {
                     let value = value.at(revision);
                     values.push(value.clone());
-                    let previous = self.current(&key).map(|stored| stored.value.clone());
+                    // What was tested to be absent need not be looked for again.
+                    let (key, previous) = match expect {
+                        Expect::Absent => (key, None),
+                        _ => {
+                            let previous = self.current(&key).map(|stored| stored.value.clone());
+                            (self.shared(key), previous)
+                        }
+                    };
                     (key, Change::Put { value, previous })
                 }
                 Op::Delete { key, last, .. } => {
@@ -50,7 +57,7 @@ impl<'a> Stage<'a> {
                     let previous = stored.value.clone();
                     let last = last.map_or_else(|| previous.clone(), |last| last.at(revision));
                     values.push(last.clone());
-                    (key, Change::Delete { last, previous })
+                    (self.shared(key), Change::Delete { last, previous })
                 }
             };
             self.change(key, change);
@@ -60,6 +67,8 @@ impl<'a> Stage<'a> {
 
     /// Tests every expectation against the state before this commit.
     fn test(&self, ops: &[Op]) -> Result<(), CommitError> {
+        // Most commits change one key, which takes no set.
+        let mut first = None;
         let mut changed = HashSet::new();
         for (index, op) in ops.iter().enumerate() {
             let (key, expect) = match op {
@@ -68,7 +77,9 @@ impl<'a> Stage<'a> {
                 | Op::Check { key, expect } => (key, *expect),
             };
             let current = self.current(key);
-            let once = matches!(op, Op::Check { .. }) || changed.insert(key);
+            let once = matches!(op, Op::Check { .. })
+                || *first.get_or_insert(index) == index
+                || ops[first.unwrap_or_default()].key() != key && changed.insert(key);
             let exists = current.is_some() || !matches!(op, Op::Delete { .. });
             let expected = match expect {
                 Expect::Any => true,
@@ -85,6 +96,11 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    /// All uses of a key share the bytes of the one in the map.
+    fn shared(&self, key: Key) -> Key {
+        self.state.get_key_value(&key).map_or(key, |(key, _)| key.clone())
+    }
+
     fn current(&self, key: &Key) -> Option<&Stored> {
         match self.overlay.get(key) {
             Some(staged) => staged.as_ref(),
@@ -93,12 +109,8 @@ impl<'a> Stage<'a> {
     }
 
     fn change(&mut self, key: Key, change: Change) {
-        // All uses of a key share the bytes of the one in the map.
-        let key = self.state.get_key_value(&key).map_or(key, |(key, _)| key.clone());
         let staged = match &change {
-            Change::Put { value, .. } => {
-                Some(Stored { value: value.clone(), revision: self.revision })
-            }
+            Change::Put { value, .. } => Some(Stored::new(value.clone(), self.revision)),
             Change::Delete { .. } => None,
         };
         self.overlay.insert(key.clone(), staged);

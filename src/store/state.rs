@@ -1,12 +1,14 @@
 //! The present state of a store in memory, with enough of the past to read it at a recent revision.
 //!
-//! Owns the ordered map of entries, the ring of recent events, and for each key in the ring the
-//! states it had before. It knows nothing of locks, disks or watchers. The oldest readable revision
-//! is the ring's floor: an event that leaves the ring takes the older state of its key along.
+//! Owns the ordered map of entries, the ring of recent events, and for each event in the ring that
+//! replaced or removed something, what that was. It knows nothing of locks, disks or watchers. The
+//! oldest readable revision is the ring's floor: an event that leaves the ring takes the older state
+//! of its key along.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -19,9 +21,35 @@ use super::{Change, Entry, Event, Key, ReadError, Revision};
 pub(super) struct Stored {
     pub(super) value: Bytes,
     pub(super) revision: Revision,
+    pub(super) note: Note,
+}
+
+/// What a reader noted of a value, so that the next one need not look at it; 0 is nothing. It goes
+/// with the value.
+#[derive(Debug, Default)]
+pub struct Note(AtomicU64);
+
+impl Clone for Note {
+    fn clone(&self) -> Note {
+        Note(AtomicU64::new(self.get()))
+    }
+}
+
+impl Note {
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub fn set(&self, note: u64) {
+        self.0.store(note, Ordering::Relaxed);
+    }
 }
 
 impl Stored {
+    pub(super) fn new(value: Bytes, revision: Revision) -> Stored {
+        Stored { value, revision, note: Note::default() }
+    }
+
     pub(super) fn entry(&self, key: &Key) -> Entry {
         Entry { key: key.clone(), value: self.value.clone(), revision: self.revision }
     }
@@ -30,14 +58,15 @@ impl Stored {
 /// The state that a key had until the change at revision `until`.
 struct Older {
     until: Revision,
-    stored: Option<Stored>,
+    stored: Stored,
 }
 
 pub(super) struct State {
     revision: Revision,
     entries: BTreeMap<Key, Stored>,
     ring: Ring,
-    /// For each event in the ring the state before it, oldest first.
+    /// For each event in the ring the state before it, oldest first; a key that was not there has
+    /// none.
     older: BTreeMap<Key, VecDeque<Older>>,
 }
 
@@ -93,21 +122,24 @@ impl State {
         mut visit: impl FnMut(&Key, &Stored) -> ControlFlow<()>,
     ) {
         let from = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
+            Some(after) if after.starts_with(prefix) => Bound::Excluded(after),
+            Some(after) if after > prefix => return,
             _ => Bound::Included(prefix),
         };
-        let inside = |key: &Key| key.starts_with(prefix);
-        let mut present = self
-            .entries
-            .range::<Key, _>((from, Bound::Unbounded))
-            .take_while(|(key, _)| inside(key))
-            .peekable();
-        let mut older = (at < self.revision)
-            .then(|| self.older.range::<Key, _>((from, Bound::Unbounded)))
-            .into_iter()
-            .flatten()
-            .take_while(|(key, _)| inside(key))
-            .peekable();
+        // The end is found once, so that no key need be looked at.
+        let end = prefix.end();
+        let range = (from, end.as_ref().map_or(Bound::Unbounded, Bound::Excluded));
+        let present = self.entries.range::<Key, _>(range);
+        if at >= self.revision {
+            for (key, stored) in present {
+                if visit(key, stored).is_break() {
+                    return;
+                }
+            }
+            return;
+        }
+        let mut present = present.peekable();
+        let mut older = self.older.range::<Key, _>(range).peekable();
         loop {
             let (key, stored) = match (present.peek(), older.peek()) {
                 (None, None) => return,
@@ -117,7 +149,7 @@ impl State {
                     (key, choose(now, older.next().map(|(_, versions)| versions), at))
                 }
                 (Some((key, _)), other) if other.is_none_or(|(old, _)| key < old) => {
-                    (*key, present.next().map(|(_, stored)| stored))
+                    (*key, choose(present.next().map(|(_, stored)| stored), None, at))
                 }
                 _ => match older.next() {
                     Some((key, versions)) => (key, choose(None, Some(versions), at)),
@@ -148,13 +180,16 @@ impl State {
         for event in events {
             let before = match &event.change {
                 Change::Put { value, .. } => {
-                    let stored = Stored { value: value.clone(), revision: event.revision };
+                    let stored = Stored::new(value.clone(), event.revision);
                     self.entries.insert(event.key.clone(), stored)
                 }
                 Change::Delete { .. } => self.entries.remove(&event.key),
             };
-            let older = Older { until: event.revision, stored: before };
-            self.older.entry(event.key.clone()).or_default().push_back(older);
+            if let Some(stored) = before {
+                let older = Older { until: event.revision, stored };
+                let versions = self.older.entry(event.key.clone());
+                versions.or_insert_with(|| VecDeque::with_capacity(1)).push_back(older);
+            }
             self.ring.push(event.clone());
         }
         self.revision = revision;
@@ -178,7 +213,11 @@ impl State {
 
     fn forget(&mut self, through: Revision, gone: &mut Vec<Arc<Event>>) {
         while let Some(event) = self.ring.pop_through(through) {
-            if let Some(versions) = self.older.get_mut(&event.key) {
+            let replaced = match &event.change {
+                Change::Put { previous, .. } => previous.is_some(),
+                Change::Delete { .. } => true,
+            };
+            if replaced && let Some(versions) = self.older.get_mut(&event.key) {
                 versions.pop_front();
                 if versions.is_empty() {
                     self.older.remove(&event.key);
@@ -190,14 +229,13 @@ impl State {
 }
 
 /// A key's state at a revision: the present one if nothing changed since, else the state that
-/// lasted until the first later change.
+/// lasted until the first later change. What came later than the revision was not there.
 fn choose<'a>(
     present: Option<&'a Stored>,
     older: Option<&'a VecDeque<Older>>,
     at: Revision,
 ) -> Option<&'a Stored> {
-    match older.and_then(|versions| versions.iter().find(|version| version.until > at)) {
-        Some(version) => version.stored.as_ref(),
-        None => present,
-    }
+    let lasted = older.and_then(|versions| versions.iter().find(|version| version.until > at));
+    let stored = lasted.map(|version| &version.stored).or(present);
+    stored.filter(|stored| stored.revision <= at)
 }

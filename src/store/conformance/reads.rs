@@ -1,9 +1,12 @@
 //! Scenarios of lists: pages, prefixes, older revisions, compaction.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
 
 use super::{commit, delete, key, set};
-use crate::store::{Key, Page, ReadError, Revision, SharedStore};
+use crate::store::{Key, Note, Page, ReadError, Revision, SharedStore};
 
 fn names(page: &Page) -> Vec<String> {
     let name = |entry: &crate::store::Entry| entry.key.parts().unwrap_or_default().join("/");
@@ -41,6 +44,46 @@ pub(super) async fn pages(store: &SharedStore) {
     assert!(store.list(&pods, Some(last), 1, None).unwrap().entries.is_empty());
     assert_eq!(store.list(&pods, Some(&key(&["nodes", "n"])), 0, None).unwrap().entries.len(), 10);
     assert!(store.list(&pods, Some(&key(&["secrets"])), 0, None).unwrap().entries.is_empty());
+}
+
+/// A visit sees what a list does, and notes go with the value they are about.
+pub(super) async fn visits(store: &SharedStore) {
+    let ops = (0..10).map(|index| set(&["pods", &format!("p{index}")], "v")).collect();
+    commit(store, ops).await;
+    commit(store, vec![set(&["nodes", "n"], "v"), set(&["secrets", "s"], "v")]).await;
+    commit(store, vec![set(&["pods", "p3"], "w"), delete(&["pods", "p5"])]).await;
+    commit(store, vec![set(&["pods", "p5"], "x"), set(&["pods", "p55"], "x")]).await;
+    let pods = key(&["pods"]);
+    let afters = [None, Some(key(&["pods", "p3"])), Some(key(&["nodes"])), Some(key(&["q"]))];
+    for (after, at) in afters.iter().flat_map(|after| (1..=4).map(move |at| (after, at))) {
+        let page = store.list(&pods, after.as_ref(), 0, Some(at)).unwrap();
+        let mut seen = Vec::new();
+        let mut visit = |key: &Key, value: &Bytes, revision, _: &Note| {
+            seen.push((key.clone(), value.clone(), revision));
+            ControlFlow::Continue(())
+        };
+        assert_eq!(store.visit(&pods, after.as_ref(), Some(at), &mut visit).unwrap(), at);
+        let listed = page.entries.into_iter().map(|entry| (entry.key, entry.value, entry.revision));
+        assert_eq!(seen, listed.collect::<Vec<_>>(), "after {after:?} at {at}");
+    }
+    let mut visited = 0;
+    let mut note_first = |_: &Key, _: &Bytes, _, note: &Note| {
+        assert_eq!(note.get(), 0);
+        note.set(7);
+        visited += 1;
+        if visited == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    store.visit(&pods, None, None, &mut note_first).unwrap();
+    commit(store, vec![set(&["pods", "p1"], "w")]).await;
+    let mut notes = Vec::new();
+    let mut read = |_: &Key, _: &Bytes, _, note: &Note| {
+        notes.push(note.get());
+        ControlFlow::Continue(())
+    };
+    store.visit(&pods, None, None, &mut read).unwrap();
+    assert_eq!(notes[..4], [7, 0, 7, 0]);
+    let future = store.visit(&pods, None, Some(99), &mut |_, _, _, _| ControlFlow::Break(()));
+    assert!(matches!(future, Err(ReadError::Future { .. })));
 }
 
 pub(super) async fn prefixes_and_order(store: &SharedStore) {

@@ -17,8 +17,8 @@ use super::{OpenError, Options};
 use crate::store::state::Stored;
 use crate::store::{Key, Revision};
 
-/// Encoded commits by revision, and under [`HEAD`] the head: it lies in the page that every commit
-/// writes anyway.
+/// Encoded commits by the last one's revision, and under [`HEAD`] the head: it lies in the page that
+/// every commit writes anyway.
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 /// Encoded entries by key: the state at the last checkpoint.
 const STATE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("state");
@@ -36,11 +36,11 @@ pub(super) enum WriteError {
 /// What one transaction writes.
 #[derive(Default)]
 pub(super) struct Rows {
-    /// Log rows, by revision.
+    /// Log rows, by the revision of their last commit.
     pub(super) log: Vec<(Revision, Vec<u8>)>,
     /// State rows, `None` to remove one.
     pub(super) state: Vec<(Key, Option<Stored>)>,
-    /// Removes the log rows up to here.
+    /// Removes the log rows that end up to here.
     pub(super) trim: Revision,
     /// Removes the log rows above here: leftovers of a transaction that was given up.
     pub(super) cut_above: Option<Revision>,
@@ -216,19 +216,23 @@ fn load(database: &Database, head: &Head) -> Result<Loaded, OpenError> {
         return Err(damaged("rows of the state are missing"));
     }
     let mut log = Vec::new();
-    let mut expected = head.checkpoint;
+    let mut reached = head.checkpoint;
     let rows = transaction.open_table(LOG).map_err(damaged)?;
     for row in rows.range(head.checkpoint + 1..HEAD).map_err(damaged)? {
-        let (revision, row) = row.map_err(damaged)?;
-        expected += 1;
-        if revision.value() != expected {
-            return Err(damaged(format!("revision {expected} is missing in the log")));
+        let (last, row) = row.map_err(damaged)?;
+        let commits =
+            record::decode_commits(last.value(), row.value()).map_err(OpenError::Damaged)?;
+        // The first row may begin before the checkpoint.
+        let is_first = log.is_empty();
+        let begins = commits.first().map(|(revision, _)| *revision);
+        if begins.is_none_or(|begins| begins > reached + 1 || !is_first && begins <= reached) {
+            return Err(damaged(format!("revision {} is missing in the log", reached + 1)));
         }
-        let changes = record::decode_commit(expected, row.value()).map_err(OpenError::Damaged)?;
-        log.push((expected, changes));
+        log.extend(commits.into_iter().filter(|(revision, _)| *revision > reached));
+        reached = last.value();
     }
-    if expected != head.revision {
-        return Err(damaged(format!("the log ends at {expected}, not at {}", head.revision)));
+    if reached != head.revision {
+        return Err(damaged(format!("the log ends at {reached}, not at {}", head.revision)));
     }
     Ok(Loaded { entries, log })
 }

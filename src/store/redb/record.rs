@@ -1,9 +1,11 @@
-//! The bytes of a row: how a commit, an entry and the head of the store are written down.
+//! The bytes of a row: how commits, an entry and the head of the store are written down.
 //!
 //! Every row begins with eight bytes of SHA-256 over the rest of the row and over what the row
 //! belongs to (its revision or its key), so that a damaged, misplaced or torn row is noticed before
 //! anything in it is believed. Bodies are lz4-compressed where that saves space. Nothing here
 //! panics on bad bytes.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -11,8 +13,9 @@ use sha2::{Digest, Sha256};
 use crate::store::state::Stored;
 use crate::store::{Change, Event, Key, Revision};
 
-/// The newest format this program reads, and the one it writes.
-pub(super) const FORMAT: u32 = 1;
+/// The newest format this program reads, and the one it writes. The first one had one commit in each
+/// log row, as a row may have now.
+pub(super) const FORMAT: u32 = 2;
 
 const CHECKSUM_BYTES: usize = 8;
 /// Bodies below this size are not worth compressing.
@@ -24,6 +27,12 @@ const PUT: u8 = 1;
 /// A deletion whose last value is the stored one.
 const DELETE: u8 = 2;
 const DELETE_WITH_LAST: u8 = 3;
+/// The next commit of the row begins.
+const NEXT: u8 = 4;
+
+/// How many bytes of commits share a log row: together they compress better and cost less, and a row
+/// of a few pages is what redb handles well. A larger commit has a row of its own.
+const ROW_BYTES: usize = 8 * 1024;
 
 /// Why a row cannot be believed.
 pub(super) type Damage = String;
@@ -99,49 +108,86 @@ impl Head {
     }
 }
 
-/// The log row of one commit, whose events all have `revision`.
-pub(super) fn encode_commit<'a>(
-    revision: Revision,
-    events: impl Iterator<Item = &'a Event>,
-) -> Vec<u8> {
+/// The log rows of commits, whose events come in order and without gaps. Each row is known by the
+/// revision of its last commit.
+pub(super) fn encode_commits(events: &[Arc<Event>]) -> Vec<(Revision, Vec<u8>)> {
+    let mut rows = Vec::new();
     let mut body = Vec::new();
-    for event in events {
-        match &event.change {
-            Change::Put { value, .. } => {
-                body.push(PUT);
-                put_bytes(&mut body, &event.key.0);
-                put_bytes(&mut body, value);
-            }
-            Change::Delete { last, previous } if last == previous => {
-                body.push(DELETE);
-                put_bytes(&mut body, &event.key.0);
-            }
-            Change::Delete { last, .. } => {
-                body.push(DELETE_WITH_LAST);
-                put_bytes(&mut body, &event.key.0);
-                put_bytes(&mut body, last);
+    let mut last = None;
+    for commit in events.chunk_by(|one, other| one.revision == other.revision) {
+        if let Some(revision) = last {
+            let bytes: usize = commit.iter().map(|event| size(event)).sum();
+            if body.len() + bytes > ROW_BYTES {
+                rows.push((revision, seal_commits(revision, &body)));
+                body.clear();
+            } else {
+                body.push(NEXT);
             }
         }
+        commit.iter().for_each(|event| put_event(&mut body, event));
+        last = Some(commit[0].revision);
     }
-    seal(b"log", &revision.to_le_bytes(), &body)
+    rows.extend(last.map(|revision| (revision, seal_commits(revision, &body))));
+    rows
 }
 
-pub(super) fn decode_commit(revision: Revision, row: &[u8]) -> Result<Vec<Logged>, Damage> {
-    let body = unseal(b"log", &revision.to_le_bytes(), row)
-        .map_err(|damage| format!("log row {revision}: {damage}"))?;
+fn size(event: &Event) -> usize {
+    event.key.0.len() + event.value().len()
+}
+
+fn seal_commits(last: Revision, body: &[u8]) -> Vec<u8> {
+    seal(b"log", &last.to_le_bytes(), body)
+}
+
+fn put_event(body: &mut Vec<u8>, event: &Event) {
+    match &event.change {
+        Change::Put { value, .. } => {
+            body.push(PUT);
+            put_bytes(body, &event.key.0);
+            put_bytes(body, value);
+        }
+        Change::Delete { last, previous } if last == previous => {
+            body.push(DELETE);
+            put_bytes(body, &event.key.0);
+        }
+        Change::Delete { last, .. } => {
+            body.push(DELETE_WITH_LAST);
+            put_bytes(body, &event.key.0);
+            put_bytes(body, last);
+        }
+    }
+}
+
+/// The commits of a log row, oldest first; the last one has the revision `last`.
+pub(super) fn decode_commits(
+    last: Revision,
+    row: &[u8],
+) -> Result<Vec<(Revision, Vec<Logged>)>, Damage> {
+    let body = unseal(b"log", &last.to_le_bytes(), row)
+        .map_err(|damage| format!("log row {last}: {damage}"))?;
     let mut rest = &body[..];
-    let mut changes = Vec::new();
+    let mut commits = Vec::new();
+    let mut commit = Vec::new();
     while !rest.is_empty() {
         let [tag] = take_array(&mut rest)?;
+        if tag == NEXT {
+            commits.push(std::mem::take(&mut commit));
+            continue;
+        }
         let key = Key(take_bytes(&mut rest)?);
-        changes.push(match tag {
+        commit.push(match tag {
             PUT => Logged::Put { key, value: take_bytes(&mut rest)? },
             DELETE => Logged::Delete { key, last: None },
             DELETE_WITH_LAST => Logged::Delete { key, last: Some(take_bytes(&mut rest)?) },
-            other => return Err(format!("log row {revision}: unknown change {other}")),
+            other => return Err(format!("log row {last}: unknown change {other}")),
         });
     }
-    Ok(changes)
+    commits.push(commit);
+    let first = (last + 1)
+        .checked_sub(commits.len() as u64)
+        .filter(|first| *first > 0)
+        .ok_or_else(|| format!("log row {last}: too many commits"))?;
+    Ok((first..).zip(commits).collect())
 }
 
 /// The state row of one entry.
@@ -156,7 +202,7 @@ pub(super) fn decode_entry(key: &Key, row: &[u8]) -> Result<Stored, Damage> {
     let body = unseal(b"state", &key.0, row).map_err(|damage| format!("state row: {damage}"))?;
     let mut rest = &body[..];
     let revision = u64::from_le_bytes(take_array(&mut rest)?);
-    Ok(Stored { value: Bytes::copy_from_slice(rest), revision })
+    Ok(Stored::new(Bytes::copy_from_slice(rest), revision))
 }
 
 /// The checksum that a row carries, unverified; for the digest over all state rows.
@@ -241,31 +287,42 @@ mod tests {
 
     use super::*;
 
-    fn events(changes: &[(String, u8, Vec<u8>)]) -> Vec<Event> {
-        let event = |(name, kind, bytes): &(String, u8, Vec<u8>)| {
+    /// Two changes make a commit.
+    fn events(changes: &[(String, u8, Vec<u8>)]) -> Vec<Arc<Event>> {
+        let event = |(index, (name, kind, bytes)): (usize, &(String, u8, Vec<u8>))| {
             let bytes = Bytes::from(bytes.clone());
             let change = match kind {
                 0 => Change::Put { value: bytes, previous: None },
                 1 => Change::Delete { last: bytes.clone(), previous: bytes },
                 _ => Change::Delete { last: bytes, previous: Bytes::from_static(b"\xffother") },
             };
-            Event { revision: 9, key: Key::new(&[name]), change }
+            let revision = 9 + index as u64 / 2;
+            Arc::new(Event { revision, key: Key::new(&[name]), change })
         };
-        changes.iter().map(event).collect()
+        changes.iter().enumerate().map(event).collect()
     }
 
     proptest! {
         #[test]
         fn commits_come_back_and_no_damage_passes(
             changes in prop::collection::vec(
-                (".{0,9}", 0u8..3, prop::collection::vec(0u8..4, 0..900)), 1..4),
+                (".{0,9}", 0u8..3, prop::collection::vec(0u8..4, 0..3000)), 1..12),
             site in any::<prop::sample::Index>(),
             bit in 0u8..8,
         ) {
             let events = events(&changes);
-            let row = encode_commit(9, events.iter());
-            let logged = decode_commit(9, &row).unwrap();
-            for (event, logged) in events.iter().zip(&logged) {
+            let rows = encode_commits(&events);
+            let mut logged = Vec::new();
+            let mut next = 9;
+            for (last, row) in &rows {
+                for (revision, changes) in decode_commits(*last, row).unwrap() {
+                    prop_assert_eq!(revision, next);
+                    next += 1;
+                    logged.extend(changes.into_iter().map(|change| (revision, change)));
+                }
+            }
+            for (event, (revision, logged)) in events.iter().zip(&logged) {
+                prop_assert_eq!(*revision, event.revision);
                 match logged {
                     Logged::Put { key, value } => {
                         prop_assert_eq!((key, value), (&event.key, event.value()));
@@ -280,16 +337,17 @@ mod tests {
                 }
             }
             prop_assert_eq!(logged.len(), events.len());
-            prop_assert!(decode_commit(10, &row).is_err());
+            let (last, row) = &rows[site.index(rows.len())];
+            prop_assert!(decode_commits(last + 1, row).is_err());
             let mut damaged = row.clone();
             damaged[site.index(row.len())] ^= 1 << bit;
-            prop_assert!(decode_commit(9, &damaged).is_err());
-            prop_assert!(decode_commit(9, &row[..site.index(row.len())]).is_err());
+            prop_assert!(decode_commits(*last, &damaged).is_err());
+            prop_assert!(decode_commits(*last, &row[..site.index(row.len())]).is_err());
         }
 
         #[test]
         fn entries_come_back(value in prop::collection::vec(0u8..4, 0..900), revision: u64) {
-            let stored = Stored { value: Bytes::from(value), revision };
+            let stored = Stored::new(Bytes::from(value), revision);
             let key = Key::new(&["pods", "a"]);
             let row = encode_entry(&key, &stored);
             let back = decode_entry(&key, &row).unwrap();

@@ -6,12 +6,13 @@
 //! conflict too, may rest on an earlier commit of the same batch, so all answers wait for the disk.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::checkpoint::{Checkpoint, Room};
 use super::disk::{Disk, Rows, WriteError};
+use super::queue::{Patience, Queue};
 use super::record;
 use crate::store::embedded::Embedded;
 use crate::store::stage::Stage;
@@ -28,6 +29,16 @@ pub(super) enum Request {
     Commit { ops: Vec<Op>, bytes: usize, reply: Reply<Committed> },
     Compact { revision: Revision, reply: Reply<()> },
     Close { reply: oneshot::Sender<()> },
+}
+
+impl Request {
+    /// What it takes up in the queue.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Request::Commit { bytes, .. } => *bytes,
+            Request::Compact { .. } | Request::Close { .. } => 0,
+        }
+    }
 }
 
 /// A commit with its answer, held back until the batch is durable.
@@ -47,29 +58,55 @@ struct Batch {
 pub(super) struct Writer {
     pub(super) disk: Disk,
     pub(super) embedded: Arc<Embedded>,
-    pub(super) queue: mpsc::Receiver<Request>,
-    /// The bytes of all commits in the queue.
-    pub(super) waiting_bytes: Arc<AtomicUsize>,
+    pub(super) queue: Arc<Queue>,
     pub(super) checkpoint: Checkpoint,
+}
+
+impl Batch {
+    /// The next batch of what waits; `None` when nothing is left.
+    fn gather(requests: &mut impl Iterator<Item = Request>) -> Option<Batch> {
+        let mut batch = Batch::default();
+        let mut is_empty = true;
+        while batch.commits.len() < BATCH_COMMITS && batch.bytes < BATCH_BYTES {
+            match requests.next() {
+                Some(Request::Commit { ops, bytes, reply }) => {
+                    batch.bytes += bytes;
+                    batch.commits.push((ops, reply));
+                }
+                Some(Request::Compact { revision, reply }) => {
+                    batch.compacts.push((revision, reply));
+                }
+                Some(Request::Close { reply }) => batch.close = Some(reply),
+                None => break,
+            }
+            is_empty = false;
+        }
+        (!is_empty).then_some(batch)
+    }
 }
 
 impl Writer {
     /// Serves until the store is closed or dropped.
     pub(super) fn run(mut self) {
+        let mut patience = Patience::default();
         let mut close = None;
-        while close.is_none() {
-            let Some(first) = self.queue.blocking_recv() else { break };
-            let mut batch = Batch::default();
-            self.gather(&mut batch, first);
-            close = batch.close.take();
-            self.serve(batch);
-        }
-        // Whatever comes later is told that the store is closed; what came before was served.
-        self.queue.close();
-        while let Ok(request) = self.queue.try_recv() {
-            let mut batch = Batch::default();
-            self.gather(&mut batch, request);
-            self.serve(batch);
+        loop {
+            let requests = self.queue.take(&mut patience);
+            if requests.is_empty() {
+                break;
+            }
+            let mut requests = requests.into_iter();
+            while let Some(mut batch) = Batch::gather(&mut requests) {
+                if let Some(reply) = batch.close.take() {
+                    close = Some(reply);
+                    // Whatever comes later is told that the store is closed; what came before is
+                    // served.
+                    self.queue.close();
+                }
+                let count = batch.commits.len();
+                let flush = self.serve(batch);
+                patience.answered(count, flush, Instant::now());
+            }
         }
         self.embedded.hub.end_all(WatchEnd::Closed);
         self.finish();
@@ -79,24 +116,8 @@ impl Writer {
         }
     }
 
-    fn gather(&mut self, batch: &mut Batch, first: Request) {
-        let mut next = Some(first);
-        while let Some(request) = next {
-            match request {
-                Request::Commit { ops, bytes, reply } => {
-                    self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
-                    batch.bytes += bytes;
-                    batch.commits.push((ops, reply));
-                }
-                Request::Compact { revision, reply } => batch.compacts.push((revision, reply)),
-                Request::Close { reply } => batch.close = Some(reply),
-            }
-            let full = batch.commits.len() >= BATCH_COMMITS || batch.bytes >= BATCH_BYTES;
-            next = if full { None } else { self.queue.try_recv().ok() };
-        }
-    }
-
-    fn serve(&mut self, batch: Batch) {
+    /// Returns what the transaction took.
+    fn serve(&mut self, batch: Batch) -> Duration {
         let embedded = self.embedded.clone();
         let (pending, (events, revision)) = {
             let state = embedded.state();
@@ -108,11 +129,13 @@ impl Writer {
             (pending, stage.finish())
         };
         let compact = batch.compacts.iter().map(|(wanted, _)| *wanted).max();
+        let begin = Instant::now();
         let result = if events.is_empty() && compact.is_none() {
             embedded.failure.get().map_or(Ok(()), |why| Err(WriteError::Failed(why)))
         } else {
             self.write(&events, revision, compact)
         };
+        let flush = begin.elapsed();
         match result {
             Ok(()) => {
                 if !events.is_empty() {
@@ -126,6 +149,7 @@ impl Writer {
             }
             Err(error) => answer(pending, batch.compacts, Some(error)),
         }
+        flush
     }
 
     /// Writes a batch and the next piece of the checkpoint in one transaction.
@@ -143,14 +167,7 @@ impl Writer {
         if let Some(wanted) = compact {
             head.compacted = head.compacted.max(wanted.min(revision));
         }
-        let log = events
-            .chunk_by(|one, other| one.revision == other.revision)
-            .map(|commit| {
-                let revision = commit[0].revision;
-                (revision, record::encode_commit(revision, commit.iter().map(|event| &**event)))
-            })
-            .collect();
-        let mut rows = Rows { log, ..Rows::default() };
+        let mut rows = Rows { log: record::encode_commits(events), ..Rows::default() };
         let bytes = rows.log.iter().map(|(_, row)| row.len()).sum();
         let room = Room::beside(events.len(), bytes);
         let piece = self.checkpoint.piece(&self.embedded.state(), room, &mut rows, &mut head);
