@@ -6,6 +6,7 @@
 //! older than what a table has seen are ignored, so duplicate and late events cannot bring back
 //! what is gone.
 
+mod kept;
 mod reflect;
 mod table;
 mod view;
@@ -13,6 +14,7 @@ mod view;
 use std::any::{Any, TypeId};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::RwLock;
@@ -22,8 +24,8 @@ use tokio::time::Instant;
 use self::table::{AnyTable, Table};
 use self::view::Tables;
 use super::{SharedApi, WatchEvent};
-use crate::api::ObjectKey;
 use crate::api::resource::{Gvr, Kind};
+use crate::api::{ObjectKey, Raw};
 use crate::base::Tasks;
 
 pub use self::view::View;
@@ -38,7 +40,12 @@ pub struct Cache {
     relist: RwLock<HashMap<Gvr, Arc<Notify>>>,
     /// Set to true when every table was listed once.
     synced: SyncedFlag,
+    /// See [`Cache::lean`].
+    lean: AtomicBool,
 }
+
+/// How many objects are looked at for what can be let go, before others may look at the table.
+const COOL_STRIDE: usize = 1024;
 
 struct SyncedFlag(watch::Sender<bool>);
 
@@ -162,6 +169,31 @@ impl Cache {
         self.with_table::<T, _>(|table| table.slim = slim);
     }
 
+    /// Keeps objects, from now on, as the bytes that they came in, beside what was asked for in the
+    /// last minute or two: for a cache whose objects come from a store in the same process, which
+    /// holds these bytes anyway.
+    pub fn lean(&self) {
+        self.lean.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets go of what nobody asked for since the last time.
+    async fn cool<T: Kind>(&self) {
+        let mut after = None;
+        loop {
+            let (next, gone) = self.with_table::<T, _>(|t| t.cool(after.as_ref(), COOL_STRIDE));
+            drop(gone);
+            if next.is_none() {
+                return;
+            }
+            after = next;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn raw_of(&self, raw: &Raw) -> Option<Raw> {
+        self.lean.load(Ordering::Relaxed).then(|| raw.clone())
+    }
+
     /// Doubts a table: its reflector drops its watch and lists again.
     pub fn relist(&self, resource: &Gvr) {
         if let Some(notify) = self.relist.read().get(resource) {
@@ -199,11 +231,18 @@ impl Cache {
         };
         let revision = object.metadata().resource_version.clone().unwrap_or_default();
         let new = (!matches!(event, WatchEvent::Deleted(_))).then(|| object.clone());
-        self.change(ObjectKey::of(object.metadata()), new, parse_revision(&revision));
+        let key = ObjectKey::of(object.metadata());
+        self.change(key, new, self.raw_of(raw), parse_revision(&revision));
         Some(revision)
     }
 
-    fn change<T: Kind>(&self, key: ObjectKey, new: Option<Arc<T>>, revision: u64) {
+    fn change<T: Kind>(
+        &self,
+        key: ObjectKey,
+        new: Option<Arc<T>>,
+        raw: Option<Raw>,
+        revision: u64,
+    ) {
         let now = Instant::now();
         let old = self.with_table::<T, _>(|table| {
             // Equal is applied: one commit may change several objects.
@@ -211,7 +250,7 @@ impl Cache {
                 return None;
             }
             table.revision = revision;
-            Some(table.put(key.clone(), new.clone(), now))
+            Some(table.put(key.clone(), new.clone(), raw, now))
         });
         let Some(old) = old else { return };
         if old.is_some() || new.is_some() {
@@ -229,26 +268,31 @@ impl Cache {
     /// where its revision is lower than what was seen, the store was restored from a backup, and
     /// the table follows.
     pub fn replace<T: Kind>(&self, items: Vec<T>, revision: u64) {
+        self.replace_listed(items.into_iter().map(|item| (item, None)).collect(), revision);
+    }
+
+    /// [`Cache::replace`] with the bytes of each object.
+    fn replace_listed<T: Kind>(&self, items: Vec<(T, Option<Raw>)>, revision: u64) {
         let now = Instant::now();
         let changes = self.with_table::<T, _>(|table| {
             let mut gone: BTreeSet<ObjectKey> = table.keys().into_iter().collect();
             let mut changes = Vec::new();
-            for mut item in items {
+            for (mut item, raw) in items {
                 (table.slim)(&mut item);
                 let key = ObjectKey::of(item.metadata());
                 gone.remove(&key);
-                let same = table.get(&key).is_some_and(|old| {
-                    old.metadata().resource_version == item.metadata().resource_version
-                        && old.metadata().uid == item.metadata().uid
+                let same = table.peek(&key).is_some_and(|old| {
+                    old.meta().resource_version == item.metadata().resource_version
+                        && old.meta().uid == item.metadata().uid
                 });
                 if !same {
                     let new = Arc::new(item);
-                    let old = table.put(key.clone(), Some(new.clone()), now);
+                    let old = table.put(key.clone(), Some(new.clone()), raw, now);
                     changes.push(changed(key, old, Some(new)));
                 }
             }
             for key in gone {
-                let old = table.put(key.clone(), None, now);
+                let old = table.put(key.clone(), None, None, now);
                 changes.push(changed::<T>(key, old, None));
             }
             if revision < table.revision {

@@ -258,7 +258,7 @@ impl Shared {
         let view = self.cache.view();
         for resource in one.controller.reads() {
             for key in view.keys(&resource) {
-                let new = view.object(&resource, &key);
+                let new = view.peek(&resource, &key);
                 let change = Changed { resource: resource.clone(), key, old: None, new };
                 for key in one.controller.keys(&change, &view) {
                     one.dirty.mark(key);

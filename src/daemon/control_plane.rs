@@ -97,6 +97,7 @@ pub async fn start(
     });
     server.bootstrap(Some(foundation.address)).await.context("preparing the cluster")?;
     let cache = Cache::new();
+    cache.lean();
     attach(&cache);
     detach_deleted_nodes(&cache, &tunnels);
     run_loops(args, &foundation, &server, &cache, &clock, tasks);

@@ -11,14 +11,18 @@ use tokio::sync::Notify;
 
 use super::{Cache, parse_revision};
 use crate::api::ApiError;
+use crate::api::Raw;
 use crate::api::resource::{Gvr, Kind};
-use crate::client::{ListOptions, SharedApi, Target, WatchOptions};
+use crate::client::{ListOptions, SharedApi, Target, WatchEvent, WatchOptions};
 
 /// The wait after a failed list or watch, doubling to the most.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const MOST_RETRY: Duration = Duration::from_secs(5);
 /// The size of a page of the first list.
 const PAGE_ITEMS: usize = 500;
+
+/// Objects, with their bytes where those are kept.
+type Listed<T> = Vec<(T, Option<Raw>)>;
 
 /// One kind's list and watch.
 pub(super) struct Reflector<'a> {
@@ -72,7 +76,7 @@ impl Reflector<'_> {
             Some(from) => from.clone(),
             None => {
                 let (listed, items) = self.list_all::<T>().await?;
-                self.cache.replace::<T>(items, parse_revision(&listed));
+                self.cache.replace_listed::<T>(items, parse_revision(&listed));
                 revision.insert(listed).clone()
             }
         };
@@ -94,8 +98,13 @@ impl Reflector<'_> {
                 }
             };
             let Some(event) = event else { return Ok(()) };
-            if let Some(seen) = self.cache.apply::<T>(&event?) {
+            let event = event?;
+            if let Some(seen) = self.cache.apply::<T>(&event) {
                 *revision = Some(seen);
+            }
+            // They come about once a minute, as quiet moments of the watch.
+            if matches!(event, WatchEvent::Bookmark(_)) {
+                self.cache.cool::<T>().await;
             }
             *progress = true;
         }
@@ -103,7 +112,7 @@ impl Reflector<'_> {
 
     /// Every object, in pages. One that cannot be read is left out and told, so that it does not
     /// hide the others.
-    async fn list_all<T: Kind>(&self) -> Result<(String, Vec<T>), ApiError> {
+    async fn list_all<T: Kind>(&self) -> Result<(String, Listed<T>), ApiError> {
         let target = Target::all::<T>(None);
         let mut options = ListOptions {
             field_selector: self.selector.into(),
@@ -115,7 +124,7 @@ impl Reflector<'_> {
             let page = self.api.list(&target, &options).await?;
             for raw in &page.items {
                 match raw.decode() {
-                    Ok(item) => items.push(item),
+                    Ok(item) => items.push((item, self.cache.raw_of(raw))),
                     Err(error) => tracing::error!(resource = %Gvr::of::<T>(), %error, "left out"),
                 }
             }

@@ -1,22 +1,25 @@
 //! One kind's objects and their indexes; knows nothing of watches or listeners.
 
 use std::any::Any;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::time::Instant;
 
 use super::AnyObject;
-use crate::api::ObjectKey;
+use super::kept::Kept;
 use crate::api::resource::{Gvr, Kind};
+use crate::api::{ObjectKey, Raw};
 
 /// One kind's objects and indexes.
 pub(super) struct Table<T> {
     objects: BTreeMap<ObjectKey, Kept<T>>,
     /// Owner's uid → dependents.
     owned: HashMap<String, BTreeSet<ObjectKey>>,
-    /// The objects without a controlling owner.
+    /// The objects without a controlling owner, of the kinds that are adopted.
     orphans: BTreeSet<ObjectKey>,
     /// [`Kind::index`] → objects.
     indexed: HashMap<String, BTreeSet<ObjectKey>>,
@@ -32,14 +35,16 @@ pub(super) struct Table<T> {
     gone_order: VecDeque<(ObjectKey, Instant)>,
 }
 
+/// The kinds that controllers adopt: of all others, nobody asks for orphans.
+const ADOPTED: &[&str] =
+    &["Pod", "ReplicaSet", "ControllerRevision", "Job", "PersistentVolumeClaim"];
+
+fn is_adopted<T: Kind>() -> bool {
+    ADOPTED.contains(&T::KIND)
+}
+
 /// Objects that went are remembered up to this number.
 const MOST_GONE: usize = 1024;
-
-/// An object and when its present version arrived, on the monotonic clock.
-struct Kept<T> {
-    object: Arc<T>,
-    since: Instant,
-}
 
 /// A table without its type.
 pub(super) trait AnyTable: Send + Sync {
@@ -52,6 +57,7 @@ pub(super) trait AnyTable: Send + Sync {
     fn synced(&self) -> bool;
     fn owned_by(&self, uid: &str) -> Vec<Arc<dyn AnyObject>>;
     fn object(&self, key: &ObjectKey) -> Option<Arc<dyn AnyObject>>;
+    fn peek(&self, key: &ObjectKey) -> Option<Arc<dyn AnyObject>>;
     fn in_namespace(&self, namespace: &str) -> Vec<Arc<dyn AnyObject>>;
     fn count_in(&self, namespace: &str) -> usize;
     fn keys(&self) -> Vec<ObjectKey>;
@@ -74,15 +80,17 @@ impl<T> Default for Table<T> {
 }
 
 impl<T: Kind> Table<T> {
-    /// Sets or removes an object and answers with the one before.
+    /// Sets or removes an object and answers with the one before. With the bytes that it was decoded
+    /// from, it need not stay decoded.
     pub(super) fn put(
         &mut self,
         key: ObjectKey,
         object: Option<Arc<T>>,
+        raw: Option<Raw>,
         now: Instant,
     ) -> Option<Arc<T>> {
         let old = match &object {
-            Some(new) => self.insert(key.clone(), new.clone(), now),
+            Some(new) => self.insert(key.clone(), Kept::new(new.clone(), raw, now)),
             None => self.remove(&key, now),
         };
         if let (Some(old), Some(new)) = (&old, &object)
@@ -101,7 +109,9 @@ impl<T: Kind> Table<T> {
             for uid in owner_uids(old.metadata()) {
                 unindex(&mut self.owned, uid, &key);
             }
-            self.orphans.remove(&key);
+            if is_adopted::<T>() {
+                self.orphans.remove(&key);
+            }
             if let Some(value) = old.index() {
                 unindex(&mut self.indexed, &value, &key);
             }
@@ -110,7 +120,7 @@ impl<T: Kind> Table<T> {
             for uid in owner_uids(new.metadata()) {
                 self.owned.entry(uid.to_string()).or_default().insert(key.clone());
             }
-            if is_orphan(new.metadata()) {
+            if is_adopted::<T>() && is_orphan(new.metadata()) {
                 self.orphans.insert(key.clone());
             }
             if let Some(value) = new.index() {
@@ -120,13 +130,22 @@ impl<T: Kind> Table<T> {
     }
 
     /// A duplicate of the version held keeps its time of arrival: it tells nothing new.
-    fn insert(&mut self, key: ObjectKey, object: Arc<T>, now: Instant) -> Option<Arc<T>> {
-        let version = object.metadata().resource_version.clone();
-        let since = match self.objects.get(&key) {
-            Some(kept) if kept.object.metadata().resource_version == version => kept.since,
-            _ => now,
-        };
-        self.objects.insert(key, Kept { object, since }).map(|kept| kept.object)
+    fn insert(&mut self, key: ObjectKey, mut new: Kept<T>) -> Option<Arc<T>> {
+        match self.objects.entry(key) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(new);
+                None
+            }
+            Entry::Occupied(mut kept) => {
+                let version = |object: &T| object.metadata().resource_version.clone();
+                let old = kept.get().peek(self.slim);
+                if version(&old) == version(new.object(self.slim)) {
+                    new.since = kept.get().since;
+                }
+                kept.insert(new);
+                Some(old)
+            }
+        }
     }
 
     fn remove(&mut self, key: &ObjectKey, now: Instant) -> Option<Arc<T>> {
@@ -139,7 +158,27 @@ impl<T: Kind> Table<T> {
         {
             self.gone.remove(&key);
         }
-        Some(kept.object)
+        Some(kept.peek(self.slim))
+    }
+
+    /// Lets go of what nobody asked for since the last time, among so many objects after a key.
+    /// Answers with the key to go on after, if there are more, and with what is let go: to drop it
+    /// takes a while.
+    pub(super) fn cool(
+        &mut self,
+        after: Option<&ObjectKey>,
+        most: usize,
+    ) -> (Option<ObjectKey>, Vec<Arc<T>>) {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut objects = self.objects.range_mut::<ObjectKey, _>((from, Bound::Unbounded));
+        let mut last = None;
+        let mut gone = Vec::new();
+        for (key, kept) in objects.by_ref().take(most) {
+            gone.extend(kept.cool());
+            last = Some(key);
+        }
+        let last = last.cloned();
+        (last.filter(|_| objects.next().is_some()), gone)
     }
 
     /// Since when an object is not here.
@@ -151,7 +190,7 @@ impl<T: Kind> Table<T> {
     }
 
     pub(super) fn get(&self, key: &ObjectKey) -> Option<&Arc<T>> {
-        self.objects.get(key).map(|kept| &kept.object)
+        self.objects.get(key).map(|kept| kept.object(self.slim))
     }
 
     pub(super) fn since(&self, key: &ObjectKey) -> Option<Instant> {
@@ -163,7 +202,7 @@ impl<T: Kind> Table<T> {
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.objects.values().map(|kept| &kept.object)
+        self.objects.values().map(|kept| kept.object(self.slim))
     }
 
     pub(super) fn owned<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Arc<T>> + use<'a, T> {
@@ -178,6 +217,7 @@ impl<T: Kind> Table<T> {
     }
 
     pub(super) fn orphans<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<T>> {
+        assert!(is_adopted::<T>(), "{} is missing in ADOPTED", T::KIND);
         let keys = self.orphans.range(ObjectKey::new(namespace, "")..);
         keys.take_while(move |key| key.namespace == namespace).filter_map(|key| self.get(key))
     }
@@ -192,7 +232,8 @@ impl<T: Kind> Table<T> {
     pub(super) fn range<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<T>> {
         let first = ObjectKey::new(namespace, "");
         let all = self.objects.range(first..);
-        all.take_while(move |(key, _)| key.namespace == namespace).map(|(_, kept)| &kept.object)
+        all.take_while(move |(key, _)| key.namespace == namespace)
+            .map(|(_, kept)| kept.object(self.slim))
     }
 }
 
@@ -248,6 +289,10 @@ impl<T: Kind> AnyTable for Table<T> {
 
     fn object(&self, key: &ObjectKey) -> Option<Arc<dyn AnyObject>> {
         self.get(key).map(|o| o.clone() as Arc<dyn AnyObject>)
+    }
+
+    fn peek(&self, key: &ObjectKey) -> Option<Arc<dyn AnyObject>> {
+        self.objects.get(key).map(|kept| kept.peek(self.slim) as Arc<dyn AnyObject>)
     }
 
     fn in_namespace(&self, namespace: &str) -> Vec<Arc<dyn AnyObject>> {

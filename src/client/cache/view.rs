@@ -130,6 +130,11 @@ impl<'a> View<'a> {
         self.by_resource(resource)?.object(key)
     }
 
+    /// [`View::object`] for one look at each of many: what is not decoded stays so.
+    pub fn peek(&self, resource: &Gvr, key: &ObjectKey) -> Option<Arc<dyn AnyObject>> {
+        self.by_resource(resource)?.peek(key)
+    }
+
     /// Every key of a resource; nothing where the kind is not kept here.
     pub fn keys(&self, resource: &Gvr) -> Vec<ObjectKey> {
         self.by_resource(resource).map(|table| table.keys()).unwrap_or_default()
