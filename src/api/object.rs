@@ -21,7 +21,7 @@ pub struct ObjectKey {
 
 /// An erased object: always a JSON object. `metadata` may be missing until it is asked for by
 /// [`Object::meta_mut`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Object(Map<String, Value>);
 
 /// An object as stored and sent: one line of JSON, never re-encoded.
@@ -216,7 +216,8 @@ impl Object {
     }
 
     fn write(&self, splice: bool) -> (Vec<u8>, Option<usize>) {
-        let mut out = Vec::with_capacity(1024);
+        // Enough for most objects: to grow is to copy.
+        let mut out = Vec::with_capacity(2048);
         let mut offset = None;
         out.push(b'{');
         for field in ["kind", "apiVersion"] {

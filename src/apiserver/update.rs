@@ -6,6 +6,9 @@ use serde_json::Value;
 use crate::api::resource::{Generation, KindInfo};
 use crate::api::{Object, meta};
 
+const META: &str = "metadata";
+const STATUS: &str = "status";
+
 /// The main resource leaves `status` alone.
 pub fn main_of(info: &KindInfo, old: &Object, mut object: Object) -> Object {
     if info.meta.status {
@@ -28,14 +31,12 @@ pub fn writes_status(subresource: &str) -> bool {
 /// `/status` leaves everything else alone.
 pub fn status_of(old: &Object, mut object: Object) -> Object {
     meta::keep_all_but_status_fields(&mut object, old);
-    let status = object.remove("status").filter(|status| !status.is_null());
-    let mut merged = old.clone();
-    *merged.meta_mut() = object.meta().clone();
-    match status {
-        Some(status) => merged.set("status", status),
-        None => {
-            merged.remove("status");
-        }
+    let kept = old.fields().iter().filter(|(field, _)| !matches!(field.as_str(), META | STATUS));
+    let mut merged = Object::default();
+    merged.fields_mut().extend(kept.map(|(field, value)| (field.clone(), value.clone())));
+    *merged.meta_mut() = std::mem::take(object.meta_mut());
+    if let Some(status) = object.remove(STATUS).filter(|status| !status.is_null()) {
+        merged.set(STATUS, status);
     }
     merged
 }

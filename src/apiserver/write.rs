@@ -4,7 +4,6 @@
 //! Owns what is the same for every kind. What a kind decides is behind [`crate::api::resource::Rules`];
 //! what crosses kinds (namespaces, cluster IPs, images) is in [`super::admission`].
 
-use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
 use serde_json::Value;
@@ -13,119 +12,28 @@ use super::admission::resource_quota::Change;
 use super::admission::{self, Attributes, Outcome, Verb};
 use super::admit::Write;
 use super::service::{Answer, ApiServer, Call, Conflict, Stored, read_error, timestamp};
-use super::webhooks::Asking;
 use super::{authz, keys, ownership, update, versions};
 use crate::api::apply::Managers;
 use crate::api::error::Reason;
-use crate::api::resource::{Draft, Generation, KindInfo, Operation};
+use crate::api::resource::{Draft, Generation, Operation};
 use crate::api::{ApiError, Object, meta};
 use crate::store::{Committed, Expect, Op, Value as StoreValue};
+
+mod checks;
+mod params;
+
+pub use checks::MAX_OBJECT_BYTES;
+use checks::check_size;
+pub(super) use checks::{
+    body_object, check_kind, check_name, check_namespace, check_preconditions, check_uid,
+};
+pub use params::{FieldValidation, Tracking, WriteParams};
 
 /// How often a create is tried when a generated name, a cluster IP or the namespace's state was
 /// taken by another write.
 const MAX_CREATE_ATTEMPTS: usize = 8;
 /// How often a write without a resource version is tried again on top of the newest object.
 pub(super) const MAX_UPDATE_ATTEMPTS: usize = 5;
-
-/// The largest object that is stored, in bytes of its JSON: etcd's default bound on a request
-/// (`--max-request-bytes`). Bodies may be larger, since much of them may be white space; an object
-/// that is larger already may still shrink.
-pub const MAX_OBJECT_BYTES: usize = 3 << 19;
-
-/// What becomes of fields that the kind does not know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FieldValidation {
-    Ignore,
-    /// One warning a field: upstream's default.
-    #[default]
-    Warn,
-    /// 400.
-    Strict,
-}
-
-/// What a write means to the owners of an object's fields (`metadata.managedFields`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tracking {
-    /// Recorded once the object has owners.
-    #[default]
-    Owned,
-    /// Recorded from the creation on: the client names its field manager.
-    Named,
-    /// A controller's or a node's: its statuses are nobody's.
-    System,
-}
-
-/// The options of a write, as the query has them.
-#[derive(Clone, Debug, Default)]
-pub struct WriteParams {
-    pub dry_run: bool,
-    pub field_validation: FieldValidation,
-    /// The paths of keys that the body has twice; of an applied configuration, their lines.
-    pub duplicates: Vec<String>,
-    /// Who writes, for the ownership of fields.
-    pub manager: String,
-    pub tracking: Tracking,
-    /// For patches: whether the writer takes fields from other managers.
-    pub forced: Option<bool>,
-    pub asking: Asking,
-    /// What is applied, for errors: `(namespace/name; apps/v1, Kind=Deployment)`.
-    pub applied: Option<String>,
-}
-
-impl WriteParams {
-    /// Refuses unknown and duplicate fields, or adds a warning for each, or does nothing.
-    pub(super) fn report(
-        &self,
-        unknown: &[String],
-        warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        if let Some(applied) = &self.applied {
-            return self.report_applied(applied, unknown, warnings);
-        }
-        let unknown = unknown.iter().map(|field| format!("unknown field {field:?}"));
-        let twice = self.duplicates.iter().map(|field| format!("duplicate field {field:?}"));
-        let texts: Vec<String> = unknown.chain(twice).collect();
-        match self.field_validation {
-            FieldValidation::Ignore => Ok(()),
-            _ if texts.is_empty() => Ok(()),
-            FieldValidation::Warn => {
-                warnings.extend(texts);
-                Ok(())
-            }
-            FieldValidation::Strict => {
-                let message = format!("strict decoding error: {}", texts.join(", "));
-                Err(ApiError::bad_request(message))
-            }
-        }
-    }
-
-    /// A field that the schema does not have cannot be owned, so it is an error whatever was asked
-    /// for (sigs.k8s.io/structured-merge-diff/typed); a key that is there twice is a matter of YAML.
-    fn report_applied(
-        &self,
-        applied: &str,
-        unknown: &[String],
-        warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        if !self.duplicates.is_empty() && self.field_validation != FieldValidation::Ignore {
-            let lines = self.duplicates.join("\n  ");
-            let text = format!("error converting YAML to JSON: yaml: unmarshal errors:\n  {lines}");
-            if self.field_validation == FieldValidation::Strict {
-                return Err(ApiError::bad_request(format!("error strict decoding YAML: {text}")));
-            }
-            warnings.push(text);
-        }
-        let fields: Vec<String> =
-            unknown.iter().map(|field| format!(".{field}: field not declared in schema")).collect();
-        let text = match &fields[..] {
-            [] => return Ok(()),
-            [one] => one.clone(),
-            several => format!("errors:\n  {}", several.join("\n  ")),
-        };
-        let message = format!("failed to create typed patch object {applied}: {text}");
-        Err(ApiError::bad_request(message))
-    }
-}
 
 /// How an update ends: with an answer, or because another writer was faster.
 pub(super) enum Updated {
@@ -191,23 +99,27 @@ impl ApiServer {
         object.set_meta("uid", self.ids.uid());
         object.set_meta("creationTimestamp", timestamp(self.clock.now()));
         let mut warnings = Vec::new();
-        let mut draft = info.rules.decode(object.into_value(), None, Operation::Create)?;
+        let draft = info.rules.decode(object.into_value(), None, Operation::Create)?;
         params.report(&draft.unknown, &mut warnings)?;
-        let object = &mut draft.object;
-        if info.meta.generation != Generation::None {
-            object.set_meta("generation", 1);
-        }
-        match managers {
-            Some(managers) => ownership::write(object, managers),
-            None => self.set_first_owner(call, object, params),
-        }
-        let generated = object.name().is_empty() && has_generated_name(object);
+        // Another try begins with what this one did not change.
+        let kept = draft.kept();
+        let generated = draft.object.name().is_empty() && has_generated_name(&draft.object);
+        let prefix = draft.object.meta_text(if generated { "generateName" } else { "name" });
+        let prefix = prefix.to_string();
+        let mut first = Some(draft);
         for _ in 0..MAX_CREATE_ATTEMPTS {
-            let mut draft = draft.clone();
+            let mut draft = first.take().unwrap_or_else(|| info.rules.again(&kept));
+            let object = &mut draft.object;
+            if info.meta.generation != Generation::None {
+                object.set_meta("generation", 1);
+            }
+            match managers {
+                Some(managers) => ownership::write(object, managers),
+                None => self.set_first_owner(call, object, params),
+            }
             if generated {
                 let suffix = self.ids.suffix(meta::GENERATED_SUFFIX_LENGTH);
-                let name = meta::generated_name(draft.object.meta_text("generateName"), &suffix);
-                draft.object.set_meta("name", name);
+                object.set_meta("name", meta::generated_name(&prefix, &suffix));
             }
             let mut warnings = warnings.clone();
             match self.try_create(call, draft, params, &mut warnings).await? {
@@ -219,11 +131,10 @@ impl ApiServer {
             }
         }
         Err(if generated {
-            let prefix = draft.object.meta_text("generateName");
-            ApiError::already_exists(&info.gvr, prefix).retry_after(1)
+            ApiError::already_exists(&info.gvr, &prefix).retry_after(1)
         } else {
             let why = "too many writes at the same time";
-            ApiError::conflict(&info.gvr, draft.object.name(), why).retry_after(1)
+            ApiError::conflict(&info.gvr, &prefix, why).retry_after(1)
         })
     }
 
@@ -254,6 +165,8 @@ impl ApiServer {
             }
             return Ok(Created::Done(Answer::object(201, draft.object.to_json().into())));
         }
+        // Not kept until the disk has answered.
+        drop(draft);
         let put = Op::Put { key, value, expect: Expect::Absent };
         let ops = std::iter::once(put).chain(outcome.ops).collect();
         match self.commit(ops).await? {
@@ -272,12 +185,16 @@ impl ApiServer {
         self.authorize(call, "update")?;
         let object = body_object(body)?;
         let unconditional = matches!(object.resource_version(), "" | "0");
+        let mut object = Some(object);
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             let old = self.stored(call)?;
             if unconditional && !call.info.meta.unconditional_update {
                 return Err(versions::unversioned(&call.info, &call.name));
             }
-            match self.replace(call, &old, object.clone(), params).await? {
+            // Who names a version does not try again.
+            let body = if unconditional { object.clone() } else { object.take() };
+            let Some(body) = body else { break };
+            match self.replace(call, &old, body, params).await? {
                 Updated::Done(answer) => return Ok(answer),
                 Updated::Conflict if unconditional => {}
                 Updated::Conflict => break,
@@ -414,107 +331,7 @@ pub(super) fn spliced(object: &Object) -> StoreValue {
     StoreValue { bytes: bytes.into(), splice_at: Some(offset) }
 }
 
-/// 413 for a value that is too large to store and larger than the stored one.
-fn check_size(value: &StoreValue, stored_bytes: usize) -> Result<(), ApiError> {
-    let bytes = value.bytes.len();
-    if bytes <= MAX_OBJECT_BYTES || bytes <= stored_bytes {
-        return Ok(());
-    }
-    let message = format!(
-        "Request entity too large: the object would have {bytes} bytes, limit is {MAX_OBJECT_BYTES}"
-    );
-    Err(ApiError::new(413, Reason::RequestEntityTooLarge, message))
-}
-
-/// An object from outside, whose system fields have the types that the pipeline reads.
-pub(super) fn body_object(body: Value) -> Result<Object, ApiError> {
-    let object = Object::from_value(body)?;
-    meta::check_types(&object)?;
-    Ok(object)
-}
-
 /// The bytes of a commit's first change.
 pub(super) fn first(committed: Committed) -> bytes::Bytes {
     committed.values.into_iter().next().unwrap_or_default()
-}
-
-/// The body's type must be the URL's; what is left out is filled in.
-pub(super) fn check_kind(info: &KindInfo, object: &mut Object) -> Result<(), ApiError> {
-    let api_version = info.gvr.api_version();
-    let wrong_version = !object.api_version().is_empty() && object.api_version() != api_version;
-    let wrong_kind = !object.kind().is_empty() && object.kind() != info.kind;
-    if wrong_version {
-        return Err(ApiError::bad_request(format!(
-            "the API version in the data ({}) does not match the expected API version ({api_version})",
-            object.api_version()
-        )));
-    }
-    if wrong_kind {
-        return Err(ApiError::bad_request(format!(
-            "{} in version {:?} cannot be handled as a {}",
-            object.kind(),
-            info.gvr.version,
-            info.kind
-        )));
-    }
-    object.set("apiVersion", api_version.into());
-    object.set("kind", Value::from(Cow::into_owned(info.kind.clone())));
-    Ok(())
-}
-
-pub(super) fn check_namespace(call: &Call, object: &mut Object) -> Result<(), ApiError> {
-    let namespace = object.namespace();
-    if namespace == call.namespace {
-        return Ok(());
-    }
-    if namespace.is_empty() {
-        object.set_meta("namespace", call.namespace.clone());
-        return Ok(());
-    }
-    if !call.info.gvr.namespaced {
-        // As upstream: a cluster-scoped object loses it.
-        object.meta_mut().remove("namespace");
-        return Ok(());
-    }
-    let message =
-        "the namespace of the provided object does not match the namespace sent on the request";
-    Err(ApiError::bad_request(message))
-}
-
-pub(super) fn check_name(call: &Call, object: &mut Object) -> Result<(), ApiError> {
-    match object.name() {
-        name if name == call.name => Ok(()),
-        "" => {
-            object.set_meta("name", call.name.clone());
-            Ok(())
-        }
-        name => Err(ApiError::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.name
-        ))),
-    }
-}
-
-pub(super) fn check_preconditions(
-    call: &Call,
-    old: &Stored,
-    object: &Object,
-) -> Result<(), ApiError> {
-    let version = object.resource_version();
-    if !version.is_empty() && version != "0" && version != old.object.resource_version() {
-        return Err(ApiError::modified(&call.info.gvr, &call.name));
-    }
-    check_uid(call, object.uid(), &old.object)
-}
-
-/// An empty `uid` asks for nothing.
-pub(super) fn check_uid(call: &Call, uid: &str, old: &Object) -> Result<(), ApiError> {
-    if uid.is_empty() || uid == old.uid() {
-        return Ok(());
-    }
-    let why = format!(
-        "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-        old.uid()
-    );
-    Err(ApiError::conflict(&call.info.gvr, &call.name, why))
 }

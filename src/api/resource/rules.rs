@@ -48,6 +48,11 @@ pub trait Rules: Send + Sync + 'static {
         operation: Operation,
     ) -> Result<Draft, ApiError>;
 
+    /// A draft as [`Rules::decode`] made it, of what [`Draft::kept`] kept of it.
+    fn again(&self, kept: &Draft) -> Draft {
+        kept.clone()
+    }
+
     /// The defaults again, after mutating admission.
     fn redefault(&self, draft: Draft) -> Result<Draft, ApiError>;
 
@@ -77,6 +82,19 @@ pub trait Rules: Send + Sync + 'static {
 }
 
 impl Draft {
+    /// What it takes to make the draft again: of kinds with a type, that is the typed half.
+    pub fn kept(&self) -> Draft {
+        if self.typed.is::<()>() {
+            return self.clone();
+        }
+        Draft {
+            object: Object::default(),
+            unknown: Vec::new(),
+            typed: self.typed.clone(),
+            old: self.old.clone(),
+        }
+    }
+
     /// A draft of a kind without a type.
     pub fn untyped(object: Object, unknown: Vec<String>, old: Option<&Object>) -> Draft {
         let old = old.map(|old| Arc::new(old.clone()) as Arc<dyn Any + Send + Sync>);
@@ -118,6 +136,11 @@ impl<T: Kind> Rules for Typed<T> {
             typed: Arc::new(object),
             old: old.map(|old| Arc::new(old) as Arc<dyn Any + Send + Sync>),
         })
+    }
+
+    fn again(&self, kept: &Draft) -> Draft {
+        let object = Object::from_typed(typed_half::<T>(&*kept.typed));
+        Draft { object, ..kept.clone() }
     }
 
     fn redefault(&self, draft: Draft) -> Result<Draft, ApiError> {
