@@ -1,8 +1,7 @@
-//! The built control plane as a child process on a fresh directory.
+//! The control plane on a fresh directory, and ways to it.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +9,8 @@ use anyhow::Context;
 use kube::client::ConfigExt;
 
 use crate::connection::Connection;
-use crate::{program, stats};
-
-const START_LIMIT: Duration = Duration::from_secs(60);
+use crate::launch::launch;
+use crate::stats;
 
 pub struct Server {
     child: Child,
@@ -25,34 +23,7 @@ pub struct Server {
 impl Server {
     pub async fn start() -> anyhow::Result<Server> {
         let dir = tempfile::tempdir()?;
-        let kubeconfig = dir.path().join("kubeconfig");
-        let mut child = Command::new(program::path())
-            .args(["server", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(dir.path().join("data"))
-            .arg("--kubeconfig")
-            .arg(&kubeconfig)
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdout = child.stdout.take().context("stdout")?;
-        let (ready, is_ready) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
-            let mut ready = Some(ready);
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if line == "ready"
-                    && let Some(ready) = ready.take()
-                {
-                    // The receiver is gone when the wait has timed out.
-                    let _ = ready.send(());
-                }
-            }
-        });
-        let started = tokio::time::timeout(START_LIMIT, is_ready).await;
-        if !matches!(started, Ok(Ok(()))) {
-            let _ = child.kill();
-            anyhow::bail!("the server did not get ready in {START_LIMIT:?}");
-        }
-        let file = kube::config::Kubeconfig::read_from(&kubeconfig)?;
-        let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await?;
+        let (child, config) = launch(dir.path(), &["server"]).await?;
         let tls = config.rustls_client_config()?;
         let mut nobody = config.clone();
         nobody.auth_info = Default::default();

@@ -57,12 +57,13 @@ impl Operation for Put {
     }
 }
 
-pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
+/// With [`CLIENTS`] unless other counts are asked for.
+pub async fn measure(report: &mut Report, counts: &[usize]) -> anyhow::Result<()> {
     let server = Server::start().await?;
     let etcd = Etcd::start().await?;
     // What is stored of one: etcd is given the same bytes.
     let stored = server.connect().await?.post(PATH, &config_map("first")).await?.body.to_vec();
-    for count in CLIENTS {
+    for &count in if counts.is_empty() { &CLIENTS[..] } else { counts } {
         let mut ours: Clients = Vec::new();
         for (n, connection) in server.connect_all(count).await?.into_iter().enumerate() {
             let name = format!("w{count}-{n}");

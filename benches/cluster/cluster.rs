@@ -1,8 +1,7 @@
-//! The built program as a child process, and a client to it.
+//! A whole cluster as a child process, and a client to it.
 
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,10 +12,9 @@ use wasmfleet::client::{Client, ListOptions};
 use wasmfleet::images::layout::Interfaces;
 use wasmfleet::images::push;
 
-use crate::{program, stats};
+use crate::launch::launch;
+use crate::stats;
 
-/// From exec to `ready`.
-const START_LIMIT: Duration = Duration::from_secs(60);
 const STARTS: usize = 5;
 /// Idle figures are read after this rest.
 const REST: Duration = Duration::from_secs(10);
@@ -31,7 +29,7 @@ pub struct Cluster {
 impl Cluster {
     pub async fn start() -> anyhow::Result<Cluster> {
         let dir = tempfile::tempdir()?;
-        let (child, remote) = launch(dir.path().to_path_buf()).await?;
+        let (child, remote) = start(dir.path()).await?;
         let client = Client::new(Arc::new(remote.clone()), "bench");
         Ok(Cluster { child, remote, client, _dir: dir })
     }
@@ -81,42 +79,10 @@ fn terminate(child: &mut Child) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts `wasmfleet up` and waits for its line `ready`.
-async fn launch(dir: PathBuf) -> anyhow::Result<(Child, Remote)> {
-    let kubeconfig = dir.join("kubeconfig");
-    let mut child = Command::new(program::path())
-        .args(["up", "--listen", "127.0.0.1:0", "--nodes", "2", "--data-dir"])
-        .arg(dir.join("data"))
-        .arg("--kubeconfig")
-        .arg(&kubeconfig)
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let stdout = child.stdout.take().context("stdout")?;
-    let (ready, is_ready) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let mut ready = Some(ready);
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            if line == "ready"
-                && let Some(ready) = ready.take()
-            {
-                // The receiver is gone when the wait has timed out.
-                let _ = ready.send(());
-            }
-        }
-    });
-    let started = tokio::time::timeout(START_LIMIT, is_ready).await;
-    if !matches!(started, Ok(Ok(()))) {
-        let _ = child.kill();
-        let _ = child.wait();
-        anyhow::bail!("the cluster did not get ready in {START_LIMIT:?}");
-    }
-    Ok((child, connect(&kubeconfig).await?))
-}
-
-async fn connect(kubeconfig: &std::path::Path) -> anyhow::Result<Remote> {
-    let file = kube::config::Kubeconfig::read_from(kubeconfig)?;
-    let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await?;
-    Ok(Remote::new(config)?)
+/// Starts `wasmfleet up`.
+async fn start(dir: &Path) -> anyhow::Result<(Child, Remote)> {
+    let (child, config) = launch(dir, &["up", "--nodes", "2"]).await?;
+    Ok((child, Remote::new(config)?))
 }
 
 /// From exec to the first answered list, and to `ready`: on a fresh directory and on a used one.
@@ -126,7 +92,7 @@ pub async fn start_times() -> anyhow::Result<Value> {
         let dir = tempfile::tempdir()?;
         for times in [&mut fresh, &mut again] {
             let begin = Instant::now();
-            let (mut child, remote) = launch(dir.path().to_path_buf()).await?;
+            let (mut child, remote) = start(dir.path()).await?;
             let client = Client::new(Arc::new(remote), "bench");
             client.list::<k8s_openapi::api::core::v1::Node>(None, &ListOptions::default()).await?;
             times.push(begin.elapsed());

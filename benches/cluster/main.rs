@@ -6,6 +6,8 @@
 
 mod cluster;
 mod http;
+#[path = "../common/launch.rs"]
+mod launch;
 mod pods;
 #[path = "../common/program.rs"]
 mod program;
