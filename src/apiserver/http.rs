@@ -2,7 +2,7 @@
 //! tests need no connection.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -25,8 +25,8 @@ use super::subresource::method_not_allowed;
 use super::websocket;
 use super::write::{Tracking, WriteParams};
 use super::{
-    Body, User, authn, authz, body, discovery, health, impersonation, join, nodes, openid, options,
-    reply, respond, update,
+    Body, User, authn, authz, body, discovery, full, health, impersonation, join, nodes, openid,
+    options, reply, respond, update,
 };
 use crate::api::error::Reason;
 use crate::api::{ApiError, strict};
@@ -40,6 +40,9 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const REGISTRY_CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"wasmfleet\"");
 const PRIVATE: HeaderValue = HeaderValue::from_static("no-cache, private");
+
+/// Parts of a Pod that are streams: how long they take is up to the client.
+const LONG_SUBRESOURCES: &[&str] = &["log", "exec", "attach", "portforward", "proxy"];
 
 /// The longest text of one `Warning:` header where all together are too long, how long those are,
 /// and how many there are at most (upstream's bounds).
@@ -143,6 +146,13 @@ where
             let request = Request::from_parts(parts, body);
             return nodes::accept_tunnel(&server.nodes, &user, request);
         }
+        "metrics" if segments.len() == 1 => {
+            authorize_path(&server, &user, &parts)?;
+            if !matches!(parts.method, Method::GET | Method::HEAD) {
+                return Err(method_not_allowed());
+            }
+            return Ok(metrics_text(&server));
+        }
         ".well-known" | "openid" => {
             authorize_path(&server, &user, &parts)?;
             return openid::respond(&server.tokens, &parts);
@@ -156,8 +166,14 @@ where
     let info = path.info.clone();
     let switch =
         Switch { upgrade: parts.extensions.remove(), stop: parts.extensions.get().cloned() };
+    let (began, subresource) = (Instant::now(), path.subresource.clone());
     let exchange = Exchange { server: &server, user, path, query, headers: &parts.headers, switch };
-    let mut response = exchange.answer(verb, body).await?;
+    let result = exchange.answer(verb, body).await;
+    let has_end = verb != Verb::Watch && !LONG_SUBRESOURCES.contains(&&*subresource);
+    let took = has_end.then(|| began.elapsed());
+    let code = result.as_ref().map_or_else(|error| error.code, |found| found.status().as_u16());
+    server.request_metrics.observe(&info, &subresource, verb, code, took);
+    let mut response = result?;
     if let Some(text) = info.deprecation()
         && let Ok(value) = HeaderValue::from_str(&warning(text, MAX_WARNING_CHARACTERS))
     {
@@ -202,6 +218,14 @@ fn open_path(
         return Ok(Some(respond::response(200, form, health::version().into())));
     }
     Ok(Some(health::respond(server, path, query)))
+}
+
+/// The program's numbers, for Prometheus.
+fn metrics_text(server: &ApiServer) -> Response<Body> {
+    let mut response = Response::new(full(server.metrics().text()));
+    let value = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, value);
+    response
 }
 
 fn authorize_path(server: &ApiServer, user: &User, parts: &request::Parts) -> Result<(), ApiError> {

@@ -26,6 +26,7 @@ use super::User;
 use super::service::Options;
 use super::user::{SYSTEM_MASTERS, SYSTEM_NODES};
 use crate::api::ApiError;
+use crate::base::metrics::{Looked, Metrics, Sample};
 
 /// When a user who found no place may try again, in seconds.
 const RETRY_SECONDS: u32 = 1;
@@ -56,6 +57,7 @@ struct Lane {
 }
 
 struct Pool {
+    size: usize,
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
     max_waiting: usize,
@@ -114,6 +116,38 @@ impl Lanes {
     }
 }
 
+impl Lanes {
+    /// Shows how full the pools are.
+    pub fn show(self: &Arc<Lanes>, metrics: &Metrics) {
+        let (requests, streams) = (self.clone(), self.clone());
+        metrics.look(
+            "apiserver_current_inflight_requests",
+            "Requests in flight, by lane",
+            Looked::Gauge,
+            move || requests.samples(&[("readOnly", |l| &l.reads), ("mutating", |l| &l.writes)]),
+        );
+        metrics.look(
+            "apiserver_longrunning_requests",
+            "Watches, logs and other streams that are open, by lane",
+            Looked::Gauge,
+            move || streams.samples(&[("stream", |lane| &lane.streams)]),
+        );
+    }
+
+    fn samples(&self, pools: &[(&str, fn(&Lane) -> &Arc<Pool>)]) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        for (name, lane) in [("common", &self.common), ("reserved", &self.reserved)] {
+            for (kind, pool) in pools {
+                let labels = vec![("request_kind", kind.to_string()), ("lane", name.to_string())];
+                let pool = pool(lane);
+                let taken = pool.size - pool.places.available_permits().min(pool.size);
+                samples.push(Sample { labels, value: taken as f64 });
+            }
+        }
+        samples
+    }
+}
+
 impl Lane {
     fn new(reads: usize, writes: usize, streams: usize) -> Lane {
         let waiting = WAITING_FOR_EACH;
@@ -129,6 +163,7 @@ impl Lane {
 impl Pool {
     fn new(size: usize, waiting_for_each: usize) -> Arc<Pool> {
         Arc::new(Pool {
+            size,
             places: Arc::new(Semaphore::new(size)),
             waiting: AtomicUsize::new(0),
             max_waiting: size.saturating_mul(waiting_for_each),

@@ -24,6 +24,7 @@ mod labels_note;
 mod lanes;
 pub mod listener;
 mod local;
+mod metrics;
 mod negotiate;
 mod node_graph;
 pub mod nodes;

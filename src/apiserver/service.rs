@@ -20,6 +20,7 @@ use super::definitions::Definitions;
 use super::filter::FieldMemo;
 use super::housekeep::{HISTORY_KEPT, History};
 use super::lanes::Lanes;
+use super::metrics::RequestMetrics;
 use super::node_graph::NodeGraph;
 use super::nodes::Tunnels;
 use super::openapi::OpenApi;
@@ -35,6 +36,7 @@ use crate::api::{ApiError, Object, Raw};
 use crate::base::clock::SharedClock;
 use crate::base::ids::Ids;
 use crate::base::keyed_locks::KeyedLocks;
+use crate::base::metrics::Metrics;
 use crate::client::SharedApi;
 use crate::store::{CommitError, Committed, Entry, Key, Op, ReadError, SharedStore};
 
@@ -116,7 +118,9 @@ pub struct ApiServer {
     pub(super) tokens: Arc<Signer>,
     pub(super) openapi: Arc<OpenApi>,
     pub(super) options: Options,
-    pub(super) lanes: Lanes,
+    pub(super) lanes: Arc<Lanes>,
+    metrics: Arc<Metrics>,
+    pub(super) request_metrics: RequestMetrics,
     draining: AtomicBool,
     pub(super) history: Mutex<History>,
     pub(super) memo: FieldMemo,
@@ -169,8 +173,13 @@ impl ApiServer {
             Some(pki) => pki.tokens().clone(),
             None => Arc::new(Signer::ephemeral().expect("the system has random bytes")),
         };
+        let (lanes, metrics) = (Arc::new(Lanes::new(&parts.options)), Arc::<Metrics>::default());
+        let request_metrics = RequestMetrics::new(&metrics);
+        lanes.show(&metrics);
         Arc::new(ApiServer {
-            lanes: Lanes::new(&parts.options),
+            lanes,
+            metrics,
+            request_metrics,
             draining: AtomicBool::new(false),
             store: parts.store,
             registry: SharedRegistry::new(parts.registry),
@@ -193,6 +202,11 @@ impl ApiServer {
             policies: Arc::default(),
             next_service_ip: AtomicU64::new(0),
         })
+    }
+
+    /// What `/metrics` shows; other parts of the process add theirs.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The API as a user in the same process sees it: the whole pipeline without HTTP.

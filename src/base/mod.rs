@@ -1,6 +1,6 @@
 //! What std could have had: time that can be virtual, back-off, a coalescing key queue, locks by key,
 //! tasks with one way to shut down, directories that outlive a power failure, ids that can be
-//! seeded, and a walk below a directory that no link leads out of. Knows nothing of Kubernetes.
+//! seeded, numbers for Prometheus, and a walk below a directory that no link leads out of. Knows nothing of Kubernetes.
 
 pub mod backoff;
 pub mod beneath;
@@ -10,6 +10,7 @@ pub mod durable;
 pub mod frames;
 pub mod ids;
 pub mod keyed_locks;
+pub mod metrics;
 pub mod tasks;
 
 pub use clock::{Clock, SharedClock};

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use super::args::ServerArgs;
 use super::data_dir::{DIR_MODE, DataDir, write_private};
 use super::local_node;
+use super::metrics;
 use super::network::{NODE_PREFIX, Network};
 use crate::api::registry::Registry;
 use crate::apiserver::artifacts::Artifacts;
@@ -95,6 +96,8 @@ pub async fn start(
             ..Options::default()
         },
     });
+    metrics::show_process(server.metrics(), clock.now());
+    metrics::show_store(server.metrics(), foundation.store.clone());
     server.bootstrap(Some(foundation.address)).await.context("preparing the cluster")?;
     let cache = Cache::new();
     cache.lean();
@@ -205,6 +208,7 @@ fn run_loops(
     let scheduler = Scheduler::new(client, cache, clock.clone(), tell, options);
     controllers::keep(cache, &api, tasks);
     driver.run(tasks);
+    metrics::show_controllers(server.metrics(), driver);
     let filled = cache.clone();
     tasks.spawn("scheduler", async move {
         filled.wait_synced().await;

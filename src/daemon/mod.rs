@@ -9,6 +9,7 @@ mod demo;
 mod images;
 mod join;
 mod local_node;
+mod metrics;
 mod names;
 mod network;
 mod ready;

@@ -11,6 +11,7 @@ mod kubectl_rollout;
 mod kubectl_streams;
 mod kubectl_table;
 mod kubectl_webhook;
+mod metrics;
 mod operator;
 mod python;
 mod registries;
