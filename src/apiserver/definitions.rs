@@ -100,7 +100,8 @@ impl ApiServer {
     ) -> Result<Answer, ApiError> {
         let mut answer = answer?;
         if answer.is_resource {
-            answer.raw = versions::shown_raw(&call.info, answer.raw);
+            let raw = self.converted_raw(&call.info, answer.raw).await?;
+            answer.raw = versions::shown_raw(&call.info, raw);
         }
         self.after_write(call).await;
         Ok(answer)
@@ -201,6 +202,7 @@ impl ApiServer {
         let before = registry.rows().iter().filter(|info| info.custom.is_some());
         if !before.map(Arc::as_ptr).eq(served.iter().map(Arc::as_ptr)) {
             self.registry.replace(builtin.with_custom(served));
+            self.conversions.keep(&self.registry());
             self.definitions.revision.store(self.store.revision().max(1), Ordering::Relaxed);
             self.definitions.changed.send_modify(|count| *count += 1);
         }
@@ -253,7 +255,7 @@ impl ApiServer {
             let expect = Expect::Revision(one.stored.entry.revision);
             vec![Op::Put { key: one.stored.entry.key.clone(), value: spliced(&last), expect }]
         } else {
-            self.deletion_ops(&call, &one.stored, &last)
+            self.deletion_ops(&call, &one.stored, spliced(&last))
         };
         let _ = self.commit(ops).await?;
         Ok(true)

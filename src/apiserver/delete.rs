@@ -16,7 +16,6 @@ use super::admission::{self, Attributes, Verb};
 use super::definitions::is_definition;
 use super::filter::Filter;
 use super::service::{Answer, ApiServer, Call, Stored, timestamp};
-use super::versions::stored_form;
 use super::webhooks::{self, Asking, Operation, Question, Rounds};
 use super::write::{MAX_UPDATE_ATTEMPTS, check_uid, first};
 use crate::api::custom::CLEANUP_FINALIZER;
@@ -24,7 +23,7 @@ use crate::api::meta::{FOREGROUND, ORPHAN};
 use crate::api::resource::KindInfo;
 use crate::api::{ApiError, Object, Raw};
 use crate::client::{DeleteOptions, ListOptions, Propagation};
-use crate::store::{Expect, Op};
+use crate::store::{Expect, Op, Value as StoreValue};
 
 /// How many objects a deletion of a collection reads at once.
 const COLLECTION_PAGE: usize = 500;
@@ -63,7 +62,7 @@ impl ApiServer {
         asking: Asking,
     ) -> Result<Answer, ApiError> {
         for _ in 0..MAX_UPDATE_ATTEMPTS {
-            let old = self.stored(call)?;
+            let old = self.stored_as_asked(call).await?;
             self.check_node_write(call, &old.object)?;
             let mut warnings = Vec::new();
             check_options(call, &old, options)?;
@@ -91,7 +90,8 @@ impl ApiServer {
             Step::Mark(object) if options.dry_run => Ok(done(object.to_json().into())),
             Step::Mark(object) => {
                 let key = old.entry.key.clone();
-                let put = Op::Put { key, value: stored_form(&call.info, &object), expect };
+                let value = self.stored_form(&call.info, &object).await?;
+                let put = Op::Put { key, value, expect };
                 Ok(match self.commit(vec![put]).await? {
                     Ok(committed) => done(first(committed)),
                     Err(_) => Deleted::Conflict,
@@ -103,7 +103,8 @@ impl ApiServer {
             Step::Remove(object) => {
                 let attributes = Attributes::new(self, call, Verb::Delete, Some(&old.object));
                 let _turn = self.quota_turn(&Change::of(&attributes, None)).await?;
-                let ops = self.deletion_ops(call, old, &object);
+                let last = self.stored_form(&call.info, &object).await?;
+                let ops = self.deletion_ops(call, old, last);
                 Ok(match self.commit(ops).await? {
                     Ok(committed) => Deleted::Done(removed(call, &object, first(committed))),
                     Err(_) => Deleted::Conflict,
@@ -141,11 +142,11 @@ impl ApiServer {
     }
 
     /// The deletion of an object and of what goes with it; watchers are shown `last`.
-    pub(super) fn deletion_ops(&self, call: &Call, old: &Stored, last: &Object) -> Vec<Op> {
+    pub(super) fn deletion_ops(&self, call: &Call, old: &Stored, last: StoreValue) -> Vec<Op> {
         let delete = Op::Delete {
             key: old.entry.key.clone(),
             expect: Expect::Revision(old.entry.revision),
-            last: Some(stored_form(&call.info, last)),
+            last: Some(last),
         };
         let attributes = Attributes::new(self, call, Verb::Delete, Some(&old.object));
         std::iter::once(delete).chain(admission::release(&attributes, &old.object)).collect()

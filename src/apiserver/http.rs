@@ -279,7 +279,7 @@ impl Exchange<'_> {
         let now = self.server.clock.now();
         match verb {
             Verb::Get => {
-                let answer = self.server.get_part(&call, self.query.get("resourceVersion"))?;
+                let answer = self.server.get_part(&call, self.query.get("resourceVersion")).await?;
                 self.respond(answer)
             }
             Verb::List => {

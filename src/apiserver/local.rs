@@ -75,7 +75,7 @@ fn raw(answer: Answer) -> Raw {
 #[async_trait::async_trait]
 impl Api for Local {
     async fn get(&self, target: &Target) -> Result<Raw, ApiError> {
-        self.server.get_part(&self.one(target)?, "").map(raw)
+        self.server.get_part(&self.one(target)?, "").await.map(raw)
     }
 
     async fn list(&self, target: &Target, options: &ListOptions) -> Result<RawList, ApiError> {

@@ -10,6 +10,7 @@ mod bearer;
 mod body;
 mod bootstrap;
 mod computed;
+mod conversion;
 mod definitions;
 mod delete;
 pub mod discovery;

@@ -53,7 +53,7 @@ impl ApiServer {
         let kind = format!("{}, Kind={}", call.info.gvr.api_version(), call.info.kind);
         let params = &WriteParams { applied: Some(format!("({name}; {kind})")), ..params.clone() };
         for _ in 0..MAX_UPDATE_ATTEMPTS {
-            let old = match self.stored(call) {
+            let old = match self.stored_as_asked(call).await {
                 Ok(old) => old,
                 Err(error) if error.is_not_found() && call.subresource.is_empty() => {
                     match self.apply_new(call, &config, force, params).await {

@@ -53,7 +53,7 @@ impl ApiServer {
         }
         let conditional = names_version(patch);
         for _ in 0..MAX_UPDATE_ATTEMPTS {
-            let old = self.stored(call)?;
+            let old = self.stored_as_asked(call).await?;
             let updated = if call.subresource == "scale" {
                 self.patch_scale(call, &old, patch, params).await?
             } else {

@@ -3,6 +3,8 @@
 //! Items are the stored bytes. A paged list reads every page at the revision of its first one; the
 //! continue token carries that revision and the last key.
 
+mod converted;
+
 use std::ops::ControlFlow;
 
 use base64::Engine;
@@ -10,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::conversion::by_webhook;
 use super::filter::Filter;
 use super::service::{ApiServer, Call, read_error, too_large_version};
 use super::{keys, versions};
@@ -62,13 +65,14 @@ struct Cursor {
 impl ApiServer {
     /// The stored bytes of one object. `version` is the `resourceVersion` of the query: the answer
     /// is not older than it.
-    pub fn get(&self, call: &Call, version: &str) -> Result<Bytes, ApiError> {
+    pub async fn get(&self, call: &Call, version: &str) -> Result<Bytes, ApiError> {
         self.authorize(call, "get")?;
         self.reached(parse_version(version)?)?;
         if call.info.meta.computed {
             return self.get_computed(call);
         }
-        Ok(versions::shown_raw(&call.info, self.entry(call)?.value))
+        let raw = self.converted_raw(&call.info, self.entry(call)?.value).await?;
+        Ok(versions::shown_raw(&call.info, raw))
     }
 
     pub async fn list(&self, call: &Call, options: &ListOptions) -> Result<Listed, ApiError> {
@@ -91,9 +95,11 @@ impl ApiServer {
         if let (Some(name), None) = (filter.pinned_name(), cursor.at)
             && (!call.namespace.is_empty() || !call.info.gvr.namespaced)
         {
-            return self.list_one(call, name, filter);
+            return self.list_one(call, name, filter).await;
         }
-        let result = if filter.is_everything() {
+        let result = if by_webhook(&call.info).is_some() {
+            self.list_converted(call, options.limit, &cursor, filter).await
+        } else if filter.is_everything() {
             self.list_plain(call, options.limit, &cursor).await
         } else {
             self.list_some(call, options.limit, &cursor, filter).await
@@ -101,15 +107,16 @@ impl ApiServer {
         result.map_err(|error| expired_page(error, options))
     }
 
-    fn list_one(&self, call: &Call, name: &str, filter: &Filter) -> Result<Listed, ApiError> {
+    async fn list_one(&self, call: &Call, name: &str, filter: &Filter) -> Result<Listed, ApiError> {
         let revision = self.store.revision();
         let key = keys::object(&call.info, &call.namespace, name);
         let entry = self.store.get(&key).map_err(read_error)?;
         let mut items = Vec::new();
-        if let Some(entry) = entry
-            && filter.matches(&call.info, &self.memo, &entry.value)?
-        {
-            items.push(versions::shown_raw(&call.info, entry.value));
+        if let Some(entry) = entry {
+            let raw = self.converted_raw(&call.info, entry.value).await?;
+            if filter.matches(&call.info, &self.memo, &raw)? {
+                items.push(versions::shown_raw(&call.info, raw));
+            }
         }
         Ok(Listed { revision, items, ..Listed::default() })
     }

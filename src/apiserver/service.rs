@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::admission::cluster_ip::Cidr;
 use super::admission::validating_policy_table::Policies;
 use super::artifacts::Artifacts;
+use super::conversion::Conversions;
 use super::definitions::Definitions;
 use super::filter::FieldMemo;
 use super::housekeep::{HISTORY_KEPT, History};
@@ -129,6 +130,7 @@ pub struct ApiServer {
     pub(super) turns: KeyedLocks,
     pub(super) rules: Arc<Rules>,
     pub(super) hooks: Arc<Hooks>,
+    pub(super) conversions: Conversions,
     pub(super) policies: Arc<Policies>,
     /// Where the next search for a free cluster IP begins.
     pub(super) next_service_ip: AtomicU64,
@@ -199,6 +201,7 @@ impl ApiServer {
             turns: KeyedLocks::default(),
             rules: Arc::default(),
             hooks: Arc::default(),
+            conversions: Conversions::default(),
             policies: Arc::default(),
             next_service_ip: AtomicU64::new(0),
         })

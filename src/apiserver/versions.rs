@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::conversion::by_webhook;
 use super::write::spliced;
 use crate::api::field::{Errors, Path};
 use crate::api::resource::KindInfo;
@@ -14,10 +15,15 @@ fn beginning(kind: &str, api_version: &str) -> String {
     format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",")
 }
 
-/// Stored bytes in the form of a row.
+/// Whether bytes are of a row's own form.
+pub fn is_own(info: &KindInfo, raw: &[u8]) -> bool {
+    raw.starts_with(beginning(&info.kind, &info.gvr.api_version()).as_bytes())
+}
+
+/// Stored bytes in the form of a row. What a webhook converts has been converted before
+/// ([`super::conversion`]).
 pub fn shown_raw(info: &KindInfo, raw: Bytes) -> Bytes {
-    let begins_so = || raw.starts_with(beginning(&info.kind, &info.gvr.api_version()).as_bytes());
-    if (info.stored.is_none() || begins_so()) && info.rules.is_complete(&raw) {
+    if (info.stored.is_none() || is_own(info, &raw)) && info.rules.is_complete(&raw) {
         return raw;
     }
     let Ok(object) = Raw(raw.clone()).object() else { return raw };
@@ -28,8 +34,8 @@ pub fn shown_raw(info: &KindInfo, raw: Bytes) -> Bytes {
 /// A stored object in the form of a row.
 pub fn shown(info: &KindInfo, object: Object) -> Object {
     let object = match &info.stored {
-        Some(stored) => stored.shown(object, info.gvr.api_version()),
-        None => object,
+        Some(stored) if by_webhook(info).is_none() => stored.shown(object, info.gvr.api_version()),
+        _ => object,
     };
     info.rules.complete(object)
 }

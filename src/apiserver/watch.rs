@@ -116,7 +116,8 @@ impl ApiServer {
         };
         let mut waiting = VecDeque::new();
         if wants_state {
-            let page = self.entries(&prefix, None, 0, Some(start)).await.map_err(read_error)?;
+            let mut page = self.entries(&prefix, None, 0, Some(start)).await.map_err(read_error)?;
+            self.convert_entries(&call.info, &mut page.entries).await?;
             for (index, entry) in page.entries.into_iter().enumerate() {
                 if filter.matches(&call.info, &self.memo, &entry.value)? {
                     let value = versions::shown_raw(&call.info, entry.value);
@@ -238,7 +239,7 @@ impl Watcher {
                 () = tokio::time::sleep_until(wake) => Woken::Time,
             };
             let taken = match events {
-                Woken::Events(Ok(events)) => self.take(events),
+                Woken::Events(Ok(events)) => self.take(events).await,
                 // Ending the stream makes the client begin again from what it has seen.
                 Woken::Events(Err(WatchEnd::Closed | WatchEnd::TooSlow)) => return None,
                 Woken::Registry => {
@@ -246,7 +247,7 @@ impl Watcher {
                     self.ended = !self.server.serves(&self.call.info);
                     Ok(())
                 }
-                Woken::Time => self.wake(),
+                Woken::Time => self.wake().await,
             };
             if let Err(error) = taken {
                 self.ended = true;
@@ -268,12 +269,12 @@ impl Watcher {
     }
 
     /// A minute has passed, or the time is up.
-    fn wake(&mut self) -> Result<(), ApiError> {
+    async fn wake(&mut self) -> Result<(), ApiError> {
         let now = Instant::now();
         self.ended = now >= self.deadline;
         self.next_bookmark = now + BOOKMARK_INTERVAL;
         if self.bookmarks {
-            self.catch_up()?;
+            self.catch_up().await?;
             let bookmark = Sent::Bookmark { revision: self.position, initial_end: false };
             self.waiting.push_back(bookmark);
         }
@@ -282,11 +283,11 @@ impl Watcher {
 
     /// Moves the position to the newest revision that watchers were told of. What comes at this
     /// very moment is taken too; else the position stays where it is.
-    fn catch_up(&mut self) -> Result<(), ApiError> {
+    async fn catch_up(&mut self) -> Result<(), ApiError> {
         if self.watch.caught_up().is_none()
             && let Some(Ok(events)) = self.watch.next().now_or_never()
         {
-            self.take(events)?;
+            self.take(events).await?;
         }
         if let Some(revision) = self.watch.caught_up() {
             self.position = self.position.max(revision);
@@ -294,7 +295,8 @@ impl Watcher {
         Ok(())
     }
 
-    fn take(&mut self, events: Vec<Event>) -> Result<(), ApiError> {
+    async fn take(&mut self, events: Vec<Event>) -> Result<(), ApiError> {
+        let events = self.server.converted_events(&self.call.info, events).await?;
         for event in events {
             self.position = self.position.max(event.revision);
             if let Some(sent) = self.one(event)? {

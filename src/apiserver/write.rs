@@ -156,7 +156,7 @@ impl ApiServer {
         let change = Change::of(&attributes, Some(&draft.object));
         let _turn = self.quota_turn(&change).await?;
         admission::charge(&attributes, &draft.object, &mut outcome)?;
-        let value = versions::stored_form(info, &draft.object);
+        let value = self.stored_form(info, &draft.object).await?;
         check_size(&value, 0)?;
         let key = keys::object(info, &call.namespace, &name);
         if params.dry_run {
@@ -187,7 +187,7 @@ impl ApiServer {
         let unconditional = matches!(object.resource_version(), "" | "0");
         let mut object = Some(object);
         for _ in 0..MAX_UPDATE_ATTEMPTS {
-            let old = self.stored(call)?;
+            let old = self.stored_as_asked(call).await?;
             if unconditional && !call.info.meta.unconditional_update {
                 return Err(versions::unversioned(&call.info, &call.name));
             }
@@ -258,7 +258,7 @@ impl ApiServer {
         if object == old.object && versions::is_current(info, &old.entry.value) {
             return Ok(done(old.entry.value.clone()));
         }
-        let value = versions::stored_form(info, &object);
+        let value = self.stored_form(info, &object).await?;
         check_size(&value, old.entry.value.len())?;
         let _turn = self.quota_turn(&Change::of(&attributes, Some(&object))).await?;
         admission::charge(&attributes, &object, &mut outcome)?;
@@ -291,7 +291,7 @@ impl ApiServer {
             let put = Op::Put { key, value, expect };
             return std::iter::once(put).chain(outcome.ops).collect();
         }
-        self.deletion_ops(call, old, object)
+        self.deletion_ops(call, old, value)
     }
 
     /// Node agents create only what is theirs.

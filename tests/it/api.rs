@@ -8,6 +8,7 @@ mod caches;
 mod cel;
 mod computed;
 mod connections;
+mod conversion;
 mod custom;
 mod deletes;
 mod evictions;

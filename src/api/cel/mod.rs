@@ -26,6 +26,7 @@ mod functions;
 mod lexer;
 mod lib;
 mod macros;
+pub mod openapi;
 mod operand;
 mod parser;
 mod program;

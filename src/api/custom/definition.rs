@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use k8s_openapi::api::admissionregistration::v1::{ServiceReference, WebhookClientConfig};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as ext;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::{Schema, SchemaGenerator};
@@ -25,8 +26,11 @@ pub struct Rows {
 pub fn rows(definition: &ext::CustomResourceDefinition) -> Option<Rows> {
     let mut served = Vec::new();
     let mut stored = None;
+    let conversion = definition.spec.conversion.as_ref();
+    let conversion = conversion.filter(|conversion| conversion.strategy == "Webhook");
+    let conversion = conversion.and_then(|conversion| conversion.webhook.clone()).map(Arc::new);
     for version in &definition.spec.versions {
-        let info = Arc::new(row(definition, version));
+        let info = Arc::new(row(definition, version, conversion.clone()));
         if version.served {
             served.push(info.clone());
         }
@@ -35,6 +39,18 @@ pub fn rows(definition: &ext::CustomResourceDefinition) -> Option<Rows> {
         }
     }
     Some(Rows { served, stored: stored? })
+}
+
+/// Where the webhook of a conversion is, in the form that admission webhooks have.
+pub fn webhook_client(config: &ext::WebhookClientConfig) -> WebhookClientConfig {
+    let service = config.service.as_ref().map(|service| ServiceReference {
+        name: service.name.clone(),
+        namespace: service.namespace.clone(),
+        path: service.path.clone(),
+        port: service.port,
+    });
+    let (ca_bundle, url) = (config.ca_bundle.clone(), config.url.clone());
+    WebhookClientConfig { ca_bundle, service, url }
 }
 
 /// How versions are preferred: `v2`, `v1`, `v1beta2`, `v1alpha1`, then anything else by name
@@ -65,6 +81,7 @@ pub fn path(text: &str) -> Vec<String> {
 fn row(
     definition: &ext::CustomResourceDefinition,
     version: &ext::CustomResourceDefinitionVersion,
+    conversion: Option<Arc<ext::WebhookConversion>>,
 ) -> KindInfo {
     let spec = &definition.spec;
     let accepted = definition.status.as_ref().and_then(|status| status.accepted_names.as_ref());
@@ -112,6 +129,7 @@ fn row(
         custom: Some(CustomParts {
             schema,
             scale,
+            conversion,
             deprecation,
             terminating: AtomicBool::new(definition.metadata.deletion_timestamp.is_some()),
         }),

@@ -25,7 +25,7 @@ pub const META: KindMeta = KindMeta {
     ..DEFAULT_META
 };
 
-pub const FAILURE_POLICIES: &[&str] = &["Fail", "Ignore"];
+const FAILURE_POLICIES: &[&str] = &["Fail", "Ignore"];
 const MATCH_POLICIES: &[&str] = &["Equivalent", "Exact"];
 const NOT_FOUND_ACTIONS: &[&str] = &["Allow", "Deny"];
 /// Most conditions of one policy (upstream's bound).
@@ -62,6 +62,41 @@ pub fn set_match_defaults(resources: &mut MatchResources) {
     let rules = resources.resource_rules.iter_mut().flatten();
     for rule in rules.chain(resources.exclude_resource_rules.iter_mut().flatten()) {
         rule.scope.get_or_insert_with(|| "*".into());
+    }
+}
+
+pub fn set_policy_defaults(
+    failure_policy: &mut Option<String>,
+    resources: Option<&mut MatchResources>,
+) {
+    failure_policy.get_or_insert_with(|| "Fail".into());
+    if let Some(resources) = resources {
+        set_match_defaults(resources);
+    }
+}
+
+/// What policies of both kinds must have.
+pub fn validate_policy(
+    errors: &mut Errors,
+    failure_policy: Option<&str>,
+    param_kind: Option<&ParamKind>,
+    resources: Option<&MatchResources>,
+) {
+    let path = Path::new("spec");
+    let failure = failure_policy.unwrap_or_default();
+    checks::one_of(errors, &path.child("failurePolicy"), failure, FAILURE_POLICIES);
+    if let Some(kind) = param_kind {
+        validate_param_kind(errors, &path.child("paramKind"), kind);
+    }
+    let at = path.child("matchConstraints");
+    match resources {
+        None => errors.required(&at, ""),
+        Some(resources) => {
+            validate_match(errors, &at, resources);
+            if resources.resource_rules.iter().flatten().next().is_none() {
+                errors.required(&at.child("resourceRules"), "");
+            }
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as ext;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
 
-use super::checks;
+use super::{checks, webhook};
+use crate::api::custom::definition::webhook_client;
 use crate::api::custom::names::is_established;
 use crate::api::custom::{cel_rules, structural};
 use crate::api::field::{Errors, Path};
@@ -14,6 +15,7 @@ use crate::api::names::{is_dns1035_label, is_dns1123_label, is_dns1123_subdomain
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
+const STRATEGIES: &[&str] = &["None", "Webhook"];
 const SCOPES: &[&str] = &["Cluster", "Namespaced"];
 const COLUMN_TYPES: &[&str] = &["boolean", "date", "integer", "number", "string"];
 /// Says where a change to a group of the Kubernetes project was approved.
@@ -43,6 +45,10 @@ impl Kind for CustomResourceDefinition {
         if conversion.strategy.is_empty() {
             conversion.strategy = "None".into();
         }
+        let client = conversion.webhook.as_mut().and_then(|hook| hook.client_config.as_mut());
+        if let Some(service) = client.and_then(|client| client.service.as_mut()) {
+            service.port.get_or_insert(webhook::SERVICE_PORT);
+        }
     }
 
     fn validate(&self, errors: &mut Errors) {
@@ -60,10 +66,8 @@ impl Kind for CustomResourceDefinition {
             let detail = "must be false in order to use defaults in the schema";
             errors.invalid(&spec.child("preserveUnknownFields"), true, detail);
         }
-        let strategy = self.spec.conversion.as_ref().map_or("None", |c| c.strategy.as_str());
-        if strategy != "None" {
-            let conversion = spec.child("conversion");
-            errors.not_supported(&conversion.child("strategy"), strategy, &["None"]);
+        if let Some(conversion) = &self.spec.conversion {
+            validate_conversion(conversion, &spec.child("conversion"), errors);
         }
         self.validate_versions(&spec.child("versions"), errors);
     }
@@ -188,6 +192,36 @@ impl Parts for CustomResourceDefinition {
             validate_version(version, &at, errors);
         }
     }
+}
+
+/// With upstream's paths, which are those of its internal form.
+fn validate_conversion(
+    conversion: &ext::CustomResourceConversion,
+    path: &Path,
+    errors: &mut Errors,
+) {
+    let strategy = conversion.strategy.as_str();
+    checks::one_of(errors, &path.child("strategy"), strategy, STRATEGIES);
+    let webhook = conversion.webhook.as_ref();
+    let client = webhook.and_then(|webhook| webhook.client_config.as_ref());
+    let versions = webhook.map(|hook| hook.conversion_review_versions.as_slice());
+    let at = path.child("webhookClientConfig");
+    let versions_at = path.child("conversionReviewVersions");
+    if strategy != "Webhook" {
+        let detail = "should not be set when strategy is not set to Webhook";
+        if client.is_some() {
+            errors.forbidden(&at, detail);
+        }
+        if versions.is_some_and(|versions| !versions.is_empty()) {
+            errors.forbidden(&versions_at, detail);
+        }
+        return;
+    }
+    match client {
+        Some(client) => webhook::validate_client(errors, &at, &webhook_client(client)),
+        None => errors.required(&at, "required when strategy is set to Webhook"),
+    }
+    webhook::validate_versions(errors, &versions_at, versions.unwrap_or_default());
 }
 
 fn validate_names(names: &ext::CustomResourceDefinitionNames, path: &Path, errors: &mut Errors) {

@@ -20,6 +20,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extens
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 
 pub mod admission_policy;
+mod admission_policy_binding;
 mod api_service;
 pub mod certificate_signing_request;
 mod component_status;

@@ -11,12 +11,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::admission_policy::{self as policy, FAILURE_POLICIES, Source};
+use super::admission_policy::{self as policy, Source};
+use super::admission_policy_binding::{self as binding, Bound};
 use super::checks;
 use crate::api::cel::types::Struct;
 use crate::api::cel::{Program, Type};
 use crate::api::field::{Errors, Path};
-use crate::api::names::{self, is_dns1123_subdomain};
 use crate::api::resource::{Kind, KindMeta};
 use crate::api::table::{self, Column};
 
@@ -242,32 +242,17 @@ impl Kind for MutatingAdmissionPolicy {
 
     fn set_defaults(&mut self, _old: Option<&Self>) {
         let Some(spec) = &mut self.spec else { return };
-        spec.failure_policy.get_or_insert_with(|| "Fail".into());
-        if let Some(resources) = &mut spec.match_constraints {
-            policy::set_match_defaults(resources);
-        }
+        policy::set_policy_defaults(&mut spec.failure_policy, spec.match_constraints.as_mut());
     }
 
     fn validate(&self, errors: &mut Errors) {
         let path = Path::new("spec");
         let spec = self.spec.clone().unwrap_or_default();
-        let failure = spec.failure_policy.as_deref().unwrap_or_default();
-        checks::one_of(errors, &path.child("failurePolicy"), failure, FAILURE_POLICIES);
+        let failure = spec.failure_policy.as_deref();
+        let (params, matches) = (spec.param_kind.as_ref(), spec.match_constraints.as_ref());
+        policy::validate_policy(errors, failure, params, matches);
         let again = spec.reinvocation_policy.as_deref().unwrap_or_default();
         checks::one_of(errors, &path.child("reinvocationPolicy"), again, REINVOCATION_POLICIES);
-        if let Some(kind) = &spec.param_kind {
-            policy::validate_param_kind(errors, &path.child("paramKind"), kind);
-        }
-        let at = path.child("matchConstraints");
-        match &spec.match_constraints {
-            None => errors.required(&at, ""),
-            Some(resources) => {
-                policy::validate_match(errors, &at, resources);
-                if resources.resource_rules.iter().flatten().next().is_none() {
-                    errors.required(&at.child("resourceRules"), "");
-                }
-            }
-        }
         if spec.mutations.iter().flatten().next().is_none() {
             let detail = "mutations must contain at least one item";
             errors.required(&path.child("mutations"), detail);
@@ -309,40 +294,22 @@ impl Kind for MutatingAdmissionPolicyBinding {
     }
 
     fn validate(&self, errors: &mut Errors) {
-        let path = Path::new("spec");
-        let spec = self.spec.clone().unwrap_or_default();
-        let at = path.child("policyName");
-        match spec.policy_name.as_deref().unwrap_or_default() {
-            "" => errors.required(&at, ""),
-            name => names::report(errors, &at, name, is_dns1123_subdomain(name)),
-        }
-        if let Some(reference) = &spec.param_ref {
-            policy::validate_param_ref(errors, &path.child("paramRef"), reference);
-        }
-        if let Some(resources) = &spec.match_resources {
-            policy::validate_match(errors, &path.child("matchResources"), resources);
-        }
+        binding::validate(errors, bound(self));
     }
 
     fn columns() -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            table::NAME,
-            Column::new("PolicyName", "string", "The policy that is bound."),
-            Column::new("ParamRef", "string", "The parameters that the policy gets."),
-            table::AGE,
-        ];
-        COLUMNS
+        binding::COLUMNS
     }
 
     fn row(&self, now: Timestamp) -> Vec<Value> {
-        let spec = self.spec.as_ref();
-        let name = spec.and_then(|spec| spec.policy_name.clone()).unwrap_or_default();
-        let reference = spec.and_then(|spec| spec.param_ref.as_ref());
-        vec![
-            table::name(&self.metadata),
-            name.into(),
-            policy::param_ref_text(reference).into(),
-            table::age(&self.metadata, now),
-        ]
+        binding::row(&self.metadata, bound(self), now)
     }
+}
+
+fn bound(object: &MutatingAdmissionPolicyBinding) -> Bound<'_> {
+    object.spec.as_ref().map_or_else(Bound::default, |spec| Bound {
+        policy: spec.policy_name.as_deref().unwrap_or_default(),
+        params: spec.param_ref.as_ref(),
+        resources: spec.match_resources.as_ref(),
+    })
 }

@@ -5,12 +5,11 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{
-    ValidatingAdmissionPolicy, ValidatingAdmissionPolicySpec, Validation,
+    ExpressionWarning, ValidatingAdmissionPolicy, ValidatingAdmissionPolicySpec, Validation,
 };
 use serde_json::Value;
 
-use super::admission_policy::{self as policy, FAILURE_POLICIES, Source};
-use super::checks;
+use super::admission_policy::{self as policy, Source};
 use crate::api::cel::{Program, Type};
 use crate::api::field::{Errors, Path};
 use crate::api::names;
@@ -84,6 +83,32 @@ pub fn compile(
     compiled
 }
 
+/// What is wrong with validations where objects have these types, by kind: warnings for
+/// `status.typeChecking` (k8s.io/apiserver/pkg/admission/plugin/policy/validating/typechecking.go).
+pub fn type_warnings(
+    spec: &ValidatingAdmissionPolicySpec,
+    kinds: &[(String, Type)],
+    params: &Type,
+) -> Vec<ExpressionWarning> {
+    let mut warnings: Vec<ExpressionWarning> = Vec::new();
+    for (kind, object) in kinds {
+        let mut errors = Errors::default();
+        compile(spec, (object.clone(), params.clone()), &mut errors);
+        for error in errors.into_vec() {
+            if !error.field.starts_with("spec.validations[") {
+                continue;
+            }
+            let why = error.detail.strip_prefix("compilation failed: ").unwrap_or(&error.detail);
+            let warning = format!("{kind}: {why}\n");
+            match warnings.iter_mut().find(|known| known.field_ref == error.field) {
+                Some(known) => known.warning = format!("{}\n{warning}", known.warning),
+                None => warnings.push(ExpressionWarning { field_ref: error.field, warning }),
+            }
+        }
+    }
+    warnings
+}
+
 fn check(
     validation: &Validation,
     shared: &policy::Compiled,
@@ -138,30 +163,15 @@ impl Kind for ValidatingAdmissionPolicy {
 
     fn set_defaults(&mut self, _old: Option<&Self>) {
         let Some(spec) = &mut self.spec else { return };
-        spec.failure_policy.get_or_insert_with(|| "Fail".into());
-        if let Some(resources) = &mut spec.match_constraints {
-            policy::set_match_defaults(resources);
-        }
+        policy::set_policy_defaults(&mut spec.failure_policy, spec.match_constraints.as_mut());
     }
 
     fn validate(&self, errors: &mut Errors) {
         let path = Path::new("spec");
         let spec = self.spec.clone().unwrap_or_default();
-        let failure = spec.failure_policy.as_deref().unwrap_or_default();
-        checks::one_of(errors, &path.child("failurePolicy"), failure, FAILURE_POLICIES);
-        if let Some(kind) = &spec.param_kind {
-            policy::validate_param_kind(errors, &path.child("paramKind"), kind);
-        }
-        let at = path.child("matchConstraints");
-        match &spec.match_constraints {
-            None => errors.required(&at, ""),
-            Some(resources) => {
-                policy::validate_match(errors, &at, resources);
-                if resources.resource_rules.iter().flatten().next().is_none() {
-                    errors.required(&at.child("resourceRules"), "");
-                }
-            }
-        }
+        let failure = spec.failure_policy.as_deref();
+        let (params, matches) = (spec.param_kind.as_ref(), spec.match_constraints.as_ref());
+        policy::validate_policy(errors, failure, params, matches);
         let annotations = spec.audit_annotations.as_deref().unwrap_or_default();
         if annotations.is_empty() && spec.validations.iter().flatten().next().is_none() {
             let detail = "validations or auditAnnotations must contain at least one item";

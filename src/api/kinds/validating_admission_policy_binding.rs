@@ -7,10 +7,10 @@ use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBindin
 use serde_json::Value;
 
 use super::admission_policy as policy;
+use super::admission_policy_binding::{self as binding, Bound};
 use crate::api::field::{Errors, Path};
-use crate::api::names::{self, is_dns1123_subdomain};
 use crate::api::resource::{Kind, KindMeta};
-use crate::api::table::{self, Column};
+use crate::api::table::Column;
 
 const ACTIONS: &[&str] = &["Audit", "Deny", "Warn"];
 
@@ -26,19 +26,9 @@ impl Kind for ValidatingAdmissionPolicyBinding {
     }
 
     fn validate(&self, errors: &mut Errors) {
+        binding::validate(errors, bound(self));
         let path = Path::new("spec");
         let spec = self.spec.clone().unwrap_or_default();
-        let at = path.child("policyName");
-        match spec.policy_name.as_deref().unwrap_or_default() {
-            "" => errors.required(&at, ""),
-            name => names::report(errors, &at, name, is_dns1123_subdomain(name)),
-        }
-        if let Some(reference) = &spec.param_ref {
-            policy::validate_param_ref(errors, &path.child("paramRef"), reference);
-        }
-        if let Some(resources) = &spec.match_resources {
-            policy::validate_match(errors, &path.child("matchResources"), resources);
-        }
         let at = path.child("validationActions");
         let actions = spec.validation_actions.unwrap_or_default();
         let mut seen = HashSet::new();
@@ -68,24 +58,18 @@ impl Kind for ValidatingAdmissionPolicyBinding {
     }
 
     fn columns() -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            table::NAME,
-            Column::new("PolicyName", "string", "The policy that is bound."),
-            Column::new("ParamRef", "string", "The parameters that the policy gets."),
-            table::AGE,
-        ];
-        COLUMNS
+        binding::COLUMNS
     }
 
     fn row(&self, now: Timestamp) -> Vec<Value> {
-        let spec = self.spec.as_ref();
-        let name = spec.and_then(|spec| spec.policy_name.clone()).unwrap_or_default();
-        let reference = spec.and_then(|spec| spec.param_ref.as_ref());
-        vec![
-            table::name(&self.metadata),
-            name.into(),
-            policy::param_ref_text(reference).into(),
-            table::age(&self.metadata, now),
-        ]
+        binding::row(&self.metadata, bound(self), now)
     }
+}
+
+fn bound(object: &ValidatingAdmissionPolicyBinding) -> Bound<'_> {
+    object.spec.as_ref().map_or_else(Bound::default, |spec| Bound {
+        policy: spec.policy_name.as_deref().unwrap_or_default(),
+        params: spec.param_ref.as_ref(),
+        resources: spec.match_resources.as_ref(),
+    })
 }

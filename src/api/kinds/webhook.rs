@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use k8s_openapi::api::admissionregistration::v1::{
     MatchCondition, MutatingWebhook, RuleWithOperations, ServiceReference, ValidatingWebhook,
+    WebhookClientConfig,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
@@ -21,7 +22,7 @@ use crate::api::resource::{DEFAULT_META, Generation, KindMeta};
 use crate::api::table::{self, Column};
 
 /// The port of a webhook's Service if it names none.
-const SERVICE_PORT: i32 = 443;
+pub(super) const SERVICE_PORT: i32 = 443;
 /// How long a webhook may take if it does not say, in seconds, and how long at most.
 const TIMEOUT_SECONDS: i32 = 10;
 const MAX_TIMEOUT_SECONDS: i32 = 30;
@@ -144,7 +145,7 @@ fn validate_hook(errors: &mut Errors, path: &Path, hook: &MutatingWebhook) {
             labels::validate_selector(errors, &path.child(field), selector);
         }
     }
-    validate_client(errors, &path.child("clientConfig"), hook);
+    validate_client(errors, &path.child("clientConfig"), &hook.client_config);
     let conditions = hook.match_conditions.as_deref().unwrap_or_default();
     validate_conditions(errors, &path.child("matchConditions"), conditions);
     let versions = path.child("admissionReviewVersions");
@@ -238,8 +239,7 @@ fn validate_resources(errors: &mut Errors, path: &Path, resources: &[String]) {
     }
 }
 
-fn validate_client(errors: &mut Errors, path: &Path, hook: &MutatingWebhook) {
-    let config = &hook.client_config;
+pub(super) fn validate_client(errors: &mut Errors, path: &Path, config: &WebhookClientConfig) {
     match (&config.url, &config.service) {
         (Some(url), None) => validate_url(errors, &path.child("url"), url),
         (None, Some(service)) => validate_service(errors, &path.child("service"), service),
@@ -361,7 +361,7 @@ fn validate_conditions(errors: &mut Errors, path: &Path, conditions: &[MatchCond
     }
 }
 
-fn validate_versions(errors: &mut Errors, path: &Path, versions: &[String]) {
+pub(super) fn validate_versions(errors: &mut Errors, path: &Path, versions: &[String]) {
     let known = REVIEW_VERSIONS.join(", ");
     if versions.is_empty() {
         return errors.required(path, &format!("must specify one of {known}"));

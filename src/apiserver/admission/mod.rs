@@ -17,6 +17,7 @@ pub mod role_escalation;
 pub mod runtime_class;
 pub mod service_account;
 mod token_volume;
+mod type_checking;
 pub mod validating_policy;
 mod validating_policy_match;
 pub mod validating_policy_table;
@@ -95,6 +96,7 @@ const ADMITTERS: &[&dyn Admitter] = &[
     &cluster_ip::ClusterIp,
     &role_escalation::RoleEscalation,
     &artifact::LinkCheck,
+    &type_checking::TypeChecking,
     &resource_quota::ResourceQuota,
 ];
 

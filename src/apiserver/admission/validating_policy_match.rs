@@ -10,9 +10,10 @@ use super::validating_policy_table::{Matcher, Rule};
 use crate::api::resource::KindInfo;
 use crate::api::selector::Selector;
 use crate::api::{ApiError, Object, Raw};
+use crate::apiserver::conversion::by_webhook;
 use crate::apiserver::service::{ApiServer, read_error};
 use crate::apiserver::webhooks::Question;
-use crate::apiserver::webhooks::matching::{fits, in_namespace};
+use crate::apiserver::webhooks::matching::{fits, in_namespace, is_shown};
 use crate::apiserver::{keys, versions};
 
 /// The version of the kind in which the object is shown; none if the request is not meant.
@@ -37,6 +38,7 @@ pub fn matched(
         false => by_rules(server, &matcher.rules, exact, question),
     };
     let Some(info) = info else { return Ok(None) };
+    is_shown(question, &info, "a policy")?;
     let inside = in_namespace(server, &matcher.namespaces, question, object)?;
     Ok(inside.then_some(info))
 }
@@ -100,6 +102,12 @@ pub fn params(
     };
     let object = |raw| {
         let object = Raw(raw).object().map_err(|error| error.to_string())?;
+        if by_webhook(info).is_some() && object.api_version() != info.gvr.api_version() {
+            return Err(format!(
+                "parameters of {api_version}, Kind={kind} are stored as {}, which a webhook converts",
+                object.api_version()
+            ));
+        }
         Ok::<_, String>(versions::shown(info, object))
     };
     let mut found = Vec::new();

@@ -35,13 +35,13 @@ impl ApiServer {
     }
 
     /// GET of a subresource that is JSON.
-    pub fn get_part(&self, call: &Call, version: &str) -> Result<Answer, ApiError> {
+    pub async fn get_part(&self, call: &Call, version: &str) -> Result<Answer, ApiError> {
         match call.subresource.as_str() {
-            "" => self.get(call, version).map(|raw| Answer::object(200, raw)),
+            "" => self.get(call, version).await.map(|raw| Answer::object(200, raw)),
             part if update::writes_status(part) => {
-                self.get(call, version).map(|raw| Answer::object(200, raw))
+                self.get(call, version).await.map(|raw| Answer::object(200, raw))
             }
-            "scale" => self.get_scale(call),
+            "scale" => self.get_scale(call).await,
             _ => Err(method_not_allowed()),
         }
     }

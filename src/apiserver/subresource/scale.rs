@@ -16,9 +16,9 @@ use crate::api::{ApiError, Object};
 const KIND: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 
 impl ApiServer {
-    pub(super) fn get_scale(&self, call: &Call) -> Result<Answer, ApiError> {
+    pub(super) async fn get_scale(&self, call: &Call) -> Result<Answer, ApiError> {
         self.authorize(call, "get")?;
-        let old = self.stored(call)?;
+        let old = self.stored_as_asked(call).await?;
         Ok(Answer::other(200, scale_of(&call.info, &old.object).to_json()))
     }
 
@@ -32,7 +32,7 @@ impl ApiServer {
         let scale = body_object(body)?;
         let unconditional = scale.resource_version().is_empty();
         for _ in 0..MAX_UPDATE_ATTEMPTS {
-            let old = self.stored(call)?;
+            let old = self.stored_as_asked(call).await?;
             match self.set_scale(call, &old, &scale, params).await? {
                 Updated::Done(answer) => return Ok(answer),
                 Updated::Conflict if unconditional => {}
@@ -97,7 +97,8 @@ impl ApiServer {
         }
         Ok(match self.store_update(call, old, update, params).await? {
             Updated::Done(answer) => {
-                let stored = crate::api::Raw(answer.raw).object()?;
+                let raw = self.converted_raw(&call.info, answer.raw).await?;
+                let stored = crate::api::Raw(raw).object()?;
                 let scaled = Answer::other(answer.code, scale_of(&call.info, &stored).to_json());
                 warnings.extend(answer.warnings);
                 Updated::Done(scaled.warn(warnings))

@@ -9,6 +9,7 @@ use super::{Hook, Question, conditions, is_namespace};
 use crate::api::resource::{Gvr, KindInfo};
 use crate::api::selector::Selector;
 use crate::api::{ApiError, Object, Raw};
+use crate::apiserver::conversion::by_webhook;
 use crate::apiserver::keys;
 use crate::apiserver::service::{ApiServer, read_error};
 
@@ -28,6 +29,9 @@ pub fn asked(
         return Ok(None);
     }
     let Some(info) = by_rules(server, hook, question) else { return Ok(None) };
+    if let Err(error) = is_shown(question, &info, format_args!("webhook {:?}", hook.spec.name)) {
+        return if hook.fails_open { Ok(None) } else { Err(error) };
+    }
     let in_namespace = in_namespace(server, &hook.namespaces, question, object)?;
     let asked = in_namespace && conditions::hold(server, hook, question, &info, object)?;
     Ok(asked.then_some(info))
@@ -53,6 +57,23 @@ fn by_rules(server: &ApiServer, hook: &Hook, question: &Question) -> Option<Arc<
     };
     let mut found = rules().filter_map(|rule| others().find(|i| fits(rule, question, &i.gvr)));
     found.next().cloned()
+}
+
+/// Refuses what would have to be shown in another version that only a webhook can make: what guards
+/// such resources names all their versions.
+pub fn is_shown(
+    question: &Question,
+    info: &KindInfo,
+    who: impl std::fmt::Display,
+) -> Result<(), ApiError> {
+    if info.gvr == question.call.info.gvr || by_webhook(info).is_none() {
+        return Ok(());
+    }
+    let (wanted, asked) = (info.gvr.api_version(), question.call.info.gvr.api_version());
+    Err(ApiError::internal(format!(
+        "{who} wants to see the object as {wanted}, and objects of {asked} are converted by a \
+         webhook: name {asked} in its rules too, or ask for exact matches"
+    )))
 }
 
 pub fn fits(rule: &RuleWithOperations, question: &Question, gvr: &Gvr) -> bool {

@@ -31,6 +31,7 @@ use crate::api::Object;
 use crate::api::resource;
 use crate::client::{DeleteOptions, remote};
 
+pub use connection::Caller;
 pub use dispatch::Rounds;
 pub use feed::{Hook, Hooks, Table};
 pub use part::{BINDING, EVICTION, SCALE, TOKEN_REQUEST};

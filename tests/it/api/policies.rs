@@ -406,3 +406,72 @@ async fn changes_that_cannot_be_made_refuse() {
     cluster.merge(&path, &json!({"spec": {"failurePolicy": "Ignore"}})).await.expect(200);
     cluster.post(CONFIG_MAPS, &config_map("a", json!({}))).await.expect(201);
 }
+
+#[tokio::test]
+async fn the_status_tells_what_expressions_get_wrong() {
+    let cluster = Cluster::new().await;
+    let path = format!("{GROUP}/validatingadmissionpolicies");
+    let good = json!([{"expression": "object.spec.replicas > 1"},
+        {"expression": "object.metadata.creationTimestamp < timestamp('2100-01-01T00:00:00Z')"},
+        {"expression": "object.spec.template.spec.containers.all(c, c.image != '' && \
+                        (!has(c.ports) || c.ports.all(p, p.containerPort > 0)))"},
+        {"expression": "object.metadata.?labels[?'a'].orValue('') != 'b'"},
+        {"expression": "object.spec.strategy.rollingUpdate.maxSurge != 3"}]);
+    let fine = policy("fine", "apps/deployments", json!(["CREATE"]), good);
+    let made = create(&cluster, &fine).await.expect(201);
+    assert_eq!(made["status"], json!({"observedGeneration": 1, "typeChecking": {}}));
+    let validations = json!([{"expression": "object.spec.replics > 1",
+            "messageExpression": "'replicas: ' + object.spec.replicas"},
+        {"expression": "object.spec.replicas == '1'"}]);
+    let mut wrong = policy("wrong", "apps/deployments", json!(["CREATE"]), validations);
+    let rule = &mut wrong["spec"]["matchConstraints"]["resourceRules"][0];
+    rule["resources"] = json!(["deployments", "replicasets", "deployments/scale"]);
+    let made = create(&cluster, &wrong).await.expect(201);
+    let warnings = made["status"]["typeChecking"]["expressionWarnings"].as_array().unwrap();
+    let fields: Vec<_> = warnings.iter().map(|warning| &warning["fieldRef"]).collect();
+    assert_eq!(
+        fields,
+        [
+            "spec.validations[0].expression",
+            "spec.validations[0].messageExpression",
+            "spec.validations[1].expression"
+        ]
+    );
+    let first = "apps/v1, Kind=Deployment: ERROR: <input>:1:12: undefined field 'replics'\n | \
+                 object.spec.replics > 1\n | ...........^\n";
+    let text = warnings[0]["warning"].as_str().unwrap();
+    assert!(text.starts_with(first), "{text}");
+    assert!(text.contains("\napps/v1, Kind=ReplicaSet: ERROR"), "{text}");
+    // Another spec is checked again, and a status that somebody writes stays.
+    let name = format!("{path}/wrong");
+    let status = json!({"status": {"conditions": [{"type": "A", "status": "True", "reason": "B",
+        "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+    cluster.merge(&format!("{name}/status"), &status).await.expect(200);
+    let patch = json!({"spec": {"validations": [{"expression": "object.spec.replicas > 1"}]}});
+    let mended = cluster.merge(&name, &patch).await.expect(200);
+    assert_eq!(mended["status"]["observedGeneration"], 2);
+    assert_eq!(mended["status"]["typeChecking"], json!({}));
+    assert_eq!(mended["status"]["conditions"][0]["type"], "A");
+    // Custom resources by their schema, parameters by theirs, and nothing of what has a wildcard.
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "size": {"type": "integer"}}}}});
+    let definition = json!({"metadata": {"name": "tabs.example.com"}, "spec": {
+        "group": "example.com", "scope": "Namespaced", "names": {"plural": "tabs", "kind": "Tab"},
+        "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": schema}}]}});
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    cluster.post(definitions, &definition).await.expect(201);
+    let validations = json!([{"expression": "object.spec.size > 1 && object.spec.sise > 1"},
+        {"expression": "params.data.x == '1'"}, {"expression": "params.dat.x == '1'"}]);
+    let mut custom = policy("custom", "example.com/tabs", json!(["*"]), validations.clone());
+    custom["spec"]["paramKind"] = json!({"apiVersion": "v1", "kind": "ConfigMap"});
+    let made = create(&cluster, &custom).await.expect(201);
+    let warnings = made["status"]["typeChecking"]["expressionWarnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0]["warning"].as_str().unwrap().contains("undefined field 'sise'"));
+    assert!(warnings[1]["warning"].as_str().unwrap().contains("undefined field 'dat'"));
+    custom["metadata"]["name"] = "wild".into();
+    custom["spec"]["matchConstraints"]["resourceRules"][0]["apiVersions"] = json!(["*"]);
+    let made = create(&cluster, &custom).await.expect(201);
+    assert_eq!(made["status"]["typeChecking"], json!({}));
+}

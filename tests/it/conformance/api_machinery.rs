@@ -1,6 +1,7 @@
 //! The cases of sig-api-machinery.
 
 mod chunking;
+mod conversion;
 mod crd;
 mod custom_definitions;
 mod discovery;
@@ -11,11 +12,13 @@ mod policies;
 mod publish_openapi;
 mod quotas;
 mod watchers;
+mod webhooks;
 
 use super::Case;
 
 pub const CASES: &[&[Case]] = &[
     chunking::CASES,
+    conversion::CASES,
     custom_definitions::CASES,
     discovery::CASES,
     discovery::ALL_KINDS,
@@ -27,4 +30,6 @@ pub const CASES: &[&[Case]] = &[
     quotas::CASES,
     quotas::SCOPES,
     watchers::CASES,
+    webhooks::CASES,
+    webhooks::CONFIGURATIONS,
 ];

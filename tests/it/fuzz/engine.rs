@@ -23,7 +23,7 @@ const SHRINKS: usize = 400;
 /// The longest input.
 const MAX_BYTES: usize = 64 << 10;
 /// Inputs take no longer than this, on a machine that does much else: what takes longer is stuck.
-const SLOW: Duration = Duration::from_secs(10);
+const SLOW: Duration = Duration::from_secs(30);
 
 /// After this a run is taken for stuck: its input is kept, and the process ends.
 const STUCK: Duration = Duration::from_secs(60);

@@ -1,5 +1,6 @@
 //! Admission webhooks, asked for real: over TLS, so on the real clock.
 
+pub mod converter;
 mod failures;
 mod parts;
 pub mod server;

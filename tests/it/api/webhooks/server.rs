@@ -24,10 +24,14 @@ pub enum Reply {
     Response(Value),
     /// A JSON patch.
     Patch(Value),
+    /// Objects that were converted, all of those that were asked for.
+    Converted(Vec<Value>),
     /// This body with this code.
     Raw(u16, Vec<u8>),
     /// An answer only when there is a permit.
     After(Arc<tokio::sync::Semaphore>),
+    /// Allowed, so much later.
+    Late(std::time::Duration),
     Never,
 }
 
@@ -113,7 +117,7 @@ async fn respond(
     let path = request.uri().path().trim_start_matches('/').to_string();
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let review: Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!(review["kind"], "AdmissionReview");
+    assert!(review["kind"] == "AdmissionReview" || review["kind"] == "ConversionReview");
     seen.lock().push((path.clone(), review["request"].clone()));
     let uid = &review["request"]["uid"];
     let mut response = match answer(&path, &review["request"]) {
@@ -121,6 +125,9 @@ async fn respond(
         Reply::Response(response) => response,
         Reply::Patch(patch) => json!({"allowed": true, "patchType": "JSONPatch",
             "patch": BASE64_STANDARD.encode(patch.to_string())}),
+        Reply::Converted(objects) => {
+            json!({"convertedObjects": objects, "result": {"status": "Success"}})
+        }
         Reply::Raw(code, body) => {
             let response = Response::builder().status(code).body(Full::new(body.into()));
             return Ok(response.unwrap());
@@ -129,12 +136,16 @@ async fn respond(
             gate.acquire().await.unwrap().forget();
             json!({"allowed": true})
         }
+        Reply::Late(latency) => {
+            tokio::time::sleep(latency).await;
+            json!({"allowed": true})
+        }
         Reply::Never => std::future::pending().await,
     };
     if response.get("uid").is_none() {
         response["uid"] = uid.clone();
     }
-    let body = json!({"kind": "AdmissionReview", "apiVersion": review["apiVersion"],
+    let body = json!({"kind": review["kind"], "apiVersion": review["apiVersion"],
         "response": response});
     Ok(Response::new(Full::new(body.to_string().into())))
 }
