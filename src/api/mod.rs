@@ -4,6 +4,7 @@
 
 pub mod apply;
 pub mod cel;
+pub mod cron;
 pub mod custom;
 pub mod duration;
 pub mod error;
@@ -14,6 +15,7 @@ pub mod meta;
 pub mod names;
 pub mod object;
 pub mod patch;
+pub mod placement;
 pub mod pod_security;
 pub mod proto;
 pub mod quantity;

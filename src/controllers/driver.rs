@@ -37,6 +37,10 @@ const FAILURE_WAITS: Waits =
 const CONFLICT_WAITS: Waits =
     Waits { first: Duration::from_millis(5), most: Duration::from_secs(1) };
 
+/// The longest wait that a plan may ask for: times that users write may be further away than clocks
+/// count, and to look once a day costs nothing.
+const MOST_WAIT: Duration = Duration::from_secs(24 * 3600);
+
 /// How the driver behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct DriverOptions {
@@ -318,7 +322,7 @@ impl Shared {
             None => {
                 one.succeed(key);
                 if let Some(wait) = plan.again_after {
-                    one.dirty.mark_after(key.clone(), wait);
+                    one.dirty.mark_after(key.clone(), wait.min(MOST_WAIT));
                 }
             }
         }

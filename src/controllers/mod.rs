@@ -9,6 +9,8 @@ pub mod driver;
 
 mod barrier;
 mod cluster_role_aggregation;
+mod cron_job;
+mod daemon_set;
 mod deployment;
 mod deployment_status;
 mod disruption;
@@ -17,6 +19,8 @@ mod endpoint_slice_mirroring;
 mod endpoints;
 mod executor;
 mod garbage_collector;
+mod history;
+mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -34,13 +38,14 @@ mod root_ca;
 mod service_account;
 mod slices;
 mod slim;
+mod stateful_set;
 mod taint_eviction;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::{apps::v1 as apps, coordination::v1 as coordination};
+use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, coordination::v1 as coordination};
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use k8s_openapi::api::{policy::v1 as policy, rbac::v1 as rbac};
 
@@ -163,6 +168,11 @@ pub fn all(options: &Options) -> Vec<Arc<dyn Controller>> {
         Arc::new(deployment::DeploymentController),
         Arc::new(replica_set::ReplicaController::<apps::ReplicaSet>::new()),
         Arc::new(replica_set::ReplicaController::<core::ReplicationController>::new()),
+        Arc::new(stateful_set::StatefulSetController),
+        Arc::new(daemon_set::DaemonSetController),
+        Arc::new(job::JobController),
+        Arc::new(job::TrackedPodController),
+        Arc::new(cron_job::CronJobController),
         Arc::new(endpoint_slice::EndpointSliceController),
         Arc::new(endpoints::EndpointsController),
         Arc::new(endpoint_slice_mirroring::EndpointSliceMirroringController),
@@ -201,6 +211,11 @@ macro_rules! kept_kinds {
             coordination::Lease,
             apps::Deployment,
             apps::ReplicaSet,
+            apps::ControllerRevision,
+            apps::DaemonSet,
+            apps::StatefulSet,
+            batch::CronJob,
+            batch::Job,
             discovery::EndpointSlice,
             policy::PodDisruptionBudget,
             rbac::ClusterRole

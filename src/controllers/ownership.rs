@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use serde_json::json;
 
 use super::Plan;
-use super::plan::{Write, patch_meta};
+use super::plan::{Write, patch_meta, patch_metas};
 use crate::api::resource::Kind;
 use crate::api::selector::Selector;
 use crate::client::Target;
@@ -77,6 +78,18 @@ pub fn claim<'a, O: Kind, T: Kind>(
     candidates: impl Iterator<Item = &'a T>,
     plan: &mut Plan,
 ) -> (Vec<&'a T>, bool) {
+    claim_kept(owner, selector, candidates, None, plan)
+}
+
+/// The same, for an owner whose dependents have a finalizer of its own: it comes and goes with the
+/// owner reference.
+pub fn claim_kept<'a, O: Kind, T: Kind>(
+    owner: &O,
+    selector: &Selector,
+    candidates: impl Iterator<Item = &'a T>,
+    finalizer: Option<&str>,
+    plan: &mut Plan,
+) -> (Vec<&'a T>, bool) {
     let owner_meta = owner.metadata();
     let owner_lives = owner_meta.deletion_timestamp.is_none();
     let (mut owned, mut adoptions, mut planned) = (Vec::new(), Vec::new(), false);
@@ -88,12 +101,12 @@ pub fn claim<'a, O: Kind, T: Kind>(
                 if matches {
                     owned.push(candidate);
                 } else if owner_lives {
-                    plan.writes.push(released(candidate, uid(owner_meta)));
+                    plan.writes.push(released(candidate, uid(owner_meta), finalizer));
                     planned = true;
                 }
             }
             None if matches && owner_lives && meta.deletion_timestamp.is_none() => {
-                adoptions.push(adopted(candidate, owner));
+                adoptions.push(adopted(candidate, owner, finalizer));
             }
             _ => {}
         }
@@ -109,17 +122,30 @@ pub fn claim<'a, O: Kind, T: Kind>(
     (owned, planned)
 }
 
-fn adopted<O: Kind, T: Kind>(object: &T, owner: &O) -> Write {
+fn adopted<O: Kind, T: Kind>(object: &T, owner: &O, finalizer: Option<&str>) -> Write {
     let reference = controller_reference(owner);
-    let mut owners = object.metadata().owner_references.clone().unwrap_or_default();
+    let meta = object.metadata();
+    let mut owners = meta.owner_references.clone().unwrap_or_default();
     // The owner may be named already, without controlling.
     owners.retain(|other| other.uid != reference.uid);
     owners.push(reference);
-    patch_meta(object, "ownerReferences", owners)
+    let has = |finalizer: &&str| meta.finalizers.iter().flatten().any(|one| one == finalizer);
+    let Some(finalizer) = finalizer.filter(|finalizer| !has(finalizer)) else {
+        return patch_meta(object, "ownerReferences", owners);
+    };
+    let finalizers: Vec<&str> =
+        meta.finalizers.iter().flatten().map(String::as_str).chain([finalizer]).collect();
+    patch_metas(object, json!({"ownerReferences": owners, "finalizers": finalizers}))
 }
 
-fn released<T: Kind>(object: &T, owner_uid: &str) -> Write {
-    let mut owners = object.metadata().owner_references.clone().unwrap_or_default();
+fn released<T: Kind>(object: &T, owner_uid: &str, finalizer: Option<&str>) -> Write {
+    let meta = object.metadata();
+    let mut owners = meta.owner_references.clone().unwrap_or_default();
     owners.retain(|owner| owner.uid != owner_uid);
-    patch_meta(object, "ownerReferences", owners)
+    let Some(finalizer) = finalizer else {
+        return patch_meta(object, "ownerReferences", owners);
+    };
+    let mut finalizers = meta.finalizers.clone().unwrap_or_default();
+    finalizers.retain(|one| one != finalizer);
+    patch_metas(object, json!({"ownerReferences": owners, "finalizers": finalizers}))
 }

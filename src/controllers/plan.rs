@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::resource::Kind;
 use crate::api::{ApiError, Object, ObjectKey};
@@ -157,10 +157,15 @@ impl Plan {
 /// Sets one field of an object's metadata, at the version that was read. A patch, since the cache
 /// does not keep all of every object.
 pub fn patch_meta(object: &dyn AnyObject, field: &str, value: impl Serialize) -> Write {
+    patch_metas(object, json!({ field: value }))
+}
+
+/// The same with several fields.
+pub fn patch_metas(object: &dyn AnyObject, mut fields: Value) -> Write {
     let meta = object.meta();
-    let mut patch = json!({"uid": meta.uid, "resourceVersion": meta.resource_version});
-    patch[field] = json!(value);
-    Write::Patch { target: target_of(object), patch: Patch::Merge(json!({ "metadata": patch })) }
+    fields["uid"] = json!(meta.uid);
+    fields["resourceVersion"] = json!(meta.resource_version);
+    Write::Patch { target: target_of(object), patch: Patch::Merge(json!({ "metadata": fields })) }
 }
 
 /// The target of an object behind the common face.

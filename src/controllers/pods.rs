@@ -4,13 +4,15 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
 use super::ownership::annotation;
 
 /// A pod with a lower cost is deleted before others, all else being equal.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// A pod that fails is replaced at most this often: upstream's first wait for one of a DaemonSet.
+const LEAST_LIFE: SignedDuration = SignedDuration::from_secs(1);
 
 pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
@@ -58,8 +60,15 @@ pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option
         return Some(Duration::ZERO);
     }
     let waited = now.duration_since(ready_since(pod)?);
-    let asked = jiff::SignedDuration::from_secs(min_ready_seconds.into());
+    let asked = SignedDuration::from_secs(min_ready_seconds.into());
     Some(Duration::try_from(asked - waited).unwrap_or(Duration::ZERO))
+}
+
+/// How long until a pod that ended is replaced under its name or on its node: one that fails at
+/// once fails again, and must not be created again and again.
+pub fn replaced_in(pod: &Pod, now: Timestamp) -> Duration {
+    let lived = created(pod).map_or(LEAST_LIFE, |time| now.duration_since(time));
+    Duration::try_from(LEAST_LIFE.saturating_sub(lived)).unwrap_or(Duration::ZERO)
 }
 
 fn restarts(pod: &Pod) -> i32 {
@@ -105,7 +114,7 @@ fn phase_rank(pod: &Pod) -> u8 {
     }
 }
 
-fn created(pod: &Pod) -> Option<Timestamp> {
+pub fn created(pod: &Pod) -> Option<Timestamp> {
     pod.metadata.creation_timestamp.as_ref().map(|time| time.0)
 }
 

@@ -13,6 +13,7 @@ use super::node_lifecycle::{NO_EXECUTE, NOT_READY, UNREACHABLE, is_braked};
 use super::ownership::name;
 use super::{Controller, Options, Plan, pods};
 use crate::api::ObjectKey;
+use crate::api::placement::tolerates;
 use crate::api::resource::Gvr;
 use crate::client::cache::{Changed, View};
 use crate::client::event::Notice;
@@ -147,23 +148,6 @@ fn tolerated_for(taint: &Taint, tolerations: &[Toleration], now: Timestamp) -> O
     let since = taint.time_added.as_ref().map_or(now, |time| time.0);
     let left = SignedDuration::from_secs(seconds.max(0)) - now.duration_since(since);
     Some(Duration::try_from(left).unwrap_or(Duration::ZERO))
-}
-
-/// Whether a toleration matches a taint (core/v1 Toleration.ToleratesTaint).
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or_default();
-    let key = toleration.key.as_deref().unwrap_or_default();
-    if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "Exists" => true,
-        "" | "Equal" => {
-            toleration.value.as_deref().unwrap_or_default()
-                == taint.value.as_deref().unwrap_or_default()
-        }
-        _ => false,
-    }
 }
 
 /// Says why on each pod, then deletes it.

@@ -1,8 +1,9 @@
 //! What a Service's name means, for who looks it up from inside the cluster. Pure.
 //!
 //! The forms are those of the Kubernetes DNS specification: `svc` and `svc.ns` (as its search list
-//! makes them up), `svc.ns.svc` and `svc.ns.svc.cluster.local`. A headless Service is its ready
-//! endpoints. ExternalName Services and names of single pods have no address here.
+//! makes them up), `svc.ns.svc` and `svc.ns.svc.cluster.local`; before each of them, the hostname of a
+//! pod whose subdomain is the Service. A headless Service is its ready endpoints. ExternalName
+//! Services have no address here.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -25,10 +26,17 @@ pub fn resolve(view: &View, namespace: &str, name: &str) -> Option<Vec<IpAddr>> 
     let labels: Vec<&str> = bare.unwrap_or(&name).split('.').collect();
     match (labels.as_slice(), bare) {
         ([service], None) => addresses(view, namespace, service),
-        // A name of two parts may just as well be the world's.
-        ([service, namespace], None) => addresses(view, namespace, service),
+        // A name of two or three parts may just as well be the world's. In the order of a pod's
+        // search list.
+        ([host, service], None) => {
+            hosts(view, namespace, service, host).or_else(|| addresses(view, service, host))
+        }
         ([service, namespace, "svc"], _) => {
             Some(addresses(view, namespace, service).unwrap_or_default())
+        }
+        ([host, service, namespace], None) => hosts(view, namespace, service, host),
+        ([host, service, namespace, "svc"], _) => {
+            Some(hosts(view, namespace, service, host).unwrap_or_default())
         }
         ([.., "svc"], _) | (_, Some(_)) => Some(Vec::new()),
         _ => None,
@@ -46,13 +54,31 @@ fn addresses(view: &View, namespace: &str, name: &str) -> Option<Vec<IpAddr>> {
     if !ips.is_empty() {
         return Some(ips.into_iter().collect());
     }
+    Some(endpoints(view, &key, spec, |_| true))
+}
+
+/// The pods of a Service that have this hostname; `None` where there are none.
+fn hosts(view: &View, namespace: &str, service: &str, host: &str) -> Option<Vec<IpAddr>> {
+    let key = ObjectKey::new(namespace, service);
+    let spec = view.get_key::<Service>(&key)?.spec.as_ref()?;
+    let is_host = |endpoint: &Endpoint| endpoint.hostname.as_deref() == Some(host);
+    Some(endpoints(view, &key, spec, is_host)).filter(|found| !found.is_empty())
+}
+
+fn endpoints(
+    view: &View,
+    service: &ObjectKey,
+    spec: &ServiceSpec,
+    is_wanted: impl Fn(&Endpoint) -> bool,
+) -> Vec<IpAddr> {
     let unready_too = spec.publish_not_ready_addresses == Some(true);
-    let slices = view.indexed::<EndpointSlice>(&slice_index(&key));
+    let slices = view.indexed::<EndpointSlice>(&slice_index(service));
     let endpoints = slices.flat_map(|slice| &slice.endpoints);
-    let wanted = endpoints.filter(|endpoint| unready_too || is_ready(endpoint));
+    let wanted =
+        endpoints.filter(|endpoint| is_wanted(endpoint) && (unready_too || is_ready(endpoint)));
     let found: BTreeSet<IpAddr> =
         wanted.flat_map(|endpoint| &endpoint.addresses).filter_map(|ip| ip.parse().ok()).collect();
-    Some(found.into_iter().collect())
+    found.into_iter().collect()
 }
 
 fn cluster_ips(spec: &ServiceSpec) -> BTreeSet<IpAddr> {
@@ -91,7 +117,7 @@ mod tests {
         cache.add::<EndpointSlice>();
         let endpoints = json!([
             {"addresses": ["127.64.0.3"], "conditions": {"ready": true}},
-            {"addresses": ["127.64.0.2"]},
+            {"addresses": ["127.64.0.2"], "hostname": "db-0"},
             {"addresses": ["127.64.0.4"], "conditions": {"ready": false}}]);
         let headless = json!({"clusterIP": "None", "clusterIPs": ["None"]});
         let unready = json!({"clusterIP": "None", "publishNotReadyAddresses": true});
@@ -117,10 +143,17 @@ mod tests {
         assert_eq!(of("svc"), some("127.128.0.8"));
         assert_eq!(of("peers"), some("127.64.0.2 127.64.0.3"));
         assert_eq!(of("all.b"), some("127.64.0.2 127.64.0.3 127.64.0.4"));
-        for none in ["out.b", "web.b.svc", "x.web.a.svc", "nothing.a.svc.cluster.local"] {
+        for pod in ["db-0.peers", "db-0.peers.a", "db-0.peers.a.svc.cluster.local", "db-0.all.b"] {
+            assert_eq!(of(pod), some("127.64.0.2"), "{pod}");
+        }
+        for none in
+            ["out.b", "web.b.svc", "x.web.a.svc", "db-1.peers.a.svc", "nothing.a.svc.cluster.local"]
+        {
             assert_eq!(of(none), some(""), "{none}");
         }
-        for other in ["all", "web.b", "example.com", "www.example.com", "cluster.local", ""] {
+        for other in
+            ["all", "web.b", "db-1.peers", "example.com", "www.example.com", "cluster.local", ""]
+        {
             assert_eq!(of(other), None, "{other}");
         }
     }

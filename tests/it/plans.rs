@@ -3,17 +3,22 @@
 mod budgets;
 mod deployments;
 mod endpoints;
+mod jobs;
 mod nodes;
 mod quotas;
 mod replicas;
 mod roles;
+mod sets;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Secret,
@@ -62,6 +67,11 @@ impl Objects {
         objects.fill::<ReplicaSet>();
         objects.fill::<ReplicationController>();
         objects.fill::<Pod>();
+        objects.fill::<StatefulSet>();
+        objects.fill::<DaemonSet>();
+        objects.fill::<ControllerRevision>();
+        objects.fill::<Job>();
+        objects.fill::<CronJob>();
         objects.fill::<Node>();
         objects.fill::<Lease>();
         objects.fill::<Namespace>();

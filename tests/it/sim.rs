@@ -9,9 +9,11 @@ mod chaos;
 mod deletions;
 mod fakes;
 mod faulty;
+mod jobs;
 mod nodes;
 mod rollouts;
 mod scheduling;
+mod stateful;
 mod truth;
 
 use std::panic::AssertUnwindSafe;

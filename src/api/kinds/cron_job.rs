@@ -5,6 +5,7 @@ use k8s_openapi::api::batch::v1::CronJob;
 use serde_json::Value;
 
 use super::{checks, job, labels, pod_template, workload};
+use crate::api::cron::Schedule;
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
@@ -47,7 +48,7 @@ impl Kind for CronJob {
         let schedule = path.child("schedule");
         if spec.schedule.is_empty() {
             errors.required(&schedule, "");
-        } else if !is_schedule(&spec.schedule) {
+        } else if Schedule::parse(&spec.schedule).is_none() {
             errors.invalid(
                 &schedule,
                 &spec.schedule,
@@ -70,10 +71,6 @@ impl Kind for CronJob {
         let path = path.child("jobTemplate");
         let template = spec.job_template.spec.clone().unwrap_or_default();
         job::validate_spec(errors, &path.child("spec"), &template);
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        vec![workload::stored_only("CronJob")]
     }
 
     fn columns() -> &'static [Column] {
@@ -115,63 +112,5 @@ impl Kind for CronJob {
             images.into(),
             labels::format_selector(&job.selector.unwrap_or_default()).into(),
         ]
-    }
-}
-
-/// Five fields of cron, or one of the `@` words. What the fields mean is the controller's.
-fn is_schedule(text: &str) -> bool {
-    const WORDS: &[&str] =
-        &["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
-    if WORDS.contains(&text) {
-        return true;
-    }
-    if let Some(every) = text.strip_prefix("@every ") {
-        return every.parse::<jiff::Span>().is_ok();
-    }
-    let fields: Vec<&str> = text.split_whitespace().collect();
-    let bounds = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 7)];
-    let names = ["", "", "", "JANFEBMARAPRMAYJUNJULAUGSEPOCTNOVDEC", "SUNMONTUEWEDTHUFRISAT"];
-    fields.len() == bounds.len()
-        && fields.iter().zip(bounds.iter().zip(names)).all(|(field, (bounds, names))| {
-            field.split(',').all(|part| is_part(part, *bounds, names))
-        })
-}
-
-/// `*`, `?`, `5`, `1-5`, `*/10`, `1-30/5`, `MON-FRI`.
-fn is_part(part: &str, (least, most): (u32, u32), names: &str) -> bool {
-    let (range, step) = match part.split_once('/') {
-        Some((range, step)) => (range, step.parse::<u32>().is_ok_and(|step| step > 0)),
-        None => (part, true),
-    };
-    let number = |text: &str| match text.parse::<u32>() {
-        Ok(number) => Some(number).filter(|n| (least..=most).contains(n)),
-        Err(_) => {
-            let text = text.to_uppercase();
-            let at = names.find(&text).filter(|at| text.len() == 3 && at % 3 == 0)?;
-            u32::try_from(at / 3).ok().map(|n| n + least)
-        }
-    };
-    let range = match (range, range.split_once('-')) {
-        ("*" | "?", _) => true,
-        (_, Some((from, to))) => matches!((number(from), number(to)), (Some(a), Some(b)) if a <= b),
-        (one, None) => number(one).is_some(),
-    };
-    range && step
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_schedule;
-
-    #[test]
-    fn schedules() {
-        for good in ["* * * * *", "*/5 0 1 JAN mon-fri", "0 0 1,15 * ?", "@daily", "@every 1h"] {
-            assert!(is_schedule(good), "{good}");
-        }
-        for bad in
-            ["", "* * * *", "60 * * * *", "5-1 * * * *", "*/0 * * * *", "@often", "x * * * *"]
-        {
-            assert!(!is_schedule(bad), "{bad}");
-        }
     }
 }

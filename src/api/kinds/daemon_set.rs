@@ -75,9 +75,7 @@ impl Kind for DaemonSet {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let mut texts = vec![workload::stored_only("DaemonSet")];
-        texts.extend(self.spec.iter().flat_map(|spec| pod_template::warnings(&spec.template)));
-        texts
+        self.spec.iter().flat_map(|spec| pod_template::warnings(&spec.template)).collect()
     }
 
     fn columns() -> &'static [Column] {

@@ -99,9 +99,7 @@ impl Kind for Job {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let mut texts = vec![workload::stored_only("Job")];
-        texts.extend(self.spec.iter().flat_map(|spec| pod_template::warnings(&spec.template)));
-        texts
+        self.spec.iter().flat_map(|spec| pod_template::warnings(&spec.template)).collect()
     }
 
     fn columns() -> &'static [Column] {

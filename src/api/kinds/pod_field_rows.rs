@@ -7,7 +7,7 @@ const NO_USERS: &str = "a Wasm sandbox has no users; this has no effect";
 const NO_KERNEL: &str = "a Wasm sandbox makes no system calls; this has no effect";
 const NO_HOST: &str = "Wasm pods have no access to the host";
 const NO_CLAIMS: &str = "resource claims are not supported";
-const NAMES_NOT_SERVED: &str = "host names of pods are not served yet";
+const NAMES_NOT_SERVED: &str = "guests have no host name of their own";
 const NO_VOLUME: &str = "this kind of volume is not supported; supported are configMap, \
                          downwardAPI, emptyDir, projected and secret";
 const SAME_WARNING: &str = "the warning of topologyKey says it";
@@ -28,7 +28,7 @@ pub const POD_SPEC: &[Row] = &[
     refused("hostNetwork", NO_HOST).unless(&["false"]),
     refused("hostPID", NO_HOST).unless(&["false"]),
     warned("hostUsers", NO_USERS).unless(&["true"]),
-    warned("hostname", NAMES_NOT_SERVED),
+    honoured("hostname"),
     warned("hostnameOverride", NAMES_NOT_SERVED),
     honoured("imagePullSecrets"),
     within("initContainers", CONTAINER),
@@ -53,7 +53,7 @@ pub const POD_SPEC: &[Row] = &[
     warned("setHostnameAsFQDN", NAMES_NOT_SERVED).unless(&["false"]),
     refused("shareProcessNamespace", "containers of a Wasm pod share no processes")
         .unless(&["false"]),
-    warned("subdomain", NAMES_NOT_SERVED),
+    honoured("subdomain"),
     honoured("terminationGracePeriodSeconds"),
     honoured("tolerations"),
     within("topologySpreadConstraints", SPREAD_CONSTRAINT),

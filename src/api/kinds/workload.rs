@@ -65,7 +65,7 @@ pub fn validate_counters(errors: &mut Errors, counters: Counters) {
             errors.invalid(&path.child(field), part, detail);
         }
     }
-    if available > ready {
+    if available.unwrap_or(0) > ready.unwrap_or(0) {
         let detail = "cannot be greater than readyReplicas";
         errors.invalid(&path.child("availableReplicas"), available, detail);
     }

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
+use crate::api::placement;
 use crate::scheduler::framework::{FilterPlugin, MAX_SCORE, Reasons, ScorePlugin, Wake};
 use crate::scheduler::snapshot::{NodeInfo, PodInfo};
 
@@ -10,24 +11,9 @@ pub struct TaintToleration;
 /// The score that each untolerated PreferNoSchedule taint costs.
 const COST_OF_A_TAINT: i64 = MAX_SCORE / 4;
 
-/// Whether any of the tolerations tolerates a taint
-/// (k8s.io/component-helpers/scheduling/corev1).
+/// Whether any of the tolerations tolerates a taint.
 pub fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
-    tolerations.iter().any(|toleration| {
-        let effect = toleration.effect.as_deref().unwrap_or_default();
-        let key = toleration.key.as_deref().unwrap_or_default();
-        if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
-            return false;
-        }
-        match toleration.operator.as_deref().unwrap_or("Equal") {
-            "Exists" => true,
-            _ => {
-                toleration.value.as_deref().unwrap_or_default()
-                    == taint.value.as_deref().unwrap_or_default()
-                    && !key.is_empty()
-            }
-        }
-    })
+    tolerations.iter().any(|toleration| placement::tolerates(toleration, taint))
 }
 
 impl FilterPlugin for TaintToleration {

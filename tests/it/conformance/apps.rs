@@ -1,17 +1,25 @@
 //! The cases of sig-apps.
 
+mod controller_revisions;
 mod cron_jobs;
+mod daemon_sets;
 mod deployments;
 mod disruption;
+mod jobs;
 mod replica_sets;
 mod replication_controllers;
+mod stateful_sets;
 
 use super::Case;
 
 pub const CASES: &[&[Case]] = &[
+    controller_revisions::CASES,
     cron_jobs::CASES,
+    daemon_sets::CASES,
     deployments::CASES,
     disruption::CASES,
+    jobs::CASES,
     replica_sets::CASES,
     replication_controllers::CASES,
+    stateful_sets::CASES,
 ];

@@ -9,12 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, PodCondition, PodIP};
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateTerminated, ContainerStatus, Node, NodeCondition, Pod,
+    PodCondition, PodIP,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tokio::time::Instant;
 use wasmfleet::api::{ApiError, ObjectKey};
 use wasmfleet::base::dirty_set::DirtySet;
 use wasmfleet::base::{SharedClock, Tasks};
@@ -25,6 +29,10 @@ const RENEW_EVERY: Duration = Duration::from_secs(10);
 const MOST_DELAY: Duration = Duration::from_millis(300);
 const AGAIN: Duration = Duration::from_secs(1);
 const WORKERS: usize = 8;
+/// How long pods run whose container has an argument `exit=CODE`; with `exit=some`, every fifth
+/// one fails.
+const MOST_RUN: Duration = Duration::from_secs(20);
+const SOME_FAIL: f64 = 0.2;
 const LEASES: &str = "kube-node-lease";
 /// What a node has: pods that ask for nothing find room always.
 pub const MILLI_CPU: i64 = 1000;
@@ -51,6 +59,8 @@ pub struct Fakes {
     sick: Mutex<BTreeSet<ObjectKey>>,
     /// Pods whose containers died with their agent and were not started again yet, by uid.
     died: Mutex<BTreeSet<String>>,
+    /// When pods end that are to end, by uid.
+    ends: Mutex<BTreeMap<String, Instant>>,
     random: Mutex<StdRng>,
 }
 
@@ -71,6 +81,7 @@ impl Fakes {
             nodes: Mutex::default(),
             sick: Mutex::default(),
             died: Mutex::default(),
+            ends: Mutex::default(),
             random: Mutex::new(StdRng::seed_from_u64(seed)),
         });
         let dirty = fakes.dirty.clone();
@@ -213,9 +224,54 @@ impl Fakes {
         let stopped = died && told == Some("True");
         let ready = if stopped || self.sick.lock().contains(key) { "False" } else { "True" };
         if told == Some(ready) {
-            return Act::Nothing;
+            return self.ending(key, pod);
         }
         Act::Run(Box::new(self.running(pod, ready)))
+    }
+
+    /// Whether a pod that runs has come to its end.
+    fn ending(&self, key: &ObjectKey, pod: &Pod) -> Act {
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        let mut arguments = containers.flat_map(|one| one.args.iter().flatten());
+        let Some(end) = arguments.find_map(|argument| argument.strip_prefix("exit=")) else {
+            return Act::Nothing;
+        };
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let mut random = self.random.lock();
+        let at = Instant::now() + random.random_range(Duration::ZERO..MOST_RUN);
+        let at = *self.ends.lock().entry(uid).or_insert(at);
+        let left = at.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            self.dirty.mark_after(key.clone(), left);
+            return Act::Nothing;
+        }
+        let fails = end == "1" || (end == "some" && random.random_bool(SOME_FAIL));
+        Act::Run(Box::new(self.ended(pod, i32::from(fails))))
+    }
+
+    fn ended(&self, pod: &Pod, exit_code: i32) -> Pod {
+        let mut pod = pod.clone();
+        let now = Some(Time(self.clock.now()));
+        let status = pod.status.get_or_insert_default();
+        status.phase = Some(if exit_code == 0 { "Succeeded" } else { "Failed" }.into());
+        for condition in status.conditions.iter_mut().flatten().filter(|c| c.type_ == "Ready") {
+            condition.status = "False".into();
+            condition.last_transition_time = now.clone();
+        }
+        let terminated = ContainerStateTerminated {
+            exit_code,
+            finished_at: now,
+            ..ContainerStateTerminated::default()
+        };
+        status.container_statuses = Some(vec![ContainerStatus {
+            name: "c".into(),
+            state: Some(ContainerState {
+                terminated: Some(terminated),
+                ..ContainerState::default()
+            }),
+            ..ContainerStatus::default()
+        }]);
+        pod
     }
 
     fn running(&self, pod: &Pod, ready: &str) -> Pod {

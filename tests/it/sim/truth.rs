@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -79,6 +80,9 @@ impl Truth {
         cache.keep::<Namespace>(api.clone(), "", tasks);
         cache.keep::<Deployment>(api.clone(), "", tasks);
         cache.keep::<ReplicaSet>(api.clone(), "", tasks);
+        cache.keep::<StatefulSet>(api.clone(), "", tasks);
+        cache.keep::<DaemonSet>(api.clone(), "", tasks);
+        cache.keep::<Job>(api.clone(), "", tasks);
         cache.keep::<Pod>(api.clone(), "", tasks);
         cache.keep::<Node>(api.clone(), "", tasks);
         cache.keep::<Service>(api.clone(), "", tasks);

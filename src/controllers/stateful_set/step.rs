@@ -1,0 +1,152 @@
+//! One step of a StatefulSet: which pods are created, deleted or mended next.
+//!
+//! ```text
+//!   ordinals from the first up: missing ─▶ create, ended ─▶ delete   ┐ OrderedReady: one at a time,
+//!   ordinals beyond, from the last down ─▶ delete                   ┘ each waits for the one before
+//!   then pods of another revision, from the last down to the partition ─▶ delete
+//! ```
+//!
+//! Source: k8s.io/kubernetes pkg/controller/statefulset/stateful_set_control.go.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+
+use super::identity;
+use super::spec::Spec;
+use crate::controllers::Plan;
+use crate::controllers::history::revision_of;
+use crate::controllers::pods::{
+    available_in, is_finished, is_ready, is_terminating, phase, replaced_in,
+};
+
+/// Pods created or deleted by one plan; the rest follows with the next, when these were seen.
+const BURST_PODS: usize = 500;
+
+/// A template and the name of its revision.
+#[derive(Clone, Copy)]
+pub struct Version<'a> {
+    pub revision: &'a str,
+    pub template: &'a PodTemplateSpec,
+}
+
+pub struct Step<'a> {
+    pub set: &'a StatefulSet,
+    pub spec: &'a Spec,
+    pub pods: &'a BTreeMap<i32, &'a Pod>,
+    pub current: Version<'a>,
+    pub update: Version<'a>,
+    pub now: Timestamp,
+}
+
+pub fn is_running_and_ready(pod: &Pod) -> bool {
+    phase(pod) == "Running" && is_ready(pod)
+}
+
+impl Step<'_> {
+    pub fn plan(&self, plan: &mut Plan) {
+        if self.bring_up(plan) && self.bring_down(plan) {
+            self.update(plan);
+        }
+    }
+
+    fn is_available(&self, pod: &Pod, plan: &mut Plan) -> bool {
+        let wait = available_in(pod, self.spec.min_ready_seconds, self.now);
+        let Some(wait) = wait.filter(|_| phase(pod) == "Running") else { return false };
+        if !wait.is_zero() {
+            plan.again_after(wait);
+        }
+        wait.is_zero()
+    }
+
+    /// Fills the ordinals; answers whether what follows may be looked at.
+    fn bring_up(&self, plan: &mut Plan) -> bool {
+        for at in self.spec.ordinals() {
+            if plan.writes.len() >= BURST_PODS {
+                return false;
+            }
+            let goes_on = match self.pods.get(&at) {
+                None => {
+                    let Version { revision, template } = self.version_for(at);
+                    plan.create(&identity::new_pod(self.set, template, revision, at));
+                    false
+                }
+                Some(pod) if is_finished(pod) => {
+                    self.replace(pod, plan);
+                    false
+                }
+                Some(pod) if is_terminating(pod) => false,
+                Some(pod) => {
+                    plan.writes.extend(identity::repair(self.set, pod, at));
+                    is_running_and_ready(pod) && self.is_available(pod, plan)
+                }
+            };
+            if self.spec.is_ordered && !goes_on {
+                return false;
+            }
+        }
+        // What is created or replaced comes first.
+        plan.writes.is_empty()
+    }
+
+    /// One that ended is deleted; its ordinal is filled when it is gone.
+    fn replace(&self, pod: &Pod, plan: &mut Plan) {
+        if is_terminating(pod) {
+            return;
+        }
+        match replaced_in(pod, self.now) {
+            Duration::ZERO => plan.delete(pod),
+            wait => plan.again_after(wait),
+        }
+    }
+
+    /// Pods of ordinals beyond, or below the first: from the last down.
+    fn bring_down(&self, plan: &mut Plan) -> bool {
+        let spare = self.pods.iter().rev().filter(|(at, _)| !self.spec.has(**at));
+        let spare: Vec<&Pod> = spare.map(|(_, pod)| *pod).collect();
+        if !self.spec.is_ordered {
+            let living = spare.iter().filter(|pod| !is_terminating(pod));
+            living.take(BURST_PODS).for_each(|pod| plan.delete(*pod));
+            return spare.is_empty();
+        }
+        // Those that serve wait for the first that does not.
+        if spare.iter().any(|pod| is_terminating(pod)) {
+            return false;
+        }
+        let Some(last) = spare.first() else { return true };
+        let sick = spare.iter().rev().find(|pod| !is_running_and_ready(pod));
+        plan.delete(*sick.unwrap_or(last));
+        false
+    }
+
+    fn update(&self, plan: &mut Plan) {
+        if self.spec.is_on_delete {
+            return;
+        }
+        let mut unavailable = 0;
+        for at in self.spec.ordinals().rev().filter(|at| *at >= self.spec.partition) {
+            let Some(pod) = self.pods.get(&at) else { return };
+            let available = !is_terminating(pod) && self.is_available(pod, plan);
+            let is_old = revision_of(&pod.metadata) != self.update.revision;
+            if is_old && !is_terminating(pod) && (!available || unavailable < self.spec.unavailable)
+            {
+                plan.delete(*pod);
+                unavailable += 1;
+            } else if !available {
+                unavailable += 1;
+            }
+            if unavailable >= self.spec.unavailable {
+                return;
+            }
+        }
+    }
+
+    /// Below the partition pods keep the revision that the set had.
+    fn version_for(&self, at: i32) -> Version<'_> {
+        let keeps = !self.spec.is_on_delete && at < self.spec.partition;
+        if keeps { self.current } else { self.update }
+    }
+}

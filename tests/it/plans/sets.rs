@@ -1,0 +1,191 @@
+//! What StatefulSets and DaemonSets plan.
+
+use super::*;
+
+const HASH: &str = "controller-revision-hash";
+
+fn old_data() -> Value {
+    json!({"spec": {"template": {"metadata": {"labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "c", "image": "v1"}]}, "$patch": "replace"}}})
+}
+
+/// A revision of the template of this version.
+fn revision(kind: &str, owner_name: &str, version: u32, number: i64) -> Value {
+    let mut data = old_data();
+    data["spec"]["template"]["spec"]["containers"][0]["image"] = json!(format!("v{version}"));
+    json!({"kind": "ControllerRevision", "revision": number, "data": data,
+        "metadata": {"name": format!("{owner_name}-h{version}"), "labels": {"app": "web"},
+            "ownerReferences": [owner("apps/v1", kind, owner_name)]}})
+}
+
+fn db(replicas: i32, version: u32, more: Value) -> Value {
+    let mut spec = json!({"replicas": replicas, "serviceName": "db",
+        "selector": {"matchLabels": {"app": "web"}}, "template": template(version)});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({"kind": "StatefulSet", "metadata": {"name": "db", "generation": 1}, "spec": spec,
+        "status": {"replicas": 0, "currentRevision": "db-h1"}})
+}
+
+fn db_pod(ordinal: i32, version: u32, ready: &str) -> Value {
+    let name = format!("db-{ordinal}");
+    let mut pod = pod(&name, "n1", ready);
+    pod["metadata"]["ownerReferences"] = json!([owner("apps/v1", "StatefulSet", "db")]);
+    pod["metadata"]["labels"] = json!({"app": "web", HASH: format!("db-h{version}"),
+        "statefulset.kubernetes.io/pod-name": name, "apps.kubernetes.io/pod-index": ordinal.to_string()});
+    pod
+}
+
+fn db_text(set: Value, others: &[Value]) -> String {
+    let mut objects = vec![set, revision("StatefulSet", "db", 1, 1)];
+    objects.extend_from_slice(others);
+    let objects = Objects::new(&objects);
+    let text = objects.text(&objects.plan("statefulset-controller", "default/db"));
+    let lines = text.lines().filter(|line| !line.contains("db status "));
+    lines.map(head).collect::<Vec<_>>().join("\n")
+}
+
+/// A line without what is written; a creation has the name of what is created.
+fn head(line: &str) -> String {
+    let Some((head, written)) = line.split_once(" {") else { return line.into() };
+    let value: Value = serde_json::from_str(&format!("{{{written}")).unwrap();
+    match value["metadata"]["name"].as_str() {
+        Some(name) => head.replace('*', name),
+        None => head.into(),
+    }
+}
+
+#[test]
+fn a_stateful_set_records_its_template_before_it_makes_pods() {
+    let objects = Objects::new(&[db(1, 1, json!({}))]);
+    let text = objects.text(&objects.plan("statefulset-controller", "default/db"));
+    assert!(text.starts_with("create controllerrevisions.apps"), "{text}");
+    assert!(text.contains(r#""$patch":"replace""#) && text.contains(r#""revision":1"#), "{text}");
+    assert!(!text.contains("create pods"), "{text}");
+}
+
+#[test]
+fn pods_are_made_and_ended_one_after_the_other() {
+    let (first, second) = (db_pod(0, 1, "True"), db_pod(1, 1, "True"));
+    assert_eq!(db_text(db(2, 1, json!({})), &[]), "create pods default/db-0");
+    assert_eq!(db_text(db(2, 1, json!({})), &[db_pod(0, 1, "False")]), "");
+    assert_eq!(db_text(db(2, 1, json!({})), &[first.clone()]), "create pods default/db-1");
+    let both = [first.clone(), second.clone()];
+    assert_eq!(db_text(db(2, 1, json!({})), &both), "");
+    assert_eq!(db_text(db(0, 1, json!({})), &both), "delete pods default/db-1");
+    let parallel = || json!({"podManagementPolicy": "Parallel"});
+    let made = db_text(db(2, 1, parallel()), &[]);
+    assert_eq!(made, "create pods default/db-0\ncreate pods default/db-1");
+    let from_three = json!({"ordinals": {"start": 3}});
+    assert_eq!(db_text(db(1, 1, from_three), &[]), "create pods default/db-3");
+}
+
+#[test]
+fn updates_go_from_the_last_down_to_the_partition() {
+    let revisions = revision("StatefulSet", "db", 2, 2);
+    let pods = [db_pod(0, 1, "True"), db_pod(1, 1, "True"), db_pod(2, 1, "True"), revisions];
+    let rolling = |rolling: Value| json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": rolling}});
+    assert_eq!(db_text(db(3, 2, rolling(json!({}))), &pods), "delete pods default/db-2");
+    assert_eq!(db_text(db(3, 2, rolling(json!({"partition": 3}))), &pods), "");
+    let two = db_text(db(3, 2, rolling(json!({"maxUnavailable": 2}))), &pods);
+    assert_eq!(two, "delete pods default/db-2\ndelete pods default/db-1");
+    let on_delete = json!({"updateStrategy": {"type": "OnDelete"}});
+    assert_eq!(db_text(db(3, 2, on_delete), &pods), "");
+}
+
+#[test]
+fn a_template_that_comes_back_is_its_old_revision_with_a_new_number() {
+    let text = db_text(db(0, 1, json!({})), &[revision("StatefulSet", "db", 2, 2)]);
+    assert_eq!(text, "update controllerrevisions.apps default/db-h1");
+}
+
+#[test]
+fn a_pod_that_failed_is_replaced_and_one_without_its_labels_mended() {
+    let mut failed = db_pod(0, 1, "False");
+    failed["status"]["phase"] = json!("Failed");
+    assert_eq!(db_text(db(1, 1, json!({})), &[failed]), "delete pods default/db-0");
+    let mut bare = db_pod(0, 1, "True");
+    bare["metadata"]["labels"] = json!({"app": "web", HASH: "db-h1"});
+    assert_eq!(db_text(db(1, 1, json!({})), &[bare]), "patch pods default/db-0");
+}
+
+fn agent(version: u32, strategy: Value) -> Value {
+    json!({"kind": "DaemonSet", "metadata": {"name": "agent", "generation": 1},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template(version),
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": strategy}}})
+}
+
+fn node(name: &str, more: Value) -> Value {
+    json!({"kind": "Node", "metadata": {"name": name}, "spec": more})
+}
+
+fn agent_pod(name: &str, node: &str, version: u32, ready: &str) -> Value {
+    let mut pod = pod(name, node, ready);
+    pod["metadata"]["ownerReferences"] = json!([owner("apps/v1", "DaemonSet", "agent")]);
+    pod["metadata"]["labels"] = json!({"app": "web", HASH: format!("h{version}")});
+    pod
+}
+
+fn agents(set: Value, others: &[Value]) -> (String, Value) {
+    let mut objects = vec![set, revision("DaemonSet", "agent", 1, 1)];
+    objects.extend_from_slice(others);
+    let objects = Objects::new(&objects);
+    let plan = objects.plan("daemonset-controller", "default/agent");
+    let status = plan.writes.iter().find_map(|write| match write {
+        Write::Update { target, object } if target.subresource.is_some() => {
+            Some(object.clone().into_value()["status"].clone())
+        }
+        _ => None,
+    });
+    let text = objects.text(&plan);
+    let lines = text.lines().filter(|line| !line.contains("agent status "));
+    (lines.collect::<Vec<_>>().join("\n"), status.unwrap_or_default())
+}
+
+#[test]
+fn a_daemon_set_fills_the_nodes_that_it_tolerates() {
+    let taint = |effect: &str| json!({"taints": [{"key": "own", "effect": effect}]});
+    let cordoned =
+        json!({"taints": [{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]});
+    let (text, status) = agents(
+        agent(1, json!({"maxUnavailable": 1})),
+        &[
+            node("a", cordoned),
+            node("b", taint("NoSchedule")),
+            node("c", taint("NoExecute")),
+            agent_pod("stays", "b", 1, "True"),
+            agent_pod("goes", "c", 1, "True"),
+        ],
+    );
+    assert!(
+        text.contains(r#""matchFields":[{"key":"metadata.name","operator":"In","values":["a"]}]"#),
+        "{text}"
+    );
+    assert_eq!(text.matches("create pods").count(), 1, "{text}");
+    assert!(text.contains("node.kubernetes.io/unreachable"), "{text}");
+    assert!(text.contains("delete pods default/goes") && !text.contains("default/stays"), "{text}");
+    assert_eq!(
+        (&status["desiredNumberScheduled"], &status["numberMisscheduled"]),
+        (&json!(1), &json!(1))
+    );
+}
+
+#[test]
+fn a_daemon_set_updates_within_its_bounds() {
+    let nodes = [node("a", json!({})), node("b", json!({})), revision("DaemonSet", "agent", 2, 2)];
+    let with = |pods: &[Value]| [nodes.as_slice(), pods].concat();
+    let (old_a, old_b) = (agent_pod("a1", "a", 1, "True"), agent_pod("b1", "b", 1, "True"));
+    let one = || json!({"maxUnavailable": 1, "maxSurge": 0});
+    let (text, _) = agents(agent(2, one()), &with(&[old_a.clone(), old_b.clone()]));
+    assert_eq!(text, "delete pods default/a1");
+    // One is unavailable already: it goes, and no other.
+    let sick = agent_pod("b1", "b", 1, "False");
+    let (text, _) = agents(agent(2, one()), &with(&[old_a.clone(), sick]));
+    assert_eq!(text, "delete pods default/b1");
+    let surge = || json!({"maxUnavailable": 0, "maxSurge": 1});
+    let (text, _) = agents(agent(2, surge()), &with(&[old_a.clone(), old_b.clone()]));
+    assert!(text.starts_with("create pods") && text.contains(r#"["a"]"#), "{text}");
+    assert!(!text.contains(r#"["b"]"#) && !text.contains("delete"), "{text}");
+    let new_a = agent_pod("a2", "a", 2, "True");
+    let (text, _) = agents(agent(2, surge()), &with(&[old_a, new_a, old_b]));
+    assert_eq!(text, "delete pods default/a1");
+}
