@@ -15,6 +15,10 @@ use crate::conformance::{Case, Collection, Context, Patch, case, eventually, ref
 
 pub const CASES: &[Case] = &[
     case!("Job should adopt matching orphans and release non-matching pods", adoption),
+    case!(
+        "Job should allow to use the pod failure policy on exit code to fail the job early",
+        fatal_exit_code
+    ),
     case!("Job should apply changes to a job status", status),
     case!(
         "Job should create pods for an Indexed job with completion indexes and specified hostname",
@@ -23,11 +27,25 @@ pub const CASES: &[Case] = &[
     case!("Job should delete a job", deletion),
     case!("Job should manage the lifecycle of a job", lifecycle),
     case!(
+        "Job should mark indexes as failed when the FailIndex action is matched in podFailurePolicy",
+        failed_index
+    ),
+    case!(
         "Job should terminate job execution when the number of failed indexes exceeds \
          maxFailedIndexes",
         too_many_failed
     ),
     case!("Job with successPolicy should succeeded when all indexes succeeded", success_policy),
+    case!(
+        "Job with successPolicy succeededCount rule should succeeded even when some indexes remain \
+         pending",
+        enough
+    ),
+    case!(
+        "Job with successPolicy succeededIndexes rule should succeeded even when some indexes \
+         remain pending",
+        the_right_one
+    ),
 ];
 
 const JOBS: &str = "batch/v1/jobs";
@@ -35,6 +53,8 @@ const JOBS: &str = "batch/v1/jobs";
 const SUCCEED: &str = "exit=0";
 const FAIL: &str = "exit=1";
 const NOT_TERMINATE: &str = "sleep=1000000";
+/// The first index succeeds, and the next one fails.
+const FAIL_ODD: &str = "exit=$(JOB_COMPLETION_INDEX)";
 
 /// A Job as upstream's tests have it, whose pods behave so.
 fn job(name: &str, behaviour: &str, parallelism: u32, completions: u32) -> Value {
@@ -141,6 +161,71 @@ async fn deletion(context: &Context) -> Result<()> {
     is_collected(context, "foo").await
 }
 
+/// Until a Job failed for this reason, which it told before.
+async fn fails(jobs: &Collection, name: &str, reason: &str) -> Result<Value> {
+    let failed = eventually("the failure of the Job", async || {
+        let job = jobs.get(name).await?;
+        Ok(is_true(&job, "Failed").then_some(job))
+    })
+    .await?;
+    for kind in ["FailureTarget", "Failed"] {
+        is(&condition(&failed, kind).cloned().unwrap_or_default()["reason"], reason)?;
+    }
+    Ok(failed)
+}
+
+/// A rule about pods that end with code 1.
+fn on_failure(action: &str) -> Value {
+    json!({"rules": [{"action": action, "onExitCodes": {"operator": "In", "values": [1]}}]})
+}
+
+async fn fatal_exit_code(context: &Context) -> Result<()> {
+    let jobs = context.own(JOBS);
+    let mut wanted = job("pod-failure-failjob", FAIL, 2, 4);
+    wanted["spec"]["podFailurePolicy"] = on_failure("FailJob");
+    jobs.create(&wanted).await?;
+    fails(&jobs, "pod-failure-failjob", "PodFailurePolicy").await.map(drop)
+}
+
+async fn failed_index(context: &Context) -> Result<()> {
+    let jobs = context.own(JOBS);
+    let mut wanted = job("matching-fail-index-action", FAIL_ODD, 2, 2);
+    make_indexed(&mut wanted);
+    wanted["spec"].as_object_mut().map(|spec| spec.remove("backoffLimit"));
+    wanted["spec"]["backoffLimitPerIndex"] = 1.into();
+    wanted["spec"]["podFailurePolicy"] = on_failure("FailIndex");
+    jobs.create(&wanted).await?;
+    let status = fails(&jobs, name(&wanted), "FailedIndexes").await?["status"].take();
+    is(&status["failedIndexes"], "1")?;
+    is(&status["completedIndexes"], "0")?;
+    is(&status["failed"], 1)?;
+    is(&status["succeeded"], 1)
+}
+
+/// A Job of five indexes, the first of which is enough.
+async fn satisfied(context: &Context, name: &str, rule: Value) -> Result<()> {
+    let mut wanted = job(name, FAIL_ODD, 2, 5);
+    make_indexed(&mut wanted);
+    wanted["spec"]["backoffLimit"] = i32::MAX.into();
+    wanted["spec"]["successPolicy"] = json!({"rules": [rule]});
+    context.own(JOBS).create(&wanted).await?;
+    let done = completes(&context.own(JOBS), name, 1, "SuccessPolicy").await?;
+    let status = &done["status"];
+    is(&status["completedIndexes"], "0")?;
+    is(&status["active"], Value::Null)?;
+    is(&status["ready"], 0)?;
+    is(&status["terminating"], 0)
+}
+
+async fn enough(context: &Context) -> Result<()> {
+    satisfied(context, "with-success-policy-succeeded-count", json!({"succeededCount": 1})).await
+}
+
+async fn the_right_one(context: &Context) -> Result<()> {
+    let rule = json!({"succeededIndexes": "0"});
+    satisfied(context, "with-success-policy-succeeded-indexes", rule).await
+}
+
 async fn too_many_failed(context: &Context) -> Result<()> {
     let jobs = context.own(JOBS);
     let mut wanted = job("with-max-failed-indexes", FAIL, 1, 4);
@@ -149,13 +234,7 @@ async fn too_many_failed(context: &Context) -> Result<()> {
     wanted["spec"]["backoffLimitPerIndex"] = 0.into();
     wanted["spec"]["maxFailedIndexes"] = 0.into();
     jobs.create(&wanted).await?;
-    let failed = eventually("the failure of the Job", async || {
-        let job = jobs.get("with-max-failed-indexes").await?;
-        Ok(is_true(&job, "Failed").then_some(job))
-    })
-    .await?;
-    let why = condition(&failed, "FailureTarget").cloned().unwrap_or_default();
-    is(&why["reason"], "MaxFailedIndexesExceeded")?;
+    let failed = fails(&jobs, name(&wanted), "MaxFailedIndexesExceeded").await?;
     is(&failed["status"]["failedIndexes"], "0")?;
     is(&failed["status"]["failed"], 1)
 }
