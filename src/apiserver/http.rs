@@ -11,6 +11,7 @@ use http::header::{
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode, request};
 use http_body::Frame;
+use http_body_util::BodyExt;
 use hyper::upgrade::OnUpgrade;
 
 use super::filter;
@@ -20,7 +21,7 @@ use super::patch::Patch;
 use super::request::{self as parse, Query, ResourcePath, Verb};
 use super::service::{Answer, ApiServer, Call};
 use super::stream::{StreamBody, holding};
-use super::streams;
+use super::streams::{self, proxy};
 use super::subresource::method_not_allowed;
 use super::websocket;
 use super::write::{Tracking, WriteParams};
@@ -127,7 +128,10 @@ where
     if matches!(path, "/" | "") {
         return Ok(reply::no_such_path());
     }
-    let segments = parse::segments(path)?;
+    // What is behind a proxy is another server's path, and nothing of it is read here.
+    let (own, rest) = proxy::split(path).unwrap_or((path, ""));
+    let rest = rest.to_string();
+    let segments = parse::segments(own)?;
     let first = segments.first().map(String::as_str).unwrap_or_default();
     match first {
         "api" if segments.len() > 2 => {}
@@ -162,6 +166,9 @@ where
     let Some(path) = parse::resource(&server.registry(), &segments) else {
         return Ok(reply::no_such_path());
     };
+    if proxy::is_proxy(&path) {
+        return proxied(&server, user, path, parts, &rest, body).await;
+    }
     let verb = parse::verb(&parts.method, &path, &query)?;
     let info = path.info.clone();
     let switch =
@@ -180,6 +187,28 @@ where
         response.headers_mut().append(WARNING, value);
     }
     Ok(response)
+}
+
+/// A request to a pod or Service.
+async fn proxied<B>(
+    server: &Arc<ApiServer>,
+    user: Arc<User>,
+    path: ResourcePath,
+    parts: request::Parts,
+    rest: &str,
+    body: B,
+) -> Result<Response<Body>, ApiError>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let verb = proxy::verb(&parts.method)?;
+    let ResourcePath { info, namespace, name, subresource, .. } = path;
+    let call = Call { user, info, namespace, name, subresource };
+    server.authorize(&call, verb)?;
+    let place = server.lanes.enter(&call.user, Work::Stream).await?;
+    let request = proxy::Proxied { rest, parts, place };
+    server.proxy(&call, request, body).await
 }
 
 /// The registry of artifacts, if there is one.
@@ -268,7 +297,15 @@ impl Exchange<'_> {
         if verb == Verb::Get && self.path.subresource == "log" {
             let place = self.enter(Work::Stream).await?;
             let response = self.server.log(&self.call(verb), &self.query).await?;
-            return Ok(response.map(|body| holding(body, place)));
+            let response = response.map(|body| holding(body, place));
+            if !websocket::is_requested(self.headers) {
+                return Ok(response);
+            }
+            // A log that breaks off ends, as it does without WebSocket.
+            let pieces = response.into_body().into_data_stream();
+            let pieces = pieces.filter_map(|piece| std::future::ready(piece.ok())).boxed();
+            let Switch { upgrade, stop } = self.switch;
+            return websocket::respond_bytes(self.headers, upgrade, stop, pieces);
         }
         if verb == Verb::Watch {
             let place = self.enter(Work::Stream).await?;

@@ -1,5 +1,5 @@
 //! WebSocket (RFC 6455): its handshake, and watches over it: the same events, one in each text
-//! message. What else is spoken over it is in [`super::streams`].
+//! message; and logs, in pieces. What else is spoken over it is in [`super::streams`].
 //!
 //! Dashboards watch this way. As upstream does, a subprotocol is agreed to if one is offered and
 //! changes nothing; a browser, which cannot set headers, may hand its bearer token as one
@@ -140,9 +140,43 @@ pub fn respond(
     let protocol = offered(headers).find(|protocol| !protocol.starts_with(BEARER));
     let response = accept(headers, protocol)?;
     let upgrade = upgrade.ok_or_else(no_upgrade)?;
+    let batches = lines.map(|batch| messages(batch).collect()).boxed();
     tokio::spawn(async move {
         if let Some(socket) = socket(upgrade, MAX_MESSAGE_BYTES).await {
-            send(socket, lines, stop).await;
+            send(socket, batches, stop).await;
+        }
+    });
+    Ok(response)
+}
+
+/// Subprotocols of plain bytes: as they are, and as text in base64
+/// (k8s.io/apiserver/pkg/util/wsstream).
+const BINARY: &str = "binary.k8s.io";
+const BASE64: &str = "base64.binary.k8s.io";
+
+/// Switches protocols and sends bytes as they come, until they end, the client leaves, or the
+/// server stops.
+///
+/// # Errors
+/// 400 for a handshake that is none.
+pub fn respond_bytes(
+    headers: &HeaderMap,
+    upgrade: Option<OnUpgrade>,
+    stop: Option<Stop>,
+    pieces: Lines,
+) -> Result<Response<Body>, ApiError> {
+    let protocol = offered(headers).find(|offered| [BINARY, BASE64].contains(offered));
+    let as_text = protocol == Some(BASE64);
+    let response = accept(headers, protocol)?;
+    let upgrade = upgrade.ok_or_else(no_upgrade)?;
+    let message = move |piece: Bytes| match as_text {
+        true => Message::Text(STANDARD.encode(piece).into()),
+        false => Message::Binary(piece),
+    };
+    let batches = pieces.map(move |piece| vec![message(piece)]).boxed();
+    tokio::spawn(async move {
+        if let Some(socket) = socket(upgrade, MAX_MESSAGE_BYTES).await {
+            send(socket, batches, stop).await;
         }
     });
     Ok(response)
@@ -155,7 +189,11 @@ pub fn no_upgrade() -> ApiError {
 
 pub type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
-async fn send(mut socket: Socket, mut lines: Lines, stop: Option<Stop>) {
+async fn send(
+    mut socket: Socket,
+    mut batches: BoxStream<'static, Vec<Message>>,
+    stop: Option<Stop>,
+) {
     let stopped = async {
         match &stop {
             Some(stop) => stop.wait().await,
@@ -168,9 +206,9 @@ async fn send(mut socket: Socket, mut lines: Lines, stop: Option<Stop>) {
         tokio::select! {
             biased;
             () = &mut stopped => break,
-            batch = lines.next() => {
+            batch = batches.next() => {
                 let Some(batch) = batch else { break };
-                for message in messages(batch) {
+                for message in batch {
                     if !matches!(timeout(SEND_LIMIT, socket.send(message)).await, Ok(Ok(()))) {
                         return;
                     }

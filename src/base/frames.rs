@@ -60,7 +60,7 @@ impl Decoder {
     ///
     /// # Errors
     /// When the next frame is too long; nothing after it can be read.
-    pub fn next(&mut self) -> Result<Option<Frame>, TooLong> {
+    pub fn take(&mut self) -> Result<Option<Frame>, TooLong> {
         let Some(head) = self.0.get(..HEAD_BYTES) else { return Ok(None) };
         let channel = head[0];
         let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
@@ -90,7 +90,7 @@ mod tests {
             let (mut decoder, mut seen) = (Decoder::default(), Vec::new());
             for bytes in wire.chunks(piece) {
                 decoder.push(bytes);
-                while let Some(frame) = decoder.next().unwrap() {
+                while let Some(frame) = decoder.take().unwrap() {
                     seen.push((frame.0, frame.1.len()));
                 }
             }
@@ -104,6 +104,6 @@ mod tests {
     fn a_frame_that_is_too_long_is_refused_before_it_is_held() {
         let mut decoder = Decoder::default();
         decoder.push(&[1, 0, 1, 0, 1]);
-        assert_eq!(decoder.next(), Err(TooLong(MAX_FRAME_BYTES + 1)));
+        assert_eq!(decoder.take(), Err(TooLong(MAX_FRAME_BYTES + 1)));
     }
 }

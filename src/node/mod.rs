@@ -117,6 +117,7 @@ pub struct Shared {
     runtime_events: mpsc::Sender<RuntimeEvent>,
     probe_permits: Semaphore,
     volume_permits: Arc<Semaphore>,
+    applet_permits: Arc<Semaphore>,
     /// The Node object should be written again.
     node_changed: Notify,
     /// The Node object is gone, or does not say what was told.
@@ -238,6 +239,7 @@ impl Node {
             runtime_events,
             probe_permits: Semaphore::new(PARALLEL_PROBES),
             volume_permits: Arc::new(Semaphore::new(PARALLEL_VOLUMES)),
+            applet_permits: Arc::new(Semaphore::new(streams::MAX_APPLETS)),
             node_changed: Notify::new(),
             node_lost: Notify::new(),
             told_ready: parking_lot::Mutex::default(),

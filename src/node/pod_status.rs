@@ -165,7 +165,9 @@ fn container_states(
         }
         return (terminated(exited.clone()), c.last.clone());
     }
-    if state.ending.is_some() && state.sandbox_is_over() {
+    // What waited for init containers that failed goes on waiting (kubelet's TerminatePod).
+    let was_due = c.role == Role::Main && (state.initialized || !has_inits(state));
+    if was_due && state.ending.is_some() && state.sandbox_is_over() {
         return (terminated(never_ran()), None);
     }
     let sandbox = state.sandbox_failure.as_ref();

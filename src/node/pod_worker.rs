@@ -275,7 +275,7 @@ impl PodWorker {
     }
 
     fn take_started(&mut self, name: String, attempt: i32, started: Started, now: Timestamp) {
-        let Started { id, container, image_id, console, programs, serves } = started;
+        let Started { id, container, image_id, console, programs, mounts, serves } = started;
         let event = Event::Started { container: name.clone(), attempt, image_id, serves };
         self.state.apply(event, now);
         let current = self.state.find(&name).filter(|c| c.running().is_some());
@@ -293,7 +293,7 @@ impl PodWorker {
             _ => None,
         };
         let weak = Arc::downgrade(&container);
-        let running = Running { console: console.clone(), container: weak, programs };
+        let running = Running { console: console.clone(), container: weak, programs, mounts };
         self.entry.started(&name, running);
         self.live.insert(name, Live { id, container, console, _probes: probes });
     }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::logs::AttemptLog;
 use super::streams::{Console, Programs};
 use crate::api::ObjectKey;
-use crate::runtime::Container;
+use crate::runtime::{Container, Mount};
 
 /// Every pod that has a worker.
 #[derive(Default)]
@@ -40,6 +40,7 @@ pub struct Running {
     pub console: Arc<Console>,
     pub container: Weak<dyn Container>,
     pub programs: Arc<Programs>,
+    pub mounts: Arc<[Mount]>,
 }
 
 /// Which attempts of a container have a log.

@@ -19,7 +19,9 @@ use super::logs::AttemptLog;
 use super::pod_state::{container_id, spec};
 use super::sources;
 use super::streams::{Console, Programs};
-use crate::runtime::{ArtifactKind, Container, ContainerSpec, PrepareError, Prepared, StartError};
+use crate::runtime::{
+    ArtifactKind, Container, ContainerSpec, Mount, PrepareError, Prepared, StartError,
+};
 use crate::volumes::{self, Context, Need, Objects, VolumeError};
 
 /// What all starts of a pod share.
@@ -47,6 +49,7 @@ pub struct Started {
     pub image_id: String,
     pub console: Arc<Console>,
     pub programs: Arc<Programs>,
+    pub mounts: Arc<[Mount]>,
     /// It serves others and is given time to drain.
     pub serves: bool,
 }
@@ -241,6 +244,7 @@ pub async fn start(
     let own = recipe.args.first().map(String::as_str).unwrap_or_default();
     let image = container::image_name(source.image.as_deref().unwrap_or_default());
     let programs = Arc::new(Programs::new(&place.pod, own, image));
+    let mounts: Arc<[Mount]> = recipe.mounts.clone().into();
     let spec = ContainerSpec {
         id: id.clone(),
         namespace: meta.namespace.clone().unwrap_or_default(),
@@ -268,7 +272,15 @@ pub async fn start(
         Ok(container) => {
             registered.keep = true;
             drop(registered);
-            Ok(Started { id, container: container.into(), image_id, console, programs, serves })
+            Ok(Started {
+                id,
+                container: container.into(),
+                image_id,
+                console,
+                programs,
+                mounts,
+                serves,
+            })
         }
         Err(StartError::Container(message)) => {
             console.close();

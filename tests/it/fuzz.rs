@@ -270,7 +270,7 @@ fn spdy() {
         for bytes in bytes.chunks(piece) {
             decoder.push(bytes);
             loop {
-                match decoder.next() {
+                match decoder.take() {
                     Ok(None) => break,
                     Ok(Some(Event::Data { bytes, .. })) => data += bytes.len(),
                     Ok(Some(event)) => events.push(event),

@@ -40,6 +40,11 @@ impl Kind for Pod {
             core_subresource("exec", "PodExecOptions", &["create", "get"]),
             core_subresource("log", "Pod", &["get"]),
             core_subresource("portforward", "PodPortForwardOptions", &["create", "get"]),
+            core_subresource(
+                "proxy",
+                "PodProxyOptions",
+                &["create", "delete", "get", "patch", "update"],
+            ),
         ],
         generation: Generation::Spec,
         delete_returns_object: true,

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{checks, labels, service_validation};
 use crate::api::field::{Errors, Path};
-use crate::api::resource::{DEFAULT_META, Kind, KindMeta, NameRule};
+use crate::api::resource::{DEFAULT_META, Kind, KindMeta, NameRule, Subresource};
 use crate::api::table::{self, Column};
 
 /// How long a client sticks to an endpoint with session affinity ClientIP, in seconds.
@@ -29,6 +29,13 @@ impl Kind for Service {
         categories: &["all"],
         status: true,
         delete_returns_object: true,
+        subresources: &[Subresource {
+            name: "proxy",
+            group: "",
+            version: "v1",
+            kind: "ServiceProxyOptions",
+            verbs: &["create", "delete", "get", "patch", "update"],
+        }],
         name_rule: NameRule::Label1035,
         selectable: &["spec.clusterIP", "spec.type"],
         ..DEFAULT_META

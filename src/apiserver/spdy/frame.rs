@@ -86,7 +86,7 @@ impl Decoder {
     ///
     /// # Errors
     /// When the peer speaks something else; nothing after it can be read.
-    pub fn next(&mut self) -> Result<Option<Event>, SpdyError> {
+    pub fn take(&mut self) -> Result<Option<Event>, SpdyError> {
         loop {
             if let Some(data) = self.data.as_mut() {
                 if data.left > 0 && self.buffer.is_empty() {
@@ -231,7 +231,7 @@ mod tests {
             let (mut decoder, mut text, mut events) = (Decoder::default(), Vec::new(), Vec::new());
             for bytes in wire.chunks(piece) {
                 decoder.push(bytes);
-                while let Some(event) = decoder.next().unwrap() {
+                while let Some(event) = decoder.take().unwrap() {
                     match event {
                         Event::Data { bytes, ended, .. } => {
                             text.extend_from_slice(&bytes);
@@ -259,7 +259,7 @@ mod tests {
         let read = |bytes: &[u8]| {
             let mut decoder = Decoder::default();
             decoder.push(bytes);
-            decoder.next()
+            decoder.take()
         };
         assert_eq!(read(&[0x80, 2, 0, 1, 0, 0, 0, 0]), Err(SpdyError::Version(2)));
         let too_long = read(&[0x80, 3, 0, 1, 0, 0xff, 0xff, 0xff]);

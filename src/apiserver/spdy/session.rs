@@ -187,7 +187,7 @@ impl<IO: AsyncRead + AsyncWrite + Send> Reader<IO> {
                 return Ok(());
             }
             decoder.push(&buffer[..read]);
-            while let Some(event) = decoder.next().map_err(io::Error::other)? {
+            while let Some(event) = decoder.take().map_err(io::Error::other)? {
                 self.take(event).await?;
             }
         }

@@ -101,7 +101,7 @@ async fn down(
             }
         };
         decoder.push(&bytes);
-        while let Some((channel, bytes)) = decoder.next().map_err(std::io::Error::other)? {
+        while let Some((channel, bytes)) = decoder.take().map_err(std::io::Error::other)? {
             if channel != frames::ERROR {
                 writer.send((channel, bytes)).await?;
             } else {

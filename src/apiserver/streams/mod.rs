@@ -16,6 +16,7 @@ mod channels;
 mod dial;
 mod forward;
 mod options;
+pub(super) mod proxy;
 mod spdy;
 mod websocket_io;
 mod wire;

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::output::Output;
 use super::terminal::Terminal;
-use super::{Aborted, Pieces, Received, Wanted, outcome};
+use super::{Aborted, Pieces, Received, Wanted, applets, outcome};
 use crate::api::ApiError;
 use crate::base::frames;
 use crate::node::Node;
@@ -41,29 +41,49 @@ pub async fn exec(
         ));
     };
     let running = node.running(namespace, pod, container)?;
-    if !running.programs.has(asked) {
-        return Ok(refusal(NOT_FOUND, &running.programs.advice(asked), wanted.tty));
-    }
-    let Some(guest) = running.container.upgrade() else {
-        let text = format!("container {container:?} in pod {pod:?} is not running");
-        return Err(ApiError::bad_request(text));
+    let applet = match running.programs.has(asked) {
+        true => None,
+        false => match applets::find(&wanted.command) {
+            Some(applet) => Some(applet),
+            None => return Ok(refusal(NOT_FOUND, &running.programs.advice(asked), wanted.tty)),
+        },
     };
     let output = Arc::new(Output::new(false, wanted.tty, wanted.stdout, wanted.stderr));
     let input = wanted.stdin.then(Input::default);
-    let spec = ExecSpec {
-        id: node.shared.ids.uid(),
-        args: wanted.command,
-        logs: output.clone(),
-        stdin: input.clone(),
-        tty: wanted.tty,
-    };
     let (events, ends) = mpsc::channel(EVENTS);
-    let guest = match guest.exec(spec, events).await {
-        Ok(guest) => guest,
-        Err(StartError::Container(why)) => {
-            return Ok(refusal(NOT_RUN, &format!("exec: {why}"), wanted.tty));
+    let guest = match applet {
+        Some(applet) => {
+            let Ok(place) = node.shared.applet_permits.clone().try_acquire_owned() else {
+                let text = "too many copies are under way on this node already";
+                return Err(ApiError::too_many_requests(text, 1));
+            };
+            // Who has no input reads its end.
+            let ended = input.is_none().then(Input::default);
+            ended.iter().for_each(Input::close);
+            let streams = (input.clone().or(ended).unwrap_or_default(), output.clone());
+            let clock = node.shared.clock.clone();
+            applets::run(applet, running.mounts, clock, streams, events, place)
         }
-        Err(StartError::Internal(why)) => return Err(ApiError::unavailable(why)),
+        None => {
+            let Some(guest) = running.container.upgrade() else {
+                let text = format!("container {container:?} in pod {pod:?} is not running");
+                return Err(ApiError::bad_request(text));
+            };
+            let spec = ExecSpec {
+                id: node.shared.ids.uid(),
+                args: wanted.command,
+                logs: output.clone(),
+                stdin: input.clone(),
+                tty: wanted.tty,
+            };
+            match guest.exec(spec, events).await {
+                Ok(guest) => guest,
+                Err(StartError::Container(why)) => {
+                    return Ok(refusal(NOT_RUN, &format!("exec: {why}"), wanted.tty));
+                }
+                Err(StartError::Internal(why)) => return Err(ApiError::unavailable(why)),
+            }
+        }
     };
     let interrupted = Arc::new(Notify::new());
     let feeding = feed(Received::new(body), input, wanted.tty, output.clone(), interrupted.clone());

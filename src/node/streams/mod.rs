@@ -7,12 +7,14 @@
 //!        (frames)   64 KiB              256 KiB        (frames)         who is ahead waits
 //! ```
 
+mod applets;
 mod attach;
 mod console;
 mod exec;
 mod forward;
 mod output;
 mod programs;
+mod tar;
 mod terminal;
 
 use std::io;
@@ -22,6 +24,7 @@ use futures::stream::BoxStream;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+pub use applets::MAX_APPLETS;
 pub use attach::attach;
 pub use console::Console;
 pub use exec::exec;
@@ -101,7 +104,7 @@ impl Received {
 
     async fn next(&mut self) -> Option<Frame> {
         loop {
-            match self.decoder.next() {
+            match self.decoder.take() {
                 Ok(Some(frame)) => return Some(frame),
                 Ok(None) => {}
                 Err(error) => {

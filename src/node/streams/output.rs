@@ -73,6 +73,10 @@ impl Output {
         }
     }
 
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     /// Nothing more will come.
     pub fn close(&self) {
         let mut state = self.state.lock();

@@ -41,6 +41,14 @@ pub fn is_later(new: &Value, old: &Value) -> Result<()> {
     Ok(())
 }
 
+/// Whether each of these is a line of a text.
+pub fn has_lines(text: &str, lines: &[&str]) -> Result<()> {
+    for line in lines {
+        ensure!(text.lines().any(|found| found == *line), "no line {line:?} in:\n{text}");
+    }
+    Ok(())
+}
+
 pub fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
 }

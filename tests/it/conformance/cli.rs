@@ -2,7 +2,8 @@
 
 mod controllers;
 mod kubectl;
+mod kubectl_logs;
 
 use super::Case;
 
-pub const CASES: &[&[Case]] = &[controllers::CASES, kubectl::CASES];
+pub const CASES: &[&[Case]] = &[controllers::CASES, kubectl::CASES, kubectl_logs::CASES];

@@ -4,13 +4,18 @@
 use std::fmt;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+pub type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
 /// Of an answer that a failure shows.
 const SHOWN_CHARS: usize = 1500;
@@ -80,6 +85,25 @@ impl Client {
     ) -> Result<Answer> {
         let response = self.start(method, path, headers, body).await?;
         Answer::read(format!("{method} {path}"), response).await
+    }
+
+    /// A WebSocket with one of the server's subprotocols.
+    pub async fn websocket(&self, path: &str, protocol: &str) -> Result<Socket> {
+        let headers = [
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "d2FzbWZsZWV0IGtleS4uLg=="),
+            ("sec-websocket-protocol", protocol),
+        ];
+        let response = self.start("GET", path, &headers, Vec::new()).await?;
+        if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+            bail!(Answer::read(format!("GET {path}"), response).await?.failure());
+        }
+        let agreed = response.headers().get("sec-websocket-protocol").cloned();
+        ensure!(agreed.is_some_and(|agreed| agreed == protocol), "{path}: another protocol");
+        let io = TokioIo::new(hyper::upgrade::on(response).await?);
+        Ok(Socket::from_raw_socket(io, Role::Client, None).await)
     }
 
     /// The JSON of a path.

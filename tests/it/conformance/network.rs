@@ -4,6 +4,7 @@ mod api_server;
 mod endpoint_slices;
 mod endpoints;
 mod ingress;
+mod proxy;
 mod service_cidrs;
 mod services;
 
@@ -14,6 +15,7 @@ pub const CASES: &[&[Case]] = &[
     endpoint_slices::CASES,
     endpoints::CASES,
     ingress::CASES,
+    proxy::CASES,
     service_cidrs::CASES,
     services::CASES,
 ];

@@ -3,6 +3,9 @@
 mod classes;
 mod config;
 mod dra;
+mod environment;
+mod expansion;
+mod init_containers;
 mod nodes;
 mod pod_generation;
 mod pod_templates;
@@ -15,6 +18,9 @@ pub const CASES: &[&[Case]] = &[
     classes::CASES,
     config::CASES,
     dra::CASES,
+    environment::CASES,
+    expansion::CASES,
+    init_containers::CASES,
     nodes::CASES,
     pod_generation::CASES,
     pod_templates::CASES,

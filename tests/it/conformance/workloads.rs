@@ -317,3 +317,20 @@ pub async fn shows(
 pub fn list_version(list: &Value) -> &str {
     list["metadata"]["resourceVersion"].as_str().unwrap_or_default()
 }
+
+/// The log of a pod's only container.
+pub async fn log(context: &Context, pod: &str, query: &str) -> Result<String> {
+    let path = format!("/api/v1/namespaces/{}/pods/{pod}/log?{query}", context.namespace);
+    Ok(context.client.send("GET", &path, &[], Vec::new()).await?.ok()?.text())
+}
+
+/// Runs a pod to its end, which must be good, and gives its log (upstream's TestContainerOutput).
+pub async fn output(context: &Context, pod: &Value) -> Result<String> {
+    let pods = context.own("v1/pods");
+    pods.create(pod).await?;
+    let has_ended = |pod: &Value| ["Failed", "Succeeded"].contains(&phase(pod));
+    let ended = becomes(&pods, name(pod), "ended", has_ended).await?;
+    let told = log(context, name(pod), "").await?;
+    ensure!(phase(&ended) == "Succeeded", "it failed: {}\n{told}", ended["status"]);
+    Ok(told)
+}

@@ -106,3 +106,83 @@ fn a_pod_is_run_as_a_command() {
         has(&none.stderr, &["no such program", "tool ARGUMENTS"]);
     }
 }
+
+const COPIED: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: box}
+spec:
+  containers:
+  - name: main
+    image: tool:v1
+    args: [sleep=100000]
+    volumeMounts:
+    - {name: scratch, mountPath: /scratch}
+    - {name: conf, mountPath: /conf}
+  volumes:
+  - {name: scratch, emptyDir: {}}
+  - {name: conf, configMap: {name: kube-root-ca.crt}}
+";
+
+#[test]
+fn files_are_copied_to_and_from_volumes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let here = dir.path().display();
+    std::fs::create_dir_all(dir.path().join("tree/deep")).expect("made");
+    let long = "x".repeat(120);
+    let text = "line\n".repeat(100_000);
+    std::fs::write(dir.path().join("tree/deep").join(&long), &text).expect("written");
+    std::fs::write(dir.path().join("tree/empty"), "").expect("written");
+    for (version, kubectl, space) in spaces("k-cp") {
+        space.apply(COPIED);
+        run(kubectl, &space, "wait pod/box --for=condition=Ready --timeout=90s", "").ok();
+        run(kubectl, &space, &format!("cp {here}/tree box:/scratch"), "").ok();
+        // The guest sees what was brought.
+        let told = run(kubectl, &space, "exec box -- tool write=/scratch/tree/new", "").ok();
+        has(&told, &["arg[1]=write=/scratch/tree/new"]);
+        let back = dir.path().join(version);
+        let words = format!("cp box:/scratch/tree {}", back.display());
+        run(kubectl, &space, &words, "").ok();
+        let read = |name: &str| std::fs::read_to_string(back.join(name)).expect("a file");
+        assert_eq!(read(&format!("deep/{long}")), text, "{version}");
+        assert_eq!((read("empty").as_str(), read("new").as_str()), ("", "written by the guest\n"));
+        let one = format!("cp {here}/tree/empty box:/scratch/renamed");
+        run(kubectl, &space, &one, "").ok();
+        run(kubectl, &space, "exec box -- test -f /scratch/renamed", "").ok();
+        // Nowhere else is anything written, nor read.
+        let words = format!("cp {here}/tree/empty box:/conf/file");
+        has(&run(kubectl, &space, &words, "").fails(), &["Read-only file system"]);
+        let words = format!("cp {here}/tree/empty box:/etc/file");
+        has(&run(kubectl, &space, &words, "").fails(), &["only the volumes of a container"]);
+        let out = dir.path().join("passwd").display().to_string();
+        let told = run(kubectl, &space, &format!("cp box:/etc/passwd {out}"), "");
+        let told = format!("{}{}", told.stdout, told.stderr);
+        has(&told, &["tar: /etc/passwd: Cannot open"]);
+        assert!(!Path::new(&out).exists());
+    }
+}
+
+#[test]
+fn a_proxy_reaches_pods_and_services() {
+    for (version, kubectl, space) in spaces("k-proxy") {
+        space.apply(&guests::deployment("web", "hello:v1", 1));
+        space.apply(&guests::service("web"));
+        let ready = "wait deployment/web --for=condition=Available --timeout=90s";
+        run(kubectl, &space, ready, "").ok();
+        let pod = run(kubectl, &space, "get pods -o jsonpath={.items[0].metadata.name}", "").ok();
+        let root = format!("/api/v1/namespaces/{}", space.name);
+        for target in
+            [format!("pods/{pod}"), format!("pods/http:{pod}:8080"), "services/web:80".into()]
+        {
+            let words = format!("get --raw {root}/{target}/proxy/some/path");
+            let told = until("an answer through the proxy", || {
+                let told = run(kubectl, &space, &words, "");
+                (told.code == 0).then(|| told.stdout.clone()).ok_or_else(|| told.told())
+            });
+            assert!(told.contains("/some/path"), "{version} {target}: {told}");
+        }
+        let told = run(kubectl, &space, &format!("get --raw {root}/pods/{pod}:81/proxy/"), "");
+        has(&told.fails(), &["error trying to reach service"]);
+        let told = run(kubectl, &space, &format!("get --raw {root}/services/web:99/proxy/"), "");
+        has(&told.fails(), &["no service port"]);
+    }
+}

@@ -4,13 +4,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use futures::StreamExt;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::conformance::checks::{counts, holds, is, is_refused, label, name};
 use crate::conformance::operations::gone;
 use crate::conformance::workloads::{
-    AGNHOST, HTTPD, PAUSE, are_ready, becomes, is_ending, is_running, is_true, list_version, phase,
-    pod, run, serves, shows,
+    AGNHOST, BUSYBOX, HTTPD, PAUSE, are_ready, becomes, is_ending, is_running, is_true,
+    list_version, phase, pod, run, serves, shows,
 };
 use crate::conformance::{Case, Context, Patch, case, eventually};
 
@@ -22,6 +24,10 @@ pub const CASES: &[Case] = &[
     case!("Pods should get a host IP", host_ip),
     case!("Pods should patch a pod status", status),
     case!("Pods should run through the lifecycle of Pods and PodStatus", life),
+    case!(
+        "Pods should support retrieving logs from the container over websockets",
+        logs_over_websockets
+    ),
 ];
 
 async fn host_ip(context: &Context) -> Result<()> {
@@ -169,4 +175,25 @@ async fn life(context: &Context) -> Result<()> {
 
 fn is_httpd(image: &str) -> bool {
     image.ends_with(HTTPD)
+}
+
+async fn logs_over_websockets(context: &Context) -> Result<()> {
+    let mut pod = pod("pod-logs-websocket", json!({}), BUSYBOX);
+    pod["spec"]["containers"][0]["args"] = json!(["container is alive", "sleep=10000000"]);
+    run(&context.own("v1/pods"), &pod).await?;
+    let namespace = &context.namespace;
+    let path = format!("/api/v1/namespaces/{namespace}/pods/pod-logs-websocket/log?container=main");
+    // Its output may be on its way yet.
+    eventually("the output", async || {
+        let mut socket = context.client.websocket(&path, "binary.k8s.io").await?;
+        let mut told = Vec::new();
+        while let Some(message) = socket.next().await {
+            if let Message::Binary(bytes) = message? {
+                told.extend_from_slice(&bytes);
+            }
+        }
+        let told = String::from_utf8_lossy(&told).into_owned();
+        Ok(told.contains("arg[1]=container is alive\n").then_some(()))
+    })
+    .await
 }
