@@ -12,7 +12,9 @@ use serde_ignored::Path;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
+use super::typegraph::TypeId;
 
+mod nulls;
 mod tracked;
 mod yaml;
 
@@ -22,8 +24,6 @@ pub use yaml::yaml_duplicates;
 pub const MAX_DEPTH: usize = 100;
 /// Most duplicate or unknown fields that are listed; the rest is not shown to anyone.
 pub const MAX_REPORTED_FIELDS: usize = 100;
-/// What Go's encoding/json reads as a time that is not set, as it does `null`.
-const GO_ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
 /// A body, and the paths of the keys that it holds twice (the last value counts).
 #[derive(Debug)]
@@ -89,31 +89,30 @@ pub fn decode_known<T: DeserializeOwned>(
     serde_ignored::deserialize(object, note)
 }
 
-/// Like [`unknown_fields`], with the error that the client is answered.
-pub fn decode_typed<T: DeserializeOwned>(mut value: Value) -> Result<(T, Vec<String>), ApiError> {
-    // Each round takes one null away, so there are no more than there are fields.
-    loop {
-        match unknown_fields(&value) {
+/// Like [`unknown_fields`], with the error that the client is answered. Reads `null` as Go does
+/// ([`nulls`]); `root` tells the value's type.
+pub fn decode_typed<T: DeserializeOwned>(
+    mut value: Value,
+    root: impl FnOnce() -> Option<TypeId>,
+) -> Result<(T, Vec<String>), ApiError> {
+    let mut root = Some(root);
+    // Each round takes the nulls away of all values of one field.
+    for _ in 0..MAX_DEPTH {
+        let error = match unknown_fields(&value) {
             Ok(decoded) => return Ok(decoded),
-            Err(_) if unset_time::<T>(&mut value) => {}
-            Err(error) => return Err(ApiError::bad_request(error.to_string())),
+            Err(error) => ApiError::bad_request(error.to_string()),
+        };
+        let failed = tracked::failing_pointer(|tracked| T::deserialize(tracked), &value);
+        let Some(failed) = failed.filter(|at| value.pointer(at).is_some_and(Value::is_null)) else {
+            return Err(error);
+        };
+        let root = root.take().and_then(|root| root());
+        let filled = root.is_some_and(|root| nulls::fill(&mut value, root));
+        if !filled && !nulls::unset_times(&mut value, &failed) {
+            return Err(error);
         }
     }
-}
-
-/// Go clients write `null` for a time that nobody set, also where the schema requires a time. Writes
-/// [`GO_ZERO_TIME`] for the one that a decoding failed at; `false` if it failed at something else.
-fn unset_time<T: DeserializeOwned>(value: &mut Value) -> bool {
-    let path = tracked::failing_pointer(|tracked| T::deserialize(tracked), value);
-    let Some(path) = path.filter(|path| path.ends_with("Time") || path.ends_with("Timestamp"))
-    else {
-        return false;
-    };
-    match value.pointer_mut(&path) {
-        Some(time @ Value::Null) => *time = GO_ZERO_TIME.into(),
-        _ => return false,
-    }
-    true
+    Err(ApiError::bad_request("too many fields are null"))
 }
 
 fn path_text(path: &Path<'_>) -> String {
@@ -270,11 +269,11 @@ mod tests {
             json!({"status": {"conditions": [{"type": "T", "status": "True", "reason": "R",
                 "message": "", "lastTransitionTime": time}]}})
         };
-        let (service, unknown) = decode_typed::<Service>(condition(Value::Null)).unwrap();
+        let (service, unknown) = decode_typed::<Service>(condition(Value::Null), || None).unwrap();
         let decoded = &service.status.unwrap().conditions.unwrap()[0];
-        assert_eq!(decoded.last_transition_time.0.to_string(), GO_ZERO_TIME);
+        assert_eq!(decoded.last_transition_time.0.to_string(), "0001-01-01T00:00:00Z");
         assert_eq!(unknown, [""; 0]);
-        let error = decode_typed::<Service>(condition(5.into())).unwrap_err().message;
+        let error = decode_typed::<Service>(condition(5.into()), || None).unwrap_err().message;
         assert!(error.starts_with("status.conditions[0].lastTransitionTime: "), "{error}");
     }
 

@@ -1,4 +1,4 @@
-//! What is thrown away in time: Events after an hour, the store's history after some minutes, blobs
+//! What is thrown away in time: Events after their time to live, the store's history after some minutes, blobs
 //! that no manifest of the registry names.
 
 use std::collections::VecDeque;
@@ -13,8 +13,8 @@ use super::write::spliced;
 use crate::api::{ApiError, Raw};
 use crate::store::{Entry, Expect, Key, Op, Revision};
 
-/// How long Events are kept (upstream's default).
-pub const EVENT_TTL: SignedDuration = SignedDuration::from_hours(1);
+/// How long Events are kept by default (upstream's `--event-ttl`).
+pub const EVENT_TTL: Duration = Duration::from_secs(3600);
 /// How long history is kept by default for watches and pages that go on (upstream's compaction
 /// interval).
 pub const HISTORY_KEPT: Duration = Duration::from_secs(300);
@@ -22,16 +22,21 @@ pub const HISTORY_KEPT: Duration = Duration::from_secs(300);
 pub const GARBAGE_INTERVAL: SignedDuration = SignedDuration::from_hours(1);
 /// How many Events one commit deletes.
 const EVENTS_PER_COMMIT: usize = 200;
-/// How many moments are remembered: those of [`EVENT_TTL`], with rounds once a minute.
-const MAX_MARKS: usize = 90;
+/// How many moments are remembered of the time that history is kept, and of the life of Events.
+const MAX_MARKS: u32 = 64;
 
-/// Which revision was the newest at which time, oldest first, and when garbage was collected.
+/// Which revision was the newest at which time, and when garbage was collected.
 #[derive(Default)]
 pub struct History {
-    marks: VecDeque<(Timestamp, Revision)>,
+    kept: Marks,
+    events: Marks,
     compacted: Revision,
     garbage_at: Option<Timestamp>,
 }
+
+/// Which revision was the newest at which time within a span of time, oldest first.
+#[derive(Default)]
+struct Marks(VecDeque<(Timestamp, Revision)>);
 
 /// The times of an Event: it lives from the last of them.
 #[derive(Deserialize)]
@@ -42,6 +47,15 @@ struct EventTimes {
     last_timestamp: Option<Timestamp>,
     #[serde(default)]
     event_time: Option<Timestamp>,
+    #[serde(default)]
+    series: Option<Series>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Series {
+    #[serde(default)]
+    last_observed_time: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]
@@ -51,55 +65,82 @@ struct Times {
     creation_timestamp: Option<Timestamp>,
 }
 
-impl History {
-    /// Notes the newest revision, and forgets what is of no more use.
-    fn mark(&mut self, now: Timestamp, revision: Revision) {
-        self.marks.push_back((now, revision));
-        let is_old = |at: Timestamp| now.duration_since(at) >= EVENT_TTL;
-        while self.marks.len() > MAX_MARKS || self.marks.front().is_some_and(|(at, _)| is_old(*at))
-        {
-            self.marks.pop_front();
+impl Marks {
+    /// Notes the newest revision, unless the last note is as good, and forgets what is older than
+    /// the span but for the newest of that.
+    fn mark(&mut self, now: Timestamp, revision: Revision, span: SignedDuration) {
+        let since = |at: Timestamp| now.duration_since(at);
+        let step = span.checked_div(MAX_MARKS as i32).unwrap_or_default();
+        if self.0.back().is_none_or(|(at, _)| since(*at) >= step) {
+            self.0.push_back((now, revision));
+        }
+        while self.0.get(1).is_some_and(|(at, _)| since(*at) >= span) {
+            self.0.pop_front();
         }
     }
 
+    /// The newest revision that is known to be as old as the span.
+    fn past(&self, now: Timestamp, span: SignedDuration) -> Option<Revision> {
+        let is_past = |at: Timestamp| now.duration_since(at) >= span;
+        self.0.iter().take_while(|(at, _)| is_past(*at)).last().map(|(_, revision)| *revision)
+    }
+
+    /// A revision after which nothing is as old as the span.
+    fn young(&self, now: Timestamp, span: SignedDuration) -> Option<Revision> {
+        let is_young = |at: Timestamp| now.duration_since(at) < span;
+        self.0.iter().find(|(at, _)| is_young(*at)).map(|(_, revision)| *revision)
+    }
+}
+
+impl History {
     /// The newest revision that is older than `kept`, once.
     fn due(&mut self, now: Timestamp, kept: SignedDuration) -> Option<Revision> {
-        let is_due = |(at, _): &&(Timestamp, Revision)| now.duration_since(*at) >= kept;
-        let (_, revision) = *self.marks.iter().take_while(is_due).last()?;
+        let revision = self.kept.past(now, kept)?;
         let due = revision > self.compacted;
         self.compacted = self.compacted.max(revision);
         due.then_some(revision)
     }
 }
 
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
 impl ApiServer {
     /// One round; called about once a minute with the present time (more often where history is kept
     /// for less than that).
     pub async fn housekeep(&self, now: Timestamp) -> Result<(), ApiError> {
-        self.history.lock().mark(now, self.store.revision());
-        let kept =
-            SignedDuration::try_from(self.options.history_kept).unwrap_or(SignedDuration::MAX);
-        let due = self.history.lock().due(now, kept);
+        let (kept, ttl) = (signed(self.options.history_kept), signed(self.options.event_ttl));
+        let (due, young) = {
+            let (revision, mut history) = (self.store.revision(), self.history.lock());
+            history.kept.mark(now, revision, kept);
+            history.events.mark(now, revision, ttl);
+            (history.due(now, kept), history.events.young(now, ttl))
+        };
         if let Some(revision) = due {
             self.store.compact(revision).await.map_err(commit_error)?;
         }
         self.settle_definitions().await?;
-        self.expire_events(now).await?;
+        self.expire_events(now, ttl, young).await?;
         self.collect_garbage(now).await
     }
 
-    /// Looks at all Events. One that was written after the oldest moment that is remembered is
-    /// younger than [`EVENT_TTL`] and is not read.
-    async fn expire_events(&self, now: Timestamp) -> Result<(), ApiError> {
+    /// Looks at all Events, those of both groups. One that was written after `young` is not read: a
+    /// write gives an Event another life, as upstream.
+    async fn expire_events(
+        &self,
+        now: Timestamp,
+        ttl: SignedDuration,
+        young: Option<Revision>,
+    ) -> Result<(), ApiError> {
         let prefix = Key::new(&["", "events"]);
-        let young = self.history.lock().marks.front().map(|(_, revision)| *revision);
         let mut after = None;
         loop {
             let page = self.store.list(&prefix, after.as_ref(), STRIDE_ENTRIES, None);
             let page = page.map_err(read_error)?;
             after = page.entries.last().map(|entry| entry.key.clone());
             let old = page.entries.into_iter().filter(|e| young.is_none_or(|y| e.revision <= y));
-            let expired = old.filter(|entry| is_expired(&entry.value, now));
+            let expired = old.filter(|entry| is_expired(&entry.value, now, ttl));
             let ops = expired.map(deletion).collect::<Result<Vec<Op>, ApiError>>()?;
             for chunk in ops.chunks(EVENTS_PER_COMMIT) {
                 // An Event that was written meanwhile spares its batch until the next round.
@@ -138,9 +179,10 @@ fn deletion(entry: Entry) -> Result<Op, ApiError> {
     Ok(Op::Delete { key, expect, last: Some(spliced(&object)) })
 }
 
-fn is_expired(raw: &[u8], now: Timestamp) -> bool {
+fn is_expired(raw: &[u8], now: Timestamp, ttl: SignedDuration) -> bool {
     let Ok(times) = serde_json::from_slice::<EventTimes>(raw) else { return false };
-    let all = [times.metadata.creation_timestamp, times.last_timestamp, times.event_time];
+    let repeated = times.series.and_then(|series| series.last_observed_time);
+    let all = [times.metadata.creation_timestamp, times.last_timestamp, times.event_time, repeated];
     let last = all.into_iter().flatten().max();
-    last.is_some_and(|last| now.duration_since(last) >= EVENT_TTL)
+    last.is_some_and(|last| now.duration_since(last) >= ttl)
 }

@@ -19,7 +19,7 @@ use super::artifacts::Artifacts;
 use super::conversion::Conversions;
 use super::definitions::Definitions;
 use super::filter::FieldMemo;
-use super::housekeep::{HISTORY_KEPT, History};
+use super::housekeep::{EVENT_TTL, HISTORY_KEPT, History};
 use super::lanes::Lanes;
 use super::metrics::RequestMetrics;
 use super::node_graph::NodeGraph;
@@ -82,6 +82,8 @@ pub struct Options {
     pub max_writes_in_flight: usize,
     /// How long watches and pages can go on from an older state.
     pub history_kept: Duration,
+    /// How long Events are kept after their last write.
+    pub event_ttl: Duration,
     /// The same of administrators and nodes.
     pub reserved_reads_in_flight: usize,
     pub reserved_writes_in_flight: usize,
@@ -98,6 +100,7 @@ impl Default for Options {
             max_reads_in_flight: MAX_READS_IN_FLIGHT,
             max_writes_in_flight: MAX_WRITES_IN_FLIGHT,
             history_kept: HISTORY_KEPT,
+            event_ttl: EVENT_TTL,
             reserved_reads_in_flight: MAX_READS_IN_FLIGHT,
             reserved_writes_in_flight: RESERVED_WRITES_IN_FLIGHT,
             max_streams: MAX_STREAMS,
@@ -229,6 +232,11 @@ impl ApiServer {
     /// The kinds that are served now.
     pub fn registry(&self) -> Arc<Registry> {
         self.registry.current()
+    }
+
+    /// Tells of each change of the kinds that are served.
+    pub fn registry_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.definitions.changes()
     }
 
     pub(super) fn authorize(&self, call: &Call, verb: &str) -> Result<(), ApiError> {

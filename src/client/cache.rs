@@ -7,12 +7,14 @@
 //! what is gone.
 
 mod kept;
+mod metadata;
 mod reflect;
 mod table;
 mod view;
 
 use std::any::{Any, TypeId};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,13 +23,15 @@ use parking_lot::RwLock;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use self::table::{AnyTable, Table};
+use self::reflect::{Reflector, Sink, Typed};
+use self::table::{Change, Table};
 use self::view::Tables;
 use super::{SharedApi, WatchEvent};
 use crate::api::resource::{Gvr, Kind};
 use crate::api::{ObjectKey, Raw};
 use crate::base::Tasks;
 
+pub use self::metadata::{Describe, Described, Metadata};
 pub use self::view::View;
 
 /// Tables of several kinds, filled by watches. Cheap to share by `Arc`.
@@ -38,7 +42,7 @@ pub struct Cache {
     progress: RwLock<Vec<ProgressListener>>,
     /// Tells a table's reflector that its content is doubted.
     relist: RwLock<HashMap<Gvr, Arc<Notify>>>,
-    /// Set to true when every table was listed once.
+    /// Set to true when the table of every type was listed once.
     synced: SyncedFlag,
     /// See [`Cache::lean`].
     lean: AtomicBool,
@@ -75,8 +79,8 @@ pub trait AnyObject: Send + Sync + 'static {
     fn meta(&self) -> &ObjectMeta;
     fn as_any(&self) -> &dyn Any;
     fn resource(&self) -> Gvr;
-    fn kind(&self) -> &'static str;
-    fn api_version(&self) -> &'static str;
+    fn kind(&self) -> &str;
+    fn api_version(&self) -> &str;
     /// The object without its type, for writing it back.
     fn erased(&self) -> crate::api::Object;
 }
@@ -94,11 +98,11 @@ impl<T: Kind> AnyObject for T {
         Gvr::of::<T>()
     }
 
-    fn kind(&self) -> &'static str {
+    fn kind(&self) -> &str {
         T::KIND
     }
 
-    fn api_version(&self) -> &'static str {
+    fn api_version(&self) -> &str {
         T::API_VERSION
     }
 
@@ -146,12 +150,23 @@ impl Cache {
     /// (`spec.nodeName=n` for a node's pods); empty keeps all.
     pub fn keep<T: Kind>(self: &Arc<Self>, api: SharedApi, field_selector: &str, tasks: &Tasks) {
         self.add::<T>();
-        let relist = self.relist.write().entry(Gvr::of::<T>()).or_default().clone();
-        let (cache, selector) = (self.clone(), field_selector.to_string());
-        tasks.spawn("cache", async move {
+        let reflecting = self.reflect(Typed::<T>::default(), api, field_selector);
+        tasks.spawn("cache", reflecting);
+    }
+
+    /// Lists and watches for ever.
+    fn reflect<S: Sink>(
+        self: &Arc<Self>,
+        sink: S,
+        api: SharedApi,
+        selector: &str,
+    ) -> impl Future<Output = ()> + Send + use<S> {
+        let relist = self.relist.write().entry(sink.resource()).or_default().clone();
+        let (cache, selector) = (self.clone(), selector.to_string());
+        async move {
             let (api, selector) = (&api, selector.as_str());
-            reflect::Reflector { cache: &cache, api, selector, relist: &relist }.run::<T>().await
-        });
+            Reflector { cache: &cache, api, sink: &sink, selector, relist: &relist }.run().await
+        }
     }
 
     /// Adds a type without a watch; the caller feeds it ([`Cache::apply`]).
@@ -177,10 +192,11 @@ impl Cache {
     }
 
     /// Lets go of what nobody asked for since the last time.
-    async fn cool<T: Kind>(&self) {
+    async fn cool<S: Sink>(&self, sink: &S) {
         let mut after = None;
         loop {
-            let (next, gone) = self.with_table::<T, _>(|t| t.cool(after.as_ref(), COOL_STRIDE));
+            let cooled = sink.with(self, |table| table.cool(after.as_ref(), COOL_STRIDE));
+            let (next, gone) = cooled.unwrap_or_default();
             drop(gone);
             if next.is_none() {
                 return;
@@ -211,104 +227,75 @@ impl Cache {
     /// Applies one event; answers with its resource version, or `None` for an object that cannot be
     /// read (which is told and left out).
     pub fn apply<T: Kind>(&self, event: &WatchEvent) -> Option<String> {
-        let raw = match event {
-            WatchEvent::Bookmark(revision) => {
-                self.advance::<T>(parse_revision(revision));
-                return Some(revision.clone());
+        self.apply_to(&Typed::<T>::default(), event)
+    }
+
+    fn apply_to<S: Sink>(&self, sink: &S, event: &WatchEvent) -> Option<String> {
+        let (raw, is_there): (&Raw, bool) = match event {
+            WatchEvent::Bookmark(text) => {
+                let revision = parse_revision(text);
+                sink.with(self, |table| table.revision = table.revision.max(revision));
+                self.tell_progress(&sink.resource());
+                return Some(text.clone());
             }
-            WatchEvent::Added(raw) | WatchEvent::Modified(raw) | WatchEvent::Deleted(raw) => raw,
+            WatchEvent::Added(raw) | WatchEvent::Modified(raw) => (raw, true),
+            WatchEvent::Deleted(raw) => (raw, false),
         };
-        let slim = self.view().slim::<T>();
-        let object: Arc<T> = match raw.decode() {
+        let object = match sink.decode(raw) {
             Ok(mut object) => {
-                slim(&mut object);
+                if let Some(slim) = sink.with(self, |table| table.slim) {
+                    slim(&mut object);
+                }
                 Arc::new(object)
             }
             Err(error) => {
-                tracing::error!(resource = %Gvr::of::<T>(), %error, "an event was left out");
+                tracing::error!(resource = %sink.resource(), %error, "an event was left out");
                 return None;
             }
         };
-        let revision = object.metadata().resource_version.clone().unwrap_or_default();
-        let new = (!matches!(event, WatchEvent::Deleted(_))).then(|| object.clone());
-        let key = ObjectKey::of(object.metadata());
-        self.change(key, new, self.raw_of(raw), parse_revision(&revision));
-        Some(revision)
-    }
-
-    fn change<T: Kind>(
-        &self,
-        key: ObjectKey,
-        new: Option<Arc<T>>,
-        raw: Option<Raw>,
-        revision: u64,
-    ) {
+        let text = object.meta().resource_version.clone().unwrap_or_default();
+        let (key, revision) = (ObjectKey::of(object.meta()), parse_revision(&text));
+        let (new, bytes) = (is_there.then_some(object), sink.bytes(self, raw));
         let now = Instant::now();
-        let old = self.with_table::<T, _>(|table| {
-            // Equal is applied: one commit may change several objects.
-            if revision < table.revision {
-                return None;
-            }
-            table.revision = revision;
-            Some(table.put(key.clone(), new.clone(), raw, now))
-        });
-        let Some(old) = old else { return };
-        if old.is_some() || new.is_some() {
-            self.tell(&changed(key, old, new));
+        let change = sink.with(self, |table| table.change(key, (new, bytes), revision, now));
+        if let Some(Some(change)) = change {
+            self.tell_all(&sink.resource(), vec![change]);
         }
-        self.tell_progress(&Gvr::of::<T>());
-    }
-
-    fn advance<T: Kind>(&self, revision: u64) {
-        self.with_table::<T, _>(|table| table.revision = table.revision.max(revision));
-        self.tell_progress(&Gvr::of::<T>());
+        Some(text)
     }
 
     /// Sets the whole content of a table; listeners see only what differs. A list is authoritative:
     /// where its revision is lower than what was seen, the store was restored from a backup, and
     /// the table follows.
     pub fn replace<T: Kind>(&self, items: Vec<T>, revision: u64) {
-        self.replace_listed(items.into_iter().map(|item| (item, None)).collect(), revision);
+        let items = items.into_iter().map(|item| (item, None)).collect();
+        self.replace_in(&Typed::<T>::default(), items, revision);
     }
 
     /// [`Cache::replace`] with the bytes of each object.
-    fn replace_listed<T: Kind>(&self, items: Vec<(T, Option<Raw>)>, revision: u64) {
+    fn replace_in<S: Sink>(&self, sink: &S, items: Vec<(S::Item, Option<Raw>)>, revision: u64) {
         let now = Instant::now();
-        let changes = self.with_table::<T, _>(|table| {
-            let mut gone: BTreeSet<ObjectKey> = table.keys().into_iter().collect();
-            let mut changes = Vec::new();
-            for (mut item, raw) in items {
-                (table.slim)(&mut item);
-                let key = ObjectKey::of(item.metadata());
-                gone.remove(&key);
-                let same = table.peek(&key).is_some_and(|old| {
-                    old.meta().resource_version == item.metadata().resource_version
-                        && old.meta().uid == item.metadata().uid
-                });
-                if !same {
-                    let new = Arc::new(item);
-                    let old = table.put(key.clone(), Some(new.clone()), raw, now);
-                    changes.push(changed(key, old, Some(new)));
-                }
-            }
-            for key in gone {
-                let old = table.put(key.clone(), None, None, now);
-                changes.push(changed::<T>(key, old, None));
-            }
+        let changes = sink.with(self, |table| {
             if revision < table.revision {
-                tracing::warn!(resource = %Gvr::of::<T>(), "the store went back in time");
+                tracing::warn!(resource = %sink.resource(), "the store went back in time");
             }
-            table.revision = revision;
-            table.synced.get_or_insert(now);
-            changes
+            table.replace(items, revision, now)
         });
-        for change in &changes {
-            self.tell(change);
-        }
-        self.tell_progress(&Gvr::of::<T>());
+        self.tell_all(&sink.resource(), changes.unwrap_or_default());
         if self.tables.read().by_type.values().all(|table| table.synced()) {
             self.synced.0.send_replace(true);
         }
+    }
+
+    fn tell_all<T: AnyObject>(&self, resource: &Gvr, changes: Vec<Change<T>>) {
+        let erase = |object: Arc<T>| object as Arc<dyn AnyObject>;
+        for Change { key, old, new } in changes {
+            if old.is_some() || new.is_some() {
+                let (old, new) = (old.map(erase), new.map(erase));
+                self.tell(&Changed { resource: resource.clone(), key, old, new });
+            }
+        }
+        self.tell_progress(resource);
     }
 
     fn with_table<T: Kind, R>(&self, work: impl FnOnce(&mut Table<T>) -> R) -> R {
@@ -334,11 +321,6 @@ impl Cache {
             listener(resource);
         }
     }
-}
-
-fn changed<T: Kind>(key: ObjectKey, old: Option<Arc<T>>, new: Option<Arc<T>>) -> Changed {
-    let erase = |o: Arc<T>| o as Arc<dyn AnyObject>;
-    Changed { resource: Gvr::of::<T>(), key, old: old.map(erase), new: new.map(erase) }
 }
 
 /// A resource version as the store's counter; 0 for what is not a number.

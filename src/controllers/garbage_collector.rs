@@ -1,5 +1,6 @@
-//! Garbage collection by owner references: one collector a resource, whose keys are the objects of
-//! that resource.
+//! Garbage collection by owner references: one collector for each resource that controllers keep,
+//! whose keys are the objects of that resource, and one for all others, custom resources among
+//! them, of which the cache has the metadata. Its keys name the resource too.
 //!
 //! ```text
 //!   owner gone (or another uid) ─▶ confirm live ─▶ delete the dependent (this version of it)
@@ -8,18 +9,26 @@
 //! ```
 //!
 //! A cache may be behind or a reference may be corrupt, so an owner counts as absent only if its kind
-//! is kept here, the view does not have it, *and* a live read says so too; and deletions have a
-//! budget by the minute. An object with one owner that lives stays.
+//! is served, the view does not have it, *and* a live read says so too; and deletions have a budget
+//! by the minute. Where the kind itself went, its definition must be gone too. An object with one owner that lives stays. An owner of a namespaced kind is looked
+//! for in the dependent's namespace only: one that lives in another, or a namespaced owner of what
+//! has no namespace, is told of in an Event.
 //! Source: k8s.io/kubernetes pkg/controller/garbagecollector.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::plan::{Write, patch_meta};
-use super::{Controller, Limits, Options, Plan};
+use super::{Controller, Limits, Options, Plan, Resources};
 use crate::api::ObjectKey;
 use crate::api::resource::Gvr;
 use crate::client::cache::{AnyObject, Changed, View};
+use crate::client::event::Notice;
 use crate::client::{Propagation, Target};
 
 const FOREGROUND: &str = "foregroundDeletion";
@@ -27,11 +36,20 @@ const ORPHAN: &str = "orphan";
 const WORKERS: usize = 4;
 /// Dependents written by one plan.
 const BURST_DEPENDENTS: usize = 500;
+/// While a table that is new has not been listed, its dependents are not known: look again.
+const AGAIN: Duration = Duration::from_secs(1);
+const INVALID_NAMESPACE: &str = "OwnerRefInvalidNamespace";
 
-/// Collects the objects of one resource, and releases its owners.
+/// Collects the objects of its resources, and releases their owners.
 pub struct GarbageCollector {
-    resource: Gvr,
+    scope: Scope,
     collections_per_minute: u32,
+}
+
+enum Scope {
+    One(Gvr),
+    /// Those of which the cache has the metadata.
+    Others(Resources),
 }
 
 /// What an owner reference leads to.
@@ -40,14 +58,61 @@ enum Owner {
     Solid,
     /// It waits for its dependents to go.
     Waiting,
-    /// The view does not have it.
-    Absent(Target),
+    /// The view does not have it. The check proves that it is not there.
+    Absent { target: Target, check: Write },
+    /// Which namespace is meant cannot be told.
+    Nowhere,
+    /// Its table is not listed yet.
+    Unknown,
 }
 
 impl GarbageCollector {
     pub fn new(resource: Gvr, options: &Options) -> GarbageCollector {
         let collections_per_minute = options.collections_per_minute;
-        GarbageCollector { resource, collections_per_minute }
+        GarbageCollector { scope: Scope::One(resource), collections_per_minute }
+    }
+
+    pub fn others(options: &Options) -> GarbageCollector {
+        let scope = Scope::Others(options.others.clone());
+        GarbageCollector { scope, collections_per_minute: options.collections_per_minute }
+    }
+
+    fn covers(&self, resource: &Gvr, view: &View) -> bool {
+        match &self.scope {
+            Scope::One(own) => own == resource,
+            Scope::Others(_) => view.is_metadata_only(resource),
+        }
+    }
+
+    fn dependents(&self, uid: &str, view: &View) -> Vec<Arc<dyn AnyObject>> {
+        match &self.scope {
+            Scope::One(own) => view.dependents_of(own, uid),
+            Scope::Others(_) => view.metadata_dependents(uid),
+        }
+    }
+
+    /// The key of an object: among others it names the resource, as `widgets.example.com/name`.
+    fn key(&self, resource: &Gvr, key: &ObjectKey) -> ObjectKey {
+        match &self.scope {
+            Scope::One(_) => key.clone(),
+            Scope::Others(_) => {
+                let name = format!("{}/{}", resource.qualified(), key.name);
+                ObjectKey::new(key.namespace.as_str(), name)
+            }
+        }
+    }
+
+    /// The object that a key means.
+    fn object(&self, key: &ObjectKey, view: &View) -> Option<Arc<dyn AnyObject>> {
+        match &self.scope {
+            Scope::One(own) => view.object(own, key),
+            Scope::Others(_) => {
+                let (resource, name) = key.name.split_once('/')?;
+                let mut resources = view.metadata_resources();
+                let resource = resources.find(|one| one.qualified() == resource)?;
+                view.object(resource, &ObjectKey::new(key.namespace.as_str(), name))
+            }
+        }
     }
 }
 
@@ -62,20 +127,25 @@ impl Controller for GarbageCollector {
             return Vec::new();
         }
         let mut keys = Vec::new();
-        if change.resource == self.resource && new.is_some_and(|new| may_act_on(new.meta())) {
-            keys.push(change.key.clone());
+        let own = self.covers(&change.resource, view);
+        if own && new.is_some_and(|new| may_act_on(new.meta())) {
+            keys.push(self.key(&change.resource, &change.key));
         }
         // Dependents of this resource, where an owner went or waits for them.
         for meta in [old, new].into_iter().flatten().map(AnyObject::meta) {
             let gone = new.is_none_or(|new| new.meta().uid != meta.uid) || is_waiting(meta);
             if let Some(uid) = meta.uid.as_deref().filter(|_| gone) {
-                let dependents = view.dependents_of(&self.resource, uid);
-                keys.extend(dependents.iter().map(|object| ObjectKey::of(object.meta())));
+                let dependents = self.dependents(uid, view);
+                let key = |object: &Arc<dyn AnyObject>| {
+                    self.key(&object.resource(), &ObjectKey::of(object.meta()))
+                };
+                keys.extend(dependents.iter().map(key));
             }
-            // Owners of this resource, which may wait for this dependent.
+            // Owners, which may wait for this dependent.
             for owner in meta.owner_references.iter().flatten() {
-                if view.resource(&owner.api_version, &owner.kind).as_ref() == Some(&self.resource) {
-                    keys.push(owner_key(owner, &self.resource, meta));
+                let resource = view.resource(&owner.api_version, &owner.kind);
+                if let Some(resource) = resource.filter(|found| self.covers(found, view)) {
+                    keys.push(self.key(&resource, &owner_key(owner, &resource, meta)));
                 }
             }
         }
@@ -85,15 +155,21 @@ impl Controller for GarbageCollector {
     }
 
     fn reads(&self) -> Vec<Gvr> {
-        vec![self.resource.clone()]
+        match &self.scope {
+            Scope::One(own) => vec![own.clone()],
+            Scope::Others(resources) => resources(),
+        }
     }
 
     fn reconcile(&self, view: &View, key: &ObjectKey, _now: Timestamp) -> Plan {
         let mut plan = Plan::nothing();
-        let Some(object) = view.object(&self.resource, key) else { return plan };
+        let Some(object) = self.object(key, view) else { return plan };
         let meta = object.meta();
         if meta.deletion_timestamp.is_some() {
-            if has_finalizer(meta, ORPHAN) {
+            let waits = has_finalizer(meta, ORPHAN) || is_waiting(meta);
+            if waits && !view.is_complete() {
+                plan.again_after(AGAIN);
+            } else if has_finalizer(meta, ORPHAN) {
                 orphan_dependents(&*object, view, &mut plan);
             } else if is_waiting(meta) {
                 release_when_alone(&*object, view, &mut plan);
@@ -146,24 +222,44 @@ fn owner_key(owner: &OwnerReference, resource: &Gvr, dependent: &ObjectMeta) -> 
 
 fn find_owner(owner: &OwnerReference, dependent: &dyn AnyObject, view: &View) -> Owner {
     let Some(resource) = view.resource(&owner.api_version, &owner.kind) else {
-        return Owner::Solid;
+        return match view.retired(&owner.api_version, &owner.kind) {
+            Some(resource) => ended(resource),
+            None => Owner::Solid,
+        };
     };
     if resource.namespaced && !dependent.resource().namespaced {
-        // Which namespace is meant cannot be told.
-        return Owner::Solid;
+        return Owner::Nowhere;
     }
     let key = owner_key(owner, &resource, dependent.meta());
     let found = view.object(&resource, &key);
     match found.filter(|found| found.meta().uid.as_deref() == Some(&owner.uid)) {
         Some(found) if is_waiting(found.meta()) => Owner::Waiting,
         Some(_) => Owner::Solid,
-        None => Owner::Absent(Target {
-            namespace: resource.namespaced.then_some(key.namespace),
-            name: Some(key.name),
-            resource,
-            subresource: None,
-        }),
+        None if !view.is_settled(&resource) => Owner::Unknown,
+        None => {
+            let target = Target {
+                namespace: resource.namespaced.then_some(key.namespace),
+                name: Some(key.name),
+                resource,
+                subresource: None,
+            };
+            let check = Write::Absent { target: target.clone(), uid: Some(owner.uid.clone()) };
+            Owner::Absent { target, check }
+        }
     }
+}
+
+/// What is known of the owner where its kind is served no more: it is gone if the definition of the
+/// kind is, since that goes last.
+fn ended(resource: Gvr) -> Owner {
+    let definition = Target {
+        name: Some(resource.qualified()),
+        resource: Gvr::of::<CustomResourceDefinition>(),
+        namespace: None,
+        subresource: None,
+    };
+    let target = Target { resource, namespace: None, name: None, subresource: None };
+    Owner::Absent { target, check: Write::Absent { target: definition, uid: None } }
 }
 
 /// Deletes an object without a living owner, or drops its references to owners that are gone.
@@ -177,8 +273,19 @@ fn collect(object: &dyn AnyObject, view: &View, plan: &mut Plan) {
                 waiting += 1;
                 lost.push(&owner.uid);
             }
-            Owner::Absent(target) => {
-                plan.writes.push(Write::Absent { target, uid: Some(owner.uid.clone()) });
+            Owner::Nowhere => {
+                solid += 1;
+                plan.notices.push(elsewhere(object, owner));
+            }
+            Owner::Unknown => {
+                solid += 1;
+                plan.again_after(AGAIN);
+            }
+            Owner::Absent { target, check } => {
+                if lives_elsewhere(owner, &target, view) {
+                    plan.notices.push(elsewhere(object, owner));
+                }
+                plan.writes.push(check);
                 lost.push(&owner.uid);
             }
         }
@@ -196,6 +303,27 @@ fn collect(object: &dyn AnyObject, view: &View, plan: &mut Plan) {
     } else {
         plan.delete_version(object, propagation(object.meta()));
     }
+}
+
+/// Whether an owner that is not where it should be is in another namespace, under its name.
+fn lives_elsewhere(owner: &OwnerReference, target: &Target, view: &View) -> bool {
+    target.namespace.is_some()
+        && view.all::<Namespace>().any(|namespace| {
+            let name = namespace.metadata.name.as_deref().unwrap_or_default();
+            let found = view.object(&target.resource, &ObjectKey::new(name, owner.name.as_str()));
+            found.is_some_and(|found| found.meta().uid.as_deref() == Some(&owner.uid))
+        })
+}
+
+/// Upstream's words (pkg/controller/garbagecollector/graph_builder.go).
+fn elsewhere(object: &dyn AnyObject, owner: &OwnerReference) -> Notice {
+    let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+    let OwnerReference { api_version, kind, name, uid, .. } = owner;
+    let message = format!(
+        "ownerRef [{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}] does \
+         not exist in namespace {namespace:?}"
+    );
+    Notice::warning(object, INVALID_NAMESPACE, message)
 }
 
 /// Deletes a dependent that an owner waits for: in the foreground too if it has dependents of its
@@ -265,7 +393,8 @@ fn edited(object: &dyn AnyObject, edit: impl FnOnce(&mut Vec<OwnerReference>)) -
     patch_meta(object, "ownerReferences", owners)
 }
 
-fn without_finalizer(object: &dyn AnyObject, finalizer: &str) -> Write {
+/// Takes one finalizer away.
+pub fn without_finalizer(object: &dyn AnyObject, finalizer: &str) -> Write {
     let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
     finalizers.retain(|name| name != finalizer);
     patch_meta(object, "finalizers", finalizers)

@@ -25,6 +25,7 @@ mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 mod ownership;
+mod persistent_volume;
 mod plan;
 mod pod_gc;
 mod pods;
@@ -40,6 +41,7 @@ mod slices;
 mod slim;
 mod stateful_set;
 mod taint_eviction;
+mod volume_protection;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,14 +49,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, coordination::v1 as coordination};
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
-use k8s_openapi::api::{policy::v1 as policy, rbac::v1 as rbac};
+use k8s_openapi::api::{policy::v1 as policy, rbac::v1 as rbac, storage::v1 as storage};
 
 use crate::api::registry::Registry;
 use crate::api::resource::Gvr;
 use crate::api::{ObjectKey, Raw};
 use crate::base::Tasks;
 use crate::client::SharedApi;
-use crate::client::cache::{Cache, Changed, View};
+use crate::client::cache::{Cache, Changed, Described, View};
 
 pub use driver::Driver;
 pub use plan::{Action, Outcome, Plan, Write, target_of};
@@ -127,13 +129,15 @@ pub struct Options {
     pub collections_per_minute: u32,
     /// Tells every resource that lives in namespaces: what the deletion of a namespace deletes.
     /// Custom resources come and go.
-    pub namespaced: Namespaced,
+    pub namespaced: Resources,
+    /// Tells the resources whose metadata the cache keeps: see [`described`].
+    pub others: Resources,
     /// Tells what is stored, for counts of kinds that are not kept.
     pub stored: Stored,
 }
 
-/// Tells the resources that live in namespaces, as they are served at the moment of asking.
-pub type Namespaced = Arc<dyn Fn() -> Vec<Gvr> + Send + Sync>;
+/// Tells resources, as they are served at the moment of asking.
+pub type Resources = Arc<dyn Fn() -> Vec<Gvr> + Send + Sync>;
 
 /// Tells what is stored of a resource (group and plural) in a namespace, at the moment of asking.
 pub type Stored = Arc<dyn Fn((&str, &str), &str) -> Vec<Raw> + Send + Sync>;
@@ -145,9 +149,43 @@ pub fn namespaced(registry: &Registry) -> Vec<Gvr> {
     resources.filter(|resource| resource.namespaced).collect()
 }
 
+/// The resources whose metadata the garbage collector needs, beside those that are kept whole. An
+/// Event owns nothing, and is gone in an hour.
+pub fn described(registry: &Registry) -> Vec<Described> {
+    let kept = kept();
+    let same = |a: &Gvr, b: &Gvr| (&a.group, &a.resource) == (&b.group, &b.resource);
+    let is_event =
+        |gvr: &Gvr| gvr.resource == "events" && matches!(&*gvr.group, "" | "events.k8s.io");
+    let mut all: Vec<Described> = Vec::new();
+    for row in registry.rows().iter().filter(|row| row.is_stored() && !row.is_view()) {
+        if is_event(&row.gvr) {
+            continue;
+        }
+        if kept.iter().any(|gvr| same(gvr, &row.gvr)) {
+            continue;
+        }
+        let api_version = row.gvr.api_version();
+        match all.iter_mut().find(|one| same(&one.gvr, &row.gvr)) {
+            Some(one) => one.api_versions.push(api_version),
+            None => all.push(Described {
+                gvr: row.gvr.clone(),
+                kind: row.kind.to_string(),
+                api_versions: vec![api_version],
+            }),
+        }
+    }
+    all
+}
+
+/// The resources of [`described`].
+pub fn others(registry: &Registry) -> Vec<Gvr> {
+    described(registry).into_iter().map(|one| one.gvr).collect()
+}
+
 impl Default for Options {
     fn default() -> Options {
-        let builtin = namespaced(&Registry::builtin());
+        let builtin = Registry::builtin();
+        let (builtin, others) = (namespaced(&builtin), others(&builtin));
         Options {
             ca_certificates: String::new(),
             cluster_cidr: "127.64.0.0/10".into(),
@@ -157,6 +195,7 @@ impl Default for Options {
             terminated_pods_kept: 12_500,
             collections_per_minute: 20_000,
             namespaced: Arc::new(move || builtin.clone()),
+            others: Arc::new(move || others.clone()),
             stored: Arc::new(|_, _| Vec::new()),
         }
     }
@@ -185,12 +224,16 @@ pub fn all(options: &Options) -> Vec<Arc<dyn Controller>> {
         Arc::new(node_ipam::NodeIpamController::new(options)),
         Arc::new(disruption::DisruptionController),
         Arc::new(resource_quota::ResourceQuotaController::new(options)),
+        Arc::new(persistent_volume::PersistentVolumeController),
+        Arc::new(volume_protection::ClaimProtectionController),
+        Arc::new(volume_protection::VolumeProtectionController),
         Arc::new(pod_gc::LostPodController),
         Arc::new(pod_gc::TerminatedPodController::new(options)),
     ];
     for resource in kept() {
         all.push(Arc::new(garbage_collector::GarbageCollector::new(resource, options)));
     }
+    all.push(Arc::new(garbage_collector::GarbageCollector::others(options)));
     all
 }
 
@@ -208,6 +251,8 @@ macro_rules! kept_kinds {
             core::ServiceAccount,
             core::ReplicationController,
             core::ResourceQuota,
+            core::PersistentVolume,
+            core::PersistentVolumeClaim,
             coordination::Lease,
             apps::Deployment,
             apps::ReplicaSet,
@@ -218,7 +263,8 @@ macro_rules! kept_kinds {
             batch::Job,
             discovery::EndpointSlice,
             policy::PodDisruptionBudget,
-            rbac::ClusterRole
+            rbac::ClusterRole,
+            storage::StorageClass
         )
     };
 }

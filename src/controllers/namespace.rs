@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::plan::Write;
-use super::{Controller, Namespaced, Options, Plan};
+use super::{Action, Controller, Options, Outcome, Plan, Resources};
 use crate::api::resource::Gvr;
 use crate::api::{ApiError, Object, ObjectKey};
 use crate::client::Target;
@@ -31,7 +31,7 @@ const BURST_OBJECTS: usize = 500;
 const AGAIN: Duration = Duration::from_secs(15);
 
 pub struct NamespaceController {
-    namespaced: Namespaced,
+    namespaced: Resources,
 }
 
 impl NamespaceController {
@@ -102,6 +102,41 @@ impl Controller for NamespaceController {
         plan.again_after(AGAIN);
         plan
     }
+
+    /// Tells of what could not be deleted, and that it could later.
+    fn settle(&self, view: &View, key: &ObjectKey, outcomes: &[Outcome], now: Timestamp) -> Plan {
+        let mut plan = Plan::nothing();
+        let Some(namespace) = view.get_key::<Namespace>(key) else { return plan };
+        let deletions = outcomes.iter().filter(|one| one.action == Action::Delete);
+        // One error for each resource, as upstream has it, so that the message stays short.
+        let failed: BTreeMap<String, &ApiError> = deletions
+            .filter_map(|one| {
+                let error = one.result.as_ref().err().filter(|error| !error.is_conflict())?;
+                Some((one.target.resource.qualified(), error))
+            })
+            .collect();
+        let message = (!failed.is_empty()).then(|| {
+            let list = failed.iter().map(|(resource, error)| format!("{resource}: {error}"));
+            let (count, list) = (failed.len(), list.collect::<Vec<_>>().join(", "));
+            format!("Failed to delete all resource types, {count} remaining: {list}")
+        });
+        let was = status_of(namespace, CONTENT_FAILURE.0) == Some("True");
+        if message.is_some() || was {
+            let told = condition(CONTENT_FAILURE, message, CONTENT_DELETED);
+            set_conditions(namespace, [told], now, &mut plan);
+        }
+        plan
+    }
+}
+
+/// Type, reason while true, reason while false.
+const CONTENT_FAILURE: (&str, &str, &str) =
+    ("NamespaceDeletionContentFailure", "ContentDeletionFailed", "ContentDeleted");
+const CONTENT_DELETED: &str = "All content successfully deleted, may be waiting on finalization";
+
+fn status_of<'a>(namespace: &'a Namespace, kind: &str) -> Option<&'a str> {
+    let conditions = namespace.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|one| one.type_ == kind).map(|one| one.status.as_str())
 }
 
 impl NamespaceController {
@@ -131,7 +166,10 @@ fn tell(namespace: &Namespace, remaining: &[&dyn AnyObject], now: Timestamp, pla
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     let mut finalizers: BTreeMap<&str, usize> = BTreeMap::new();
     for object in remaining {
-        *kinds.entry(object.resource().qualified()).or_default() += 1;
+        let resource = object.resource();
+        // Upstream's words, with the dot also where there is no group.
+        let qualified = format!("{}.{}", resource.resource, resource.group);
+        *kinds.entry(qualified).or_default() += 1;
         for finalizer in object.meta().finalizers.iter().flatten() {
             *finalizers.entry(finalizer).or_default() += 1;
         }
@@ -144,16 +182,26 @@ fn tell(namespace: &Namespace, remaining: &[&dyn AnyObject], now: Timestamp, pla
     let content = ("NamespaceContentRemaining", "SomeResourcesRemain", "ContentRemoved");
     let finalizing =
         ("NamespaceFinalizersRemaining", "SomeFinalizersRemain", "ContentHasNoFinalizers");
+    // What failed stays told until deletions succeed: see `settle`.
+    let failure = match status_of(namespace, CONTENT_FAILURE.0) {
+        Some(_) => None,
+        None => Some(condition(CONTENT_FAILURE, None, CONTENT_DELETED)),
+    };
+    // The registry is in the process, so that it can always be asked and understood.
     let told = [
         condition(
-            ("NamespaceDeletionDiscoveryFailure", "", "ResourcesDiscovered"),
+            ("NamespaceDeletionDiscoveryFailure", "DiscoveryFailed", "ResourcesDiscovered"),
             None,
             "All resources successfully discovered",
         ),
         condition(
-            ("NamespaceDeletionContentFailure", "", "ContentDeleted"),
+            (
+                "NamespaceDeletionGroupVersionParsingFailure",
+                "GroupVersionParsingFailed",
+                "ParsedGroupVersions",
+            ),
             None,
-            "All content successfully deleted, may be waiting on finalization",
+            "All legacy kube types successfully parsed",
         ),
         condition(
             content,
@@ -167,6 +215,17 @@ fn tell(namespace: &Namespace, remaining: &[&dyn AnyObject], now: Timestamp, pla
             "All content-preserving finalizers finished",
         ),
     ];
+    let [discovery, parsing, content, finalizing] = told;
+    let told = [discovery, parsing].into_iter().chain(failure).chain([content, finalizing]);
+    set_conditions(namespace, told, now, plan);
+}
+
+fn set_conditions(
+    namespace: &Namespace,
+    told: impl IntoIterator<Item = NamespaceCondition>,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
     let mut changed = namespace.clone();
     let status = changed.status.get_or_insert_default();
     let conditions = status.conditions.get_or_insert_default();

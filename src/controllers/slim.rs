@@ -20,7 +20,11 @@ pub fn set(cache: &Cache) {
 fn pod(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     if let Some(spec) = &mut pod.spec {
-        spec.volumes = None;
+        // Controllers ask for claims only.
+        if let Some(volumes) = &mut spec.volumes {
+            volumes.retain(|volume| volume.persistent_volume_claim.is_some());
+        }
+        spec.volumes.take_if(|volumes| volumes.is_empty());
         spec.ephemeral_containers = None;
         spec.containers.shrink_to_fit();
         let init = spec.init_containers.iter_mut().flatten();

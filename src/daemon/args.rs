@@ -91,6 +91,10 @@ pub struct ServerArgs {
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(10..=86400))]
     pub history_seconds: u64,
+    /// Seconds for which Events are kept after their last write
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(10..=31_536_000))]
+    pub event_ttl_seconds: u64,
     /// Seconds after a signal to stop in which requests are still served, though not ready any more
     #[arg(long, default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=8))]
     pub shutdown_delay_seconds: u64,

@@ -93,6 +93,7 @@ pub async fn start(
                 .map(Clone::clone)
                 .into(),
             history_kept: Duration::from_secs(args.history_seconds),
+            event_ttl: Duration::from_secs(args.event_ttl_seconds),
             ..Options::default()
         },
     });
@@ -176,9 +177,10 @@ fn run_loops(
     clock: &SharedClock,
     tasks: &Tasks,
 ) {
-    let (served, counted) = (server.clone(), server.clone());
+    let (served, counted, others) = (server.clone(), server.clone(), server.clone());
     let options = controllers::Options {
         namespaced: Arc::new(move || controllers::namespaced(&served.registry())),
+        others: Arc::new(move || controllers::others(&others.registry())),
         stored: Arc::new(move |(group, resource), namespace| {
             counted.stored_in(group, resource, namespace)
         }),
@@ -207,6 +209,9 @@ fn run_loops(
     let options = scheduler::Options::default();
     let scheduler = Scheduler::new(client, cache, clock.clone(), tell, options);
     controllers::keep(cache, &api, tasks);
+    let served = server.clone();
+    let describe = Arc::new(move || controllers::described(&served.registry()));
+    cache.keep_metadata(api, describe, server.registry_changes(), tasks);
     driver.run(tasks);
     metrics::show_controllers(server.metrics(), driver);
     let filled = cache.clone();
@@ -215,8 +220,9 @@ fn run_loops(
         scheduler.run().await;
     });
     let (server, clock) = (server.clone(), clock.clone());
-    // So that history goes about when it should.
-    let interval = HOUSEKEEPING.min(Duration::from_secs(args.history_seconds) / 4);
+    // So that history and Events go about when they should.
+    let shortest = Duration::from_secs(args.history_seconds.min(args.event_ttl_seconds));
+    let interval = HOUSEKEEPING.min(shortest / 4);
     tasks.spawn("housekeeping", async move {
         loop {
             clock.sleep(interval).await;

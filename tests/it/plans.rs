@@ -9,6 +9,7 @@ mod quotas;
 mod replicas;
 mod roles;
 mod sets;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,12 +22,13 @@ use k8s_openapi::api::apps::v1::{
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, ResourceQuota, Secret,
-    Service,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    ReplicationController, ResourceQuota, Secret, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Map, Value, json};
 use wasmfleet::api::error::Cause;
 use wasmfleet::api::{ApiError, Kind, ObjectKey};
@@ -57,7 +59,10 @@ impl Objects {
             meta.entry("uid").or_insert(uid);
             meta.entry("resourceVersion").or_insert(json!("5"));
             meta.entry("creationTimestamp").or_insert(json!("2026-01-01T00:00:00Z"));
-            if !matches!(kind.as_str(), "Node" | "Namespace" | "ClusterRole") {
+            if !matches!(
+                kind.as_str(),
+                "Node" | "Namespace" | "ClusterRole" | "PersistentVolume" | "StorageClass"
+            ) {
                 meta.entry("namespace").or_insert(json!("default"));
             }
             by_kind.entry(kind).or_default().push(object);
@@ -83,6 +88,9 @@ impl Objects {
         objects.fill::<PodDisruptionBudget>();
         objects.fill::<ResourceQuota>();
         objects.fill::<ClusterRole>();
+        objects.fill::<PersistentVolume>();
+        objects.fill::<PersistentVolumeClaim>();
+        objects.fill::<StorageClass>();
         objects
     }
 
@@ -481,7 +489,10 @@ fn a_namespace_loses_its_pods_first_and_then_the_rest() {
     let both = Objects::new(&[namespace.clone(), secret.clone(), pod("a", "n1", "True")]);
     let text = both.text(&both.plan("namespace-controller", "default"));
     assert!(text.starts_with("delete pods default/a\nupdate namespaces default status"), "{text}");
-    assert!(text.contains("Some resources are remaining: pods has 1 resource instances"), "{text}");
+    assert!(
+        text.contains("Some resources are remaining: pods. has 1 resource instances"),
+        "{text}"
+    );
     let rest = Objects::new(&[namespace.clone(), secret]);
     let text = rest.text(&rest.plan("namespace-controller", "default"));
     assert!(text.starts_with("delete secrets default/s\n"), "{text}");

@@ -13,6 +13,7 @@ use crate::api::field::{FieldError, FieldErrorKind};
 use crate::api::jsonpath::{Template, plain};
 use crate::api::resource::{Draft, Operation, Rules};
 use crate::api::table::{self, AnyColumn};
+use crate::api::typegraph::graph;
 use crate::api::{ApiError, Object, duration, strict};
 
 /// See the module's documentation.
@@ -105,7 +106,8 @@ impl Rules for CustomRules {
         let mut object = Object::from_value(value)?;
         let metadata = object.fields_mut().remove("metadata").unwrap_or_else(|| json!({}));
         let head = json!({"metadata": metadata});
-        let (head, mut unknown) = strict::decode_typed::<Head>(head)?;
+        let (head, mut unknown) =
+            strict::decode_typed::<Head>(head, || graph().named("meta.v1.PartialObjectMetadata"))?;
         let mut value = object.into_value();
         prune::prune(&self.schema, &mut value, &mut unknown);
         let mut object = Object::from_value(value)?;

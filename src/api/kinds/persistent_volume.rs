@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeSpec};
 use serde_json::{Map, Value};
 
 use super::scheduling_validation::validate_node_selector;
-use super::{checks, resources, storage, volume_validation, workload};
+use super::{checks, resources, storage, volume_validation};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
 use crate::api::table::{self, Column};
@@ -65,7 +65,19 @@ impl Kind for PersistentVolume {
     }
 
     fn warnings(&self) -> Vec<String> {
-        vec![workload::stored_only("PersistentVolume")]
+        vec![storage::NOT_MOUNTED.into()]
+    }
+
+    /// Free volumes are found by their class, others by the claim that they are for.
+    fn index(&self) -> Option<String> {
+        let claim = self.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+        Some(match claim {
+            Some(claim) => of_claim(
+                claim.namespace.as_deref().unwrap_or_default(),
+                claim.name.as_deref().unwrap_or_default(),
+            ),
+            None => of_class(class(self)),
+        })
     }
 
     fn columns() -> &'static [Column] {
@@ -113,6 +125,22 @@ impl Kind for PersistentVolume {
             unset(spec.volume_mode).into(),
         ]
     }
+}
+
+/// Under which free volumes of a class are indexed.
+pub fn of_class(class: &str) -> String {
+    format!("class/{class}")
+}
+
+/// Under which the volumes for a claim are indexed.
+pub fn of_claim(namespace: &str, name: &str) -> String {
+    format!("claim/{namespace}/{name}")
+}
+
+/// The class of a volume; `""` is none.
+pub fn class(volume: &PersistentVolume) -> &str {
+    let class = volume.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref());
+    storage::class_of(volume.metadata.annotations.as_ref(), class)
 }
 
 /// Also for the volumes that VolumeAttachments have inline.

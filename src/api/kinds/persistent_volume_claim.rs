@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 use serde_json::Value;
 
-use super::{checks, labels, resources, storage, workload};
+use super::{checks, labels, resources, storage};
 use crate::api::field::{Errors, Path};
 use crate::api::quantity::Quantity;
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
@@ -68,7 +68,18 @@ impl Kind for PersistentVolumeClaim {
     }
 
     fn warnings(&self) -> Vec<String> {
-        vec![workload::stored_only(CLAIM)]
+        vec![storage::NOT_MOUNTED.into()]
+    }
+
+    /// Claims that name their volume are found by it, others by their class.
+    fn index(&self) -> Option<String> {
+        let spec = self.spec.as_ref();
+        let volume = spec.and_then(|spec| spec.volume_name.as_deref()).unwrap_or_default();
+        if !volume.is_empty() {
+            return Some(of_volume(volume));
+        }
+        let class = spec.and_then(|spec| spec.storage_class_name.as_deref());
+        Some(of_class(storage::class_of(self.metadata.annotations.as_ref(), class)))
     }
 
     fn columns() -> &'static [Column] {
@@ -115,6 +126,16 @@ impl Kind for PersistentVolumeClaim {
             unset(spec.volume_mode).into(),
         ]
     }
+}
+
+/// Under which claims that wait for a volume of a class are indexed.
+pub fn of_class(class: &str) -> String {
+    format!("class/{class}")
+}
+
+/// Under which claims for a volume are indexed.
+pub fn of_volume(name: &str) -> String {
+    format!("volume/{name}")
 }
 
 fn set_spec(spec: &mut PersistentVolumeClaimSpec) {

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::resources::{self, Sums};
+use super::storage;
 use crate::api::quantity::Quantity;
 use crate::api::{ApiError, Object};
 
@@ -177,7 +178,9 @@ fn of_service(service: &Service) -> Sums {
 fn of_claim(claim: &PersistentVolumeClaim) -> Sums {
     let mut usage = of_any(PERSISTENT_VOLUME_CLAIMS);
     let Some(spec) = &claim.spec else { return usage };
-    let class = spec.storage_class_name.as_deref().filter(|class| !class.is_empty());
+    let annotations = claim.metadata.annotations.as_ref();
+    let class = storage::class_of(annotations, spec.storage_class_name.as_deref());
+    let class = Some(class).filter(|class| !class.is_empty());
     let requests = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
     let storage = resources::sums(requests).get("storage").copied();
     if let Some(class) = class {

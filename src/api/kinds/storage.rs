@@ -26,8 +26,16 @@ const ALONE: &str = "RWOP";
 const MAX_PARAMETERS: usize = 512;
 const PARAMETERS_MAX_BYTES: usize = 256 * 1024;
 
+/// What is told of each claim and volume.
+pub const NOT_MOUNTED: &str = "claims and volumes are bound to each other, but pods cannot mount \
+                               them yet";
+
 /// The class of a claim or volume before there was a field for it.
 pub const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// Keeps a claim while a Pod uses it, and a volume while it is bound.
+pub const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
+pub const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
 
 /// Known modes, and the one that stands alone.
 pub fn validate_access_modes(errors: &mut Errors, path: &Path, modes: &[String]) {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::Value;
 
-use super::{checks, labels, storage, workload};
+use super::{checks, labels, storage};
 use crate::api::field::{Errors, Path};
 use crate::api::names;
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
@@ -14,6 +14,17 @@ use crate::api::table::{self, Column};
 pub const DEFAULT_ANNOTATION: &str = "storageclass.kubernetes.io/is-default-class";
 const POLICIES: &[&str] = &["Delete", "Retain"];
 const BINDING_MODES: &[&str] = &["Immediate", "WaitForFirstConsumer"];
+
+/// What that annotation was called before.
+pub const OLD_DEFAULT_ANNOTATION: &str = "storageclass.beta.kubernetes.io/is-default-class";
+
+/// Whether a class is marked as that of claims which name none.
+pub fn is_default(class: &StorageClass) -> bool {
+    let annotations = class.metadata.annotations.as_ref();
+    [DEFAULT_ANNOTATION, OLD_DEFAULT_ANNOTATION]
+        .iter()
+        .any(|annotation| storage::is_default(annotations, annotation))
+}
 
 impl Kind for StorageClass {
     const META: KindMeta = KindMeta {
@@ -71,7 +82,9 @@ impl Kind for StorageClass {
     }
 
     fn warnings(&self) -> Vec<String> {
-        vec![workload::stored_only("StorageClass")]
+        let text = "nothing of this release makes volumes: claims of a StorageClass wait for those \
+                    that others make, or that are there";
+        vec![text.into()]
     }
 
     fn columns() -> &'static [Column] {
@@ -88,7 +101,7 @@ impl Kind for StorageClass {
 
     fn row(&self, now: Timestamp) -> Vec<Value> {
         let mut name = self.metadata.name.clone().unwrap_or_default();
-        if storage::is_default(self.metadata.annotations.as_ref(), DEFAULT_ANNOTATION) {
+        if is_default(self) {
             name.push_str(" (default)");
         }
         vec![

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::rules::type_of;
 use super::{
     DEFAULT_META, Draft, Gvr, KindInfo, KindMeta, Operation, Rules, Scoped, decode_stored,
 };
@@ -69,7 +70,7 @@ struct Asked<T>(PhantomData<fn() -> T>);
 
 impl<T: Review> Rules for Asked<T> {
     fn decode(&self, value: Value, _: Option<&Object>, _: Operation) -> Result<Draft, ApiError> {
-        let (typed, unknown) = crate::api::strict::decode_typed::<T>(value)?;
+        let (typed, unknown) = crate::api::strict::decode_typed::<T>(value, type_of::<T>)?;
         let object = serde_json::to_value(&typed).map_err(ApiError::internal)?;
         let object = Object::from_value(object)?;
         Ok(Draft { object, unknown, typed: Arc::new(typed), old: None })

@@ -13,7 +13,9 @@ use super::Kind;
 use crate::api::error::ApiError;
 use crate::api::field::{Errors, FieldError};
 use crate::api::object::Object;
+use crate::api::strict;
 use crate::api::table::AnyColumn;
+use crate::api::typegraph::{TypeId, graph};
 
 /// What a write does; hooks differ a little by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +124,7 @@ impl<T: Kind> Rules for Typed<T> {
         old: Option<&Object>,
         operation: Operation,
     ) -> Result<Draft, ApiError> {
-        let (mut object, unknown) = crate::api::strict::decode_typed::<T>(value)?;
+        let (mut object, unknown) = strict::decode_typed::<T>(value, type_of::<T>)?;
         let old = old.map(Object::typed::<T>).transpose()?;
         match (&old, operation) {
             (None, _) => object.prepare_create(),
@@ -144,7 +146,11 @@ impl<T: Kind> Rules for Typed<T> {
     }
 
     fn redefault(&self, draft: Draft) -> Result<Draft, ApiError> {
-        let mut object = draft.object.typed::<T>()?;
+        // Whoever admitted the object may have put nulls in.
+        let mut object = match draft.object.typed::<T>() {
+            Ok(object) => object,
+            Err(_) => strict::decode_typed::<T>(draft.object.into_value(), type_of::<T>)?.0,
+        };
         object.set_defaults(draft.old.as_deref().map(typed_half));
         Ok(Draft { object: Object::from_typed(&object), typed: Arc::new(object), ..draft })
     }
@@ -188,6 +194,11 @@ impl<T: Kind> Rules for Typed<T> {
         };
         Ok(fields.iter().map(value).collect())
     }
+}
+
+/// The type of a kind in the type graph.
+pub(super) fn type_of<T: k8s_openapi::Resource>() -> Option<TypeId> {
+    graph().kind(T::GROUP, T::VERSION, T::KIND)
 }
 
 /// The typed half of a draft of this kind.

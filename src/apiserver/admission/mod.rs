@@ -4,7 +4,9 @@
 
 pub mod artifact;
 mod certificates;
+mod claim_resize;
 pub mod cluster_ip;
+mod default_class;
 pub mod default_tolerations;
 pub mod limit_ranger;
 pub mod mutating_policy;
@@ -16,6 +18,7 @@ pub mod resource_quota;
 pub mod role_escalation;
 pub mod runtime_class;
 pub mod service_account;
+mod storage_protection;
 mod token_volume;
 mod type_checking;
 pub mod validating_policy;
@@ -91,8 +94,12 @@ const ADMITTERS: &[&dyn Admitter] = &[
     &pod_security::PodSecurity,
     &priority::Priority,
     &default_tolerations::DefaultTolerations,
+    &default_class::DefaultStorageClass,
+    &storage_protection::StorageProtection,
+    &claim_resize::ClaimResize,
     &runtime_class::RuntimeClass,
     &certificates::Certificates,
+    &default_class::DefaultIngressClass,
     &cluster_ip::ClusterIp,
     &role_escalation::RoleEscalation,
     &artifact::LinkCheck,

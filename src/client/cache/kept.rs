@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
 
+use super::table::Row;
 use crate::api::Raw;
-use crate::api::resource::Kind;
 
 /// An object and when its present version arrived, on the monotonic clock.
 pub(super) struct Kept<T> {
@@ -22,7 +22,7 @@ pub(super) struct Kept<T> {
     used: AtomicBool,
 }
 
-impl<T: Kind> Kept<T> {
+impl<T: Row> Kept<T> {
     pub(super) fn new(object: Arc<T>, raw: Option<Raw>, since: Instant) -> Kept<T> {
         Kept { object: OnceLock::from(object), raw, since, used: AtomicBool::new(true) }
     }
@@ -41,9 +41,9 @@ impl<T: Kind> Kept<T> {
     }
 
     fn decode(&self, slim: fn(&mut T)) -> Arc<T> {
-        let decoded = self.raw.as_ref().and_then(|raw| raw.decode::<T>().ok());
+        let decoded = self.raw.as_ref().and_then(T::revive);
         // It was decoded from the same bytes when it came.
-        let mut object = decoded.unwrap_or_else(|| unreachable!("a {} of bad bytes", T::KIND));
+        let mut object = decoded.unwrap_or_else(|| unreachable!("an object of bad bytes"));
         slim(&mut object);
         Arc::new(object)
     }

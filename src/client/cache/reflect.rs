@@ -4,15 +4,16 @@
 //! After every other refusal a list comes first: the revision may be too old (410), or one that a
 //! restored store has not reached (504). So it does when [`Cache::relist`] doubts the table.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::sync::Notify;
 
+use super::table::{Row, Table};
 use super::{Cache, parse_revision};
-use crate::api::ApiError;
-use crate::api::Raw;
 use crate::api::resource::{Gvr, Kind};
+use crate::api::{ApiError, Raw};
 use crate::client::{ListOptions, SharedApi, Target, WatchEvent, WatchOptions};
 
 /// The wait after a failed list or watch, doubling to the most.
@@ -24,24 +25,69 @@ const PAGE_ITEMS: usize = 500;
 /// Objects, with their bytes where those are kept.
 type Listed<T> = Vec<(T, Option<Raw>)>;
 
+/// Where the objects of one resource are kept, and as what.
+pub(super) trait Sink: Send + Sync + 'static {
+    type Item: Row;
+
+    fn resource(&self) -> Gvr;
+
+    fn decode(&self, raw: &Raw) -> Result<Self::Item, ApiError>;
+
+    /// The bytes that an object may be decoded from again.
+    fn bytes(&self, cache: &Cache, raw: &Raw) -> Option<Raw>;
+
+    /// Works on the table; `None` where it is not kept any more.
+    fn with<R>(&self, cache: &Cache, work: impl FnOnce(&mut Table<Self::Item>) -> R) -> Option<R>;
+}
+
+/// The objects of a type.
+pub(super) struct Typed<T>(PhantomData<fn() -> T>);
+
+impl<T> Default for Typed<T> {
+    fn default() -> Self {
+        Typed(PhantomData)
+    }
+}
+
+impl<T: Kind> Sink for Typed<T> {
+    type Item = T;
+
+    fn resource(&self) -> Gvr {
+        Gvr::of::<T>()
+    }
+
+    fn decode(&self, raw: &Raw) -> Result<T, ApiError> {
+        raw.decode()
+    }
+
+    fn bytes(&self, cache: &Cache, raw: &Raw) -> Option<Raw> {
+        cache.raw_of(raw)
+    }
+
+    fn with<R>(&self, cache: &Cache, work: impl FnOnce(&mut Table<T>) -> R) -> Option<R> {
+        Some(cache.with_table(work))
+    }
+}
+
 /// One kind's list and watch.
-pub(super) struct Reflector<'a> {
+pub(super) struct Reflector<'a, S> {
     pub(super) cache: &'a Cache,
     pub(super) api: &'a SharedApi,
+    pub(super) sink: &'a S,
     /// Narrows what is kept.
     pub(super) selector: &'a str,
     /// Told when the table is doubted.
     pub(super) relist: &'a Notify,
 }
 
-impl Reflector<'_> {
+impl<S: Sink> Reflector<'_, S> {
     /// Keeps the table for ever.
-    pub(super) async fn run<T: Kind>(&self) {
+    pub(super) async fn run(&self) {
         let mut wait = FIRST_RETRY;
         let mut revision = None;
         loop {
             let mut progress = false;
-            let result = self.once::<T>(&mut revision, &mut progress).await;
+            let result = self.once(&mut revision, &mut progress).await;
             if progress {
                 wait = FIRST_RETRY;
             }
@@ -53,11 +99,16 @@ impl Reflector<'_> {
                     if needs_list(&error) {
                         revision = None;
                     }
-                    tracing::debug!(resource = %Gvr::of::<T>(), %error, "the watch ended");
+                    tracing::debug!(resource = %self.sink.resource(), %error, "the watch ended");
                 }
             }
             self.pause(&mut wait).await;
         }
+    }
+
+    fn target(&self) -> Target {
+        let resource = self.sink.resource();
+        Target { resource, namespace: None, name: None, subresource: None }
     }
 
     async fn pause(&self, wait: &mut Duration) {
@@ -67,7 +118,7 @@ impl Reflector<'_> {
 
     /// Lists unless a revision to go on from is known, then watches until the stream ends. Notes
     /// whether an event came: only that shows that the watch works.
-    async fn once<T: Kind>(
+    async fn once(
         &self,
         revision: &mut Option<String>,
         progress: &mut bool,
@@ -75,8 +126,8 @@ impl Reflector<'_> {
         let from = match revision {
             Some(from) => from.clone(),
             None => {
-                let (listed, items) = self.list_all::<T>().await?;
-                self.cache.replace_listed::<T>(items, parse_revision(&listed));
+                let (listed, items) = self.list_all().await?;
+                self.cache.replace_in(self.sink, items, parse_revision(&listed));
                 revision.insert(listed).clone()
             }
         };
@@ -86,12 +137,12 @@ impl Reflector<'_> {
             bookmarks: true,
             ..WatchOptions::default()
         };
-        let mut stream = self.api.watch(&Target::all::<T>(None), &options).await?;
+        let mut stream = self.api.watch(&self.target(), &options).await?;
         loop {
             let event = tokio::select! {
                 event = stream.next() => event,
                 () = self.relist.notified() => {
-                    tracing::debug!(resource = %Gvr::of::<T>(), "listing again: a change is late");
+                    tracing::debug!(resource = %self.sink.resource(), "listing again: a change is late");
                     *revision = None;
                     *progress = true;
                     return Ok(());
@@ -99,12 +150,12 @@ impl Reflector<'_> {
             };
             let Some(event) = event else { return Ok(()) };
             let event = event?;
-            if let Some(seen) = self.cache.apply::<T>(&event) {
+            if let Some(seen) = self.cache.apply_to(self.sink, &event) {
                 *revision = Some(seen);
             }
             // They come about once a minute, as quiet moments of the watch.
             if matches!(event, WatchEvent::Bookmark(_)) {
-                self.cache.cool::<T>().await;
+                self.cache.cool(self.sink).await;
             }
             *progress = true;
         }
@@ -112,8 +163,8 @@ impl Reflector<'_> {
 
     /// Every object, in pages. One that cannot be read is left out and told, so that it does not
     /// hide the others.
-    async fn list_all<T: Kind>(&self) -> Result<(String, Listed<T>), ApiError> {
-        let target = Target::all::<T>(None);
+    async fn list_all(&self) -> Result<(String, Listed<S::Item>), ApiError> {
+        let target = self.target();
         let mut options = ListOptions {
             field_selector: self.selector.into(),
             limit: PAGE_ITEMS,
@@ -123,9 +174,11 @@ impl Reflector<'_> {
         loop {
             let page = self.api.list(&target, &options).await?;
             for raw in &page.items {
-                match raw.decode() {
-                    Ok(item) => items.push((item, self.cache.raw_of(raw))),
-                    Err(error) => tracing::error!(resource = %Gvr::of::<T>(), %error, "left out"),
+                match self.sink.decode(raw) {
+                    Ok(item) => items.push((item, self.sink.bytes(self.cache, raw))),
+                    Err(error) => {
+                        tracing::error!(resource = %self.sink.resource(), %error, "left out")
+                    }
                 }
             }
             if page.continue_token.is_empty() {

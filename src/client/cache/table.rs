@@ -39,8 +39,36 @@ pub(super) struct Table<T> {
 const ADOPTED: &[&str] =
     &["Pod", "ReplicaSet", "ControllerRevision", "Job", "PersistentVolumeClaim"];
 
-fn is_adopted<T: Kind>() -> bool {
-    ADOPTED.contains(&T::KIND)
+/// What a table needs of an object beyond [`AnyObject`].
+pub(super) trait Row: AnyObject + Sized {
+    /// [`Kind::index`].
+    fn row_index(&self) -> Option<String>;
+
+    /// Decodes an object again from the bytes that it came in.
+    fn revive(raw: &Raw) -> Option<Self>;
+
+    fn is_adopted() -> bool;
+}
+
+impl<T: Kind> Row for T {
+    fn row_index(&self) -> Option<String> {
+        self.index()
+    }
+
+    fn revive(raw: &Raw) -> Option<T> {
+        raw.decode().ok()
+    }
+
+    fn is_adopted() -> bool {
+        ADOPTED.contains(&T::KIND)
+    }
+}
+
+/// What became of one key.
+pub(super) struct Change<T> {
+    pub(super) key: ObjectKey,
+    pub(super) old: Option<Arc<T>>,
+    pub(super) new: Option<Arc<T>>,
 }
 
 /// Objects that went are remembered up to this number.
@@ -51,8 +79,8 @@ pub(super) trait AnyTable: Send + Sync {
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
     fn resource(&self) -> Gvr;
-    fn kind(&self) -> &'static str;
-    fn api_version(&self) -> &'static str;
+    /// Whether an owner reference with these means this resource.
+    fn is(&self, api_version: &str, kind: &str) -> bool;
     fn revision(&self) -> u64;
     fn synced(&self) -> bool;
     fn owned_by(&self, uid: &str) -> Vec<Arc<dyn AnyObject>>;
@@ -79,7 +107,61 @@ impl<T> Default for Table<T> {
     }
 }
 
-impl<T: Kind> Table<T> {
+impl<T: Row> Table<T> {
+    /// Applies a change; `None` for one that is older than what was seen. Equal is applied: one
+    /// commit may change several objects.
+    pub(super) fn change(
+        &mut self,
+        key: ObjectKey,
+        (new, raw): (Option<Arc<T>>, Option<Raw>),
+        revision: u64,
+        now: Instant,
+    ) -> Option<Change<T>> {
+        if revision < self.revision {
+            return None;
+        }
+        self.revision = revision;
+        let old = self.put(key.clone(), new.clone(), raw, now);
+        Some(Change { key, old, new })
+    }
+
+    /// Sets the whole content; what differs is answered.
+    pub(super) fn replace(
+        &mut self,
+        items: Vec<(T, Option<Raw>)>,
+        revision: u64,
+        now: Instant,
+    ) -> Vec<Change<T>> {
+        let mut gone: BTreeSet<ObjectKey> = self.objects.keys().cloned().collect();
+        let mut changes = Vec::new();
+        for (mut item, raw) in items {
+            (self.slim)(&mut item);
+            let key = ObjectKey::of(item.meta());
+            gone.remove(&key);
+            let kept = self.objects.get(&key).map(|kept| kept.peek(self.slim));
+            let same = kept.is_some_and(|old| {
+                old.meta().resource_version == item.meta().resource_version
+                    && old.meta().uid == item.meta().uid
+            });
+            if !same {
+                let new = Some(Arc::new(item));
+                let old = self.put(key.clone(), new.clone(), raw, now);
+                changes.push(Change { key, old, new });
+            }
+        }
+        for key in gone {
+            let old = self.put(key.clone(), None, None, now);
+            changes.push(Change { key, old, new: None });
+        }
+        self.revision = revision;
+        self.synced.get_or_insert(now);
+        changes
+    }
+
+    pub(super) fn keys(&self) -> Vec<ObjectKey> {
+        self.objects.keys().cloned().collect()
+    }
+
     /// Sets or removes an object and answers with the one before. With the bytes that it was decoded
     /// from, it need not stay decoded.
     pub(super) fn put(
@@ -94,8 +176,8 @@ impl<T: Kind> Table<T> {
             None => self.remove(&key, now),
         };
         if let (Some(old), Some(new)) = (&old, &object)
-            && old.metadata().owner_references == new.metadata().owner_references
-            && old.index() == new.index()
+            && old.meta().owner_references == new.meta().owner_references
+            && old.row_index() == new.row_index()
         {
             // All indexes have it already, as after most updates.
         } else {
@@ -106,24 +188,24 @@ impl<T: Kind> Table<T> {
 
     fn reindex(&mut self, key: ObjectKey, old: Option<&T>, new: Option<&T>) {
         if let Some(old) = old {
-            for uid in owner_uids(old.metadata()) {
+            for uid in owner_uids(old.meta()) {
                 unindex(&mut self.owned, uid, &key);
             }
-            if is_adopted::<T>() {
+            if T::is_adopted() {
                 self.orphans.remove(&key);
             }
-            if let Some(value) = old.index() {
+            if let Some(value) = old.row_index() {
                 unindex(&mut self.indexed, &value, &key);
             }
         }
         if let Some(new) = new {
-            for uid in owner_uids(new.metadata()) {
+            for uid in owner_uids(new.meta()) {
                 self.owned.entry(uid.to_string()).or_default().insert(key.clone());
             }
-            if is_adopted::<T>() && is_orphan(new.metadata()) {
+            if T::is_adopted() && is_orphan(new.meta()) {
                 self.orphans.insert(key.clone());
             }
-            if let Some(value) = new.index() {
+            if let Some(value) = new.row_index() {
                 self.indexed.entry(value).or_default().insert(key);
             }
         }
@@ -137,7 +219,7 @@ impl<T: Kind> Table<T> {
                 None
             }
             Entry::Occupied(mut kept) => {
-                let version = |object: &T| object.metadata().resource_version.clone();
+                let version = |object: &T| object.meta().resource_version.clone();
                 let old = kept.get().peek(self.slim);
                 if version(&old) == version(new.object(self.slim)) {
                     new.since = kept.get().since;
@@ -217,7 +299,7 @@ impl<T: Kind> Table<T> {
     }
 
     pub(super) fn orphans<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<T>> {
-        assert!(is_adopted::<T>(), "{} is missing in ADOPTED", T::KIND);
+        assert!(T::is_adopted(), "a kind is missing in ADOPTED");
         let keys = self.orphans.range(ObjectKey::new(namespace, "")..);
         keys.take_while(move |key| key.namespace == namespace).filter_map(|key| self.get(key))
     }
@@ -267,12 +349,8 @@ impl<T: Kind> AnyTable for Table<T> {
         Gvr::of::<T>()
     }
 
-    fn kind(&self) -> &'static str {
-        T::KIND
-    }
-
-    fn api_version(&self) -> &'static str {
-        T::API_VERSION
+    fn is(&self, api_version: &str, kind: &str) -> bool {
+        kind == T::KIND && api_version == T::API_VERSION
     }
 
     fn revision(&self) -> u64 {
@@ -304,6 +382,6 @@ impl<T: Kind> AnyTable for Table<T> {
     }
 
     fn keys(&self) -> Vec<ObjectKey> {
-        self.objects.keys().cloned().collect()
+        Table::keys(self)
     }
 }

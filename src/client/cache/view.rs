@@ -9,14 +9,25 @@ use parking_lot::RwLockReadGuard;
 use tokio::time::Instant;
 
 use super::AnyObject;
+use super::metadata::{Described, MetadataTable};
 use super::table::{AnyTable, Table};
 use crate::api::ObjectKey;
 use crate::api::resource::{Gvr, Kind};
 
-/// The tables of a cache by their type.
+/// The tables of a cache: by their type, and those that hold metadata only.
 #[derive(Default)]
 pub(super) struct Tables {
     pub(super) by_type: HashMap<TypeId, Box<dyn AnyTable>>,
+    pub(super) metadata: HashMap<Gvr, MetadataTable>,
+    /// Resources whose metadata was kept until then.
+    pub(super) retired: Vec<(Arc<Described>, Instant)>,
+}
+
+impl Tables {
+    pub(super) fn all(&self) -> impl Iterator<Item = &dyn AnyTable> {
+        let typed = self.by_type.values().map(|table| &**table);
+        typed.chain(self.metadata.values().map(|table| table as &dyn AnyTable))
+    }
 }
 
 /// A read of every table. It keeps writers out, so hold it only as long as a pure decision takes
@@ -36,13 +47,10 @@ impl<'a> View<'a> {
         self.tables.by_type.get(&TypeId::of::<T>())?.as_any().downcast_ref()
     }
 
-    /// What is dropped of objects of a type before they are kept.
-    pub(super) fn slim<T: Kind>(&self) -> fn(&mut T) {
-        self.table::<T>().map_or(|_| {}, |table| table.slim)
-    }
-
     fn by_resource(&self, resource: &Gvr) -> Option<&dyn AnyTable> {
-        self.tables.by_type.values().find(|t| t.resource() == *resource).map(|table| &**table)
+        let typed = self.tables.by_type.values().find(|t| t.resource() == *resource);
+        let metadata = || self.tables.metadata.get(resource).map(|table| table as &dyn AnyTable);
+        typed.map(|table| &**table).or_else(metadata)
     }
 
     pub fn get<T: Kind>(&self, namespace: &str, name: &str) -> Option<&Arc<T>> {
@@ -112,7 +120,7 @@ impl<'a> View<'a> {
 
     /// The dependents of an owner, of every kind kept here.
     pub fn dependents(&self, uid: &str) -> Vec<Arc<dyn AnyObject>> {
-        self.tables.by_type.values().flat_map(|table| table.owned_by(uid)).collect()
+        self.tables.all().flat_map(|table| table.owned_by(uid)).collect()
     }
 
     /// The dependents of an owner that are of one resource.
@@ -122,7 +130,7 @@ impl<'a> View<'a> {
 
     /// Everything in a namespace, of every kind kept here.
     pub fn contents(&self, namespace: &str) -> Vec<Arc<dyn AnyObject>> {
-        self.tables.by_type.values().flat_map(|table| table.in_namespace(namespace)).collect()
+        self.tables.all().flat_map(|table| table.in_namespace(namespace)).collect()
     }
 
     /// An object by its resource; `None` also where the kind is not kept here.
@@ -142,14 +150,44 @@ impl<'a> View<'a> {
 
     /// The resource that an object's `apiVersion` and `kind` name; `None` where it is not kept here.
     pub fn resource(&self, api_version: &str, kind: &str) -> Option<Gvr> {
-        let mut tables = self.tables.by_type.values();
-        let table = tables.find(|t| t.kind() == kind && t.api_version() == api_version)?;
-        Some(table.resource())
+        self.tables.all().find(|table| table.is(api_version, kind)).map(|table| table.resource())
     }
 
     /// The resources kept here.
     pub fn resources(&self) -> Vec<Gvr> {
-        self.tables.by_type.values().map(|table| table.resource()).collect()
+        self.tables.all().map(|table| table.resource()).collect()
+    }
+
+    /// The resources of which metadata alone is kept.
+    pub fn metadata_resources(&self) -> impl Iterator<Item = &Gvr> {
+        self.tables.metadata.keys()
+    }
+
+    /// The dependents of an owner of which metadata alone is kept.
+    pub fn metadata_dependents(&self, uid: &str) -> Vec<Arc<dyn AnyObject>> {
+        self.tables.metadata.values().flat_map(|table| table.owned_by(uid)).collect()
+    }
+
+    pub fn is_metadata_only(&self, resource: &Gvr) -> bool {
+        self.tables.metadata.contains_key(resource)
+    }
+
+    /// The same for one that is served no more, for a minute.
+    pub fn retired(&self, api_version: &str, kind: &str) -> Option<Gvr> {
+        let mut retired = self.tables.retired.iter();
+        let found = retired.find(|(of, _)| of.is(api_version, kind));
+        found.map(|(of, _)| of.gvr.clone())
+    }
+
+    /// Whether the table of a resource was listed, if it is one of metadata: only such may be read
+    /// before.
+    pub fn is_settled(&self, resource: &Gvr) -> bool {
+        self.tables.metadata.get(resource).is_none_or(|table| table.is_settled(self.taken))
+    }
+
+    /// Whether all tables of metadata were listed.
+    pub fn is_complete(&self) -> bool {
+        self.tables.metadata.values().all(|table| table.is_settled(self.taken))
     }
 
     /// The newest revision that the table of a resource has seen; 0 where it is not kept.

@@ -272,6 +272,61 @@ async fn events_expire_and_history_is_compacted() {
     cluster.get(&format!("{path}/e")).await.failure(404);
 }
 
+/// They are the same objects: what is made or written in either group goes from both, in time.
+#[tokio::test(start_paused = true)]
+async fn events_of_both_groups_live_for_their_time() {
+    let event_ttl = std::time::Duration::from_secs(600);
+    let options = Options { event_ttl, ..Options::default() };
+    let cluster = Cluster::with(MemoryStore::default(), options).await;
+    let paths = ["/api/v1", "/apis/events.k8s.io/v1"]
+        .map(|prefix| format!("{prefix}/namespaces/default/events"));
+    let core = |name: &str| {
+        json!({"metadata": {"name": name}, "type": "Normal",
+        "involvedObject": {"namespace": "default"}, "reason": "Tested"})
+    };
+    let newer = |name: &str, time: &str| {
+        json!({"metadata": {"name": name}, "type": "Normal",
+        "regarding": {"namespace": "default"}, "reason": "Tested", "action": "Testing",
+        "reportingController": "example.com/tests", "reportingInstance": "one",
+        "eventTime": time})
+    };
+    let at = |minutes: i64| -> jiff::Timestamp {
+        let start: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        start + jiff::SignedDuration::from_mins(minutes)
+    };
+    let early = "2026-01-01T00:00:00.000000Z";
+    cluster.post(&paths[0], &core("core")).await.expect(201);
+    cluster.post(&paths[1], &newer("newer", early)).await.expect(201);
+    cluster.post(&paths[1], &newer("series", early)).await.expect(201);
+    cluster.post(&paths[0], &core("written")).await.expect(201);
+    let there = async || {
+        let [core, newer] = [&paths[0], &paths[1]].map(|path| cluster.get(path));
+        let (core, newer) = (core.await.expect(200), newer.await.expect(200));
+        assert_eq!(names(&core), names(&newer));
+        names(&core).into_iter().map(String::from).collect::<Vec<String>>()
+    };
+    for minute in 0..10 {
+        if minute == 5 {
+            let series = json!({"series": {"count": 2,
+                "lastObservedTime": "2026-01-01T00:07:00.000000Z"}});
+            cluster.merge(&format!("{}/series", paths[1]), &series).await.expect(200);
+            let note = json!({"message": "written again"});
+            cluster.merge(&format!("{}/written", paths[0]), &note).await.expect(200);
+        }
+        cluster.server.housekeep(at(minute)).await.unwrap();
+        assert_eq!(there().await, ["core", "newer", "series", "written"], "minute {minute}");
+    }
+    cluster.server.housekeep(at(10)).await.unwrap();
+    assert_eq!(there().await, ["series", "written"]);
+    for minute in 11..17 {
+        cluster.server.housekeep(at(minute)).await.unwrap();
+    }
+    let left = there().await;
+    assert_eq!(left, ["series"]);
+    cluster.server.housekeep(at(17)).await.unwrap();
+    assert_eq!(there().await, [""; 0]);
+}
+
 /// More Events than one look reads are all gone after one round; a watch sees it as it sees every
 /// deletion.
 #[tokio::test(start_paused = true)]
@@ -302,4 +357,108 @@ async fn all_events_that_are_due_expire_in_one_round() {
     }
     assert_eq!(revisions.len(), COUNT);
     assert!(revisions[0] > last && revisions.is_sorted());
+}
+
+const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
+const CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
+
+fn claim(name: &str, more: Value) -> Value {
+    let mut spec = json!({"accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}}});
+    for (key, value) in more.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    json!({"metadata": {"name": name}, "spec": spec})
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_get_the_newest_default_class() {
+    let cluster = Cluster::new().await;
+    let class_of = async |name: &str, more: Value| {
+        let made = cluster.post(CLAIMS, &claim(name, more)).await.expect(201);
+        made["spec"]["storageClassName"].clone()
+    };
+    assert_eq!(class_of("none", json!({})).await, Value::Null);
+    let class = |name: &str, annotation: &str, value: &str| {
+        json!({"metadata": {"name": name, "annotations": {annotation: value}},
+            "provisioner": "example.com/p"})
+    };
+    const MARK: &str = "storageclass.kubernetes.io/is-default-class";
+    cluster.post(CLASSES, &class("no", MARK, "false")).await.expect(201);
+    assert_eq!(class_of("still-none", json!({})).await, Value::Null);
+    let beta = "storageclass.beta.kubernetes.io/is-default-class";
+    cluster.post(CLASSES, &class("b", beta, "true")).await.expect(201);
+    assert_eq!(class_of("one", json!({})).await, "b");
+    // All are as old here: then the name decides.
+    cluster.post(CLASSES, &class("a", MARK, "true")).await.expect(201);
+    assert_eq!(class_of("two", json!({})).await, "a");
+    assert_eq!(class_of("named", json!({"storageClassName": "no"})).await, "no");
+    assert_eq!(class_of("empty", json!({"storageClassName": ""})).await, "");
+    let mut annotated = claim("annotated", json!({}));
+    annotated["metadata"]["annotations"] = json!({"volume.beta.kubernetes.io/storage-class": "x"});
+    let made = cluster.post(CLAIMS, &annotated).await.expect(201);
+    assert_eq!(made["spec"]["storageClassName"], Value::Null);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ingresses_get_the_only_default_class() {
+    const INGRESSES: &str = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
+    const INGRESS_CLASSES: &str = "/apis/networking.k8s.io/v1/ingressclasses";
+    let cluster = Cluster::new().await;
+    let ingress = |name: &str, annotations: Value| {
+        json!({"metadata": {"name": name, "annotations": annotations}, "spec": {"defaultBackend":
+            {"service": {"name": "s", "port": {"number": 80}}}}})
+    };
+    let class = |name: &str| {
+        json!({"metadata": {"name": name, "annotations":
+            {"ingressclass.kubernetes.io/is-default-class": "true"}},
+            "spec": {"controller": "example.com/c"}})
+    };
+    let made = cluster.post(INGRESSES, &ingress("a", json!({}))).await.expect(201);
+    assert_eq!(made["spec"]["ingressClassName"], Value::Null);
+    cluster.post(INGRESS_CLASSES, &class("first")).await.expect(201);
+    let made = cluster.post(INGRESSES, &ingress("b", json!({}))).await.expect(201);
+    assert_eq!(made["spec"]["ingressClassName"], "first");
+    let old = json!({"kubernetes.io/ingress.class": "x"});
+    let made = cluster.post(INGRESSES, &ingress("c", old)).await.expect(201);
+    assert_eq!(made["spec"]["ingressClassName"], Value::Null);
+    cluster.post(INGRESS_CLASSES, &class("second")).await.expect(201);
+    let message = cluster.post(INGRESSES, &ingress("d", json!({}))).await.failure(403);
+    assert_eq!(
+        message,
+        "ingresses.networking.k8s.io \"d\" is forbidden: Internal error occurred: 2 default \
+         IngressClasses were found, only 1 allowed"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_grow_where_their_class_lets_them() {
+    let cluster = Cluster::new().await;
+    for (name, grows) in [("fixed", false), ("growing", true)] {
+        let class = json!({"metadata": {"name": name}, "provisioner": "example.com/p",
+            "allowVolumeExpansion": grows});
+        cluster.post(CLASSES, &class).await.expect(201);
+        cluster.post(CLAIMS, &claim(name, json!({"storageClassName": name}))).await.expect(201);
+    }
+    cluster.post(CLAIMS, &claim("bare", json!({"storageClassName": ""}))).await.expect(201);
+    let grow = async |name: &str, size: &str| {
+        let patch = json!({"spec": {"resources": {"requests": {"storage": size}}}});
+        cluster.merge(&format!("{CLAIMS}/{name}"), &patch).await
+    };
+    grow("growing", "2Gi").await.failure(422);
+    for name in ["fixed", "growing", "bare"] {
+        let bound = json!({"status": {"phase": "Bound"}});
+        cluster.merge(&format!("{CLAIMS}/{name}/status"), &bound).await.expect(200);
+    }
+    for name in ["fixed", "bare"] {
+        assert_eq!(
+            grow(name, "2Gi").await.failure(403),
+            format!(
+                "persistentvolumeclaims \"{name}\" is forbidden: only dynamically provisioned pvc \
+                 can be resized and the storageclass that provisions the pvc must support resize"
+            )
+        );
+    }
+    grow("growing", "2Gi").await.expect(200);
+    grow("growing", "1Gi").await.failure(422);
 }

@@ -263,3 +263,46 @@ async fn what_controllers_tell_of_statuses_is_nobodys() {
     let owner = r#"deployment-controller Update - {"f:metadata":{"f:annotations":{"f:r":{}}}}"#;
     assert!(owners(&told).iter().any(|line| line == owner), "{:?}", owners(&told));
 }
+
+/// As Go reads them: in a map, a key with nothing is a key with the zero value.
+#[tokio::test(start_paused = true)]
+async fn a_null_in_a_map_is_the_zero_value() {
+    let cluster = Cluster::new().await;
+    let path = format!("{MAPS}/m");
+    let map = json!({"metadata": {"name": "m", "labels": {"l": null}, "annotations": null},
+        "data": {"k": null, "other": "x"}});
+    let made = cluster.post(MAPS, &map).await.expect(201);
+    assert_eq!(made["metadata"]["labels"], json!({"l": ""}));
+    assert_eq!(made["metadata"].get("annotations"), None);
+    assert_eq!(made["data"], json!({"k": "", "other": "x"}));
+    let put = cluster.put(&path, &json!({"metadata": {"name": "m"}, "data": {"a": null}})).await;
+    assert_eq!(put.expect(200)["data"], json!({"a": ""}));
+    // A patch takes away what it names as null, and only a list or JSON patch can bring one in.
+    let merged = cluster.merge(&path, &json!({"data": {"a": null, "b": "1"}})).await.expect(200);
+    assert_eq!(merged["data"], json!({"b": "1"}));
+    let media = [("content-type", "application/json-patch+json")];
+    let added = json!([{"op": "add", "path": "/data/c", "value": null}]).to_string();
+    let added = cluster.send("PATCH", &path, &media, added).await.expect(200);
+    assert_eq!(added["data"], json!({"b": "1", "c": ""}));
+    let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m",
+        "labels": {"x": null}}, "data": {"b": null}});
+    let applied = apply(&cluster, &path, "fieldManager=a&force=true", &config).await.expect(200);
+    assert_eq!(applied["metadata"]["labels"], json!({"x": ""}));
+    assert_eq!(applied["data"], json!({"b": "", "c": ""}));
+    let owned = applied["metadata"]["managedFields"].to_string();
+    assert!(owned.contains("f:x") && owned.contains("f:b"), "{owned}");
+
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let secret = json!({"metadata": {"name": "s"}, "data": {"a": null}, "stringData": {"b": null}});
+    let made = cluster.post(secrets, &secret).await.expect(201);
+    assert_eq!(made["data"], json!({"a": "", "b": ""}));
+    let mut pod = pod("p");
+    pod["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": null}});
+    pod["spec"]["nodeSelector"] = json!({"disk": null});
+    let made = cluster.post(PODS, &pod).await.expect(201);
+    assert_eq!(made["spec"]["nodeSelector"], json!({"disk": ""}));
+    assert_eq!(made["spec"]["containers"][0]["resources"]["limits"], json!({"cpu": "0"}));
+    pod["spec"]["containers"] = json!([null]);
+    let failed = cluster.post(PODS, &pod).await.failure(422);
+    assert!(failed.contains("spec.containers[0].name"), "{failed}");
+}
