@@ -43,6 +43,8 @@ enum Comparison {
 /// Deeper templates are refused, and longer paths: columns of custom resources have them too.
 const MAX_DEPTH: usize = 16;
 const MAX_STEPS: usize = 100;
+/// How often a path looks at all that is below: each time it finds most of it again.
+const MAX_DESCENTS: usize = 8;
 /// What one step finds at most: each `..` multiplies.
 const MAX_FOUND: usize = 10_000;
 /// How often the parts of a template are rendered at most: each `range` multiplies.
@@ -324,6 +326,10 @@ impl Parser<'_> {
                 bail!("a path has more than {MAX_STEPS} steps");
             }
             if self.take("..") {
+                let before = steps.iter().filter(|step| matches!(step, Step::Descend)).count();
+                if before == MAX_DESCENTS {
+                    bail!("a path has more than {MAX_DESCENTS} times \"..\"");
+                }
                 steps.push(Step::Descend);
                 self.dotted(&mut steps)?;
             } else if self.take(".") {
@@ -454,9 +460,10 @@ mod tests {
     /// Templates come from users, also as columns of custom resources.
     #[test]
     fn templates_cost_little() {
-        let descents = format!("{{{}}}", "..".repeat(20));
+        let descents = format!("{{{}}}", "..".repeat(MAX_DESCENTS));
         let object = serde_json::json!({"a": {"b": [1, [2], {"c": "d"}]}});
         assert_eq!(Template::parse(&descents).unwrap().values(&object).len(), MAX_FOUND);
+        assert!(Template::parse(&format!("{{{}}}", "..".repeat(MAX_DESCENTS + 1))).is_err());
         let ranges = format!("{}x{}", "{range $.l[*]}".repeat(8), "{end}".repeat(8));
         let list = serde_json::json!({"l": vec![0; 20]});
         assert!(Template::parse(&ranges).unwrap().render(&list).is_err());

@@ -331,14 +331,12 @@ fn restored(made: Value, original: &Object, version: &str) -> Result<Object, Str
         let found = made.api_version();
         return Err(format!("invalid groupVersion (expected {version}, received {found})"));
     }
-    let same: [(&str, fn(&Object) -> &str); 4] = [
-        ("kind", Object::kind),
-        ("name", Object::name),
-        ("namespace", Object::namespace),
-        ("UID", Object::uid),
-    ];
-    for (what, part) in same {
-        let (before, after) = (part(original), part(&made));
+    for (what, before, after) in [
+        ("kind", original.kind(), made.kind()),
+        ("name", original.name(), made.name()),
+        ("namespace", original.namespace(), made.namespace()),
+        ("UID", original.uid(), made.uid()),
+    ] {
         if before != after {
             return Err(format!("must have the same {what}: {before} != {after}"));
         }

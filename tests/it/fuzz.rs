@@ -196,6 +196,38 @@ fn patches() {
     });
 }
 
+/// `{"original": …, "patch": …}`; the original says its kind.
+#[test]
+fn strategic_patches() {
+    let directives = json!({
+        "metadata": {"labels": {"$patch": "replace", "a": "b"}, "finalizers": ["y"],
+            "$deleteFromPrimitiveList/finalizers": ["x"], "annotations": null},
+        "spec": {"$retainKeys": ["containers", "type"], "replicas": 3,
+            "$setElementOrder/containers": [{"name": "b"}, {"name": "a"}],
+            "containers": [{"name": "a", "$patch": "delete"},
+                {"name": "b", "image": "c", "env": [{"name": "d", "value": "e"}]}],
+            "ports": [{"port": 80, "$patch": "merge"}, {"$patch": "replace"}]}});
+    let seeds = objects().into_iter().flat_map(|object| {
+        let own = json!({"original": object, "patch": object});
+        [own, json!({"original": object, "patch": directives})]
+    });
+    fuzz("strategic", Form::Json, texts(seeds.collect()), |bytes| {
+        let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else { return Ok(()) };
+        if !value.is_object() {
+            return Ok(());
+        }
+        let (original, change) = (value["original"].take(), value["patch"].take());
+        let text = |field: &str| original[field].as_str().unwrap_or_default();
+        let (group, version) =
+            text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+        let made = patch::strategic_merge((group, version, text("kind")), &original, &change);
+        match made {
+            Err(error) if error.code() >= 500 => Err(format!("{error}")),
+            _ => Ok(()),
+        }
+    });
+}
+
 /// Small languages: quantities, JSONPath.
 #[test]
 fn texts_of_fields() {

@@ -50,6 +50,23 @@ fn kubectl_defines_a_kind_and_uses_it() {
     has(&table, &["NAME", "CRON", "REPLICAS"]);
     assert_eq!(row, ["one", "daily", "1"]);
     has(&kubectl("explain tab.spec.cron"), &["KIND:       Tab", "When it runs."]);
+    // Another version with another schema, served as soon as the definition is.
+    let mut both = definition("tabs", "Tab");
+    let versions = both["spec"]["versions"].as_array_mut().unwrap();
+    let mut newer = versions[0].clone();
+    (newer["name"], newer["storage"]) = ("v2beta1".into(), false.into());
+    newer["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["zone"] =
+        json!({"type": "string", "description": "Where it runs."});
+    versions.push(newer);
+    apply(&both);
+    let explained = kubectl("explain tab.spec.zone --api-version=interop.example.com/v2beta1");
+    has(&explained, &["VERSION:    v2beta1", "Where it runs."]);
+    has(&kubectl("explain tab.spec.cron"), &["VERSION:    v1", "When it runs."]);
+    has(&space.kubectl("explain tab.spec.zone").fails(), &["field \"zone\" does not exist"]);
+    has(
+        &kubectl("get tabs.v2beta1.interop.example.com one -o yaml"),
+        &["interop.example.com/v2beta1"],
+    );
     kubectl("patch tab one --type merge -p '{\"spec\":{\"cron\":\"weekly\"}}'");
     kubectl("scale tab one --replicas=3");
     kubectl("patch tab one --subresource=status --type merge -p '{\"status\":{\"replicas\":2}}'");

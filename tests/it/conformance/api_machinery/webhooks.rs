@@ -13,11 +13,13 @@ use super::crd::{self, Crd};
 use crate::api::webhooks::server::{HookServer, Reply};
 use crate::conformance::checks::{holds, is, is_refused, label_patch, name};
 use crate::conformance::operations::{ensure_includes, includes};
+use crate::conformance::workloads::{pause_pod, run};
 use crate::conformance::{Case, Collection, Context, Patch, case, eventually};
 
 pub const CASES: &[Case] = &[
     case!("AdmissionWebhook should include webhook resources in discovery documents", discovery),
     case!("AdmissionWebhook should be able to deny pod and configmap creation", deny),
+    case!("AdmissionWebhook should be able to deny attaching pod", deny_attach),
     case!(
         "AdmissionWebhook should be able to deny custom resource creation, update and deletion",
         deny_custom
@@ -99,6 +101,9 @@ fn agnhost(path: &str, request: &Value) -> Reply {
         }
         "configmaps" if marked(&object["data"]) => {
             denied("the configmap contains unwanted key and value")
+        }
+        "pods-attach" if request["name"] == "to-be-attached-pod" => {
+            denied("attaching to pod 'to-be-attached-pod' is not allowed")
         }
         "custom-resource" if request["operation"] == "DELETE" => {
             match request["oldObject"]["data"]["webhook-e2e-test"] == "webhook-nondeletable" {
@@ -219,6 +224,17 @@ async fn deny(context: &Context) -> Result<()> {
     let other = context.create_namespace("exempted-namespace", json!({})).await?;
     context.within(&other, "v1/configmaps").create(&bad_map("disallowed-configmap")).await?;
     Ok(())
+}
+
+async fn deny_attach(context: &Context) -> Result<()> {
+    let server = HookServer::start(agnhost).await;
+    let rules = rules("", "pods/attach", &["CONNECT"]);
+    let hooks = json!([hook(context, &server, "pods-attach", rules)]);
+    register(context, VALIDATING, hooks).await?;
+    run(&context.own("v1/pods"), &pause_pod("to-be-attached-pod", json!({}))).await?;
+    let output = context.kubectl("attach to-be-attached-pod -i -c=main", "").await?;
+    let why = "attaching to pod 'to-be-attached-pod' is not allowed";
+    holds(output.code != 0 && output.stderr.contains(why), &output.told())
 }
 
 async fn fail_closed(context: &Context) -> Result<()> {
