@@ -95,6 +95,11 @@ impl Errors {
         self.add(FieldErrorKind::Invalid, path, json(value), detail);
     }
 
+    /// Of an object that is better not shown whole.
+    pub fn invalid_whole(&mut self, path: &Path, detail: &str) {
+        self.add(FieldErrorKind::Invalid, path, String::new(), detail);
+    }
+
     /// `supported` are the values that may be used.
     pub fn not_supported(&mut self, path: &Path, value: impl serde::Serialize, supported: &[&str]) {
         let list: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();

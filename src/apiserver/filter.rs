@@ -71,6 +71,16 @@ struct MemoKey {
     names: Arc<[String]>,
 }
 
+/// Upstream's words: kinds that have no selectable fields of their own say which all have
+/// (apimachinery's DefaultMetaV1FieldSelectorConversion).
+fn unknown_field(field: &str, has_no_own: bool) -> String {
+    if has_no_own {
+        let all = r#"only "metadata.name", "metadata.namespace""#;
+        return format!("{field:?} is not a known field selector: {all}");
+    }
+    format!("field label not supported: {field}")
+}
+
 impl Filter {
     /// 400 for bad syntax and for fields that the kind does not select by.
     pub fn parse(info: &KindInfo, labels: &str, fields: &str) -> Result<Filter, ApiError> {
@@ -78,14 +88,15 @@ impl Filter {
         let fields =
             FieldSelector::parse(fields).map_err(|e| ApiError::bad_request(e.to_string()))?;
         let mut names: Vec<String> = Vec::new();
+        let has_no_own = info.custom.is_none() && info.selectable.is_empty();
         for field in fields.fields() {
             let known = match field {
                 "metadata.name" => true,
-                "metadata.namespace" => info.gvr.namespaced,
+                "metadata.namespace" => info.gvr.namespaced || has_no_own,
                 other => info.selectable.iter().any(|known| known == other),
             };
             if !known {
-                return Err(ApiError::bad_request(format!("field label not supported: {field}")));
+                return Err(ApiError::bad_request(unknown_field(field, has_no_own)));
             }
             if !names.iter().any(|name| name == field) {
                 names.push(field.to_string());

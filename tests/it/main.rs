@@ -13,6 +13,7 @@ mod interop;
 mod kinds;
 mod node;
 mod plans;
+mod rows;
 mod runtime;
 mod scheduler;
 mod sim;

@@ -50,6 +50,14 @@ impl Shape<'_> {
 }
 
 impl<'a> Shape<'a> {
+    /// Whether it is a message of the built-in types, and no map or list of them.
+    pub fn is_struct(&self) -> bool {
+        matches!(
+            self,
+            Shape::Builtin { container: Container::One, kind: FieldType::Message(_), .. }
+        )
+    }
+
     pub fn form(&self) -> Form {
         match self {
             Shape::Deduced => Form::Object,

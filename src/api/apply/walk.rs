@@ -151,6 +151,26 @@ pub fn fields(shape: &Shape, value: &Value) -> FieldSet {
     set
 }
 
+/// The same with every container on the way, as of a value that was not there at all before.
+fn everything(shape: &Shape, value: &Value) -> FieldSet {
+    let mut set = FieldSet::default();
+    let children: Vec<(Step, Shape, &Value)> = match see(shape, value) {
+        Seen::Leaf => Vec::new(),
+        Seen::Object(map) => map
+            .iter()
+            .map(|(name, value)| (Step::field(name), shape.field(name).0, value))
+            .collect(),
+        Seen::List(items) => {
+            items.into_iter().map(|(step, value)| (step, shape.element(), value)).collect()
+        }
+    };
+    for (step, shape, value) in children {
+        set.members.insert(step.clone());
+        add_below(&mut set, step, everything(&shape, value));
+    }
+    set
+}
+
 fn add_below(set: &mut FieldSet, step: Step, below: FieldSet) {
     if !below.is_empty() {
         set.children.insert(step, below);
@@ -176,8 +196,9 @@ fn compare_at(
             let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
             for name in names {
                 let (shape, declared) = shape.field(name);
+                let is_struct = declared && shape.is_struct();
                 path.push(Step::field(name));
-                compare_child(&shape, declared, old.get(name), new.get(name), path, changes);
+                compare_child(&shape, is_struct, old.get(name), new.get(name), path, changes);
                 path.pop();
             }
         }
@@ -199,29 +220,32 @@ fn compare_at(
     }
 }
 
-/// One side may lack the child. A struct that appears is told by its fields alone, since to Go a
-/// struct is always there.
+/// One side may lack the child. A map or list that appears is told with everything in it. A struct
+/// is told by what is in it alone, since to Go most structs are always there.
 fn compare_child(
     shape: &Shape,
-    declared: bool,
+    is_struct: bool,
     old: Option<&Value>,
     new: Option<&Value>,
     path: &mut Vec<Step>,
     changes: &mut Changes,
 ) {
+    let nothing = Value::Object(Map::new());
     let (value, into) = match (old, new) {
         (Some(old), Some(new)) => return compare_at(shape, old, new, path, changes),
+        (Some(one), None) | (None, Some(one))
+            if is_struct && !is_empty_container(one) && !matches!(see(shape, one), Seen::Leaf) =>
+        {
+            let (old, new) = (old.unwrap_or(&nothing), new.unwrap_or(&nothing));
+            return compare_at(shape, old, new, path, changes);
+        }
         (None, Some(new)) => (new, &mut changes.added),
         (Some(old), None) => (old, &mut changes.removed),
         (None, None) => return,
     };
-    let below = fields(shape, value);
-    if !declared || below.is_empty() || matches!(see(shape, value), Seen::Leaf) {
-        into.insert(path);
-    }
-    let mut grown = FieldSet::default();
-    std::mem::swap(&mut grown, into);
-    *into = grown.union(&nested(path, below));
+    into.insert(path);
+    let grown = std::mem::take(into);
+    *into = grown.union(&nested(path, everything(shape, value)));
 }
 
 fn nested(path: &[Step], set: FieldSet) -> FieldSet {

@@ -76,9 +76,42 @@ pub fn port_number_or_name(errors: &mut Errors, path: &Path, port: &IntOrString)
     }
 }
 
+/// Upstream's words for a number that is out of its range.
+pub fn inclusive_range(least: i64, most: i64) -> String {
+    format!("must be between {least} and {most}, inclusive")
+}
+
 pub fn ip(errors: &mut Errors, path: &Path, value: &str) {
     if value.parse::<IpAddr>().is_err() {
         let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+        errors.invalid(path, value, detail);
+    }
+}
+
+/// A name that would be taken for an address.
+pub fn no_address(errors: &mut Errors, path: &Path, name: &str) {
+    if name.parse::<IpAddr>().is_ok() {
+        errors.invalid(path, name, "must be a DNS name, not an IP address");
+    }
+}
+
+/// Addresses that are nobody else's (ValidateNonSpecialIP).
+pub fn non_special_ip(errors: &mut Errors, path: &Path, value: &str) {
+    let Ok(address) = value.parse::<IpAddr>() else { return };
+    let (link_local, link_local_group) = match address {
+        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
+        IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.segments()[0] & 0xff0f == 0xff02),
+    };
+    let rules = [
+        (address.is_unspecified(), "may not be unspecified (0.0.0.0 or ::)"),
+        (address.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+        (
+            link_local_group,
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+        ),
+    ];
+    for (_, detail) in rules.into_iter().filter(|(is_special, _)| *is_special) {
         errors.invalid(path, value, detail);
     }
 }

@@ -86,7 +86,7 @@ impl Kind for ConfigMap {
 
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] =
-            &[table::NAME, Column::new("Data", "integer", "The number of keys."), table::AGE];
+            &[table::NAME, Column::new("Data", "string", "The number of keys."), table::AGE];
         COLUMNS
     }
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::CronJob;
 use serde_json::Value;
 
-use super::{checks, job, labels, pod_template, workload};
+use super::{checks, job, labels, workload};
 use crate::api::cron::Schedule;
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
@@ -74,43 +74,33 @@ impl Kind for CronJob {
     }
 
     fn columns() -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            table::NAME,
+        workload::columns![
             Column::new("Schedule", "string", "When jobs are started."),
             Column::new("Timezone", "string", "The zone of the schedule's times."),
             Column::new("Suspend", "boolean", "Whether no jobs are started."),
             Column::new("Active", "integer", "Jobs that run now."),
             Column::new("Last Schedule", "string", "When a job was started last."),
-            table::AGE,
-            workload::CONTAINERS,
-            workload::IMAGES,
-            workload::SELECTOR,
-        ];
-        COLUMNS
+        ]
     }
 
     fn row(&self, now: Timestamp) -> Vec<Value> {
         let spec = self.spec.clone().unwrap_or_default();
         let status = self.status.clone().unwrap_or_default();
         let job = spec.job_template.spec.unwrap_or_default();
-        let (names, images) = pod_template::container_cells(&job.template);
         let last = match &status.last_schedule_time {
             Some(time) => table::since(Some(time), now),
             None => "<none>".into(),
         };
         // Go prints the pointer's value.
         let suspend = if spec.suspend == Some(true) { "True" } else { "False" };
-        vec![
-            table::name(&self.metadata),
+        let own = vec![
             spec.schedule.into(),
             spec.time_zone.unwrap_or_else(|| "<none>".into()).into(),
             suspend.into(),
             status.active.map_or(0, |active| active.len()).into(),
             last.into(),
-            table::age(&self.metadata, now),
-            names.into(),
-            images.into(),
-            labels::format_selector(&job.selector.unwrap_or_default()).into(),
-        ]
+        ];
+        let selector = labels::format_selector(&job.selector.unwrap_or_default());
+        workload::row(&self.metadata, own, Some(&job.template), Some(selector), now)
     }
 }

@@ -5,14 +5,13 @@ use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrate
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::{checks, labels, pod_template, workload};
+use super::workload::{self, ROLLING_UPDATE};
+use super::{checks, labels, pod_template};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
-use crate::api::table::{self, Column};
+use crate::api::table::Column;
 
-const ROLLING_UPDATE: &str = "RollingUpdate";
 const ON_DELETE: &str = "OnDelete";
-const REVISION_HISTORY_LIMIT: i32 = 10;
 
 impl Kind for DaemonSet {
     const META: KindMeta = KindMeta {
@@ -27,12 +26,9 @@ impl Kind for DaemonSet {
     fn set_defaults(&mut self, _old: Option<&Self>) {
         let spec = self.spec.get_or_insert_default();
         pod_template::set_defaults(&mut spec.template);
-        spec.revision_history_limit.get_or_insert(REVISION_HISTORY_LIMIT);
+        spec.revision_history_limit.get_or_insert(workload::REVISION_HISTORY_LIMIT);
         let strategy = spec.update_strategy.get_or_insert_default();
-        if strategy.type_.as_deref().unwrap_or_default().is_empty() {
-            strategy.type_ = Some(ROLLING_UPDATE.into());
-        }
-        if strategy.type_.as_deref() == Some(ROLLING_UPDATE) {
+        if workload::default_strategy(&mut strategy.type_) {
             let rolling = strategy.rolling_update.get_or_insert_default();
             rolling.max_unavailable.get_or_insert(IntOrString::Int(1));
             rolling.max_surge.get_or_insert(IntOrString::Int(0));
@@ -49,11 +45,9 @@ impl Kind for DaemonSet {
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
-        let path = Path::new("spec");
-        if let (Some(new), Some(old)) = (&self.spec, &old.spec) {
-            let path = path.child("selector");
-            labels::validate_selector_unchanged(errors, &path, &new.selector, &old.selector);
-        }
+        let selector = |of: &Option<DaemonSetSpec>| of.as_ref().map(|spec| spec.selector.clone());
+        let (new, old) = (selector(&self.spec), selector(&old.spec));
+        workload::selector_stays(errors, new.as_ref(), old.as_ref());
     }
 
     fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
@@ -79,40 +73,30 @@ impl Kind for DaemonSet {
     }
 
     fn columns() -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            table::NAME,
+        workload::columns![
             Column::new("Desired", "integer", "Nodes that should run the pod."),
             Column::new("Current", "integer", "Nodes that run the pod."),
             Column::new("Ready", "integer", "Nodes whose pod is ready."),
             Column::new("Up-to-date", "integer", "Nodes whose pod has the newest template."),
             Column::new("Available", "integer", "Nodes whose pod is available."),
             Column::new("Node Selector", "string", "The nodes that should run the pod."),
-            table::AGE,
-            workload::CONTAINERS,
-            workload::IMAGES,
-            workload::SELECTOR,
-        ];
-        COLUMNS
+        ]
     }
 
     fn row(&self, now: Timestamp) -> Vec<Value> {
         let spec = self.spec.clone().unwrap_or_default();
         let status = self.status.clone().unwrap_or_default();
-        let (names, images) = pod_template::container_cells(&spec.template);
         let nodes = spec.template.spec.as_ref().and_then(|s| s.node_selector.clone());
-        vec![
-            table::name(&self.metadata),
+        let own = vec![
             status.desired_number_scheduled.into(),
             status.current_number_scheduled.into(),
             status.number_ready.into(),
             status.updated_number_scheduled.unwrap_or_default().into(),
             status.number_available.unwrap_or_default().into(),
             labels::format_labels(nodes.as_ref()).into(),
-            table::age(&self.metadata, now),
-            names.into(),
-            images.into(),
-            labels::format_selector(&spec.selector).into(),
-        ]
+        ];
+        let selector = labels::format_selector(&spec.selector);
+        workload::row(&self.metadata, own, Some(&spec.template), Some(selector), now)
     }
 }
 
@@ -124,10 +108,8 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &DaemonSetSpec) {
     if let Some(strategy) = &spec.update_strategy {
         validate_strategy(errors, &path.child("updateStrategy"), strategy);
     }
-    let min_ready = path.child("minReadySeconds");
-    checks::nonnegative_if_set(errors, &min_ready, spec.min_ready_seconds);
-    let history = path.child("revisionHistoryLimit");
-    checks::nonnegative_if_set(errors, &history, spec.revision_history_limit);
+    let (min_ready, history) = (spec.min_ready_seconds, spec.revision_history_limit);
+    workload::validate_numbers(errors, path, None, min_ready, history);
 }
 
 fn validate_strategy(errors: &mut Errors, path: &Path, strategy: &DaemonSetUpdateStrategy) {
@@ -142,6 +124,7 @@ fn validate_strategy(errors: &mut Errors, path: &Path, strategy: &DaemonSetUpdat
     for (field, value) in fields {
         if let Some(value) = value {
             workload::validate_count_or_percent(errors, &path.child(field), value);
+            workload::validate_no_more_than_all(errors, &path.child(field), value);
         }
     }
     let unavailable = workload::count_or_percent(rolling.max_unavailable.as_ref()).unwrap_or(0);

@@ -5,16 +5,13 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy}
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::workload::{self, Counters};
+use super::workload::{self, Counters, ROLLING_UPDATE};
 use super::{checks, labels, pod_template};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
-use crate::api::table::{self, Column};
+use crate::api::table::Column;
 
 const RECREATE: &str = "Recreate";
-const ROLLING_UPDATE: &str = "RollingUpdate";
-/// How many old ReplicaSets are kept for rollbacks.
-const REVISION_HISTORY_LIMIT: i32 = 10;
 /// How long a rollout may stand still before it is reported as failed, in seconds.
 const PROGRESS_DEADLINE_SECONDS: i32 = 600;
 
@@ -33,13 +30,10 @@ impl Kind for Deployment {
         let spec = self.spec.get_or_insert_default();
         pod_template::set_defaults(&mut spec.template);
         spec.replicas.get_or_insert(1);
-        spec.revision_history_limit.get_or_insert(REVISION_HISTORY_LIMIT);
+        spec.revision_history_limit.get_or_insert(workload::REVISION_HISTORY_LIMIT);
         spec.progress_deadline_seconds.get_or_insert(PROGRESS_DEADLINE_SECONDS);
         let strategy = spec.strategy.get_or_insert_default();
-        if strategy.type_.as_deref().unwrap_or_default().is_empty() {
-            strategy.type_ = Some(ROLLING_UPDATE.into());
-        }
-        if strategy.type_.as_deref() == Some(ROLLING_UPDATE) {
+        if workload::default_strategy(&mut strategy.type_) {
             let rolling = strategy.rolling_update.get_or_insert_default();
             rolling.max_surge.get_or_insert_with(quarter);
             rolling.max_unavailable.get_or_insert_with(quarter);
@@ -56,11 +50,9 @@ impl Kind for Deployment {
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
-        let path = Path::new("spec");
-        if let (Some(new), Some(old)) = (&self.spec, &old.spec) {
-            let path = path.child("selector");
-            labels::validate_selector_unchanged(errors, &path, &new.selector, &old.selector);
-        }
+        let selector = |of: &Option<DeploymentSpec>| of.as_ref().map(|spec| spec.selector.clone());
+        let (new, old) = (selector(&self.spec), selector(&old.spec));
+        workload::selector_stays(errors, new.as_ref(), old.as_ref());
     }
 
     fn validate_status_update(&self, old: &Self, errors: &mut Errors) {
@@ -89,34 +81,24 @@ impl Kind for Deployment {
     }
 
     fn columns() -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            table::NAME,
+        workload::columns![
             Column::new("Ready", "string", "Number of the pod with ready state"),
             Column::new("Up-to-date", "string", "How many pods have the desired template."),
             Column::new("Available", "string", "How many pods have been ready for long enough."),
-            table::AGE,
-            workload::CONTAINERS,
-            workload::IMAGES,
-            workload::SELECTOR,
-        ];
-        COLUMNS
+        ]
     }
 
     fn row(&self, now: Timestamp) -> Vec<Value> {
         let spec = self.spec.clone().unwrap_or_default();
         let status = self.status.clone().unwrap_or_default();
-        let (names, images) = pod_template::container_cells(&spec.template);
         let ready = status.ready_replicas.unwrap_or_default();
-        vec![
-            table::name(&self.metadata),
+        let own = vec![
             format!("{ready}/{}", spec.replicas.unwrap_or_default()).into(),
             status.updated_replicas.unwrap_or_default().into(),
             status.available_replicas.unwrap_or_default().into(),
-            table::age(&self.metadata, now),
-            names.into(),
-            images.into(),
-            labels::format_selector(&spec.selector).into(),
-        ]
+        ];
+        let selector = labels::format_selector(&spec.selector);
+        workload::row(&self.metadata, own, Some(&spec.template), Some(selector), now)
     }
 }
 
@@ -125,7 +107,8 @@ fn quarter() -> IntOrString {
 }
 
 fn validate_spec(errors: &mut Errors, path: &Path, spec: &DeploymentSpec) {
-    checks::nonnegative_if_set(errors, &path.child("replicas"), spec.replicas);
+    let (min_ready, history) = (spec.min_ready_seconds, spec.revision_history_limit);
+    workload::validate_numbers(errors, path, spec.replicas, min_ready, history);
     workload::validate_selector(errors, &path.child("selector"), &spec.selector);
     let template = path.child("template");
     // Upstream's text names ReplicaSet for Deployments, too.
@@ -139,14 +122,10 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &DeploymentSpec) {
     if let Some(strategy) = &spec.strategy {
         validate_strategy(errors, &path.child("strategy"), strategy);
     }
-    let min_ready = spec.min_ready_seconds.unwrap_or_default();
-    checks::nonnegative(errors, &path.child("minReadySeconds"), min_ready);
-    let history = path.child("revisionHistoryLimit");
-    checks::nonnegative_if_set(errors, &history, spec.revision_history_limit);
     if let Some(deadline) = spec.progress_deadline_seconds {
         let path = path.child("progressDeadlineSeconds");
         checks::nonnegative(errors, &path, deadline);
-        if deadline <= min_ready {
+        if deadline <= min_ready.unwrap_or_default() {
             errors.invalid(&path, deadline, "must be greater than minReadySeconds");
         }
     }
@@ -178,10 +157,8 @@ fn validate_strategy(errors: &mut Errors, path: &Path, strategy: &DeploymentStra
                 let detail = "may not be 0 when `maxSurge` is 0";
                 errors.invalid(&unavailable_path, unavailable, detail);
             }
-            if matches!(unavailable, Some(IntOrString::String(_)))
-                && workload::count_or_percent(unavailable) > Some(100)
-            {
-                errors.invalid(&unavailable_path, unavailable, "must not be greater than 100%");
+            if let Some(unavailable) = unavailable {
+                workload::validate_no_more_than_all(errors, &unavailable_path, unavailable);
             }
         }
         other => errors.not_supported(&path.child("type"), other, &[RECREATE, ROLLING_UPDATE]),

@@ -9,7 +9,7 @@ use k8s_openapi::api::flowcontrol::v1::{
 };
 use serde_json::{Value, json};
 
-use super::{checks, workload};
+use super::{checks, flow_control, workload};
 use crate::api::field::{Errors, Path};
 use crate::api::names;
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
@@ -45,18 +45,15 @@ impl Kind for FlowSchema {
         let path = Path::new("spec");
         let spec = self.spec.clone().unwrap_or_default();
         validate_spec(errors, &path, name, &spec);
-        let fixed = mandatory().into_iter().find(|one| one["metadata"]["name"] == name);
-        let fixed = fixed.and_then(|one| serde_json::from_value(one["spec"].clone()).ok());
-        if fixed.is_some_and(|fixed: FlowSchemaSpec| fixed != spec) {
-            let detail = format!("spec of '{name}' must equal the fixed value");
-            errors.invalid(&path, &spec, &detail);
+        let fixed = flow_control::fixed_spec::<FlowSchemaSpec>(&mandatory(), name);
+        if fixed.is_some_and(|fixed| fixed != spec) {
+            flow_control::must_be_fixed(errors, name, &spec);
         }
     }
 
     fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
         let conditions = self.status.as_ref().and_then(|status| status.conditions.as_ref());
-        let types = conditions.into_iter().flatten().map(|one| one.type_.as_deref());
-        checks::condition_types(errors, types);
+        flow_control::validate_conditions(errors, conditions, |one| one.type_.as_deref());
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -2,8 +2,6 @@
 //!
 //! Upstream: pkg/apis/networking/validation/validation.go.
 
-use std::net::IpAddr;
-
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::TypedLocalObjectReference;
 use k8s_openapi::api::networking::v1::{
@@ -69,7 +67,7 @@ impl Kind for Ingress {
             }
             if let Some(name) = one.hostname.as_deref().filter(|name| !name.is_empty()) {
                 checks::dns_subdomain(errors, &path.child("hostname"), name);
-                no_address(errors, &path.child("hostname"), name);
+                checks::no_address(errors, &path.child("hostname"), name);
             }
         }
     }
@@ -141,7 +139,7 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &IngressSpec) {
 fn validate_rule(errors: &mut Errors, path: &Path, rule: &IngressRule) {
     if let Some(host) = rule.host.as_deref().filter(|host| !host.is_empty()) {
         let path = path.child("host");
-        no_address(errors, &path, host);
+        checks::no_address(errors, &path, host);
         validate_host(errors, &path, host);
     }
     let Some(http) = &rule.http else { return };
@@ -239,12 +237,6 @@ fn validate_host(errors: &mut Errors, path: &Path, host: &str) {
         names::report(errors, path, host, names::is_wildcard_subdomain(host));
     } else {
         checks::dns_subdomain(errors, path, host);
-    }
-}
-
-fn no_address(errors: &mut Errors, path: &Path, host: &str) {
-    if host.parse::<IpAddr>().is_ok() {
-        errors.invalid(path, host, "must be a DNS name, not an IP address");
     }
 }
 

@@ -2,13 +2,16 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::core::v1::{Affinity, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::labels::Map;
-use super::{checks, labels, pod_fields, pod_template, pod_validation, workload};
+use super::{checks, job_policies, labels, pod_fields, pod_template, pod_validation, workload};
 use crate::api::field::{Errors, Path};
+use crate::api::names;
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
-use crate::api::table::{self, Column};
+use crate::api::table::Column;
 
 /// Set on the pods of a Job and selected by it (batch/v1 well_known_labels.go).
 const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
@@ -16,9 +19,14 @@ const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 /// The same, as they were called before; both are set.
 const OLD_CONTROLLER_UID: &str = "controller-uid";
 const OLD_JOB_NAME: &str = "job-name";
+const OWN_LABELS: &[&str] = &[CONTROLLER_UID, OLD_CONTROLLER_UID, JOB_NAME, OLD_JOB_NAME];
 const BACKOFF_LIMIT: i32 = 6;
 const COMPLETION_MODES: &[&str] = &["NonIndexed", "Indexed"];
 const REPLACEMENT_POLICIES: &[&str] = &["Failed", "TerminatingOrFailed"];
+/// Above so many completions, so much may run or fail where each index has its own limit.
+const MANY_COMPLETIONS: i32 = 100_000;
+const MAX_OF_MANY: i32 = 10_000;
+const MANAGED_BY_MAX_BYTES: usize = 63;
 /// Most pods at the same time, and most completions, of an indexed Job.
 const MAX_PARALLEL_INDEXED: i32 = 100_000;
 
@@ -36,6 +44,13 @@ impl Kind for Job {
         let (name, uid) = (self.metadata.name.clone(), self.metadata.uid.clone());
         let spec = self.spec.get_or_insert_default();
         set_defaults(spec);
+        // Those of the template, if the Job has none of its own.
+        let labels = spec.template.metadata.as_ref().and_then(|meta| meta.labels.clone());
+        if old.is_none() && self.metadata.labels.as_ref().is_none_or(|own| own.is_empty()) {
+            let mut labels = labels.unwrap_or_default();
+            labels.retain(|label, _| !OWN_LABELS.contains(&label.as_str()));
+            self.metadata.labels = Some(labels).filter(|labels| !labels.is_empty());
+        }
         if spec.manual_selector != Some(true)
             && let (Some(name), Some(uid)) = (name, uid)
             && !name.is_empty()
@@ -50,6 +65,7 @@ impl Kind for Job {
         let path = Path::new("spec");
         let Some(spec) = &self.spec else { return errors.required(&path, "") };
         validate_spec(errors, &path, spec);
+        validate_name(errors, &self.metadata, spec);
         let selector = path.child("selector");
         match &spec.selector {
             None => errors.required(&selector, ""),
@@ -77,15 +93,19 @@ impl Kind for Job {
         checks::immutable(errors, &mode, &new.completion_mode, &old.completion_mode);
         let policy = path.child("podFailurePolicy");
         checks::immutable(errors, &policy, &new.pod_failure_policy, &old.pod_failure_policy);
+        let at = path.child("backoffLimitPerIndex");
+        let limits = (&new.backoff_limit_per_index, &old.backoff_limit_per_index);
+        checks::immutable(errors, &at, limits.0, limits.1);
+        checks::immutable(errors, &path.child("managedBy"), &new.managed_by, &old.managed_by);
+        let at = path.child("successPolicy");
+        checks::immutable(errors, &at, &new.success_policy, &old.success_policy);
         let indexed = new.completion_mode.as_deref() == Some("Indexed");
         if !(indexed && new.completions == new.parallelism) {
             let completions = path.child("completions");
             checks::immutable(errors, &completions, &new.completions, &old.completions);
         }
-        // While it is suspended, scheduling directives may change; nothing else ever.
-        if old.suspend != Some(true) {
-            checks::immutable(errors, &path.child("template"), &new.template, &old.template);
-        }
+        let template = template_to_compare(new, old);
+        checks::immutable(errors, &path.child("template"), &new.template, &template);
     }
 
     fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
@@ -103,32 +123,22 @@ impl Kind for Job {
     }
 
     fn columns() -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            table::NAME,
+        workload::columns![
             Column::new("Status", "string", "How the job is."),
             Column::new("Completions", "string", "How many pods succeeded of how many."),
             Column::new("Duration", "string", "How long the job took or has been running."),
-            table::AGE,
-            workload::CONTAINERS,
-            workload::IMAGES,
-            workload::SELECTOR,
-        ];
-        COLUMNS
+        ]
     }
 
     fn row(&self, now: Timestamp) -> Vec<Value> {
         let spec = self.spec.clone().unwrap_or_default();
-        let (names, images) = pod_template::container_cells(&spec.template);
-        vec![
-            table::name(&self.metadata),
+        let own = vec![
             status_cell(self).into(),
             completions_cell(self).into(),
             duration_cell(self, now).into(),
-            table::age(&self.metadata, now),
-            names.into(),
-            images.into(),
-            labels::format_selector(&spec.selector.unwrap_or_default()).into(),
-        ]
+        ];
+        let selector = labels::format_selector(&spec.selector.unwrap_or_default());
+        workload::row(&self.metadata, own, Some(&spec.template), Some(selector), now)
     }
 
     fn field(&self, field: &str) -> String {
@@ -153,6 +163,8 @@ pub fn set_defaults(spec: &mut JobSpec) {
     spec.suspend.get_or_insert(false);
     let policy = if spec.pod_failure_policy.is_some() { 0 } else { 1 };
     spec.pod_replacement_policy.get_or_insert_with(|| REPLACEMENT_POLICIES[policy].into());
+    spec.manual_selector.get_or_insert(false);
+    job_policies::set_defaults(spec);
     pod_template::set_defaults(&mut spec.template);
 }
 
@@ -207,11 +219,53 @@ pub fn validate_spec(errors: &mut Errors, path: &Path, spec: &JobSpec) {
             errors.invalid(&path.child(field), set, "requires indexed completion mode");
         }
     }
+    if spec.max_failed_indexes.is_some() && spec.backoff_limit_per_index.is_none() {
+        let at = path.child("backoffLimitPerIndex");
+        errors.required(&at, "when maxFailedIndexes is specified");
+    }
     if let Some(policy) = &spec.pod_replacement_policy {
         let path = path.child("podReplacementPolicy");
-        checks::one_of(errors, &path, policy, REPLACEMENT_POLICIES);
+        let most = if spec.pod_failure_policy.is_some() { 1 } else { REPLACEMENT_POLICIES.len() };
+        checks::one_of(errors, &path, policy, &REPLACEMENT_POLICIES[..most]);
     }
+    if let Some(manager) = &spec.managed_by {
+        let path = path.child("managedBy");
+        names::report(errors, &path, manager, names::is_domain_prefixed_path(manager));
+        if manager.len() > MANAGED_BY_MAX_BYTES {
+            errors.too_long(&path, MANAGED_BY_MAX_BYTES);
+        }
+    }
+    validate_indexed(errors, path, spec);
+    job_policies::validate(errors, path, spec);
     validate_template(errors, &path.child("template"), spec);
+}
+
+/// The old template with what may differ: while a Job is suspended, where its pods may run, their
+/// labels and annotations (job strategy's validatePodTemplateUpdate).
+fn template_to_compare(new: &JobSpec, old: &JobSpec) -> PodTemplateSpec {
+    let mut template = old.template.clone();
+    if old.suspend != Some(true) {
+        return template;
+    }
+    if let (Some(spec), Some(new)) = (&mut template.spec, &new.template.spec) {
+        let affinity = new.affinity.as_ref().and_then(|affinity| affinity.node_affinity.clone());
+        if affinity.is_some() || spec.affinity.is_some() {
+            let mut changed = spec.affinity.take().unwrap_or_default();
+            changed.node_affinity = affinity;
+            let is_empty = changed == Affinity::default() && new.affinity.is_none();
+            spec.affinity = (!is_empty).then_some(changed);
+        }
+        spec.node_selector.clone_from(&new.node_selector);
+        spec.tolerations.clone_from(&new.tolerations);
+        spec.scheduling_gates.clone_from(&new.scheduling_gates);
+    }
+    let metadata = new.template.metadata.clone().unwrap_or_default();
+    let old = template.metadata.get_or_insert_default();
+    (old.labels, old.annotations) = (metadata.labels, metadata.annotations);
+    if *old == ObjectMeta::default() && new.template.metadata.is_none() {
+        template.metadata = None;
+    }
+    template
 }
 
 fn validate_template(errors: &mut Errors, path: &Path, spec: &JobSpec) {
@@ -222,10 +276,63 @@ fn validate_template(errors: &mut Errors, path: &Path, spec: &JobSpec) {
     pod_validation::validate(errors, &path, pod);
     pod_fields::check(pod, &path, errors, &mut Vec::new());
     let policy = pod.restart_policy.as_deref().unwrap_or_default();
-    let supported: &[&str] =
-        if spec.pod_failure_policy.is_some() { &["Never"] } else { &["OnFailure", "Never"] };
-    if !supported.contains(&policy) {
-        errors.not_supported(&path.child("restartPolicy"), policy, supported);
+    let at = path.child("restartPolicy");
+    match policy {
+        "" | "Always" => errors.required(&at, "valid values: \"OnFailure\", \"Never\""),
+        "OnFailure" if spec.pod_failure_policy.is_some() => {
+            let detail = "only \"Never\" is supported when podFailurePolicy is specified";
+            errors.invalid(&at, policy, detail);
+        }
+        "OnFailure" | "Never" => {}
+        other => errors.not_supported(&at, other, &["OnFailure", "Never"]),
+    }
+}
+
+/// Pods of indexed Jobs are named after it.
+fn validate_name(errors: &mut Errors, metadata: &ObjectMeta, spec: &JobSpec) {
+    let indexed = spec.completion_mode.as_deref() == Some("Indexed");
+    let Some(completions) = spec.completions.filter(|count| indexed && *count > 0) else { return };
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let longest = format!("{name}-{}", completions - 1);
+    if !name.is_empty() && !names::is_dns1123_label(&longest).is_empty() {
+        let path = Path::new("metadata");
+        let detail = format!("will not able to create pod with invalid DNS label: {longest}");
+        errors.invalid(&path.child("name"), name, &detail);
+    }
+}
+
+/// How many indexes may fail, and how many there may be.
+fn validate_indexed(errors: &mut Errors, path: &Path, spec: &JobSpec) {
+    let Some(completions) =
+        spec.completions.filter(|_| spec.completion_mode.as_deref() == Some("Indexed"))
+    else {
+        return;
+    };
+    let failed = path.child("maxFailedIndexes");
+    let most_failed = spec.max_failed_indexes;
+    if most_failed > Some(completions) {
+        errors.invalid(&failed, most_failed, "must be less than or equal to completions");
+    }
+    if most_failed > Some(MAX_PARALLEL_INDEXED) {
+        let detail = format!("must be less than or equal to {MAX_PARALLEL_INDEXED}");
+        errors.invalid(&failed, most_failed, &detail);
+    }
+    if completions <= MANY_COMPLETIONS || spec.backoff_limit_per_index.is_none() {
+        return;
+    }
+    if most_failed.is_none() {
+        let detail = format!("must be specified when completions is above {MANY_COMPLETIONS}");
+        errors.required(&failed, &detail);
+    }
+    let parallel = path.child("parallelism");
+    for (path, value) in [(&parallel, spec.parallelism), (&failed, most_failed)] {
+        if value > Some(MAX_OF_MANY) {
+            let detail = format!(
+                "must be less than or equal to {MAX_OF_MANY} when completions are above \
+                 {MANY_COMPLETIONS} and used with backoff limit per index"
+            );
+            errors.invalid(path, value, &detail);
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use crate::api::quantity::Quantity;
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
+const CLAIM: &str = "PersistentVolumeClaim";
+
 type Amounts = BTreeMap<String, RawQuantity>;
 
 impl Kind for LimitRange {
@@ -68,6 +70,13 @@ fn fill(into: &mut Amounts, from: Option<&Amounts>) {
 }
 
 fn validate_item(errors: &mut Errors, path: &Path, item: &LimitRangeItem) {
+    let is_pod = item.type_ == "Pod";
+    for (field, amounts) in [("default", &item.default), ("defaultRequest", &item.default_request)]
+    {
+        if is_pod && amounts.as_ref().is_some_and(|amounts| !amounts.is_empty()) {
+            errors.forbidden(&path.child(field), "may not be specified when `type` is 'Pod'");
+        }
+    }
     let lists = [
         ("min", &item.min),
         ("max", &item.max),
@@ -78,9 +87,9 @@ fn validate_item(errors: &mut Errors, path: &Path, item: &LimitRangeItem) {
     for (field, amounts) in lists {
         let path = path.child(field);
         for (name, amount) in amounts.iter().flatten() {
-            checks::qualified_name(errors, &path.key(name), name);
+            validate_name(errors, &path.key(name), &item.type_, name);
             match Quantity::parse(&amount.0) {
-                Ok(found) if found.value() >= 0 => {}
+                Ok(found) if found.sign() >= 0 => {}
                 Ok(_) => {
                     errors.invalid(&path.key(name), &amount.0, "must be greater than or equal to 0")
                 }
@@ -88,29 +97,69 @@ fn validate_item(errors: &mut Errors, path: &Path, item: &LimitRangeItem) {
             }
         }
     }
-    // Each is at most the next.
+    let has_storage = |amounts: &Option<Amounts>| {
+        amounts.as_ref().is_some_and(|amounts| amounts.contains_key("storage"))
+    };
+    if item.type_ == CLAIM && !has_storage(&item.min) && !has_storage(&item.max) {
+        let detail =
+            "either minimum or maximum storage value is required, but neither was provided";
+        errors.required(&path.child("limits"), detail);
+    }
+    let names = lists.iter().flat_map(|(_, amounts)| amounts.iter().flatten());
+    let names: std::collections::BTreeSet<&String> = names.map(|(name, _)| name).collect();
+    for name in names {
+        validate_order(errors, path, item, name);
+    }
+}
+
+/// What may be limited: of containers and pods what they may ask for, of claims their storage.
+fn validate_name(errors: &mut Errors, path: &Path, type_: &str, name: &str) {
+    checks::qualified_name(errors, path, name);
+    let standard = matches!(name, "cpu" | "memory" | "ephemeral-storage");
+    if matches!(type_, "Pod" | "Container")
+        && !name.contains('/')
+        && !standard
+        && !name.starts_with("hugepages-")
+    {
+        errors.invalid(path, name, "must be a standard limit type or fully qualified");
+    }
+}
+
+/// Each of the amounts of a resource is at most the next (ValidateLimitRange).
+fn validate_order(errors: &mut Errors, path: &Path, item: &LimitRangeItem, name: &str) {
+    let amount = |amounts: &Option<Amounts>| {
+        let text = amounts.as_ref()?.get(name)?;
+        Some((text.0.clone(), Quantity::parse(&text.0).ok()?))
+    };
+    let (min, max) = (amount(&item.min), amount(&item.max));
+    let (default, request) = (amount(&item.default), amount(&item.default_request));
+    // The lower and the higher, and which of them is told to be wrong.
     let order = [
-        ("min", &item.min),
-        ("defaultRequest", &item.default_request),
-        ("default", &item.default),
-        ("max", &item.max),
+        (("min", &min), ("max", &max), "min", 0),
+        (("min", &min), ("default request", &request), "defaultRequest", 1),
+        (("default request", &request), ("max", &max), "defaultRequest", 0),
+        (("default request", &request), ("default limit", &default), "defaultRequest", 0),
+        (("min", &min), ("default", &default), "default", 0),
+        (("default", &default), ("max", &max), "default", 1),
     ];
-    for (i, (low_name, low)) in order.iter().enumerate() {
-        for (high_name, high) in &order[i + 1..] {
-            for (name, amount) in low.iter().flatten() {
-                let Some(other) = high.as_ref().and_then(|high| high.get(name)) else { continue };
-                let parse = |q: &RawQuantity| Quantity::parse(&q.0).ok();
-                if let (Some(a), Some(b)) = (parse(amount), parse(other))
-                    && a.cmp(&b).is_gt()
-                {
-                    let detail = format!(
-                        "{low_name} value {} is greater than {high_name} value {}",
-                        amount.0, other.0
-                    );
-                    let path = path.child(low_name);
-                    errors.invalid(&path.key(name), &amount.0, &detail);
-                }
-            }
+    for ((low_name, low), (high_name, high), field, shown) in order {
+        let (Some(low), Some(high)) = (low, high) else { continue };
+        if low.1 > high.1 {
+            let (low, high) = (&low.0, &high.0);
+            let detail = format!("{low_name} value {low} is greater than {high_name} value {high}");
+            errors.invalid(&path.child(field).key(name), [low, high][shown], &detail);
+        }
+    }
+    let at = path.child("maxLimitRequestRatio");
+    let Some((text, ratio)) = amount(&item.max_limit_request_ratio) else { return };
+    if ratio < Quantity::from_value(1) {
+        errors.invalid(&at.key(name), &text, &format!("ratio {text} is less than 1"));
+    }
+    if let (Some(min), Some(max)) = (min, max) {
+        let most = max.1.ratio(min.1);
+        if ratio.ratio(Quantity::from_value(1)) > most {
+            let detail = format!("ratio {text} is greater than max/min = {most:.6}");
+            errors.invalid(&at.key(name), &text, &detail);
         }
     }
 }

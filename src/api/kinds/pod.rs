@@ -116,8 +116,14 @@ impl Kind for Pod {
             let path = path.child("qosClass");
             checks::immutable(errors, &path, &new.qos_class, &old_status.qos_class);
         }
-        for (i, ip) in new.pod_ips.iter().flatten().enumerate() {
-            checks::ip(errors, &path.child("podIPs").index(i).child("ip"), &ip.ip);
+        let ips: Vec<&str> = new.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()).collect();
+        validate_ips(errors, &path.child("podIPs"), &ips);
+        let ips: Vec<&str> = new.host_ips.iter().flatten().map(|ip| ip.ip.as_str()).collect();
+        validate_ips(errors, &path.child("hostIPs"), &ips);
+        if ips.first().is_some_and(|first| new.host_ip.as_deref() != Some(*first)) {
+            let path = path.child("hostIPs");
+            let path = path.index(0);
+            errors.invalid(&path.child("ip"), ips[0], "must be equal to `hostIP`");
         }
         if let Some(node) = new.nominated_node_name.filter(|n| !n.is_empty()) {
             checks::dns_subdomain(errors, &path.child("nominatedNodeName"), &node);
@@ -174,6 +180,21 @@ impl Kind for Pod {
 
     fn index(&self) -> Option<String> {
         self.spec.as_ref()?.node_name.clone().filter(|n| !n.is_empty())
+    }
+}
+
+/// One address of each family at most, each once.
+fn validate_ips(errors: &mut Errors, path: &Path, ips: &[&str]) {
+    for (i, ip) in ips.iter().enumerate() {
+        checks::ip(errors, &path.index(i), ip);
+        if ips[..i].contains(ip) {
+            errors.duplicate(&path.index(i), ip);
+        }
+    }
+    let v6 = ips.iter().filter(|ip| ip.contains(':')).count();
+    if v6 > 1 || ips.len() - v6 > 1 {
+        let detail = "may specify no more than one IP for each IP family";
+        errors.invalid(path, ips, detail);
     }
 }
 

@@ -6,8 +6,8 @@
 
 use k8s_openapi::api::core::v1::PodSpec;
 
-use super::{checks, container_validation, labels, resources};
-use super::{scheduling_validation, volume_validation};
+use super::{checks, container_validation, labels, name_service_validation, resources};
+use super::{scheduling_validation, security_validation, volume_validation};
 use crate::api::field::{Errors, Path};
 
 const RESTART_POLICIES: &[&str] = &["Always", "OnFailure", "Never"];
@@ -26,13 +26,15 @@ pub fn validate(errors: &mut Errors, path: &Path, spec: &PodSpec) {
     checks::one_of(errors, &path.child("dnsPolicy"), dns, DNS_POLICIES);
     let selector = path.child("nodeSelector");
     labels::validate_labels(errors, &selector, spec.node_selector.as_ref());
+    security_validation::validate(errors, path, spec);
     scheduling_validation::validate(errors, path, spec);
+    name_service_validation::validate(errors, path, spec);
     validate_names(errors, path, spec);
     validate_overhead(errors, path, spec);
     if let Some(seconds) = spec.active_deadline_seconds
         && !(1..=i64::from(i32::MAX)).contains(&seconds)
     {
-        let detail = format!("must be between 1 and {}, inclusive", i32::MAX);
+        let detail = checks::inclusive_range(1, i32::MAX.into());
         errors.invalid(&path.child("activeDeadlineSeconds"), seconds, &detail);
     }
     if let Some(policy) = spec.preemption_policy.as_deref() {

@@ -9,7 +9,7 @@ use k8s_openapi::api::flowcontrol::v1::{
 };
 use serde_json::{Value, json};
 
-use super::{checks, workload};
+use super::{checks, flow_control, workload};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
@@ -65,21 +65,18 @@ impl Kind for PriorityLevelConfiguration {
         let path = Path::new("spec");
         let spec = self.spec.clone().unwrap_or_default();
         validate_spec(errors, &path, name, &spec);
-        let fixed = mandatory().into_iter().find(|one| one["metadata"]["name"] == name);
-        let fixed = fixed.and_then(|one| serde_json::from_value(one["spec"].clone()).ok());
+        let fixed = flow_control::fixed_spec(&mandatory(), name);
         // How much the exempt level lends is the administrator's.
         let comparable =
             |spec: &PriorityLevelConfigurationSpec| (spec.type_.clone(), spec.limited.clone());
         if fixed.is_some_and(|fixed| comparable(&fixed) != comparable(&spec)) {
-            let detail = format!("spec of '{name}' must equal the fixed value");
-            errors.invalid(&path, &spec, &detail);
+            flow_control::must_be_fixed(errors, name, &spec);
         }
     }
 
     fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
         let conditions = self.status.as_ref().and_then(|status| status.conditions.as_ref());
-        let types = conditions.into_iter().flatten().map(|one| one.type_.as_deref());
-        checks::condition_types(errors, types);
+        flow_control::validate_conditions(errors, conditions, |one| one.type_.as_deref());
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -102,11 +99,8 @@ impl Kind for PriorityLevelConfiguration {
     fn row(&self, now: Timestamp) -> Vec<Value> {
         let spec = self.spec.clone().unwrap_or_default();
         let cell = |value: Option<i32>| value.map_or(Value::from("<none>"), Value::from);
-        let shares = match (&spec.limited, &spec.exempt) {
-            (Some(limited), _) => limited.nominal_concurrency_shares,
-            (None, Some(exempt)) => exempt.nominal_concurrency_shares,
-            (None, None) => None,
-        };
+        // Upstream shows no share of the exempt level.
+        let shares = spec.limited.as_ref().and_then(|level| level.nominal_concurrency_shares);
         let queuing = spec.limited.and_then(|l| l.limit_response).and_then(|r| r.queuing);
         vec![
             table::name(&self.metadata),

@@ -5,10 +5,10 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
 use serde_json::Value;
 
 use super::workload::{self, Counters};
-use super::{checks, labels, pod_template};
+use super::{labels, pod_template};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
-use crate::api::table::{self, Column};
+use crate::api::table::Column;
 
 impl Kind for ReplicaSet {
     const META: KindMeta = KindMeta {
@@ -38,11 +38,9 @@ impl Kind for ReplicaSet {
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
-        let path = Path::new("spec");
-        if let (Some(new), Some(old)) = (&self.spec, &old.spec) {
-            let path = path.child("selector");
-            labels::validate_selector_unchanged(errors, &path, &new.selector, &old.selector);
-        }
+        let selector = |of: &Option<ReplicaSetSpec>| of.as_ref().map(|spec| spec.selector.clone());
+        let (new, old) = (selector(&self.spec), selector(&old.spec));
+        workload::selector_stays(errors, new.as_ref(), old.as_ref());
     }
 
     fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
@@ -64,33 +62,19 @@ impl Kind for ReplicaSet {
     }
 
     fn columns() -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            table::NAME,
-            Column::new("Desired", "integer", "How many pods there should be."),
-            Column::new("Current", "integer", "How many pods there are."),
-            Column::new("Ready", "integer", "How many pods are ready."),
-            table::AGE,
-            workload::CONTAINERS,
-            workload::IMAGES,
-            workload::SELECTOR,
-        ];
-        COLUMNS
+        workload::replica_columns()
     }
 
     fn row(&self, now: Timestamp) -> Vec<Value> {
         let spec = self.spec.clone().unwrap_or_default();
         let status = self.status.clone().unwrap_or_default();
-        let (names, images) = pod_template::container_cells(&spec.template.unwrap_or_default());
-        vec![
-            table::name(&self.metadata),
+        let own = vec![
             spec.replicas.unwrap_or_default().into(),
             status.replicas.into(),
             status.ready_replicas.unwrap_or_default().into(),
-            table::age(&self.metadata, now),
-            names.into(),
-            images.into(),
-            labels::format_selector(&spec.selector).into(),
-        ]
+        ];
+        let selector = labels::format_selector(&spec.selector);
+        workload::row(&self.metadata, own, spec.template.as_ref(), Some(selector), now)
     }
 
     fn field(&self, field: &str) -> String {
@@ -102,9 +86,7 @@ impl Kind for ReplicaSet {
 }
 
 fn validate_spec(errors: &mut Errors, path: &Path, spec: &ReplicaSetSpec) {
-    checks::nonnegative_if_set(errors, &path.child("replicas"), spec.replicas);
-    let min_ready = path.child("minReadySeconds");
-    checks::nonnegative_if_set(errors, &min_ready, spec.min_ready_seconds);
+    workload::validate_numbers(errors, path, spec.replicas, spec.min_ready_seconds, None);
     workload::validate_selector(errors, &path.child("selector"), &spec.selector);
     let template = spec.template.clone().unwrap_or_default();
     let path = path.child("template");

@@ -6,10 +6,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
 use super::workload::{self, Counters};
-use super::{checks, labels, pod_template};
+use super::{labels, pod_template};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
-use crate::api::table::{self, Column};
+use crate::api::table::Column;
 
 impl Kind for ReplicationController {
     const META: KindMeta = KindMeta {
@@ -44,9 +44,7 @@ impl Kind for ReplicationController {
     fn validate(&self, errors: &mut Errors) {
         let path = Path::new("spec");
         let Some(spec) = &self.spec else { return errors.required(&path, "") };
-        checks::nonnegative_if_set(errors, &path.child("replicas"), spec.replicas);
-        let min_ready = path.child("minReadySeconds");
-        checks::nonnegative_if_set(errors, &min_ready, spec.min_ready_seconds);
+        workload::validate_numbers(errors, &path, spec.replicas, spec.min_ready_seconds, None);
         let selector =
             LabelSelector { match_labels: spec.selector.clone(), match_expressions: None };
         if labels::is_empty_selector(&selector) {
@@ -78,33 +76,19 @@ impl Kind for ReplicationController {
     }
 
     fn columns() -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            table::NAME,
-            Column::new("Desired", "integer", "How many pods there should be."),
-            Column::new("Current", "integer", "How many pods there are."),
-            Column::new("Ready", "integer", "How many pods are ready."),
-            table::AGE,
-            workload::CONTAINERS,
-            workload::IMAGES,
-            workload::SELECTOR,
-        ];
-        COLUMNS
+        workload::replica_columns()
     }
 
     fn row(&self, now: Timestamp) -> Vec<Value> {
         let spec = self.spec.clone().unwrap_or_default();
         let status = self.status.clone().unwrap_or_default();
-        let (names, images) = pod_template::container_cells(&spec.template.unwrap_or_default());
-        vec![
-            table::name(&self.metadata),
+        let own = vec![
             spec.replicas.unwrap_or_default().into(),
             status.replicas.into(),
             status.ready_replicas.unwrap_or_default().into(),
-            table::age(&self.metadata, now),
-            names.into(),
-            images.into(),
-            labels::format_labels(spec.selector.as_ref()).into(),
-        ]
+        ];
+        let selector = labels::format_labels(spec.selector.as_ref());
+        workload::row(&self.metadata, own, spec.template.as_ref(), Some(selector), now)
     }
 
     fn field(&self, field: &str) -> String {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use serde_json::Value;
 
-use super::{checks, labels, resources};
+use super::{checks, labels, resources, scheduling_validation};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
 use crate::api::table::{self, Column};
@@ -29,6 +29,15 @@ impl Kind for RuntimeClass {
             let path = Path::new("scheduling");
             let path = path.child("nodeSelector");
             labels::validate_labels(errors, &path, scheduling.node_selector.as_ref());
+            let path = Path::new("scheduling");
+            let path = path.child("tolerations");
+            let tolerations = scheduling.tolerations.as_deref().unwrap_or_default();
+            scheduling_validation::validate_tolerations(errors, &path, tolerations);
+            for (i, one) in tolerations.iter().enumerate() {
+                if tolerations[..i].contains(one) {
+                    errors.duplicate(&path.index(i), one);
+                }
+            }
         }
     }
 

@@ -1,8 +1,10 @@
 //! Validation of what the scheduler reads: affinity, tolerations, spread constraints.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{
-    Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec,
-    Toleration, WeightedPodAffinityTerm,
+    Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
+    PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
 
 use super::{checks, labels};
@@ -18,24 +20,65 @@ pub fn validate(errors: &mut Errors, path: &Path, spec: &PodSpec) {
     }
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
     validate_tolerations(errors, &path.child("tolerations"), tolerations);
-    let constraints = path.child("topologySpreadConstraints");
-    for (i, constraint) in spec.topology_spread_constraints.iter().flatten().enumerate() {
-        let path = constraints.index(i);
-        if constraint.max_skew <= 0 {
-            errors.invalid(
-                &path.child("maxSkew"),
-                constraint.max_skew,
-                "must be greater than zero",
-            );
+    let constraints = spec.topology_spread_constraints.as_deref().unwrap_or_default();
+    let path = path.child("topologySpreadConstraints");
+    let mut seen = BTreeSet::new();
+    for (i, constraint) in constraints.iter().enumerate().rev() {
+        let path = path.index(i);
+        validate_spread(errors, &path, constraint);
+        let kind = (&constraint.topology_key, &constraint.when_unsatisfiable);
+        if !seen.insert(kind) {
+            let kind = format!("{{{}, {}}}", kind.0, kind.1);
+            errors.duplicate(&path.child("{topologyKey, whenUnsatisfiable}"), kind);
         }
-        if constraint.topology_key.is_empty() {
-            errors.required(&path.child("topologyKey"), "can not be empty");
+    }
+}
+
+fn validate_spread(errors: &mut Errors, path: &Path, constraint: &TopologySpreadConstraint) {
+    const POSITIVE: &str = "must be greater than zero";
+    const DO_NOT: &str = "DoNotSchedule";
+    if constraint.max_skew <= 0 {
+        errors.invalid(&path.child("maxSkew"), constraint.max_skew, POSITIVE);
+    }
+    if constraint.topology_key.is_empty() {
+        errors.required(&path.child("topologyKey"), "can not be empty");
+    }
+    let action = constraint.when_unsatisfiable.as_str();
+    let supported = [DO_NOT, "ScheduleAnyway"];
+    if !supported.contains(&action) {
+        errors.not_supported(&path.child("whenUnsatisfiable"), action, &supported);
+    }
+    if let Some(domains) = constraint.min_domains {
+        let at = path.child("minDomains");
+        if domains <= 0 {
+            errors.invalid(&at, domains, POSITIVE);
         }
-        let action = &constraint.when_unsatisfiable;
-        let supported = ["DoNotSchedule", "ScheduleAnyway"];
-        if !supported.contains(&action.as_str()) {
-            errors.not_supported(&path.child("whenUnsatisfiable"), action, &supported);
+        if action != DO_NOT {
+            let detail =
+                format!("can only use minDomains if whenUnsatisfiable={DO_NOT}, not {action}");
+            errors.invalid(&at, domains, &detail);
         }
+    }
+    let policies = [
+        ("nodeAffinityPolicy", &constraint.node_affinity_policy),
+        ("nodeTaintsPolicy", &constraint.node_taints_policy),
+    ];
+    for (field, policy) in policies {
+        let supported = ["Honor", "Ignore"];
+        if let Some(policy) = policy.as_deref().filter(|policy| !supported.contains(policy)) {
+            errors.not_supported(&path.child(field), policy, &supported);
+        }
+    }
+    let keys = constraint.match_label_keys.as_deref().unwrap_or_default();
+    let at = path.child("matchLabelKeys");
+    if !keys.is_empty() && constraint.label_selector.is_none() {
+        errors.forbidden(&at, "must not be specified when labelSelector is not set");
+    }
+    for (i, key) in keys.iter().enumerate() {
+        labels::validate_label_key(errors, &at.index(i), key);
+    }
+    if let Some(selector) = &constraint.label_selector {
+        labels::validate_selector(errors, &path.child("labelSelector"), selector);
     }
 }
 
@@ -59,11 +102,40 @@ fn validate_pod_terms(errors: &mut Errors, path: &Path, terms: Option<&[Weighted
     for (i, term) in terms.into_iter().flatten().enumerate() {
         let path = path.index(i);
         validate_weight(errors, &path, term.weight);
-        if term.pod_affinity_term.topology_key.is_empty() {
-            let path = path.child("podAffinityTerm");
-            errors.required(&path.child("topologyKey"), "can not be empty");
+        validate_pod_term(errors, &path.child("podAffinityTerm"), &term.pod_affinity_term);
+    }
+}
+
+fn validate_pod_term(errors: &mut Errors, path: &Path, term: &PodAffinityTerm) {
+    let selectors =
+        [("labelSelector", &term.label_selector), ("namespaceSelector", &term.namespace_selector)];
+    for (field, selector) in selectors {
+        if let Some(selector) = selector {
+            labels::validate_selector(errors, &path.child(field), selector);
         }
     }
+    for namespace in term.namespaces.iter().flatten() {
+        checks::dns_label(errors, &path.child("namespace"), namespace);
+    }
+    let keys = [
+        ("matchLabelKeys", &term.match_label_keys),
+        ("mismatchLabelKeys", &term.mismatch_label_keys),
+    ];
+    for (field, keys) in keys {
+        let path = path.child(field);
+        let keys = keys.as_deref().unwrap_or_default();
+        if !keys.is_empty() && term.label_selector.is_none() {
+            errors.forbidden(&path, "must not be specified when labelSelector is not set");
+        }
+        for (i, key) in keys.iter().enumerate() {
+            labels::validate_label_key(errors, &path.index(i), key);
+        }
+    }
+    let at = path.child("topologyKey");
+    if term.topology_key.is_empty() {
+        errors.required(&at, "can not be empty");
+    }
+    labels::validate_label_key(errors, &at, &term.topology_key);
 }
 
 fn validate_node_affinity(errors: &mut Errors, path: &Path, affinity: &NodeAffinity) {
@@ -148,7 +220,7 @@ fn validate_field(errors: &mut Errors, path: &Path, one: &NodeSelectorRequiremen
     }
 }
 
-fn validate_tolerations(errors: &mut Errors, path: &Path, tolerations: &[Toleration]) {
+pub fn validate_tolerations(errors: &mut Errors, path: &Path, tolerations: &[Toleration]) {
     const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
     for (i, toleration) in tolerations.iter().enumerate() {
         let path = path.index(i);

@@ -22,6 +22,8 @@ use crate::api::table::{self, Column};
 /// How long a client sticks to an endpoint with session affinity ClientIP, in seconds.
 const DEFAULT_AFFINITY_SECONDS: i32 = 10_800;
 
+const LOAD_BALANCER: &str = "LoadBalancer";
+
 impl Kind for Service {
     const META: KindMeta = KindMeta {
         singular: "service",
@@ -64,7 +66,14 @@ impl Kind for Service {
         }
         default_policies(spec);
         default_addresses(spec);
-        self.status.get_or_insert_default().load_balancer.get_or_insert_default();
+        let balances = spec.type_.as_deref() == Some(LOAD_BALANCER);
+        let status = self.status.get_or_insert_default();
+        let balancer = status.load_balancer.get_or_insert_default();
+        for one in balancer.ingress.iter_mut().flatten().filter(|_| balances) {
+            if one.ip.as_ref().is_some_and(|ip| !ip.is_empty()) {
+                one.ip_mode.get_or_insert_with(|| "VIP".into());
+            }
+        }
     }
 
     fn validate(&self, errors: &mut Errors) {
@@ -78,6 +87,13 @@ impl Kind for Service {
         if let (Some(new), Some(old)) = (&self.spec, &old.spec) {
             service_validation::validate_update(errors, new, old);
         }
+    }
+
+    fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
+        let balancer = self.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+        let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref());
+        let kind = self.spec.as_ref().and_then(|spec| spec.type_.as_deref());
+        service_validation::validate_status(errors, kind, ingress.unwrap_or_default());
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::service::{has_node_ports, is_headless};
@@ -63,6 +63,38 @@ pub fn validate_update(errors: &mut Errors, new: &ServiceSpec, old: &ServiceSpec
         let path = spec.child("loadBalancerClass");
         if new.load_balancer_class != old.load_balancer_class {
             errors.invalid(&path, &new.load_balancer_class, "may not change once set");
+        }
+    }
+}
+
+/// Where a load balancer is reached; other Services have none.
+pub fn validate_status(errors: &mut Errors, kind: Option<&str>, ingress: &[LoadBalancerIngress]) {
+    let status = Path::new("status");
+    let balancer = status.child("loadBalancer");
+    let path = balancer.child("ingress");
+    if kind != Some("LoadBalancer") && !ingress.is_empty() {
+        let detail = "may only be used when `spec.type` is \"LoadBalancer\"";
+        return errors.forbidden(&path, detail);
+    }
+    for (i, one) in ingress.iter().enumerate() {
+        let path = path.index(i);
+        let at = path.child("ipMode");
+        match (one.ip.as_deref().unwrap_or_default(), one.ip_mode.as_deref()) {
+            ("", Some(_)) => errors.forbidden(&at, "may not be specified when `ip` is not set"),
+            ("", None) => {}
+            (ip, mode) => {
+                checks::ip(errors, &path.child("ip"), ip);
+                match mode {
+                    None => errors.required(&at, "must be specified when `ip` is set"),
+                    Some("Proxy" | "VIP") => {}
+                    Some(other) => errors.not_supported(&at, other, &["Proxy", "VIP"]),
+                }
+            }
+        }
+        if let Some(name) = one.hostname.as_deref().filter(|name| !name.is_empty()) {
+            let at = path.child("hostname");
+            checks::dns_subdomain(errors, &at, name);
+            checks::no_address(errors, &at, name);
         }
     }
 }
@@ -238,6 +270,7 @@ fn validate_addresses(errors: &mut Errors, path: &Path, spec: &ServiceSpec) {
     let external = path.child("externalIPs");
     for (i, ip) in spec.external_ips.iter().flatten().enumerate() {
         checks::ip(errors, &external.index(i), ip);
+        checks::non_special_ip(errors, &external.index(i), ip);
     }
 }
 

@@ -6,17 +6,15 @@ use k8s_openapi::api::apps::v1::{
 };
 use serde_json::Value;
 
-use super::workload::{self, Counters};
+use super::workload::{self, Counters, ROLLING_UPDATE};
 use super::{checks, pod_template};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
-const ROLLING_UPDATE: &str = "RollingUpdate";
 const ON_DELETE: &str = "OnDelete";
 const POD_MANAGEMENT: &[&str] = &["OrderedReady", "Parallel"];
 const RETENTION: &[&str] = &["Retain", "Delete"];
-const REVISION_HISTORY_LIMIT: i32 = 10;
 
 impl Kind for StatefulSet {
     const META: KindMeta = KindMeta {
@@ -33,16 +31,10 @@ impl Kind for StatefulSet {
         let spec = self.spec.get_or_insert_default();
         pod_template::set_defaults(&mut spec.template);
         spec.replicas.get_or_insert(1);
-        spec.revision_history_limit.get_or_insert(REVISION_HISTORY_LIMIT);
-        let management = spec.pod_management_policy.get_or_insert_default();
-        if management.is_empty() {
-            *management = POD_MANAGEMENT[0].into();
-        }
+        spec.revision_history_limit.get_or_insert(workload::REVISION_HISTORY_LIMIT);
+        checks::default_text(&mut spec.pod_management_policy, POD_MANAGEMENT[0]);
         let strategy = spec.update_strategy.get_or_insert_default();
-        if strategy.type_.as_deref().unwrap_or_default().is_empty() {
-            strategy.type_ = Some(ROLLING_UPDATE.into());
-        }
-        if strategy.type_.as_deref() == Some(ROLLING_UPDATE) {
+        if workload::default_strategy(&mut strategy.type_) {
             strategy.rolling_update.get_or_insert_default().partition.get_or_insert(0);
         }
         let retain = || Some(RETENTION[0].to_string());
@@ -113,15 +105,9 @@ impl Kind for StatefulSet {
     fn row(&self, now: Timestamp) -> Vec<Value> {
         let spec = self.spec.clone().unwrap_or_default();
         let status = self.status.clone().unwrap_or_default();
-        let (names, images) = pod_template::container_cells(&spec.template);
         let ready = status.ready_replicas.unwrap_or_default();
-        vec![
-            table::name(&self.metadata),
-            format!("{ready}/{}", spec.replicas.unwrap_or_default()).into(),
-            table::age(&self.metadata, now),
-            names.into(),
-            images.into(),
-        ]
+        let own = vec![format!("{ready}/{}", spec.replicas.unwrap_or_default()).into()];
+        workload::row(&self.metadata, own, Some(&spec.template), None, now)
     }
 }
 
@@ -140,6 +126,7 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &StatefulSetSpec) {
                 if let Some(unavailable) = &rolling.max_unavailable {
                     let path = rolling_path.child("maxUnavailable");
                     workload::validate_count_or_percent(errors, &path, unavailable);
+                    workload::validate_no_more_than_all(errors, &path, unavailable);
                     if workload::count_or_percent(Some(unavailable)) == Some(0) {
                         errors.invalid(&path, unavailable, "cannot be 0");
                     }
@@ -161,11 +148,8 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &StatefulSetSpec) {
             checks::one_of(errors, &path.child(field), value, RETENTION);
         }
     }
-    checks::nonnegative_if_set(errors, &path.child("replicas"), spec.replicas);
-    let min_ready = path.child("minReadySeconds");
-    checks::nonnegative_if_set(errors, &min_ready, spec.min_ready_seconds);
-    let history = path.child("revisionHistoryLimit");
-    checks::nonnegative_if_set(errors, &history, spec.revision_history_limit);
+    let (min_ready, history) = (spec.min_ready_seconds, spec.revision_history_limit);
+    workload::validate_numbers(errors, path, spec.replicas, min_ready, history);
     if let Some(ordinals) = &spec.ordinals {
         let path = path.child("ordinals");
         checks::nonnegative_if_set(errors, &path.child("start"), ordinals.start);

@@ -93,7 +93,7 @@ impl Kind for StorageClass {
             Column::new("Provisioner", "string", "Who makes volumes of the class."),
             Column::new("ReclaimPolicy", "string", "What becomes of its volumes."),
             Column::new("VolumeBindingMode", "string", "When claims are bound."),
-            Column::new("AllowVolumeExpansion", "boolean", "Whether volumes may grow."),
+            Column::new("AllowVolumeExpansion", "string", "Whether volumes may grow."),
             table::AGE,
         ];
         COLUMNS

@@ -1,13 +1,59 @@
 //! What Deployments and ReplicaSets share: selectors, counts of replicas, numbers that may be
 //! percentages, and columns.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{checks, labels};
+use serde_json::Value;
+
+use super::{checks, labels, pod_template};
 use crate::api::field::{Errors, Path};
 use crate::api::names;
-use crate::api::table::Column;
+use crate::api::table::{self, Column};
+
+/// The columns of a workload: its own between name and age; after them, with -o wide, what its
+/// template and selector say. Kinds without a column for the selector list theirs.
+macro_rules! columns {
+    ($($own:expr),+ $(,)?) => {{
+        const COLUMNS: &[$crate::api::table::Column] = &[
+            $crate::api::table::NAME,
+            $($own,)+
+            $crate::api::table::AGE,
+            $crate::api::kinds::workload::CONTAINERS,
+            $crate::api::kinds::workload::IMAGES,
+            $crate::api::kinds::workload::SELECTOR,
+        ];
+        COLUMNS
+    }};
+}
+pub(crate) use columns;
+
+/// The cells of [`columns`]; no selector, no cell of it.
+pub fn row(
+    metadata: &ObjectMeta,
+    own: Vec<Value>,
+    template: Option<&PodTemplateSpec>,
+    selector: Option<String>,
+    now: Timestamp,
+) -> Vec<Value> {
+    let (names, images) = template.map(pod_template::container_cells).unwrap_or_default();
+    let mut cells = vec![table::name(metadata)];
+    cells.extend(own);
+    cells.extend([table::age(metadata, now), names.into(), images.into()]);
+    cells.extend(selector.map(Value::from));
+    cells
+}
+
+/// The columns of what keeps a number of pods.
+pub fn replica_columns() -> &'static [Column] {
+    columns![
+        Column::new("Desired", "integer", "How many pods there should be."),
+        Column::new("Current", "integer", "How many pods there are."),
+        Column::new("Ready", "integer", "How many pods are ready."),
+    ]
+}
 
 pub const CONTAINERS: Column =
     Column::wide("Containers", "string", "Names of each container in the template.");
@@ -33,6 +79,47 @@ pub struct Counters {
     pub ready: Option<i32>,
     pub available: Option<i32>,
     pub observed_generation: Option<i64>,
+}
+
+/// What a new template's pods are replaced by, if nothing is said: all of it at once is left to
+/// `OnDelete` and `Recreate`.
+pub const ROLLING_UPDATE: &str = "RollingUpdate";
+/// How many old revisions are kept for rollbacks.
+pub const REVISION_HISTORY_LIMIT: i32 = 10;
+
+/// Sets the type of an update strategy that names none; true if it is a rolling one.
+pub fn default_strategy(type_: &mut Option<String>) -> bool {
+    checks::default_text(type_, ROLLING_UPDATE);
+    type_.as_deref() == Some(ROLLING_UPDATE)
+}
+
+/// A workload's selector stays (`spec.selector`).
+pub fn selector_stays(
+    errors: &mut Errors,
+    new: Option<&LabelSelector>,
+    old: Option<&LabelSelector>,
+) {
+    if let (Some(new), Some(old)) = (new, old) {
+        let path = Path::new("spec");
+        labels::validate_selector_unchanged(errors, &path.child("selector"), new, old);
+    }
+}
+
+/// The numbers that many specs have.
+pub fn validate_numbers(
+    errors: &mut Errors,
+    path: &Path,
+    replicas: Option<i32>,
+    min_ready_seconds: Option<i32>,
+    revision_history_limit: Option<i32>,
+) {
+    for (field, value) in [
+        ("replicas", replicas),
+        ("minReadySeconds", min_ready_seconds),
+        ("revisionHistoryLimit", revision_history_limit),
+    ] {
+        checks::nonnegative_if_set(errors, &path.child(field), value);
+    }
 }
 
 /// A selector must be there: an empty one would select every pod.
@@ -76,6 +163,13 @@ pub fn validate_count_or_percent(errors: &mut Errors, path: &Path, value: &IntOr
     match value {
         IntOrString::Int(count) => checks::nonnegative(errors, path, *count),
         IntOrString::String(text) => names::report(errors, path, text, names::is_percent(text)),
+    }
+}
+
+/// A percentage of at most all of them.
+pub fn validate_no_more_than_all(errors: &mut Errors, path: &Path, value: &IntOrString) {
+    if matches!(value, IntOrString::String(_)) && count_or_percent(Some(value)) > Some(100) {
+        errors.invalid(path, value, "must not be greater than 100%");
     }
 }
 

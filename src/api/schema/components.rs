@@ -98,6 +98,8 @@ impl<'g> Components<'g> {
         for (name, schema) in &mut schemas {
             add_merge_rules(name, schema);
             relax_required(schema);
+            without_null(schema);
+            describe_type(schema);
             wrap_references(schema);
             replace_special(name, schema);
         }
@@ -115,10 +117,30 @@ impl<'g> Components<'g> {
     }
 }
 
-pub(super) const API_VERSION_TEXT: &str =
-    "APIVersion defines the versioned schema of this representation of an object.";
-pub(super) const KIND_TEXT: &str =
-    "Kind is a string value representing the REST resource this object represents.";
+/// Upstream's words (apimachinery's TypeMeta).
+pub(super) const API_VERSION_TEXT: &str = "APIVersion defines the versioned schema of this representation of an object. Servers should \
+     convert recognized schemas to the latest internal value, and may reject unrecognized values. \
+     More info: https://git.k8s.io/community/contributors/devel/sig-architecture/\
+     api-conventions.md#resources";
+pub(super) const KIND_TEXT: &str = "Kind is a string value representing the REST resource this object represents. Servers may \
+     infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. \
+     More info: https://git.k8s.io/community/contributors/devel/sig-architecture/\
+     api-conventions.md#types-kinds";
+
+/// Says of a kind of ours what k8s-openapi says of all others.
+fn describe_type(schema: &mut Value) {
+    let Some(Value::Object(properties)) = schema.get_mut("properties") else { return };
+    if !properties.contains_key("metadata") {
+        return;
+    }
+    for (name, text) in [("apiVersion", API_VERSION_TEXT), ("kind", KIND_TEXT)] {
+        if let Some(Value::Object(field)) = properties.get_mut(name)
+            && field.get("type").is_some_and(|type_| type_ == "string")
+        {
+            field.entry("description").or_insert_with(|| text.into());
+        }
+    }
+}
 
 fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
@@ -180,6 +202,36 @@ fn relax_required(schema: &mut Value) {
     });
     if let (true, Value::Object(schema)) = (required.is_empty(), schema) {
         schema.remove("required");
+    }
+}
+
+/// OpenAPI 3.0 knows no type `null`, nor lists of types. That a field may be left out is said by
+/// what is required.
+fn without_null(schema: &mut Value) {
+    let is_null = |one: &Value| one == "null" || one["type"] == "null";
+    match schema {
+        Value::Object(map) => {
+            if let Some(Value::Array(types)) = map.get_mut("type") {
+                types.retain(|one| !is_null(one));
+                if let [one] = &types[..] {
+                    let one = one.clone();
+                    map.insert("type".to_owned(), one);
+                }
+            }
+            if let Some(Value::Array(any)) = map.get_mut("anyOf") {
+                any.retain(|one| !is_null(one));
+                if let [Value::Object(one)] = &any[..] {
+                    let one = one.clone();
+                    map.remove("anyOf");
+                    for (name, value) in one {
+                        map.entry(name).or_insert(value);
+                    }
+                }
+            }
+            map.values_mut().for_each(without_null);
+        }
+        Value::Array(list) => list.iter_mut().for_each(without_null),
+        _ => {}
     }
 }
 

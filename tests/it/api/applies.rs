@@ -170,7 +170,7 @@ async fn a_creator_that_names_itself_owns_what_it_made() {
     let patch = json!({"metadata": {"labels": {"x": "y"}}});
     let patched = cluster.merge(&format!("{path}?fieldManager=kubectl-label"), &patch).await;
     let mut patched = patched.expect(200);
-    let label = r#"kubectl-label Update - {"f:metadata":{"f:labels":{"f:x":{}}}}"#;
+    let label = r#"kubectl-label Update - {"f:metadata":{"f:labels":{".":{},"f:x":{}}}}"#;
     assert!(owners(&patched).iter().any(|owner| owner == label), "{:?}", owners(&patched));
     let before = owners(&patched);
     patched["metadata"].as_object_mut().unwrap().remove("managedFields");
@@ -196,7 +196,7 @@ async fn managed_fields_can_be_given_to_another_manager() {
         {"op": "replace", "path": "/metadata/resourceVersion", "value": version}]);
     let media = [("content-type", "application/json-patch+json")];
     let moved = cluster.send("PATCH", &path, &media, patch.to_string()).await.expect(200);
-    assert_eq!(owners(&moved), [r#"kubectl Apply - {"f:data":{"f:k":{},"f:l":{}}}"#]);
+    assert_eq!(owners(&moved), [r#"kubectl Apply - {"f:data":{".":{},"f:k":{},"f:l":{}}}"#]);
     // The second time the version is old.
     cluster.send("PATCH", &path, &media, patch.to_string()).await.failure(409);
     let applied = apply(&cluster, &path, "fieldManager=kubectl", &map(json!({"k": "1"}))).await;
@@ -260,7 +260,8 @@ async fn what_controllers_tell_of_statuses_is_nobodys() {
     object.metadata.annotations.get_or_insert_default().insert("r".into(), "1".into());
     client.update(&object).await.unwrap();
     let told = cluster.get(&format!("{DEPLOYMENTS}/web")).await.expect(200);
-    let owner = r#"deployment-controller Update - {"f:metadata":{"f:annotations":{"f:r":{}}}}"#;
+    let owner =
+        r#"deployment-controller Update - {"f:metadata":{"f:annotations":{".":{},"f:r":{}}}}"#;
     assert!(owners(&told).iter().any(|line| line == owner), "{:?}", owners(&told));
 }
 

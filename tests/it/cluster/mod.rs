@@ -95,7 +95,11 @@ impl Cluster {
 
     /// A control plane without nodes, ready.
     pub fn control_plane() -> Cluster {
-        Cluster::start_command("server", Vec::new())
+        Cluster::control_plane_with(&[])
+    }
+
+    pub fn control_plane_with(options: &[&str]) -> Cluster {
+        Cluster::start_command("server", options.iter().map(|option| option.to_string()).collect())
     }
 
     fn start_command(command: &'static str, mut options: Vec<String>) -> Cluster {

@@ -1,10 +1,12 @@
 """The Python client (kubernetes), as scripts and operators use it: pages, watches, patches, custom
-resources, errors, manifests, exec and port-forward, leader election. Run by python.rs: KUBECONFIG and NAMESPACE are set."""
+resources, errors, manifests, exec and port-forward, leader election. Run by python.rs: KUBECONFIG and
+NAMESPACE are set, and EXPIRES for the one step that needs a forgetful server."""
 
 import datetime
 import json
 import os
 import threading
+import time
 
 from kubernetes import client, config, dynamic, utils, watch
 from kubernetes.client.rest import ApiException
@@ -86,6 +88,36 @@ def watches():
                                           resource_version="1", timeout_seconds=60):
             assert event["type"] == "ADDED", event
             break
+    except ApiException as error:
+        assert error.status == 410, error
+
+
+def expires():
+    """Of a server that keeps its history for seconds: pages and watches that come too late."""
+    for n in range(3):
+        core.create_namespaced_config_map(NAMESPACE, config_map(f"old-{n}", labels={"set": "old"}))
+    page = core.list_namespaced_config_map(NAMESPACE, label_selector="set=old", limit=1)
+    begin, token = page.metadata.resource_version, page.metadata._continue
+    core.create_namespaced_config_map(NAMESPACE, config_map("old-9", labels={"set": "old"}))
+    deadline, told = time.monotonic() + 90, None
+    while told is None:
+        assert time.monotonic() < deadline, "the token is good for ever"
+        try:
+            core.list_namespaced_config_map(
+                NAMESPACE, label_selector="set=old", limit=1, _continue=token)
+            time.sleep(0.5)
+        except ApiException as error:
+            assert error.status == 410, error
+            told = json.loads(error.body)
+    assert told["reason"] == "Expired", told
+    # The answer says how the list goes on with what is there now.
+    rest = core.list_namespaced_config_map(
+        NAMESPACE, label_selector="set=old", _continue=told["metadata"]["continue"])
+    assert [item.metadata.name for item in rest.items] == ["old-1", "old-2", "old-9"], rest
+    try:
+        for event in watch.Watch().stream(core.list_namespaced_config_map, NAMESPACE,
+                                          resource_version=begin, timeout_seconds=60):
+            raise AssertionError(event)
     except ApiException as error:
         assert error.status == 410, error
 
@@ -290,7 +322,8 @@ def leads():
     assert follows.is_set()
 
 
-for step in (pages, watches, patches, errors, custom_resources, manifests, streams, leads):
+STEPS = (pages, watches, patches, errors, custom_resources, manifests, streams, leads)
+for step in (expires,) if "EXPIRES" in os.environ else STEPS:
     step()
     print(f"{step.__name__}: done", flush=True)
 os._exit(0)
