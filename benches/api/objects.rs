@@ -14,6 +14,8 @@ const NAMESPACES: usize = 10;
 const PODS_OF_EACH: usize = 10_000;
 const CLIENTS: usize = 64;
 const LISTS: usize = 7;
+/// After which what nobody asked for is no longer held decoded.
+const REST: Duration = Duration::from_secs(200);
 
 fn pod(name: &str) -> Vec<u8> {
     // Another scheduler's: nothing happens to it.
@@ -45,6 +47,7 @@ pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
     let a_pod = bytes as f64 / total as f64;
     let ours = (stats::rss_bytes(server.pid())? - begin.0) as f64 / total as f64;
     let cpu = (stats::cpu_micros(server.pid())? - begin.1) as f64 / total as f64;
+    let loaded = Instant::now();
     let mut peer = None;
     if let Some(etcd) = &etcd {
         let before = stats::rss_bytes(etcd.pid())?;
@@ -56,6 +59,10 @@ pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
     report.compare("resident bytes a pod, 100,000 pods", ours, peer, &aim);
     report.compare("… as a multiple of its JSON", ours / a_pod, peer.map(|p| p / a_pod), "≤ 1.3");
     report.compare("CPU µs a pod created, then cached", cpu, None, "");
+    tokio::time::sleep(REST.saturating_sub(loaded.elapsed())).await;
+    let rested = (stats::rss_bytes(server.pid())? - begin.0) as f64 / total as f64;
+    report.compare("… resident bytes a pod after a rest", rested, peer, &aim);
+    report.compare("… as a multiple of its JSON", rested / a_pod, peer.map(|p| p / a_pod), "≤ 1.3");
     lists(report, &server, etcd.as_ref()).await
 }
 
