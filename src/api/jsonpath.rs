@@ -461,7 +461,10 @@ mod tests {
     #[test]
     fn templates_cost_little() {
         let descents = format!("{{{}}}", "..".repeat(MAX_DESCENTS));
-        let object = serde_json::json!({"a": {"b": [1, [2], {"c": "d"}]}});
+        let mut object = serde_json::json!([1]);
+        for _ in 0..MAX_DEPTH {
+            object = serde_json::json!({"a": object});
+        }
         assert_eq!(Template::parse(&descents).unwrap().values(&object).len(), MAX_FOUND);
         assert!(Template::parse(&format!("{{{}}}", "..".repeat(MAX_DESCENTS + 1))).is_err());
         let ranges = format!("{}x{}", "{range $.l[*]}".repeat(8), "{end}".repeat(8));

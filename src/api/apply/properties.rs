@@ -157,7 +157,11 @@ proptest! {
         let mut dice = Dice(seed);
         let whole = dice.object(kind);
         let mut live = Live::new(kind);
-        let (one, two) = halves(&mut dice, &live.shape(), &whole);
+        let (mut one, two) = halves(&mut dice, &live.shape(), &whole);
+        // What every configuration says, also the empty one.
+        for field in ["apiVersion", "kind"] {
+            one[field] = live.empty_config()[field].clone();
+        }
         live.apply("a", &one, false).unwrap();
         let (alone, owned) = (live.plain(), live.owned("a"));
         live.apply("b", &two, false).unwrap();

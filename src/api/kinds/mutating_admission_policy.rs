@@ -23,6 +23,15 @@ use crate::api::table::{self, Column};
 const REINVOCATION_POLICIES: &[&str] = &["IfNeeded", "Never"];
 const PATCH_TYPES: &[&str] = &["ApplyConfiguration", "JSONPatch"];
 
+/// A field that is `null` is as if it were not there.
+fn null_as_unset<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 /// A policy whose expressions change objects.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -32,7 +41,7 @@ pub struct MutatingAdmissionPolicy {
     pub api_version: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_unset")]
     pub metadata: ObjectMeta,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<MutatingAdmissionPolicySpec>,
@@ -72,7 +81,7 @@ pub struct MutatingAdmissionPolicySpec {
 #[schemars(rename = "io.k8s.api.admissionregistration.v1.Mutation")]
 pub struct Mutation {
     /// ApplyConfiguration or JSONPatch.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_unset")]
     pub patch_type: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apply_configuration: Option<ApplyConfiguration>,
@@ -85,7 +94,7 @@ pub struct Mutation {
 #[schemars(rename = "io.k8s.api.admissionregistration.v1.ApplyConfiguration")]
 pub struct ApplyConfiguration {
     /// In CEL; makes an `Object{…}`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_unset")]
     pub expression: String,
 }
 
@@ -94,7 +103,7 @@ pub struct ApplyConfiguration {
 #[schemars(rename = "io.k8s.api.admissionregistration.v1.JSONPatch")]
 pub struct JsonPatch {
     /// In CEL; makes a list of `JSONPatch{…}`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_unset")]
     pub expression: String,
 }
 
@@ -107,7 +116,7 @@ pub struct MutatingAdmissionPolicyBinding {
     pub api_version: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_unset")]
     pub metadata: ObjectMeta,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<MutatingAdmissionPolicyBindingSpec>,

@@ -121,10 +121,11 @@ fn zero(kind: FieldType) -> Option<Value> {
             Special::Quantity => json!("0"),
             Special::IntOrString => json!(0),
             Special::StringList => json!([]),
-            Special::RawJson
-            | Special::SchemaOrBool
-            | Special::SchemaOrArray
-            | Special::SchemaOrStringArray => return None,
+            // An empty schema, as near to Go's as our types can say.
+            Special::SchemaOrBool | Special::SchemaOrArray | Special::SchemaOrStringArray => {
+                json!({})
+            }
+            Special::RawJson => return None,
         },
     })
 }
