@@ -220,7 +220,7 @@ impl<IO: AsyncRead + AsyncWrite + Send> Reader<IO> {
 
     async fn open(&mut self, stream: u32, headers: Headers, ended: bool) -> io::Result<()> {
         self.streams.retain(|_, taker| !taker.is_closed());
-        if stream % 2 == 0 || stream <= self.last {
+        if stream.is_multiple_of(2) || stream <= self.last {
             return self.queue(frame::reset(stream, ResetCode::ProtocolError)).await;
         }
         self.last = stream;
