@@ -65,6 +65,9 @@ struct Pool {
     by_user: Mutex<HashMap<String, usize>>,
 }
 
+/// One pool of a lane, and the name that metrics have for what is in it.
+type Named = (&'static str, fn(&Lane) -> &Arc<Pool>);
+
 /// A place in a pool, given back when it is dropped.
 pub struct Place {
     _place: OwnedSemaphorePermit,
@@ -134,7 +137,7 @@ impl Lanes {
         );
     }
 
-    fn samples(&self, pools: &[(&str, fn(&Lane) -> &Arc<Pool>)]) -> Vec<Sample> {
+    fn samples(&self, pools: &[Named]) -> Vec<Sample> {
         let mut samples = Vec::new();
         for (name, lane) in [("common", &self.common), ("reserved", &self.reserved)] {
             for (kind, pool) in pools {

@@ -10,9 +10,10 @@
 //!
 //! A cache may be behind or a reference may be corrupt, so an owner counts as absent only if its kind
 //! is served, the view does not have it, *and* a live read says so too; and deletions have a budget
-//! by the minute. Where the kind itself went, its definition must be gone too. An object with one owner that lives stays. An owner of a namespaced kind is looked
-//! for in the dependent's namespace only: one that lives in another, or a namespaced owner of what
-//! has no namespace, is told of in an Event.
+//! by the minute. Where the kind itself went, its definition must be gone too. An object with one
+//! owner that lives stays. An owner of a namespaced kind is looked for in the dependent's namespace
+//! only: one that lives in another, or a namespaced owner of what has no namespace, is told of in an
+//! Event.
 //! Source: k8s.io/kubernetes pkg/controller/garbagecollector.
 
 use std::sync::Arc;
@@ -59,7 +60,7 @@ enum Owner {
     /// It waits for its dependents to go.
     Waiting,
     /// The view does not have it. The check proves that it is not there.
-    Absent { target: Target, check: Write },
+    Absent { target: Target, check: Box<Write> },
     /// Which namespace is meant cannot be told.
     Nowhere,
     /// Its table is not listed yet.
@@ -244,7 +245,7 @@ fn find_owner(owner: &OwnerReference, dependent: &dyn AnyObject, view: &View) ->
                 subresource: None,
             };
             let check = Write::Absent { target: target.clone(), uid: Some(owner.uid.clone()) };
-            Owner::Absent { target, check }
+            Owner::Absent { target, check: Box::new(check) }
         }
     }
 }
@@ -259,7 +260,7 @@ fn ended(resource: Gvr) -> Owner {
         subresource: None,
     };
     let target = Target { resource, namespace: None, name: None, subresource: None };
-    Owner::Absent { target, check: Write::Absent { target: definition, uid: None } }
+    Owner::Absent { target, check: Box::new(Write::Absent { target: definition, uid: None }) }
 }
 
 /// Deletes an object without a living owner, or drops its references to owners that are gone.
@@ -285,7 +286,7 @@ fn collect(object: &dyn AnyObject, view: &View, plan: &mut Plan) {
                 if lives_elsewhere(owner, &target, view) {
                     plan.notices.push(elsewhere(object, owner));
                 }
-                plan.writes.push(check);
+                plan.writes.push(*check);
                 lost.push(&owner.uid);
             }
         }

@@ -83,8 +83,10 @@ pub struct Mutation {
     /// ApplyConfiguration or JSONPatch.
     #[serde(default, deserialize_with = "null_as_unset")]
     pub patch_type: String,
+    /// The change where the type is ApplyConfiguration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apply_configuration: Option<ApplyConfiguration>,
+    /// The change where the type is JSONPatch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub json_patch: Option<JsonPatch>,
 }
@@ -127,8 +129,10 @@ pub struct MutatingAdmissionPolicyBinding {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBindingSpec")]
 pub struct MutatingAdmissionPolicyBindingSpec {
+    /// The name of the policy; a binding to one that is not there does nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_name: Option<String>,
+    /// Which objects are the policy's parameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub param_ref: Option<ParamRef>,
     /// Narrows what the policy matches.

@@ -118,14 +118,20 @@ impl<'g> Components<'g> {
 }
 
 /// Upstream's words (apimachinery's TypeMeta).
-pub(super) const API_VERSION_TEXT: &str = "APIVersion defines the versioned schema of this representation of an object. Servers should \
-     convert recognized schemas to the latest internal value, and may reject unrecognized values. \
-     More info: https://git.k8s.io/community/contributors/devel/sig-architecture/\
-     api-conventions.md#resources";
-pub(super) const KIND_TEXT: &str = "Kind is a string value representing the REST resource this object represents. Servers may \
-     infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. \
-     More info: https://git.k8s.io/community/contributors/devel/sig-architecture/\
-     api-conventions.md#types-kinds";
+pub(super) const API_VERSION_TEXT: &str = concat!(
+    "APIVersion defines the versioned schema of this representation of an object. ",
+    "Servers should convert recognized schemas to the latest internal value, ",
+    "and may reject unrecognized values. More info: ",
+    "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md",
+    "#resources"
+);
+pub(super) const KIND_TEXT: &str = concat!(
+    "Kind is a string value representing the REST resource this object represents. ",
+    "Servers may infer this from the endpoint the client submits requests to. ",
+    "Cannot be updated. In CamelCase. More info: ",
+    "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md",
+    "#types-kinds"
+);
 
 /// Says of a kind of ours what k8s-openapi says of all others.
 fn describe_type(schema: &mut Value) {

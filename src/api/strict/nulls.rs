@@ -132,9 +132,8 @@ fn zero(kind: FieldType) -> Option<Value> {
 
 /// A message without anything, with the times that its type may not be without: see [`unset_times`].
 fn unset_message(id: TypeId) -> Value {
-    let is_time = |kind: FieldType| {
-        matches!(kind, FieldType::Special(Special::Time | Special::MicroTime))
-    };
+    let is_time =
+        |kind: FieldType| matches!(kind, FieldType::Special(Special::Time | Special::MicroTime));
     let fields = graph().fields(id).iter().filter(|field| is_time(field.kind));
     fields.map(|field| (field.name.to_string(), Value::Null)).collect()
 }

@@ -68,7 +68,10 @@ fn pods_are_made_and_ended_one_after_the_other() {
     let (first, second) = (db_pod(0, 1, "True"), db_pod(1, 1, "True"));
     assert_eq!(db_text(db(2, 1, json!({})), &[]), "create pods default/db-0");
     assert_eq!(db_text(db(2, 1, json!({})), &[db_pod(0, 1, "False")]), "");
-    assert_eq!(db_text(db(2, 1, json!({})), &[first.clone()]), "create pods default/db-1");
+    assert_eq!(
+        db_text(db(2, 1, json!({})), std::slice::from_ref(&first)),
+        "create pods default/db-1"
+    );
     let both = [first.clone(), second.clone()];
     assert_eq!(db_text(db(2, 1, json!({})), &both), "");
     assert_eq!(db_text(db(0, 1, json!({})), &both), "delete pods default/db-1");

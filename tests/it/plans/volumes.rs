@@ -164,7 +164,7 @@ fn claims_tell_what_they_wait_for() {
         (plan.notices[0].reason, plan.writes.len())
     };
     let waiting = claim("c", "1Gi", json!({}));
-    assert_eq!(reason(&[waiting.clone()]), ("ProvisioningFailed", 0));
+    assert_eq!(reason(std::slice::from_ref(&waiting)), ("ProvisioningFailed", 0));
     let bare = claim("c", "1Gi", json!({"spec": {"storageClassName": ""}}));
     assert_eq!(reason(&[bare]), ("FailedBinding", 0));
     let later = class("WaitForFirstConsumer", "example.com/p");

@@ -175,7 +175,7 @@ async fn failure_has_reason(context: &Context) -> Result<()> {
     let ended = |pod: &Value| {
         let terminated = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
         number(&terminated["exitCode"]) != 0
-            && terminated["reason"].as_str().is_some_and(|r| r != "")
+            && terminated["reason"].as_str().is_some_and(|r| !r.is_empty())
     };
     let pod = becomes(&context.own("v1/pods"), "bin-false", "terminated", ended).await?;
     counts(pod["status"]["containerStatuses"].as_array().map_or(&[], Vec::as_slice), 1)
