@@ -24,6 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::dial::{Dialled, dial};
 use super::until_stop;
+use crate::api::error::Reason;
 use crate::api::{ApiError, Object, Raw};
 use crate::apiserver::lanes::Place;
 use crate::apiserver::request::ResourcePath;
@@ -153,7 +154,7 @@ impl ApiServer {
         let Target { node, namespace, pod, port } = &target;
         let path = format!("/portforward/{namespace}/{pod}/{port}");
         let unreachable = |why: &dyn std::fmt::Display| {
-            ApiError::unavailable(format!("error trying to reach service: {why}"))
+            unreachable(format!("error trying to reach service: {why}"))
         };
         let dialled = dial(&self.nodes, node, &path).await.map_err(|e| unreachable(&e.message))?;
         let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
@@ -202,7 +203,7 @@ impl ApiServer {
         };
         let Some(found) = found else {
             let message = format!("no service port {port:?} found for service {:?}", call.name);
-            return Err(ApiError::unavailable(message));
+            return Err(unreachable(message));
         };
         let port_name = found.name.clone().unwrap_or_default();
         let mut targets = Vec::new();
@@ -232,7 +233,7 @@ impl ApiServer {
         }
         if targets.is_empty() {
             let message = format!("no endpoints available for service {:?}", call.name);
-            return Err(ApiError::unavailable(message));
+            return Err(unreachable(message));
         }
         Ok(targets.swap_remove(rand::random_range(0..targets.len())))
     }
@@ -354,6 +355,11 @@ pub fn is_proxy(path: &ResourcePath) -> bool {
     path.subresource == PROXY
         && path.info.gvr.group.is_empty()
         && is_proxied(&path.info.gvr.resource)
+}
+
+/// Without a time to try again at, as upstream: clients would wait, and ask ten times.
+fn unreachable(message: impl Into<String>) -> ApiError {
+    ApiError::new(503, Reason::ServiceUnavailable, message)
 }
 
 #[cfg(test)]
