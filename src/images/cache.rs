@@ -224,7 +224,8 @@ impl Cache {
         let all = self.trim(&self.dir.join("blobs"), keep, |left, _, gone| {
             left > self.max_bytes || gone < must_go
         })?;
-        if all < must_go {
+        // Told by the periodic look, and not with every image that comes.
+        if all < must_go && keep.is_none() {
             let dir = self.dir.display();
             tracing::warn!(%dir, "the disk is filling up, and there are no images left to remove");
         }
