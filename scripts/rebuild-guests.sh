@@ -29,8 +29,8 @@ cd "$(dirname "$0")/../examples/guests"
 
 missing=
 for package in $PACKAGES; do
-  dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
-    missing="$missing $package"
+  case "$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null)" in *"ok installed"*) ;; *)
+    missing="$missing $package" ;; esac
 done
 if [ -n "$missing" ]; then
   command="apt-get install -y --no-install-recommends$missing"

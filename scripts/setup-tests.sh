@@ -61,8 +61,13 @@ PYTHON
     rm -rf "$download"
 }
 
-has_kubectl() { "$1" version --client 2>/dev/null | grep -q "v$2\."; }
-has_helm() { "$TOOLS/bin/helm" version --short 2>/dev/null | grep -q "$HELM_VERSION"; }
+# Whole answers are read before they are searched: `grep -q` would close the pipe on a program that
+# still prints, which then fails, and with `pipefail` the check too.
+prints() {
+    case "$("${@:2}" 2>/dev/null)" in *"$1"*) ;; *) return 1 ;; esac
+}
+has_kubectl() { prints "v$2." "$1" version --client; }
+has_helm() { prints "$HELM_VERSION" "$TOOLS/bin/helm" version --short; }
 has_python() {
     PYTHONPATH="$TOOLS/python" python3 -c "
 import kubernetes, sys
