@@ -66,9 +66,12 @@ where
     let result = match user {
         Err(refused) => Err(refused),
         // Programs are large: the registry bounds their silence and not their time.
-        Ok(user) if is_registry => registry(&server, user, Request::from_parts(parts, body)).await,
+        Ok(user) if is_registry => {
+            Box::pin(registry(&server, user, Request::from_parts(parts, body))).await
+        }
         Ok(user) => {
-            let work = route(server, user, parts, body);
+            // Boxed, since the connection moves what it drives.
+            let work = Box::pin(route(server, user, parts, body));
             tokio::time::timeout(REQUEST_TIMEOUT, work).await.unwrap_or_else(|_| {
                 let message = "the request did not end within a minute";
                 Err(ApiError::new(504, Reason::Timeout, message))

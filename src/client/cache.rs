@@ -28,7 +28,7 @@ use self::table::{Change, Table};
 use self::view::Tables;
 use super::{SharedApi, WatchEvent};
 use crate::api::resource::{Gvr, Kind};
-use crate::api::{ObjectKey, Raw};
+use crate::api::{ApiError, ObjectKey, Raw};
 use crate::base::Tasks;
 
 pub use self::metadata::{Describe, Described, Metadata};
@@ -184,6 +184,12 @@ impl Cache {
         self.with_table::<T, _>(|table| table.slim = slim);
     }
 
+    /// Sets how the objects of a type are read without what [`Cache::slim`] drops, where to skip it
+    /// costs much less than to decode it.
+    pub fn read_slim<T: Kind>(&self, read: fn(&Raw) -> Result<T, ApiError>) {
+        self.with_table::<T, _>(|table| table.read = Some(read));
+    }
+
     /// Keeps objects, from now on, as the bytes that they came in, beside what was asked for in the
     /// last minute or two: for a cache whose objects come from a store in the same process, which
     /// holds these bytes anyway.
@@ -241,13 +247,8 @@ impl Cache {
             WatchEvent::Added(raw) | WatchEvent::Modified(raw) => (raw, true),
             WatchEvent::Deleted(raw) => (raw, false),
         };
-        let object = match sink.decode(raw) {
-            Ok(mut object) => {
-                if let Some(slim) = sink.with(self, |table| table.slim) {
-                    slim(&mut object);
-                }
-                Arc::new(object)
-            }
+        let object = match self.decode(sink, raw) {
+            Ok(object) => Arc::new(object),
             Err(error) => {
                 tracing::error!(resource = %sink.resource(), %error, "an event was left out");
                 return None;
@@ -262,6 +263,16 @@ impl Cache {
             self.tell_all(&sink.resource(), vec![change]);
         }
         Some(text)
+    }
+
+    /// An object as it is kept.
+    fn decode<S: Sink>(&self, sink: &S, raw: &Raw) -> Result<S::Item, ApiError> {
+        let Some((read, slim)) = sink.with(self, |table| (table.read, table.slim)) else {
+            return sink.decode(raw);
+        };
+        let mut object = read.map_or_else(|| sink.decode(raw), |read| read(raw))?;
+        slim(&mut object);
+        Ok(object)
     }
 
     /// Sets the whole content of a table; listeners see only what differs. A list is authoritative:

@@ -13,6 +13,7 @@
 //! makes no calls.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -28,7 +29,12 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What one controller's keys wait for.
 #[derive(Default)]
-pub struct Barrier(Mutex<State>);
+pub struct Barrier {
+    state: Mutex<State>,
+    /// Whether a key is parked or about to be: set before the view is taken that decides it, so
+    /// that whoever moved a table after that view sees it. Most barriers hold nothing up.
+    holds: AtomicBool,
+}
 
 #[derive(Default)]
 struct State {
@@ -102,7 +108,7 @@ impl Barrier {
         if needs.is_empty() {
             return;
         }
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let entry = state.needs.entry(key.clone()).or_default();
         for (resource, revision) in needs.revisions {
             entry.revision(resource, revision);
@@ -114,7 +120,7 @@ impl Barrier {
 
     /// Replaces a doubt by the revision that must be seen.
     pub fn resolve(&self, key: &ObjectKey, resource: &Gvr, revision: u64) {
-        if let Some(needs) = self.0.lock().needs.get_mut(key) {
+        if let Some(needs) = self.state.lock().needs.get_mut(key) {
             needs.doubted.remove(resource);
             needs.revision(resource.clone(), revision);
         }
@@ -128,13 +134,14 @@ impl Barrier {
         now: Instant,
         view: impl FnOnce() -> View<'a>,
     ) -> Check {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let state = &mut *state;
         state.parked.remove(key);
         let Some(needs) = state.needs.get_mut(key) else { return Check::Ready };
         if !needs.doubted.is_empty() {
             return Check::Doubted(needs.doubted.iter().cloned().collect());
         }
+        self.holds.store(true, Ordering::SeqCst);
         needs.prune(&view());
         let waited = now.saturating_duration_since(needs.since.unwrap_or(now));
         if needs.is_empty() || waited >= PATIENCE * 2 {
@@ -142,6 +149,7 @@ impl Barrier {
                 tracing::warn!(%key, ?needs, "own writes were never seen; going on without");
             }
             state.needs.remove(key);
+            self.holds.store(!state.parked.is_empty(), Ordering::SeqCst);
             return Check::Ready;
         }
         state.parked.insert(key.clone());
@@ -150,11 +158,11 @@ impl Barrier {
 
     /// The parked keys whose writes are all seen now; they are parked no more.
     pub fn released<'a>(&self, view: impl FnOnce() -> View<'a>) -> Vec<ObjectKey> {
-        let mut state = self.0.lock();
-        let state = &mut *state;
-        if state.parked.is_empty() {
+        if !self.holds.load(Ordering::SeqCst) {
             return Vec::new();
         }
+        let mut state = self.state.lock();
+        let state = &mut *state;
         let view = view();
         let mut released = Vec::new();
         state.parked.retain(|key| {
@@ -167,6 +175,7 @@ impl Barrier {
             }
             waits
         });
+        self.holds.store(!state.parked.is_empty(), Ordering::SeqCst);
         released
     }
 }

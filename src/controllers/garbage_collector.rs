@@ -203,6 +203,8 @@ fn concerns(old: Option<&ObjectMeta>, new: Option<&ObjectMeta>) -> bool {
                 || old.deletion_timestamp != new.deletion_timestamp
                 || old.finalizers != new.finalizers
         }
+        // What is new can only be a dependent; as an owner it changes nothing for anybody.
+        (None, Some(new)) => may_act_on(new),
         _ => true,
     }
 }

@@ -139,23 +139,26 @@ impl Hub {
         if inner.by_prefix.is_empty() {
             return;
         }
+        if let [event] = events
+            && inner.fate.is_none()
+        {
+            for slot in inner.publish_one(event) {
+                inner.remove(&slot);
+            }
+            return;
+        }
         // A watcher gets its part of the batch in one piece: a commit is never torn in two, and a
         // batch wakes a watcher once.
         let mut parts: BTreeMap<u64, (Arc<Slot>, Vec<Arc<Event>>)> = BTreeMap::new();
         for event in events {
-            let key = &event.key.0;
-            for length in inner.lengths.range(..=key.len()).map(|(length, _)| *length) {
-                let Some(group) = inner.by_prefix.get(&key[..length]) else { continue };
-                let slots = group.interested(event, inner.tags_of.as_ref());
-                for slot in slots.filter(|slot| slot.from < event.revision) {
-                    let part = parts.entry(slot.id).or_insert_with(|| (slot.clone(), Vec::new()));
-                    part.1.push(event.clone());
-                }
+            for slot in inner.interested(event) {
+                let part = parts.entry(slot.id).or_insert_with(|| (slot.clone(), Vec::new()));
+                part.1.push(event.clone());
             }
         }
         for (slot, part) in parts.into_values() {
             let fate = inner.fate.as_mut().map_or(Fate::Deliver, |fate| fate());
-            if !inner.deliver(&slot, part, fate) {
+            if !inner.deliver(&slot, &part, fate) {
                 inner.remove(&slot);
             }
         }
@@ -287,8 +290,24 @@ impl Inner {
         }
     }
 
+    /// The watchers that an event is for.
+    fn interested<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = &'a Arc<Slot>> {
+        let key = &event.key.0;
+        let lengths = self.lengths.range(..=key.len()).map(|(length, _)| *length);
+        let groups = lengths.filter_map(|length| self.by_prefix.get(&key[..length]));
+        let slots = groups.flat_map(|group| group.interested(event, self.tags_of.as_ref()));
+        slots.filter(|slot| slot.from < event.revision)
+    }
+
+    /// Hands out a single event, as most batches are, and answers with the watchers that this ended.
+    fn publish_one(&self, event: &Arc<Event>) -> Vec<Arc<Slot>> {
+        let part = std::slice::from_ref(event);
+        let ended = |slot: &&Arc<Slot>| !self.deliver(slot, part, Fate::Deliver);
+        self.interested(event).filter(ended).cloned().collect()
+    }
+
     /// Appends to the watcher's backlog; `false` if that ended the watch.
-    fn deliver(&self, slot: &Slot, part: Vec<Arc<Event>>, fate: Fate) -> bool {
+    fn deliver(&self, slot: &Slot, part: &[Arc<Event>], fate: Fate) -> bool {
         let bytes: usize = part.iter().map(|event| backlog_bytes(event)).sum();
         let mut queue = slot.queue.lock();
         // One batch always fits an empty backlog: a watcher that kept up is never cut off.
@@ -304,7 +323,7 @@ impl Inner {
             queue.late_polls = polls;
         }
         queue.bytes += bytes;
-        queue.events.extend(part);
+        queue.events.extend_from_slice(part);
         drop(queue);
         slot.notify.notify_one();
         true

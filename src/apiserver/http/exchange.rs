@@ -137,6 +137,8 @@ impl Exchange<'_> {
         let answer = match verb {
             Verb::Create | Verb::Update => {
                 let decoded = body::decode(media, &bytes)?;
+                // The connection reads on into the same buffer.
+                drop(bytes);
                 params.duplicates = decoded.duplicates;
                 match verb {
                     Verb::Create => server.post(call, decoded.value, &params).await?,

@@ -174,7 +174,7 @@ impl<S: Sink> Reflector<'_, S> {
         loop {
             let page = self.api.list(&target, &options).await?;
             for raw in &page.items {
-                match self.sink.decode(raw) {
+                match self.cache.decode(self.sink, raw) {
                     Ok(item) => items.push((item, self.sink.bytes(self.cache, raw))),
                     Err(error) => {
                         tracing::error!(resource = %self.sink.resource(), %error, "left out")

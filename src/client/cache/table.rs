@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::AnyObject;
 use super::kept::Kept;
 use crate::api::resource::{Gvr, Kind};
-use crate::api::{ObjectKey, Raw};
+use crate::api::{ApiError, ObjectKey, Raw};
 
 /// One kind's objects and indexes.
 pub(super) struct Table<T> {
@@ -25,6 +25,8 @@ pub(super) struct Table<T> {
     indexed: HashMap<String, BTreeSet<ObjectKey>>,
     /// Drops what nobody reads.
     pub(super) slim: fn(&mut T),
+    /// Reads the rest only.
+    pub(super) read: Option<fn(&Raw) -> Result<T, ApiError>>,
     /// The newest revision seen.
     pub(super) revision: u64,
     /// When it was listed first.
@@ -99,6 +101,7 @@ impl<T> Default for Table<T> {
             orphans: BTreeSet::new(),
             indexed: HashMap::new(),
             slim: |_| {},
+            read: None,
             revision: 0,
             synced: None,
             gone: HashMap::new(),
