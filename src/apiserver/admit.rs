@@ -94,7 +94,9 @@ impl ApiServer {
             let ask = async |object, rounds: &mut Rounds, warnings: &mut Vec<String>| {
                 let asked =
                     self.ask_mutating(&table, &question, Some(object), &settle, rounds, warnings);
-                asked.await.map(|object| object.unwrap_or_else(|| unreachable!("it went in")))
+                Box::pin(asked)
+                    .await
+                    .map(|object| object.unwrap_or_else(|| unreachable!("it went in")))
             };
             let object = ask(draft.object.clone(), &mut rounds, warnings).await?;
             if rounds.changed {
@@ -163,7 +165,7 @@ impl ApiServer {
         match write.webhooks(self) {
             Some(table) => {
                 let question = write.question();
-                self.ask_validating(&table, &question, Some(object), warnings).await
+                Box::pin(self.ask_validating(&table, &question, Some(object), warnings)).await
             }
             None => Ok(()),
         }

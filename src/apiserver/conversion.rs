@@ -157,7 +157,7 @@ impl ApiServer {
         if object.api_version() == version {
             return Ok(write::spliced(object));
         }
-        let made = self.converted(info, &version, vec![object.clone()]).await?;
+        let made = Box::pin(self.converted(info, &version, vec![object.clone()])).await?;
         let Some(made) = made.into_iter().next() else {
             return Err(ApiError::internal("a conversion without a result"));
         };

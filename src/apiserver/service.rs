@@ -314,7 +314,7 @@ impl ApiServer {
         told.extend(Hooks::touched(&ops).cloned());
         let result = match told {
             keys if keys.is_empty() => self.store.commit(ops).await,
-            keys => self.commit_told(ops, keys).await,
+            keys => Box::pin(self.commit_told(ops, keys)).await,
         };
         self.node_graph.after(pending, result.is_ok());
         match result {

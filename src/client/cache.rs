@@ -8,6 +8,7 @@
 
 mod kept;
 mod metadata;
+mod objects;
 mod reflect;
 mod table;
 mod view;

@@ -61,11 +61,12 @@ impl Exchange<'_> {
         self.server.authorize(&self.call(verb), verb.name())?;
         if streams::connects(&self.path) {
             let place = self.enter(Work::Stream).await?;
-            return self.connect(verb, place).await;
+            return Box::pin(self.connect(verb, place)).await;
         }
         if verb == Verb::Get && self.path.subresource == "log" {
             let place = self.enter(Work::Stream).await?;
-            let response = self.server.log(&self.call(verb), &self.query).await?;
+            let call = self.call(verb);
+            let response = Box::pin(self.server.log(&call, &self.query)).await?;
             let response = response.map(|body| holding(body, place));
             if !websocket::is_requested(self.headers) {
                 return Ok(response);
@@ -78,7 +79,7 @@ impl Exchange<'_> {
         }
         if verb == Verb::Watch {
             let place = self.enter(Work::Stream).await?;
-            return self.watch(place).await;
+            return Box::pin(self.watch(place)).await;
         }
         let place = self.enter(if verb.writes() { Work::Write } else { Work::Read }).await?;
         let call = self.call(verb);
@@ -90,8 +91,9 @@ impl Exchange<'_> {
             }
             Verb::List => {
                 let form = negotiate(self.headers, &self.query, Content::List)?;
-                let listed = self.server.list(&call, &self.query.list_options()?).await?;
-                let json = respond::list(&call.info, form, &listed, now).await?;
+                let options = self.query.list_options()?;
+                let listed = Box::pin(self.server.list(&call, &options)).await?;
+                let json = Box::pin(respond::list(&call.info, form, &listed, now)).await?;
                 let is_long = json.len() > LONG_ANSWER_BYTES;
                 let response = respond::response(200, form, json);
                 Ok(if is_long { response.map(|body| holding(body, place)) } else { response })
@@ -121,7 +123,8 @@ impl Exchange<'_> {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         // Refused before the write, and not after it.
-        negotiate(self.headers, &self.query, self.content(verb))?;
+        let content = self.content(verb);
+        let form = negotiate(self.headers, &self.query, content)?;
         let manager = self.manager()?;
         let bytes = body::read(body).await?;
         let media = body::media_type(self.headers);
@@ -157,22 +160,25 @@ impl Exchange<'_> {
                                    not be specified for non-apply patch";
                     return Err(ApiError::new(422, Reason::Invalid, message));
                 }
-                server.patch(call, &patch, &params).await?
+                Box::pin(server.patch(call, &patch, &params)).await?
             }
             _ => {
                 let value = body::decode(media, &bytes)?.value;
                 let options = options::delete_options(&value)?;
                 let options = self.query.delete_options(options)?;
                 match verb {
-                    Verb::Delete => server.delete(call, &options).await?,
+                    Verb::Delete => Box::pin(server.delete(call, &options)).await?,
                     _ => {
                         let list = self.query.list_options()?;
-                        server.delete_collection(call, &list, &options).await?
+                        Box::pin(server.delete_collection(call, &list, &options)).await?
                     }
                 }
             }
         };
-        self.respond(answer)
+        match answer.is_resource == (content == Content::Object) {
+            true => self.respond_as(answer, form),
+            false => self.respond(answer),
+        }
     }
 
     /// Who writes: as the query says, or the first word of the program's name.
@@ -214,6 +220,10 @@ impl Exchange<'_> {
             }
             Err(error) => return Err(error),
         };
+        self.respond_as(answer, form)
+    }
+
+    fn respond_as(&self, answer: Answer, form: Form) -> Result<Response<Body>, ApiError> {
         let json = if answer.is_resource {
             respond::object(&self.path.info, form, &answer.raw, self.server.clock.now())?
         } else {

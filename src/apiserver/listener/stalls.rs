@@ -4,7 +4,6 @@
 //! holds the answer's bytes and its place among the requests in flight. A quiet watch is not one of
 //! these: it waits for events.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,7 +15,8 @@ use tokio::time::Instant;
 pub(super) struct Stalls {
     /// How many requests came.
     requests: AtomicU64,
-    waiting: Mutex<HashMap<u64, Instant>>,
+    /// One for HTTP/1.1, and as many as there may be streams for HTTP/2.
+    waiting: Mutex<Vec<(u64, Instant)>>,
 }
 
 /// One answer.
@@ -43,17 +43,22 @@ impl Stalls {
 
     /// Since when the answer that waits longest has waited for the client.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.waiting.lock().values().min().copied()
+        self.waiting.lock().iter().map(|(_, since)| *since).min()
     }
 }
 
 impl Ticket {
     pub(super) fn waits_for_client(&self) {
-        self.stalls.waiting.lock().insert(self.id, Instant::now());
+        let now = Instant::now();
+        let mut waiting = self.stalls.waiting.lock();
+        match waiting.iter_mut().find(|(id, _)| *id == self.id) {
+            Some((_, since)) => *since = now,
+            None => waiting.push((self.id, now)),
+        }
     }
 
     pub(super) fn waits_for_us(&self) {
-        self.stalls.waiting.lock().remove(&self.id);
+        self.stalls.waiting.lock().retain(|(id, _)| *id != self.id);
     }
 }
 

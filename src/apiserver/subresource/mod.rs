@@ -26,9 +26,10 @@ impl ApiServer {
         let answer = match call.subresource.as_str() {
             "" if call.info.meta.review => self.review(call, body, params),
             "" => self.create(call, body, params).await,
-            "binding" => self.bind(call, body, params).await,
-            "eviction" => self.evict(call, body, params).await,
-            "token" => self.request_token(call, body, params).await,
+            // Boxed here and elsewhere: a request's future is as large as its largest part.
+            "binding" => Box::pin(self.bind(call, body, params)).await,
+            "eviction" => Box::pin(self.evict(call, body, params)).await,
+            "token" => Box::pin(self.request_token(call, body, params)).await,
             _ => Err(method_not_allowed()),
         };
         self.settled(call, answer).await
@@ -56,7 +57,7 @@ impl ApiServer {
         let answer = match call.subresource.as_str() {
             "" | "finalize" => self.update(call, body, params).await,
             part if update::writes_status(part) => self.update(call, body, params).await,
-            "scale" => self.put_scale(call, body, params).await,
+            "scale" => Box::pin(self.put_scale(call, body, params)).await,
             _ => Err(method_not_allowed()),
         };
         self.settled(call, answer).await

@@ -294,7 +294,7 @@ impl AnyTable for MetadataTable {
     }
 
     fn count_in(&self, namespace: &str) -> usize {
-        self.table.range(namespace).count()
+        self.table.count_in(namespace)
     }
 
     fn keys(&self) -> Vec<ObjectKey> {

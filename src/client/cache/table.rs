@@ -1,9 +1,7 @@
 //! One kind's objects and their indexes; knows nothing of watches or listeners.
 
 use std::any::Any;
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::ops::Bound;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -11,12 +9,13 @@ use tokio::time::Instant;
 
 use super::AnyObject;
 use super::kept::Kept;
+use super::objects::Objects;
 use crate::api::resource::{Gvr, Kind};
 use crate::api::{ApiError, ObjectKey, Raw};
 
 /// One kind's objects and indexes.
 pub(super) struct Table<T> {
-    objects: BTreeMap<ObjectKey, Kept<T>>,
+    objects: Objects<Kept<T>>,
     /// Owner's uid → dependents.
     owned: HashMap<String, BTreeSet<ObjectKey>>,
     /// The objects without a controlling owner, of the kinds that are adopted.
@@ -96,7 +95,7 @@ pub(super) trait AnyTable: Send + Sync {
 impl<T> Default for Table<T> {
     fn default() -> Self {
         Table {
-            objects: BTreeMap::new(),
+            objects: Objects::default(),
             owned: HashMap::new(),
             orphans: BTreeSet::new(),
             indexed: HashMap::new(),
@@ -135,7 +134,7 @@ impl<T: Row> Table<T> {
         revision: u64,
         now: Instant,
     ) -> Vec<Change<T>> {
-        let mut gone: BTreeSet<ObjectKey> = self.objects.keys().cloned().collect();
+        let mut gone: BTreeSet<ObjectKey> = self.objects.keys().collect();
         let mut changes = Vec::new();
         for (mut item, raw) in items {
             (self.slim)(&mut item);
@@ -162,7 +161,7 @@ impl<T: Row> Table<T> {
     }
 
     pub(super) fn keys(&self) -> Vec<ObjectKey> {
-        self.objects.keys().cloned().collect()
+        self.objects.keys().collect()
     }
 
     /// Sets or removes an object and answers with the one before. With the bytes that it was decoded
@@ -216,21 +215,19 @@ impl<T: Row> Table<T> {
 
     /// A duplicate of the version held keeps its time of arrival: it tells nothing new.
     fn insert(&mut self, key: ObjectKey, mut new: Kept<T>) -> Option<Arc<T>> {
-        match self.objects.entry(key) {
-            Entry::Vacant(vacant) => {
-                vacant.insert(new);
-                None
-            }
-            Entry::Occupied(mut kept) => {
-                let version = |object: &T| object.meta().resource_version.clone();
-                let old = kept.get().peek(self.slim);
-                if version(&old) == version(new.object(self.slim)) {
-                    new.since = kept.get().since;
+        let slim = self.slim;
+        let mut before = None;
+        self.objects.replace(key, |kept| {
+            if let Some(kept) = kept {
+                let old = kept.peek(slim);
+                if old.meta().resource_version == new.object(slim).meta().resource_version {
+                    new.since = kept.since;
                 }
-                kept.insert(new);
-                Some(old)
+                before = Some(old);
             }
-        }
+            new
+        });
+        before
     }
 
     fn remove(&mut self, key: &ObjectKey, now: Instant) -> Option<Arc<T>> {
@@ -254,21 +251,14 @@ impl<T: Row> Table<T> {
         after: Option<&ObjectKey>,
         most: usize,
     ) -> (Option<ObjectKey>, Vec<Arc<T>>) {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut objects = self.objects.range_mut::<ObjectKey, _>((from, Bound::Unbounded));
-        let mut last = None;
         let mut gone = Vec::new();
-        for (key, kept) in objects.by_ref().take(most) {
-            gone.extend(kept.cool());
-            last = Some(key);
-        }
-        let last = last.cloned();
-        (last.filter(|_| objects.next().is_some()), gone)
+        let next = self.objects.visit(after, most, |kept| gone.extend(kept.cool()));
+        (next, gone)
     }
 
     /// Since when an object is not here.
     pub(super) fn missing_since(&self, key: &ObjectKey) -> Option<Instant> {
-        if self.objects.contains_key(key) {
+        if self.objects.contains(key) {
             return None;
         }
         self.gone.get(key).copied().or(self.synced)
@@ -314,11 +304,15 @@ impl<T: Row> Table<T> {
         keys.into_iter().flatten().filter_map(|key| self.get(key))
     }
 
-    pub(super) fn range<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<T>> {
-        let first = ObjectKey::new(namespace, "");
-        let all = self.objects.range(first..);
-        all.take_while(move |(key, _)| key.namespace == namespace)
-            .map(|(_, kept)| kept.object(self.slim))
+    pub(super) fn range<'a>(
+        &'a self,
+        namespace: &str,
+    ) -> impl Iterator<Item = &'a Arc<T>> + use<'a, T> {
+        self.objects.in_namespace(namespace).map(|kept| kept.object(self.slim))
+    }
+
+    pub(super) fn count_in(&self, namespace: &str) -> usize {
+        self.objects.count_in(namespace)
     }
 }
 
@@ -381,7 +375,7 @@ impl<T: Kind> AnyTable for Table<T> {
     }
 
     fn count_in(&self, namespace: &str) -> usize {
-        self.range(namespace).count()
+        Table::count_in(self, namespace)
     }
 
     fn keys(&self) -> Vec<ObjectKey> {
