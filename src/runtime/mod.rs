@@ -25,6 +25,7 @@ mod policy;
 mod prepared;
 mod socket_count;
 mod sockets;
+mod stacks;
 mod stdio;
 mod tasks;
 mod turns;

@@ -22,11 +22,12 @@ use super::meter::{Meter, Ticker};
 use super::outgoing::{ApiAccess, Tls};
 use super::policy::IpRange;
 use super::prepared::{Code, PreparedCode};
+use super::stacks::Stacks;
 use super::{Container, ContainerSpec, PrepareError, Prepared, Runtime, RuntimeEvent, StartError};
 use crate::artifact::check_imports;
 use crate::engine::cache::DiskCache;
 use crate::engine::compile::{self, CompileError, Compiler, CompilerPlace};
-use crate::engine::{new_engine, settings_hash};
+use crate::engine::{self, settings_hash};
 
 /// Threads for guests' blocking system calls (files), at most.
 const MAX_BLOCKING_THREADS: usize = 64;
@@ -107,7 +108,9 @@ impl WasmRuntime {
     /// When the engine, the cache directory or the threads cannot be made.
     pub fn new(options: Options) -> Result<Arc<Self>, NewRuntimeError> {
         let not_made = |error: wasmtime::Error| NewRuntimeError::Engine(format!("{error:#}"));
-        let engine = new_engine().map_err(not_made)?;
+        let mut config = engine::config();
+        config.with_host_stack(Arc::new(Stacks::default()));
+        let engine = Engine::new(&config).map_err(not_made)?;
         let linkers = Linkers::new(&engine).map_err(not_made)?;
         let disk = options
             .cache_directory
