@@ -46,7 +46,8 @@ impl Tasks {
     /// Spawns a task that is cancelled at its next await when the tasks stop. Work that must end
     /// well takes a [`Stop`] and uses [`Tasks::spawn_until_done`].
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop();
+        // Boxed, as below: a future that is moved into another one takes its place twice.
+        let (stop, task) = (self.stop(), Box::pin(task));
         self.spawn_until_done(name, async move {
             tokio::select! {
                 () = stop.wait() => {}
@@ -62,6 +63,7 @@ impl Tasks {
         task: impl Future<Output = ()> + Send + 'static,
     ) {
         let end = End { name, stop: self.stop(), ended: self.ended.clone() };
+        let task = Box::pin(task);
         let task = async move {
             let _end = end;
             task.await;

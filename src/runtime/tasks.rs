@@ -47,6 +47,8 @@ impl Tasks {
             id
         };
         let ended = Ended(self.clone(), id);
+        // Boxed: a future that is moved into another one takes its place twice.
+        let task = Box::pin(task);
         // Without the lock: a runtime that is going down drops the future within this call.
         let handle = tokio::spawn(async move {
             let _ended = ended;
