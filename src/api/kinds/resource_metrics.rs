@@ -118,7 +118,7 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for NodeMetrics {
-    const META: KindMeta = META;
+    const META: KindMeta = KindMeta { singular: "nodemetrics", ..META };
 
     fn columns() -> &'static [Column] {
         COLUMNS
@@ -130,7 +130,7 @@ impl Kind for NodeMetrics {
 }
 
 impl Kind for PodMetrics {
-    const META: KindMeta = META;
+    const META: KindMeta = KindMeta { singular: "podmetrics", ..META };
 
     fn columns() -> &'static [Column] {
         COLUMNS
