@@ -29,6 +29,7 @@ pub mod selector;
 pub mod strict;
 pub mod table;
 pub mod typegraph;
+pub mod usage;
 
 pub use error::ApiError;
 pub use object::{Object, ObjectKey, Raw};

@@ -61,6 +61,8 @@ pub struct KindMeta {
     pub deprecation: &'static str,
     /// Made by the server of what it knows, and only read: nothing of it is stored.
     pub computed: bool,
+    /// Computed of what nodes tell at each read: such objects are not watched.
+    pub measured: bool,
     /// A question: it is created only, answered with its status, and never stored. See [`Review`].
     pub review: bool,
 }
@@ -120,6 +122,7 @@ pub const DEFAULT_META: KindMeta = KindMeta {
     selectable: &[],
     deprecation: "",
     computed: false,
+    measured: false,
     review: false,
 };
 
@@ -157,6 +160,9 @@ pub trait Kind:
 
     /// Rules about change (immutable fields), after [`Kind::validate`].
     fn validate_update(&self, _old: &Self, _errors: &mut Errors) {}
+
+    /// Rules about a change of `/ephemeralcontainers`, after [`Kind::validate`].
+    fn validate_ephemeral_containers_update(&self, _old: &Self, _errors: &mut Errors) {}
 
     /// Rules about a change of `/status`.
     fn validate_status_update(&self, _old: &Self, _errors: &mut Errors) {}
@@ -264,6 +270,9 @@ impl KindInfo {
     pub fn verbs(&self) -> Vec<&'static str> {
         if self.meta.review {
             return vec!["create"];
+        }
+        if self.meta.measured {
+            return vec!["get", "list"];
         }
         if self.meta.computed {
             return vec!["get", "list", "watch"];

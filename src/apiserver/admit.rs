@@ -61,6 +61,7 @@ impl Write<'_> {
         let object = match self.attributes.call.subresource.as_str() {
             part if update::writes_status(part) => update::status_of(old, object),
             "finalize" => update::finalizers_of(old, object),
+            update::EPHEMERAL_CONTAINERS => update::ephemeral_containers_of(old, object),
             _ => update::main_of(info, old, object),
         };
         let mut draft = info.rules.decode(object.into_value(), Some(old), self.operation)?;

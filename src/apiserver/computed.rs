@@ -237,6 +237,8 @@ const GROUP_PRIORITIES: &[(&str, i32)] = &[
     ("discovery.k8s.io", 16_200),
     ("flowcontrol.apiserver.k8s.io", 16_100),
     ("resource.k8s.io", 15_900),
+    // As metrics-server registers itself.
+    ("metrics.k8s.io", 100),
 ];
 /// Of groups that definitions of custom resources bring, and of the rest.
 const CUSTOM_PRIORITY: i32 = 1_000;

@@ -35,7 +35,8 @@ const REGISTRY_CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"
 const PRIVATE: HeaderValue = HeaderValue::from_static("no-cache, private");
 
 /// Parts of a Pod that are streams: how long they take is up to the client.
-const LONG_SUBRESOURCES: &[&str] = &["log", "exec", "attach", "portforward", "proxy"];
+const LONG_SUBRESOURCES: &[&str] =
+    &["log", "exec", "attach", "portforward", "proxy", "profile", "coredump"];
 
 /// Answers one request. `user` is `None` for callers who did not authenticate.
 pub async fn handle<B>(

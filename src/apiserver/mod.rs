@@ -25,6 +25,7 @@ mod labels_note;
 mod lanes;
 pub mod listener;
 mod local;
+mod measured;
 mod metrics;
 mod negotiate;
 mod node_graph;

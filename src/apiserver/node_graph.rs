@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
+use crate::api::kinds::ephemeral_containers::as_container;
 use crate::store::{Expect, Key, Op, ReadError, SharedStore};
 
 /// How many Pods are read at once when the graph is filled.
@@ -234,6 +235,11 @@ fn references(spec: &PodSpec) -> BTreeSet<(Referent, String)> {
         }
     }
     for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
+        container_references(container, &mut config_map, &mut secrets);
+    }
+    let debug: Vec<Container> =
+        spec.ephemeral_containers.iter().flatten().map(as_container).collect();
+    for container in &debug {
         container_references(container, &mut config_map, &mut secrets);
     }
     found.extend(secrets.into_iter().map(|name| (Referent::Secret, name.to_string())));

@@ -42,7 +42,8 @@ impl ApiServer {
         params: &WriteParams,
     ) -> Result<Answer, ApiError> {
         let part = call.subresource.as_str();
-        if !matches!(part, "" | "scale") && !update::writes_status(part) {
+        let is_whole = matches!(part, "" | "scale" | update::EPHEMERAL_CONTAINERS);
+        if !is_whole && !update::writes_status(part) {
             return Err(method_not_allowed());
         }
         if let Patch::Apply { config, force } = patch {

@@ -68,6 +68,9 @@ impl ApiServer {
     pub async fn get(&self, call: &Call, version: &str) -> Result<Bytes, ApiError> {
         self.authorize(call, "get")?;
         self.reached(parse_version(version)?)?;
+        if call.info.meta.measured {
+            return self.get_measured(call).await;
+        }
         if call.info.meta.computed {
             return self.get_computed(call);
         }
@@ -89,6 +92,9 @@ impl ApiServer {
         filter: &Filter,
     ) -> Result<Listed, ApiError> {
         let cursor = self.cursor(call, options)?;
+        if call.info.meta.measured {
+            return self.list_measured(call, filter).await;
+        }
         if call.info.meta.computed {
             return self.list_computed(call, filter);
         }

@@ -21,6 +21,7 @@ use super::definitions::Definitions;
 use super::filter::FieldMemo;
 use super::housekeep::{EVENT_TTL, HISTORY_KEPT, History};
 use super::lanes::Lanes;
+use super::measured::Measured;
 use super::metrics::RequestMetrics;
 use super::node_graph::NodeGraph;
 use super::nodes::Tunnels;
@@ -128,6 +129,7 @@ pub struct ApiServer {
     draining: AtomicBool,
     pub(super) history: Mutex<History>,
     pub(super) memo: FieldMemo,
+    pub(super) measured: Measured,
     pub(super) node_graph: NodeGraph,
     /// Writers that would fail each other over one object take turns.
     pub(super) turns: KeyedLocks,
@@ -200,6 +202,7 @@ impl ApiServer {
             options: parts.options,
             history: Mutex::new(History::default()),
             memo: FieldMemo::default(),
+            measured: Measured::default(),
             node_graph: NodeGraph::default(),
             turns: KeyedLocks::default(),
             rules: Arc::default(),

@@ -56,6 +56,23 @@ pub fn finalizers_of(old: &Object, object: Object) -> Object {
     merged
 }
 
+/// The subresource of Pods that adds containers to one that runs.
+pub const EPHEMERAL_CONTAINERS: &str = "ephemeralcontainers";
+
+/// `/ephemeralcontainers` of a Pod writes `spec.ephemeralContainers` only.
+pub fn ephemeral_containers_of(old: &Object, object: Object) -> Object {
+    let field = "ephemeralContainers";
+    let list = object.at(&["spec", field]).cloned();
+    let mut merged = old.clone();
+    if let Some(spec) = merged.fields_mut().get_mut("spec").and_then(Value::as_object_mut) {
+        match list {
+            Some(list) => spec.insert(field.into(), list),
+            None => spec.remove(field),
+        };
+    }
+    merged
+}
+
 /// Whether an update raises the generation.
 pub fn is_new_generation(rule: Generation, new: &Object, old: &Object) -> bool {
     match rule {

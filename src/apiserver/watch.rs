@@ -18,6 +18,7 @@ use super::filter::Filter;
 use super::keys;
 use super::read::{STRIDE_ENTRIES, parse_version};
 use super::service::{ApiServer, Call, read_error};
+use super::subresource::method_not_allowed;
 use super::{routing, versions};
 use crate::api::ApiError;
 use crate::api::field::{Errors, Path};
@@ -86,6 +87,9 @@ impl ApiServer {
         initial: &InitialEvents,
     ) -> Result<SentStream, ApiError> {
         self.authorize(call, "watch")?;
+        if call.info.meta.measured {
+            return Err(method_not_allowed());
+        }
         check_initial(initial)?;
         let mut filter =
             Filter::parse(&call.info, &options.label_selector, &options.field_selector)?;

@@ -222,6 +222,10 @@ impl ApiServer {
                 (update::status_of(&old.object, object), Operation::UpdateStatus)
             }
             "finalize" => (update::finalizers_of(&old.object, object), Operation::UpdateStatus),
+            update::EPHEMERAL_CONTAINERS => (
+                update::ephemeral_containers_of(&old.object, object),
+                Operation::UpdateEphemeralContainers,
+            ),
             _ => (update::main_of(&call.info, &old.object, object), Operation::Update),
         };
         self.store_update(call, old, Update { object, operation, owners }, params).await
@@ -246,7 +250,7 @@ impl ApiServer {
         let attributes = Attributes::new(self, call, Verb::Update, Some(&old.object));
         let write = Write { attributes: &attributes, operation, params };
         let (mut draft, mut outcome) = self.admit(&write, draft, &mut warnings).await?;
-        let new_generation = operation == Operation::Update
+        let new_generation = operation != Operation::UpdateStatus
             && update::is_new_generation(info.meta.generation, &draft.object, &old.object);
         if new_generation {
             draft.object.set_meta("generation", old.object.generation() + 1);

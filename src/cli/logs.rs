@@ -76,6 +76,7 @@ fn sources(args: &LogsArgs, pod: &Value) -> Vec<Source> {
         Some(container) => vec![container.clone()],
         None if args.all_containers => {
             initial.extend(containers);
+            initial.extend(names("/spec/ephemeralContainers"));
             initial
         }
         None => {

@@ -5,6 +5,8 @@ mod apply;
 mod args;
 mod attach;
 mod cordon;
+mod core_dump;
+mod cp;
 mod create;
 mod delete;
 mod describe;
@@ -18,6 +20,7 @@ mod logs;
 mod manifest;
 mod port_forward;
 mod printer;
+mod profile;
 mod push;
 mod report;
 mod rollout;
@@ -28,6 +31,7 @@ mod session;
 mod set_image;
 mod streams;
 mod three_way;
+mod top;
 mod watch;
 mod yaml;
 
@@ -100,6 +104,10 @@ async fn run_verb(session: &Session, verb: Verb) -> anyhow::Result<()> {
         Verb::Exec(args) => exec::run(session, &args).await,
         Verb::Attach(args) => attach::run(session, &args).await,
         Verb::PortForward(args) => port_forward::run(session, &args).await,
+        Verb::Cp(args) => cp::run(session, &args).await,
+        Verb::Top(args) => top::run(session, &args).await,
+        Verb::Profile(args) => profile::run(session, &args).await,
+        Verb::CoreDump(args) => core_dump::run(session, &args).await,
         Verb::Scale(args) => scale::run(session, &args).await,
         Verb::Rollout(args) => rollout::run(session, &args).await,
         Verb::Run(args) => run::run(session, &args).await,

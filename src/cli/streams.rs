@@ -14,7 +14,7 @@ use super::args::LogsArgs;
 use super::session::Session;
 use super::{logs, printer};
 use crate::base::frames;
-use crate::client::remote::Query;
+use crate::client::remote::{Query, Socket};
 
 /// Best first: the fifth can end the input alone.
 const PROTOCOLS: &[&str] = &["v5.channel.k8s.io", "v4.channel.k8s.io"];
@@ -61,22 +61,8 @@ pub async fn run(
         printer::note("no terminal is used: this program's input is none, or -i is missing");
         tty = false;
     }
-    let mut query = Query::default();
-    query.add("container", &container);
-    let flags = [("stdin", wanted.stdin), ("stdout", true), ("stderr", !tty), ("tty", tty)];
-    for (name, on) in flags {
-        query.add(name, if on { "true" } else { "" });
-    }
-    let mut path =
-        query.on(&format!("/api/v1/namespaces/{}/pods/{pod}/{subresource}", session.namespace));
-    for word in command {
-        // An empty word is a word.
-        let mut one = Query::default();
-        one.add("command", word);
-        let pair = one.on("").replacen('?', "&", 1);
-        path.push_str(if pair.is_empty() { "&command=" } else { &pair });
-    }
-    let (socket, protocol) = session.remote.websocket(&path, PROTOCOLS).await?;
+    let target = Target { pod: &pod, container: &container, stdin: wanted.stdin, tty };
+    let (socket, protocol) = open(session, subresource, &target, command).await?;
     let terminal = if tty { Some(Raw::enter()?) } else { None };
     let (mut writer, mut reader) = socket.split();
     let input = async {
@@ -88,9 +74,7 @@ pub async fn run(
         loop {
             let read = stdin.read(&mut buffer).await?;
             let message = match read {
-                0 if protocol.starts_with("v5") => message(frames::CLOSE, &[frames::STDIN]),
-                // The fourth has no end of the input but that of the connection.
-                0 => Message::Close(None),
+                0 => end_of_input(&protocol),
                 read => message(frames::STDIN, &buffer[..read]),
             };
             writer.send(message).await?;
@@ -127,7 +111,50 @@ pub async fn run(
     result
 }
 
-fn message(channel: u8, bytes: &[u8]) -> Message {
+/// A container, and which of its streams are wanted beside its output.
+pub struct Target<'a> {
+    pub pod: &'a str,
+    pub container: &'a str,
+    pub stdin: bool,
+    pub tty: bool,
+}
+
+/// Opens the streams; the protocol that was settled tells whether the input can end alone.
+pub async fn open(
+    session: &Session,
+    subresource: &str,
+    target: &Target<'_>,
+    command: &[String],
+) -> anyhow::Result<(Socket, String)> {
+    let Target { pod, container, stdin, tty } = *target;
+    let mut query = Query::default();
+    query.add("container", container);
+    let flags = [("stdin", stdin), ("stdout", true), ("stderr", !tty), ("tty", tty)];
+    for (name, on) in flags {
+        query.add(name, if on { "true" } else { "" });
+    }
+    let mut path =
+        query.on(&format!("/api/v1/namespaces/{}/pods/{pod}/{subresource}", session.namespace));
+    for word in command {
+        // An empty word is a word.
+        let mut one = Query::default();
+        one.add("command", word);
+        let pair = one.on("").replacen('?', "&", 1);
+        path.push_str(if pair.is_empty() { "&command=" } else { &pair });
+    }
+    Ok(session.remote.websocket(&path, PROTOCOLS).await?)
+}
+
+/// The end of the input.
+pub fn end_of_input(protocol: &str) -> Message {
+    match protocol.starts_with("v5") {
+        true => message(frames::CLOSE, &[frames::STDIN]),
+        // The fourth has no end of the input but that of the connection.
+        false => Message::Close(None),
+    }
+}
+
+pub fn message(channel: u8, bytes: &[u8]) -> Message {
     let mut out = BytesMut::with_capacity(1 + bytes.len());
     out.put_u8(channel);
     out.put_slice(bytes);
@@ -135,7 +162,7 @@ fn message(channel: u8, bytes: &[u8]) -> Message {
 }
 
 /// What the Status at the end says.
-fn outcome(status: &[u8]) -> anyhow::Result<()> {
+pub fn outcome(status: &[u8]) -> anyhow::Result<()> {
     let status: Value = serde_json::from_slice(status).context("the outcome is no JSON")?;
     if status["status"] == "Success" {
         return Ok(());

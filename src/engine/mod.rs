@@ -48,6 +48,8 @@ pub fn config() -> Config {
     config.memory_init_cow(true);
     config.max_wasm_stack(WASM_STACK_BYTES);
     config.async_stack_size(FIBER_STACK_BYTES);
+    // What a trap leaves behind; it is written only where a container asks for it.
+    config.coredump_on_trap(true);
     config.wasm_backtrace_max_frames(std::num::NonZeroUsize::new(BACKTRACE_MAX_FRAMES));
     // Line numbers cost memory for each module; names of functions are enough for a user.
     config.wasm_backtrace_details(WasmBacktraceDetails::Disable);

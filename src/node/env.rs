@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
 
+use crate::api::kinds::ephemeral_containers::as_container;
 use crate::volumes::{Context, Need, VolumeError, field_ref};
 
 /// The port of the Service `kubernetes`.
@@ -86,7 +87,10 @@ fn replace<'a>(text: &'a str, env: &Env) -> (String, Option<&'a str>) {
 pub fn needs(pod: &Pod) -> Vec<Need> {
     let Some(spec) = &pod.spec else { return Vec::new() };
     let mut needs = Vec::new();
-    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
+    let debug: Vec<Container> =
+        spec.ephemeral_containers.iter().flatten().map(as_container).collect();
+    let inits = spec.init_containers.iter().flatten();
+    for container in inits.chain(&spec.containers).chain(&debug) {
         for source in container.env_from.iter().flatten() {
             let map = source.config_map_ref.iter().map(|s| Need::ConfigMap(s.name.clone()));
             let secret = source.secret_ref.iter().map(|s| Need::Secret(s.name.clone()));

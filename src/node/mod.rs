@@ -9,7 +9,9 @@ pub mod container;
 pub mod env;
 pub mod images;
 mod inbox;
+pub mod inspect;
 pub mod ip;
+mod kubelet;
 pub mod logs;
 mod machine;
 mod notices;
@@ -33,6 +35,7 @@ mod status;
 mod streams;
 mod tokens;
 pub mod tunnel;
+mod usage;
 mod volumes_check;
 
 use std::collections::{BTreeSet, HashMap};
@@ -108,11 +111,14 @@ pub struct Shared {
     ips: ip::IpPool,
     logs: Arc<LogStore>,
     pods: pods::PodTable,
+    /// Earlier looks at the processor time of all pods together.
+    looks: usage::Looks,
     pleg: pleg::Pleg,
     images_seen: register::ImagesSeen,
     /// By digest: whose code is being made ready.
     preparing: KeyedLocks,
     tokens: tokens::PodTokens,
+    core_dumps: Arc<inspect::KeptDumps>,
     facts: Arc<Facts>,
     runtime_events: mpsc::Sender<RuntimeEvent>,
     probe_permits: Semaphore,
@@ -218,6 +224,7 @@ impl Node {
             },
         };
         let chatter = parking_lot::Mutex::new(notices::Chatter::new(parts.clock.now()));
+        let looks = usage::Looks::since(parts.clock.now());
         let (runtime_events, events) = mpsc::channel(RUNTIME_EVENTS);
         let shared = Shared {
             options,
@@ -231,10 +238,12 @@ impl Node {
             ips: ip::IpPool::default(),
             logs: Arc::new(logs),
             pods: pods::PodTable::default(),
+            looks,
             pleg: pleg::Pleg::default(),
             images_seen: register::ImagesSeen::default(),
             preparing: KeyedLocks::default(),
             tokens: tokens::PodTokens::default(),
+            core_dumps: Arc::default(),
             facts: Arc::new(facts),
             runtime_events,
             probe_permits: Semaphore::new(PARALLEL_PROBES),
@@ -272,6 +281,7 @@ impl Node {
         cache.keep::<NodeObject>(api.clone(), &format!("metadata.name={name}"), tasks);
         cache.keep::<Pod>(api, &format!("spec.nodeName={name}"), tasks);
         tasks.spawn("node registration", register::keep_node(self.shared.clone()));
+        tasks.spawn("node usage", usage::keep_looking(self.shared.clone()));
         tasks.spawn("node lease", register::keep_lease(self.shared.clone()));
         let manager = Manager::new(self.shared.clone(), cache, dirty);
         tasks.spawn("node", manager.run(events));

@@ -57,7 +57,12 @@ impl Shared {
         let mut notice = Notice { severity, ..Notice::normal(pod, reason, message) };
         let mut inits = spec(pod).init_containers.iter().flatten();
         let is_init = inits.any(|init| init.name == container);
-        let list = if is_init { "initContainers" } else { "containers" };
+        let mut debug = spec(pod).ephemeral_containers.iter().flatten();
+        let list = match is_init {
+            true => "initContainers",
+            false if debug.any(|one| one.name == container) => "ephemeralContainers",
+            false => "containers",
+        };
         notice.regarding.field_path = Some(format!("spec.{list}{{{container}}}"));
         self.tell(notice);
     }

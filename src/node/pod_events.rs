@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 
 use super::pod_state::{
-    Cause, ContainerState, Event, Failure, PodState, ProbeKind, Run, Running, Sandbox,
+    Cause, ContainerState, Event, Failure, PodState, ProbeKind, Role, Run, Running, Sandbox,
     find_container, spec,
 };
 
@@ -52,6 +52,9 @@ impl PodState {
     fn on_desired(&mut self, pod: Arc<Pod>) {
         let old = std::mem::replace(&mut self.pod, pod);
         for index in 0..self.containers.len() {
+            if self.containers[index].role == Role::Debug {
+                continue;
+            }
             let name = &self.containers[index].name;
             let before = find_container(spec(&old), name).and_then(|c| c.image.as_ref());
             if before != self.container_spec(name).and_then(|c| c.image.as_ref()) {
@@ -59,6 +62,7 @@ impl PodState {
                 self.containers[index].restart_wait = Duration::ZERO;
             }
         }
+        self.add_debug();
     }
 
     fn starting(&mut self, name: &str, attempt: i32) -> Option<&mut ContainerState> {

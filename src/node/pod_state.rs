@@ -26,6 +26,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Pod, PodSpec};
 use sha2::{Digest, Sha256};
 
+use crate::api::kinds::ephemeral_containers::as_container;
+
 /// The times that decisions depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
@@ -75,8 +77,10 @@ pub struct PodState {
     pub sandbox: Sandbox,
     /// Why the last try to set up the sandbox failed.
     pub sandbox_failure: Option<Failure>,
-    /// Init containers and sidecars in their order, then the main ones.
+    /// Init containers and sidecars in their order, then the main ones, then ephemeral ones.
     pub containers: Vec<ContainerState>,
+    /// The ephemeral containers, as containers.
+    pub debug: Vec<Container>,
     pub ending: Option<Ending>,
     /// When the node first saw the pod; `status.startTime`.
     pub started_at: Timestamp,
@@ -108,6 +112,8 @@ pub enum Role {
     /// An init container that is always restarted and outlives the main ones.
     Sidecar,
     Main,
+    /// An ephemeral container: it runs once, beside the others, and nobody waits for it.
+    Debug,
 }
 
 #[derive(Clone, Debug)]
@@ -363,11 +369,12 @@ impl PodState {
         let mut containers: Vec<ContainerState> =
             init.map(|c| ContainerState::new(c, role(c))).collect();
         containers.extend(spec.containers.iter().map(|c| ContainerState::new(c, Role::Main)));
-        PodState {
+        let mut state = PodState {
             pod,
             sandbox: Sandbox::Absent,
             sandbox_failure: None,
             containers,
+            debug: Vec::new(),
             ending: None,
             started_at: now,
             seen_at: now,
@@ -375,6 +382,20 @@ impl PodState {
             delete_asked: false,
             initialized: false,
             was_running: false,
+        };
+        state.add_debug();
+        state
+    }
+
+    /// Takes in ephemeral containers that were added.
+    pub(super) fn add_debug(&mut self) {
+        let pod = self.pod.clone();
+        for one in spec(&pod).ephemeral_containers.iter().flatten() {
+            if self.find(&one.name).is_none() {
+                let container = as_container(one);
+                self.containers.push(ContainerState::new(&container, Role::Debug));
+                self.debug.push(container);
+            }
         }
     }
 
@@ -391,7 +412,8 @@ impl PodState {
     }
 
     pub fn container_spec(&self, name: &str) -> Option<&Container> {
-        find_container(spec(&self.pod), name)
+        let debug = || self.debug.iter().find(|one| one.name == name);
+        find_container(spec(&self.pod), name).or_else(debug)
     }
 
     pub fn container_id(&self, container: &ContainerState) -> String {
@@ -423,6 +445,7 @@ impl PodState {
     pub fn restarts(&self, container: &ContainerState, exit_code: i32) -> bool {
         let own = self.container_spec(&container.name).and_then(|c| c.restart_policy.as_deref());
         match (container.role, own.unwrap_or_else(|| self.restart_policy())) {
+            (Role::Debug, _) => false,
             (Role::Sidecar, _) => true,
             (_, "Never") => false,
             (Role::Main, "Always") => true,

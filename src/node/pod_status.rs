@@ -14,6 +14,8 @@ use super::pod_state::{
     Cause, ContainerState, Failure, PULL_ERROR_SHOWN, PodState, Role, Run, Sandbox, plus, spec,
 };
 
+/// Roles of what is told as init containers.
+const INITS: &[Role] = &[Role::Init, Role::Sidecar];
 /// The conditions that the node owns; others' are kept as they are.
 const OWNED: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"];
 
@@ -26,11 +28,11 @@ pub fn time(at: Timestamp) -> Time {
 pub fn render(state: &PodState, host_ip: &str, now: Timestamp) -> PodStatus {
     let phase = phase(state);
     let ip = state.ip().map(|ip| ip.to_string());
-    let of = |main: bool| -> Vec<ContainerStatus> {
-        let picked = state.containers.iter().filter(|c| (c.role == Role::Main) == main);
+    let of = |roles: &[Role]| -> Vec<ContainerStatus> {
+        let picked = state.containers.iter().filter(|c| roles.contains(&c.role));
         picked.map(|c| container_status(state, c, now)).collect()
     };
-    let inits = of(false);
+    let (inits, debug) = (of(INITS), of(&[Role::Debug]));
     let (mut reason, mut message) = (None, None);
     if let Some(ending) = &state.ending
         && let Cause::Failed { reason: why, message: text } = &ending.cause
@@ -40,7 +42,8 @@ pub fn render(state: &PodState, host_ip: &str, now: Timestamp) -> PodStatus {
     PodStatus {
         phase: Some(phase.into()),
         conditions: Some(conditions(state, phase)),
-        container_statuses: Some(of(true)),
+        container_statuses: Some(of(&[Role::Main])),
+        ephemeral_container_statuses: (!debug.is_empty()).then_some(debug),
         init_container_statuses: (!inits.is_empty()).then_some(inits),
         host_ip: Some(host_ip.into()),
         host_ips: Some(vec![HostIP { ip: host_ip.into() }]),
@@ -182,7 +185,7 @@ fn container_states(
 }
 
 fn has_inits(state: &PodState) -> bool {
-    state.containers.iter().any(|c| c.role != Role::Main)
+    state.containers.iter().any(|c| INITS.contains(&c.role))
 }
 
 /// `ErrImagePull` becomes `ImagePullBackOff` while the next try is waited for.
@@ -229,6 +232,8 @@ impl PodState {
 fn is_ready(c: &ContainerState) -> bool {
     match c.role {
         Role::Init => c.succeeded(),
+        // Nobody waits for it to be.
+        Role::Debug => false,
         // As probed until it is told to stop, also while the pod drains: endpoints of a pod that is
         // being deleted are not ready, but go on serving where there are no others (KEP-1669).
         Role::Sidecar | Role::Main => {
@@ -271,7 +276,7 @@ fn uninitialized(state: &PodState, phase: &str) -> Option<(&'static str, String)
     let open = |c: &&ContainerState| match c.role {
         Role::Init => !c.succeeded(),
         Role::Sidecar => !c.running().is_some_and(|r| r.started),
-        Role::Main => false,
+        Role::Main | Role::Debug => false,
     };
     let names: Vec<&str> = state.containers.iter().filter(open).map(|c| c.name.as_str()).collect();
     let message = format!("containers with incomplete status: [{}]", names.join(" "));
@@ -284,7 +289,8 @@ fn containers_unready(state: &PodState, phase: &str) -> Option<(&'static str, St
         "Failed" => return Some(("PodFailed", String::new())),
         _ => {}
     }
-    let needed = |c: &&ContainerState| c.role != Role::Init && !is_ready(c);
+    let counts = |role| matches!(role, Role::Sidecar | Role::Main);
+    let needed = |c: &&ContainerState| counts(c.role) && !is_ready(c);
     let names: Vec<&str> =
         state.containers.iter().filter(needed).map(|c| c.name.as_str()).collect();
     let message = format!("containers with unready status: [{}]", names.join(" "));
@@ -342,7 +348,6 @@ pub fn merge(base: Option<&PodStatus>, own: PodStatus, now: Timestamp) -> PodSta
     PodStatus {
         conditions: Some(conditions),
         allocated_resources: base.allocated_resources,
-        ephemeral_container_statuses: base.ephemeral_container_statuses,
         extended_resource_claim_status: base.extended_resource_claim_status,
         nominated_node_name: None,
         qos_class: base.qos_class,

@@ -76,8 +76,13 @@ impl PodState {
 
     fn advance_containers(&mut self, now: Timestamp, step: &mut Step) {
         for index in 0..self.containers.len() {
+            if self.containers[index].role == Role::Debug {
+                self.keep(index, now, step);
+            }
+        }
+        for index in 0..self.containers.len() {
             let role = self.containers[index].role;
-            if role == Role::Main {
+            if matches!(role, Role::Main | Role::Debug) {
                 continue;
             }
             if role == Role::Init && self.initialized {
@@ -295,7 +300,7 @@ impl PodState {
         let at_once = now >= deadline;
         let grace = Duration::try_from(deadline.duration_since(now)).unwrap_or(Duration::ZERO);
         let mut live = false;
-        for role in [Role::Main, Role::Init, Role::Sidecar] {
+        for role in [Role::Debug, Role::Main, Role::Init, Role::Sidecar] {
             for index in (0..self.containers.len()).rev() {
                 let container = &self.containers[index];
                 let Some(running) = container.running().filter(|_| container.role == role) else {

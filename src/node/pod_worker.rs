@@ -24,6 +24,7 @@ use super::probes;
 use super::restore::restore;
 use super::setup::{self, Place, SetupError, StartFailure, Started};
 use super::streams::Console;
+use super::usage::Looks;
 use super::volumes_check;
 use crate::client::event::{Notice, Severity};
 use crate::runtime::Container;
@@ -132,6 +133,7 @@ impl PodWorker {
         match batch.desired {
             Some(Desired::Pod(pod)) => {
                 self.status.observe(&pod);
+                self.entry.set_pod(&pod);
                 self.state.apply(Event::Desired(pod), now);
             }
             Some(Desired::Gone) => self.state.apply(Event::Gone, now),
@@ -293,7 +295,9 @@ impl PodWorker {
             _ => None,
         };
         let weak = Arc::downgrade(&container);
-        let running = Running { console: console.clone(), container: weak, programs, mounts };
+        let looks = Arc::new(Looks::since(now));
+        let running =
+            Running { console: console.clone(), container: weak, programs, mounts, looks };
         self.entry.started(&name, running);
         self.live.insert(name, Live { id, container, console, _probes: probes });
     }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
@@ -10,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::logs::AttemptLog;
 use super::streams::{Console, Programs};
+use super::usage::Looks;
 use crate::api::ObjectKey;
 use crate::runtime::{Container, Mount};
 
@@ -17,13 +19,16 @@ use crate::runtime::{Container, Mount};
 #[derive(Default)]
 pub struct PodTable {
     entries: Mutex<HashMap<ObjectKey, Arc<PodEntry>>>,
+    /// Processor time of containers that ended, in microseconds.
+    ended_cpu_micros: Arc<AtomicU64>,
 }
 
 /// One pod.
 pub struct PodEntry {
     pub uid: String,
-    /// All containers in the order of the spec.
-    containers: Vec<String>,
+    /// The newest object.
+    pod: Mutex<Arc<Pod>>,
+    ended_cpu_micros: Arc<AtomicU64>,
     statuses: Mutex<Statuses>,
     running: Mutex<HashMap<String, Running>>,
 }
@@ -41,6 +46,8 @@ pub struct Running {
     pub container: Weak<dyn Container>,
     pub programs: Arc<Programs>,
     pub mounts: Arc<[Mount]>,
+    /// Earlier looks at its processor time.
+    pub looks: Arc<Looks>,
 }
 
 /// Which attempts of a container have a log.
@@ -54,13 +61,11 @@ pub struct Attempts {
 
 impl PodTable {
     /// Adds a pod; one of the same name that is still being removed gives way.
-    pub fn insert(&self, pod: &Pod) -> Arc<PodEntry> {
-        let spec = pod.spec.as_ref();
-        let inits = spec.and_then(|s| s.init_containers.as_ref()).into_iter().flatten();
-        let mains = spec.map(|s| &s.containers).into_iter().flatten();
+    pub fn insert(&self, pod: &Arc<Pod>) -> Arc<PodEntry> {
         let entry = Arc::new(PodEntry {
             uid: pod.metadata.uid.clone().unwrap_or_default(),
-            containers: inits.chain(mains).map(|c| c.name.clone()).collect(),
+            pod: Mutex::new(pod.clone()),
+            ended_cpu_micros: self.ended_cpu_micros.clone(),
             statuses: Mutex::default(),
             running: Mutex::default(),
         });
@@ -79,12 +84,27 @@ impl PodTable {
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<PodEntry>> {
         self.entries.lock().get(&ObjectKey::new(namespace, name)).cloned()
     }
+
+    /// All of them, in the order of their names.
+    pub fn all(&self) -> Vec<(ObjectKey, Arc<PodEntry>)> {
+        let entries = self.entries.lock();
+        let mut all: Vec<_> = entries.iter().map(|(key, one)| (key.clone(), one.clone())).collect();
+        drop(entries);
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+
+    /// Processor time of containers that ended, in microseconds.
+    pub fn ended_cpu_micros(&self) -> u64 {
+        self.ended_cpu_micros.load(Ordering::Relaxed)
+    }
 }
 
 impl PodEntry {
     pub fn set_statuses(&self, status: &PodStatus) {
         let inits = status.init_container_statuses.iter().flatten();
         let all = inits.chain(status.container_statuses.iter().flatten());
+        let all = all.chain(status.ephemeral_container_statuses.iter().flatten());
         let ip = status.pod_ip.as_ref().and_then(|ip| ip.parse().ok());
         *self.statuses.lock() = Statuses { ip, containers: all.cloned().collect() };
     }
@@ -94,9 +114,24 @@ impl PodEntry {
         self.statuses.lock().ip
     }
 
+    /// The newest object that the node knows.
+    pub fn pod(&self) -> Arc<Pod> {
+        self.pod.lock().clone()
+    }
+
+    pub fn set_pod(&self, pod: &Arc<Pod>) {
+        *self.pod.lock() = pod.clone();
+    }
+
     /// Whether the pod has such a container.
     pub fn has(&self, container: &str) -> bool {
-        self.containers.iter().any(|name| name == container)
+        let pod = self.pod();
+        let spec = pod.spec.as_ref();
+        let inits = spec.and_then(|s| s.init_containers.as_ref()).into_iter().flatten();
+        let mains = spec.map(|s| &s.containers).into_iter().flatten();
+        let debug = spec.and_then(|s| s.ephemeral_containers.as_ref()).into_iter().flatten();
+        let names = inits.chain(mains).map(|one| &one.name).chain(debug.map(|one| &one.name));
+        names.into_iter().any(|name| name == container)
     }
 
     pub fn started(&self, container: &str, running: Running) {
@@ -107,12 +142,30 @@ impl PodEntry {
     pub fn ended(&self, container: &str, console: &Arc<Console>) {
         let mut running = self.running.lock();
         if running.get(container).is_some_and(|one| Arc::ptr_eq(&one.console, console)) {
-            running.remove(container);
+            let ended = running.remove(container).and_then(|one| one.container.upgrade());
+            let used = ended.map_or(0, |container| container.usage().cpu_micros);
+            self.ended_cpu_micros.fetch_add(used, Ordering::Relaxed);
         }
     }
 
     pub fn running(&self, container: &str) -> Option<Running> {
         self.running.lock().get(container).cloned()
+    }
+
+    /// What runs now, by container, in the order of names.
+    pub fn all_running(&self) -> Vec<(String, Running)> {
+        let running = self.running.lock();
+        let mut all: Vec<_> =
+            running.iter().map(|(name, one)| (name.clone(), one.clone())).collect();
+        drop(running);
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+
+    /// How often each container was started again.
+    pub fn restarts(&self) -> Vec<(String, i32)> {
+        let statuses = self.statuses.lock();
+        statuses.containers.iter().map(|one| (one.name.clone(), one.restart_count)).collect()
     }
 
     pub fn live_log(&self, container: &str, attempt: i32) -> Option<Arc<AttemptLog>> {

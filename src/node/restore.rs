@@ -22,7 +22,8 @@ pub fn restore(state: &mut PodState, now: Timestamp) {
     }
     let inits = status.init_container_statuses.unwrap_or_default();
     let mains = status.container_statuses.unwrap_or_default();
-    for status in inits.iter().chain(&mains) {
+    let debug = status.ephemeral_container_statuses.unwrap_or_default();
+    for status in inits.iter().chain(&mains).chain(&debug) {
         if let Some(container) = state.containers.iter_mut().find(|c| c.name == status.name) {
             restore_container(container, status, now);
         }

@@ -2,6 +2,7 @@
 //! Every undo is safe when its step never ran, so tearing down after a crash is the same as after
 //! a failure half-way. What to do and when is decided by the state machine, not here.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,11 +15,13 @@ use super::container::{self, Recipe};
 use super::env;
 use super::images::{PullError, PullPolicy, PullRequest, ResolvedImage};
 use super::inbox::Inbox;
+use super::inspect::DumpPlace;
 use super::ip::PodIp;
 use super::logs::AttemptLog;
-use super::pod_state::{container_id, spec};
+use super::pod_state::{container_id, find_container, spec};
 use super::sources;
 use super::streams::{Console, Programs};
+use crate::api::kinds::ephemeral_containers::as_container;
 use crate::runtime::{
     ArtifactKind, Container, ContainerSpec, Mount, PrepareError, Prepared, StartError,
 };
@@ -228,10 +231,10 @@ pub async fn start(
     attempt: i32,
     inbox: &Arc<Inbox>,
 ) -> Result<Started, StartFailure> {
-    let found = find(&place.pod, name);
-    let Some(source) = found else {
+    let Some(source) = find(&place.pod, name) else {
         return Err(StartFailure::new("CreateContainerError", "not in the pod's spec", false));
     };
+    let source = &*source;
     let objects = fresh_objects(node, place).await?;
     let (artifact, image_id) = prepare(node, place, source, &objects).await?;
     let (recipe, log) = write_files(node, place, source, attempt, objects).await?;
@@ -264,6 +267,11 @@ pub async fn start(
         tty: console.tty,
         names: node.names.clone(),
         allowed_hosts: recipe.allowed_hosts,
+        core_dumps: DumpPlace::of(
+            &place.pod,
+            &node.container_log_dir(&place.pod, name),
+            &node.core_dumps,
+        ),
     };
     node.pleg.register(&id, inbox);
     // Forgotten again if the start fails or is cancelled.
@@ -315,9 +323,23 @@ impl Drop for Registered<'_> {
     }
 }
 
-fn find<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerSource> {
-    let init = spec(pod).init_containers.iter().flatten();
-    init.chain(&spec(pod).containers).find(|c| c.name == name)
+fn find<'a>(pod: &'a Pod, name: &str) -> Option<Cow<'a, ContainerSource>> {
+    if let Some(found) = find_container(spec(pod), name) {
+        return Some(Cow::Borrowed(found));
+    }
+    let mut debug = spec(pod).ephemeral_containers.iter().flatten();
+    let one = debug.find(|one| one.name == name)?;
+    let mut container = as_container(one);
+    // What upstream's have by the target's processes: a look at its files.
+    let target = one.target_container_name.as_deref().unwrap_or_default();
+    let target = find_container(spec(pod), target).and_then(|c| c.volume_mounts.as_ref());
+    let own = container.volume_mounts.get_or_insert_default();
+    for mount in target.into_iter().flatten() {
+        if own.iter().all(|one| one.mount_path != mount.mount_path) {
+            own.push(mount.clone());
+        }
+    }
+    Some(Cow::Owned(container))
 }
 
 /// The objects of the sandbox's setup, or newer ones where that is long ago.

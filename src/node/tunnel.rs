@@ -6,6 +6,10 @@
 //!   POST /exec/{namespace}/{pod}/{container}?command=&stdin=&…      frames both ways
 //!   POST /attach/{namespace}/{pod}/{container}?stdin=&stdout=&…     frames both ways
 //!   POST /portforward/{namespace}/{pod}/{port}                      bytes both ways
+//!   GET  /profile/{namespace}/{pod}/{container}?seconds=             JSON for the Firefox profiler
+//!   GET  /coredump/{namespace}/{pod}/{container}                    a Wasm core dump
+//!   GET  /usage, /usage/{namespace}/{pod}                           see `api/usage.rs`
+//!   GET  /kubelet/…                                                 see `kubelet`
 //! ```
 //!
 //! What frames are is in [`crate::base::frames`]. Errors are a Kubernetes Status as JSON.
@@ -27,7 +31,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Node;
 use super::logs::{self, ReadOptions};
-use super::{query, streams};
+use super::{kubelet, query, streams};
 use crate::api::ApiError;
 use crate::api::error::Reason;
 use crate::api::resource::Gvr;
@@ -77,9 +81,23 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Result<Response<Body
     let path = parts.uri.path().trim_start_matches('/');
     let segments: Vec<&str> = path.split('/').collect();
     let query = parts.uri.query().unwrap_or_default();
+    let mut kind = kubelet::TEXT;
     let pieces = match (&parts.method, segments.as_slice()) {
         (&Method::GET, ["logs", namespace, pod, container]) => {
             node.read_log(namespace, pod, container, query)?
+        }
+        (&Method::GET, ["profile", namespace, pod, container]) => {
+            node.profile([namespace, pod, container], query).await?
+        }
+        (&Method::GET, ["coredump", namespace, pod, container]) => {
+            node.core_dump([namespace, pod, container]).await?
+        }
+        (&Method::GET, ["usage"]) => json(&node.shared.usage()),
+        (&Method::GET, ["usage", namespace, pod]) => json(&node.shared.usage_of(namespace, pod)),
+        (&Method::GET, ["kubelet", path @ ..]) => {
+            let (of, pieces) = node.kubelet(path, query)?;
+            kind = of;
+            pieces
         }
         (&Method::POST, ["exec", namespace, pod, container]) => {
             streams::exec(node, [namespace, pod, container], query, body).await?
@@ -93,8 +111,14 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Result<Response<Body
         _ => return Err(ApiError::new(404, Reason::NotFound, "the node serves no such path")),
     };
     let frames = pieces.map(|piece| piece.map(Frame::data));
-    let response = Response::builder().header(header::CONTENT_TYPE, "text/plain");
+    let response = Response::builder().header(header::CONTENT_TYPE, kind);
     response.body(StreamBody::new(frames).boxed_unsync()).map_err(ApiError::internal)
+}
+
+/// What cannot be written as JSON ends the answer.
+fn json(value: &impl serde::Serialize) -> streams::Pieces {
+    let text = serde_json::to_vec(value).map(Bytes::from).map_err(io::Error::other);
+    futures::stream::once(std::future::ready(text)).boxed()
 }
 
 fn refuse(error: &ApiError) -> Response<Body> {

@@ -10,8 +10,8 @@ use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p2::bindings::CommandPre as P2CommandPre;
 use wasmtime_wasi::p3::bindings::CommandPre as P3CommandPre;
 
-use super::StartError;
 use super::host::{HostState, ModuleState, Sandbox};
+use super::{StartError, core_dump};
 
 /// What a guest's `main` came to: `Ok(code)`, or the error that ended it.
 pub type Outcome = wasmtime::Result<i32>;
@@ -34,46 +34,65 @@ impl Command {
         engine: &Engine,
         sandbox: &Arc<Sandbox>,
     ) -> Result<futures::future::BoxFuture<'static, Outcome>, StartError> {
+        let sandbox = sandbox.clone();
         Ok(match self {
             Self::Preview1(pre) => {
-                let store = sandbox.module_store(engine)?;
-                Box::pin(async move { exit_code(run_preview1(store, pre).await) })
+                let mut store = sandbox.module_store(engine)?;
+                Box::pin(async move {
+                    let result = run_preview1(&mut store, pre).await;
+                    exit_code(dumped(&mut store, &sandbox, result))
+                })
             }
             Self::P2(pre) => {
-                let store = sandbox.store(engine)?;
-                Box::pin(async move { exit_code(run_p2(store, pre).await) })
+                let mut store = sandbox.store(engine)?;
+                Box::pin(async move {
+                    let result = run_p2(&mut store, pre).await;
+                    exit_code(dumped(&mut store, &sandbox, result))
+                })
             }
             Self::P3(pre) => {
-                let store = sandbox.store(engine)?;
-                Box::pin(async move { exit_code(run_p3(store, pre).await) })
+                let mut store = sandbox.store(engine)?;
+                Box::pin(async move {
+                    let result = run_p3(&mut store, pre).await;
+                    exit_code(dumped(&mut store, &sandbox, result))
+                })
             }
         })
     }
 }
 
+/// The same result; of a trap a core dump is kept where it is wanted.
+fn dumped<S: 'static, T>(
+    store: &mut wasmtime::Store<S>,
+    sandbox: &Sandbox,
+    result: wasmtime::Result<T>,
+) -> wasmtime::Result<T> {
+    result.inspect_err(|error| core_dump::keep(store, sandbox, error))
+}
+
 async fn run_preview1(
-    mut store: wasmtime::Store<ModuleState>,
+    store: &mut wasmtime::Store<ModuleState>,
     pre: InstancePre<ModuleState>,
 ) -> wasmtime::Result<Result<(), ()>> {
-    let instance = pre.instantiate_async(&mut store).await?;
-    let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
-    start.call_async(&mut store, ()).await?;
+    let instance = pre.instantiate_async(&mut *store).await?;
+    let start = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
+    start.call_async(&mut *store, ()).await?;
     Ok(Ok(()))
 }
 
 async fn run_p2(
-    mut store: wasmtime::Store<HostState>,
+    store: &mut wasmtime::Store<HostState>,
     pre: P2CommandPre<HostState>,
 ) -> wasmtime::Result<Result<(), ()>> {
-    let command = pre.instantiate_async(&mut store).await?;
-    command.wasi_cli_run().call_run(&mut store).await
+    let command = pre.instantiate_async(&mut *store).await?;
+    command.wasi_cli_run().call_run(store).await
 }
 
 async fn run_p3(
-    mut store: wasmtime::Store<HostState>,
+    store: &mut wasmtime::Store<HostState>,
     pre: P3CommandPre<HostState>,
 ) -> wasmtime::Result<Result<(), ()>> {
-    let command = pre.instantiate_async(&mut store).await?;
+    let command = pre.instantiate_async(&mut *store).await?;
     store
         .run_concurrent(async |accessor| {
             let result = command.wasi_cli_run().call_run(accessor).await?;

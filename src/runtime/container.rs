@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc};
 use wasmtime::{Trap, WasmBacktrace};
@@ -21,6 +22,7 @@ use super::exec::{Again, exec};
 use super::host::Sandbox;
 use super::memory::OutOfMemory;
 use super::meter::{Interrupted, Meter, Metered};
+use super::profile::profile;
 use super::{Container, ContainerId, ExecSpec, Exit, ExitReason, RuntimeEvent, StartError, Usage};
 
 /// The code of a process killed by SIGKILL, 128 + 9.
@@ -146,7 +148,7 @@ impl Process {
         sandbox: Arc<Sandbox>,
         meter: Arc<Meter>,
         reporter: Reporter,
-        guest: futures::future::BoxFuture<'static, Outcome>,
+        guest: BoxFuture<'static, Outcome>,
     ) -> Self {
         let killed = Arc::new(Notify::new());
         let metered = Metered::new(meter.clone(), guest);
@@ -160,7 +162,7 @@ impl Process {
         sandbox: Arc<Sandbox>,
         meter: Arc<Meter>,
         reporter: Reporter,
-        guest: futures::future::BoxFuture<'static, Outcome>,
+        guest: BoxFuture<'static, Outcome>,
     ) -> Self {
         let killed = Arc::new(Notify::new());
         let metered = Metered::new(meter.clone(), guest);
@@ -220,6 +222,10 @@ impl Container for Process {
     ) -> Result<Box<dyn Container>, StartError> {
         exec(&self.again, &self.sandbox, &self.meter, spec, events)
     }
+
+    async fn profile(&self, until: BoxFuture<'static, ()>) -> Result<Vec<u8>, StartError> {
+        profile(&self.again.engine, &self.sandbox, until).await
+    }
 }
 
 impl Drop for Process {
@@ -229,7 +235,12 @@ impl Drop for Process {
 }
 
 pub fn usage(sandbox: &Sandbox, meter: &Meter) -> Usage {
-    Usage { cpu_micros: meter.cpu_micros(), memory_bytes: sandbox.memory.used_bytes() }
+    Usage {
+        cpu_micros: meter.cpu_micros(),
+        memory_bytes: sandbox.memory.used_bytes(),
+        instances: 1,
+        ..Usage::default()
+    }
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use super::limits::{
 use super::memory::{MemoryAccount, StoreLimits};
 use super::outgoing::{OutgoingHttp, Tls};
 use super::policy::{IpRange, NetworkPolicy};
+use super::profile::Profiling;
 use super::socket_count::{SocketAccount, StoreSockets};
 use super::stdio::LogWriter;
 use super::{ContainerSpec, ExecSpec, LogStream, Mount, StartError};
@@ -41,6 +42,8 @@ pub struct Sandbox {
     pub outgoing: OutgoingHttp,
     /// Turns true when the container is killed or ended: what runs beside it ends, too.
     pub ended: watch::Sender<bool>,
+    /// The profile that is being made of its guests.
+    pub profiling: Arc<Profiling>,
     /// The mounts, opened once: what a guest puts in their places later is never opened.
     files: WasiFilesystemCtx,
     sockets: Arc<SocketAccount>,
@@ -66,6 +69,7 @@ impl Sandbox {
             stdout: LogWriter::new(spec.logs.clone(), LogStream::Stdout, spec.tty),
             stderr: LogWriter::new(spec.logs.clone(), LogStream::Stderr, spec.tty),
             ended: watch::Sender::new(false),
+            profiling: Arc::default(),
             outgoing: OutgoingHttp::new(network.clone(), tls, sockets.clone()),
             sockets,
             network,
@@ -82,6 +86,7 @@ impl Sandbox {
             stdout: LogWriter::new(logs.clone(), LogStream::Stdout, tty),
             stderr: LogWriter::new(logs.clone(), LogStream::Stderr, tty),
             ended: self.ended.clone(),
+            profiling: self.profiling.clone(),
             outgoing: self.outgoing.clone(),
             files: self.files.clone(),
             sockets: self.sockets.clone(),
@@ -128,14 +133,14 @@ impl Sandbox {
     pub fn store(&self, engine: &Engine) -> Result<Store<HostState>, StartError> {
         let state = self.state(self.limits()?, MAX_HANDLES);
         let mut store = Store::new(engine, state);
-        bound(&mut store, |state| &mut state.limits);
+        bound(&mut store, &self.profiling, |state| &mut state.limits);
         Ok(store)
     }
 
     /// A store for one of many instances; [`MemoryAccount::admit`] gives the limits.
     pub fn admitted_store(&self, engine: &Engine, limits: StoreLimits) -> Store<HostState> {
         let mut store = Store::new(engine, self.state(limits, MAX_REQUEST_HANDLES));
-        bound_waiting(&mut store, |state| &mut state.limits);
+        bound_waiting(&mut store, &self.profiling, |state| &mut state.limits);
         store
     }
 
@@ -170,7 +175,7 @@ impl Sandbox {
         view.table.set_max_capacity(MAX_HANDLES);
         view.ctx.filesystem().clone_from(&self.files);
         let mut store = Store::new(engine, ModuleState { wasi, limits });
-        bound(&mut store, |state| &mut state.limits);
+        bound(&mut store, &self.profiling, |state| &mut state.limits);
         Ok(store)
     }
 }
@@ -350,6 +355,7 @@ mod tests {
             tty: false,
             names: Arc::new(Nowhere),
             allowed_hosts: Vec::new(),
+            core_dumps: None,
         }
     }
 

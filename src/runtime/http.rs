@@ -18,8 +18,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -35,6 +37,7 @@ use super::http_connection;
 use super::http_guest::{Failure, Handler, with_authority};
 use super::http_limits::HttpLimits;
 use super::meter::Meter;
+use super::profile::profile;
 use super::tasks::Tasks;
 use super::{Container, ExecSpec, RuntimeEvent, StartError, Usage};
 
@@ -68,6 +71,8 @@ pub struct Server {
     handler: Handler,
     address: SocketAddr,
     instances: Arc<Semaphore>,
+    requests: AtomicU64,
+    failed_requests: AtomicU64,
     phase: watch::Sender<Phase>,
 }
 
@@ -110,6 +115,8 @@ impl HttpContainer {
             handler,
             address,
             instances: Arc::new(Semaphore::new(MAX_INSTANCES)),
+            requests: AtomicU64::new(0),
+            failed_requests: AtomicU64::new(0),
             phase: watch::Sender::new(Phase::Serving),
         });
         let stop_by = watch::Sender::new(None);
@@ -137,7 +144,13 @@ impl Container for HttpContainer {
     }
 
     fn usage(&self) -> Usage {
-        usage(&self.server.sandbox, &self.server.meter)
+        let server = &self.server;
+        Usage {
+            instances: (MAX_INSTANCES - server.instances.available_permits()) as u64,
+            requests: server.requests.load(Ordering::Relaxed),
+            failed_requests: server.failed_requests.load(Ordering::Relaxed),
+            ..usage(&server.sandbox, &server.meter)
+        }
     }
 
     async fn exec(
@@ -146,6 +159,10 @@ impl Container for HttpContainer {
         events: mpsc::Sender<RuntimeEvent>,
     ) -> Result<Box<dyn Container>, StartError> {
         exec(&self.again, &self.server.sandbox, &self.server.meter, spec, events)
+    }
+
+    async fn profile(&self, until: BoxFuture<'static, ()>) -> Result<Vec<u8>, StartError> {
+        profile(&self.again.engine, &self.server.sandbox, until).await
     }
 }
 
@@ -335,6 +352,7 @@ impl Server {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<GuestBody> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         let by = Instant::now() + self.limits.response_head;
         let place = async {
             let permit = self.instances.clone().acquire_owned().await.ok()?;
@@ -352,7 +370,7 @@ impl Server {
         };
         let request = request.map(|body| RequestBody::new(body, self.limits.stalled_client));
         let store = self.sandbox.admitted_store(&self.engine, memory);
-        let handled = self.handler.handle(store, &self.meter, rest, request);
+        let handled = self.handler.handle(store, &self.meter, &self.sandbox, rest, request);
         match timeout_at(by, handled).await {
             Ok(Ok(response)) => response,
             Ok(Err(failure)) => self.refuse(&failure),
@@ -362,6 +380,7 @@ impl Server {
 
     /// The user reads why in the log, the client learns only whose fault it was.
     fn refuse(&self, failure: &Failure) -> Response<GuestBody> {
+        self.failed_requests.fetch_add(1, Ordering::Relaxed);
         if let Some(message) = failure.message() {
             self.sandbox.stderr.write_line(&message);
         }

@@ -22,7 +22,8 @@ use wasmtime_wasi_http::p3::bindings::ServicePre as P3ServicePre;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
 use super::container::describe;
-use super::host::HostState;
+use super::core_dump;
+use super::host::{HostState, Sandbox};
 use super::http_body::{GuestBody, RequestBody, Rest};
 use super::memory::OutOfMemory;
 use super::meter::{Interrupted, Meter, Metered};
@@ -151,16 +152,18 @@ impl Handler {
         &self,
         store: Store<HostState>,
         meter: &Arc<Meter>,
+        sandbox: &Arc<Sandbox>,
         rest: Rest,
         request: Request<RequestBody>,
     ) -> Result<Response<GuestBody>, Failure> {
         let (sender, receiver) = oneshot::channel();
+        let dumps = sandbox.spec.core_dumps.is_some().then(|| sandbox.clone());
         let guest = match self {
             Self::P2(pre) => {
-                Metered::new(meter.clone(), run_p2(store, pre.clone(), request, sender))
+                Metered::new(meter.clone(), run_p2(store, pre.clone(), request, sender, dumps))
             }
             Self::P3(pre) => {
-                Metered::new(meter.clone(), run_p3(store, pre.clone(), request, sender))
+                Metered::new(meter.clone(), run_p3(store, pre.clone(), request, sender, dumps))
             }
         };
         respond(guest, receiver, rest).await
@@ -172,8 +175,40 @@ async fn run_p2(
     pre: P2ProxyPre<HostState>,
     request: Request<RequestBody>,
     sender: HeadSender,
+    dumps: Option<Arc<Sandbox>>,
 ) -> wasmtime::Result<()> {
-    let proxy = pre.instantiate_async(&mut store).await?;
+    dumped(serve_p2(&mut store, pre, request, sender).await, store, dumps)
+}
+
+async fn run_p3(
+    mut store: Store<HostState>,
+    pre: P3ServicePre<HostState>,
+    request: Request<RequestBody>,
+    sender: HeadSender,
+    dumps: Option<Arc<Sandbox>>,
+) -> wasmtime::Result<()> {
+    dumped(serve_p3(&mut store, pre, request, sender).await, store, dumps)
+}
+
+/// The same result; of a trap a core dump is kept where it is wanted.
+fn dumped(
+    result: wasmtime::Result<()>,
+    mut store: Store<HostState>,
+    dumps: Option<Arc<Sandbox>>,
+) -> wasmtime::Result<()> {
+    if let (Err(error), Some(sandbox)) = (&result, dumps) {
+        core_dump::keep(&mut store, &sandbox, error);
+    }
+    result
+}
+
+async fn serve_p2(
+    store: &mut Store<HostState>,
+    pre: P2ProxyPre<HostState>,
+    request: Request<RequestBody>,
+    sender: HeadSender,
+) -> wasmtime::Result<()> {
+    let proxy = pre.instantiate_async(&mut *store).await?;
     let mut http = store.data_mut().http();
     let request = http.new_incoming_request(P2Scheme::Http, request)?;
     let out = http.new_response_outparam_from_callback(move |response| match response {
@@ -182,16 +217,16 @@ async fn run_p2(
         }
         Err(code) => tracing::debug!(?code, "the guest answered with an error code"),
     })?;
-    proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
+    proxy.wasi_http_incoming_handler().call_handle(store, request, out).await
 }
 
-async fn run_p3(
-    mut store: Store<HostState>,
+async fn serve_p3(
+    store: &mut Store<HostState>,
     pre: P3ServicePre<HostState>,
     request: Request<RequestBody>,
     sender: HeadSender,
 ) -> wasmtime::Result<()> {
-    let service = pre.instantiate_async(&mut store).await?;
+    let service = pre.instantiate_async(&mut *store).await?;
     let hooks = store.data_mut().http().hooks;
     let (request, sent) = wasmtime_wasi_http::p3::Request::from_http(hooks, request);
     store

@@ -6,9 +6,12 @@
 //! ([`MAX_HTTP_FIELDS_BYTES`] for each handle), the chunk that a stream holds (64 KiB, a file's
 //! 1 MiB), and what one call passes ([`HOSTCALL_BYTES`]).
 
+use std::sync::Arc;
+
 use wasmtime::{ResourceLimiter, ResourceLimiterAsync, Store, UpdateDeadline};
 
 use super::meter::note_yield;
+use super::profile::Profiling;
 
 /// Elements one table may have; the largest real programs have some ten thousand functions.
 pub const MAX_TABLE_ELEMENTS: usize = 1 << 20;
@@ -31,28 +34,32 @@ pub const MAX_RANDOM_BYTES: u64 = 1 << 20;
 /// beyond the limit fails at once.
 pub fn bound<T>(
     store: &mut Store<T>,
+    profiling: &Arc<Profiling>,
     limits: impl (FnMut(&mut T) -> &mut dyn ResourceLimiter) + Send + Sync + 'static,
 ) {
     store.limiter(limits);
-    bound_rest(store, MAX_HANDLES);
+    bound_rest(store, profiling, MAX_HANDLES);
 }
 
 /// Like [`bound`], for one of many instances: memory that others hold is waited for.
 pub fn bound_waiting<T>(
     store: &mut Store<T>,
+    profiling: &Arc<Profiling>,
     limits: impl (FnMut(&mut T) -> &mut dyn ResourceLimiterAsync) + Send + Sync + 'static,
 ) {
     store.limiter_async(limits);
-    bound_rest(store, MAX_REQUEST_HANDLES);
+    bound_rest(store, profiling, MAX_REQUEST_HANDLES);
 }
 
-fn bound_rest<T>(store: &mut Store<T>, max_handles: usize) {
+fn bound_rest<T>(store: &mut Store<T>, profiling: &Arc<Profiling>, max_handles: usize) {
     store.set_hostcall_fuel(HOSTCALL_BYTES);
     store.set_max_component_handles(max_handles);
     store.set_epoch_deadline(1);
     store.epoch_deadline_async_yield_and_update(1);
     // The same, and the meter is told.
-    store.epoch_deadline_callback(|_| {
+    let profiling = profiling.clone();
+    store.epoch_deadline_callback(move |store| {
+        profiling.tick(&store);
         note_yield();
         Ok(UpdateDeadline::Yield(1))
     });

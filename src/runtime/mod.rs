@@ -7,6 +7,7 @@
 mod code;
 mod command;
 mod container;
+mod core_dump;
 mod exec;
 pub mod fake;
 mod host;
@@ -23,6 +24,7 @@ mod meter;
 mod outgoing;
 mod policy;
 mod prepared;
+mod profile;
 mod socket_count;
 mod sockets;
 mod stacks;
@@ -45,10 +47,12 @@ pub type ContainerId = String;
 pub use crate::artifact::ArtifactKind;
 pub use crate::engine::WASMTIME_VERSION;
 pub use container::Clock;
+pub use core_dump::CoreDumps;
 pub use http_limits::HttpLimits;
 pub use input::Input;
 pub use outgoing::ApiAccess;
 pub use policy::IpRange;
+pub use profile::MAX_DURATION as MAX_PROFILE;
 pub use wasm::{NewRuntimeError, Options, WasmRuntime};
 
 /// Compiled code, ready to be started any number of times.
@@ -122,6 +126,8 @@ pub struct ContainerSpec {
     pub names: Arc<dyn Names>,
     /// Hosts outside the cluster that the guest may call; `*` allows all.
     pub allowed_hosts: Vec<String>,
+    /// Where a core dump of a trap goes; without it none is made.
+    pub core_dumps: Option<Arc<dyn CoreDumps>>,
 }
 
 /// One more run of a container's program, in its sandbox.
@@ -198,7 +204,7 @@ pub trait Container: Send + Sync + 'static {
     /// (WASI has no signals) is killed. After `grace` everything is killed (code 137).
     /// `Exited` is pushed when it has ended.
     fn stop(&self, grace: std::time::Duration);
-    /// CPU time used in microseconds, and the bytes held now that count against the limit.
+    /// What it used and holds now; the bytes are those that count against the limit.
     fn usage(&self) -> Usage;
     /// Runs the program once more with other arguments, in the same sandbox: mounts, environment,
     /// address, and the container's own limits, which both share. It ends with the container, or
@@ -210,12 +216,24 @@ pub trait Container: Send + Sync + 'static {
     ) -> Result<Box<dyn Container>, StartError> {
         Err(StartError::Container("nothing more can be run beside it".to_owned()))
     }
+    /// Samples what its guests do until `until`; a profile for the Firefox profiler, as JSON.
+    async fn profile(
+        &self,
+        _until: futures::future::BoxFuture<'static, ()>,
+    ) -> Result<Vec<u8>, StartError> {
+        Err(StartError::Container("nothing can be profiled".to_owned()))
+    }
 }
 
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Usage {
     pub cpu_micros: u64,
     pub memory_bytes: u64,
+    /// Instances that there are now: one of a process, one for each request that is served.
+    pub instances: u64,
+    /// Requests that an HTTP handler got, and those among them that its guest did not answer.
+    pub requests: u64,
+    pub failed_requests: u64,
 }
 
 /// Runs containers. One per process, shared by the nodes in it.

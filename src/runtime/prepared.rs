@@ -4,9 +4,10 @@
 //! comes from (cache or compiler) is the runtime's affair.
 
 use std::any::Any;
+use std::time::Duration;
 
 use wasmtime::component::Component;
-use wasmtime::{Engine, Module, Precompiled};
+use wasmtime::{Engine, GuestProfiler, Module, Precompiled};
 use wasmtime_wasi::p2::bindings::CommandPre as P2CommandPre;
 use wasmtime_wasi::p3::bindings::CommandPre as P3CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre as P2ProxyPre;
@@ -77,6 +78,33 @@ impl PreparedCode {
             None => return Err(PrepareError::Internal("not compiled code".to_owned())),
         };
         Ok(Self { code, command, size_bytes: native.len() })
+    }
+}
+
+impl PreparedCode {
+    /// A profiler that knows the program's functions.
+    ///
+    /// # Errors
+    /// When the engine does not let itself be profiled.
+    pub fn profiler(
+        &self,
+        engine: &Engine,
+        name: &str,
+        interval: Duration,
+    ) -> wasmtime::Result<GuestProfiler> {
+        let component = match (&self.code, &self.command) {
+            (Code::P2Http(pre), _) => pre.instance_pre().component(),
+            (Code::P3Http(pre), _) => pre.instance_pre().component(),
+            (Code::Command(_), Some(Command::P2(pre))) => pre.instance_pre().component(),
+            (Code::Command(_), Some(Command::P3(pre))) => pre.instance_pre().component(),
+            (Code::Command(_), Some(Command::Preview1(pre))) => {
+                let module = pre.module().clone();
+                let of = module.name().unwrap_or(name).to_owned();
+                return GuestProfiler::new(engine, name, interval, [(of, module)]);
+            }
+            (Code::Command(_), None) => return Err(wasmtime::Error::msg("there is no program")),
+        };
+        GuestProfiler::new_component(engine, name, interval, component.clone(), [])
     }
 }
 

@@ -11,6 +11,7 @@ mod connections;
 mod conversion;
 mod custom;
 mod deletes;
+mod ephemeral;
 mod evictions;
 mod forms;
 mod garbage;

@@ -1,9 +1,11 @@
 //! The built programs, driven as users drive them: `wasmfleet` in processes of its own, `wasmctl`,
 //! and plain HTTP. The clusters are of [`crate::cluster`].
 
+mod abuse;
 mod api_access;
 mod bad_input;
 mod containers;
+mod inside;
 mod programs;
 mod rollout;
 mod separate;

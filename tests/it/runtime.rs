@@ -1,5 +1,6 @@
 //! The runtime with real guests: text guests assembled here, and small built ones.
 
+mod abuse;
 mod cache;
 mod clients;
 mod commands;
@@ -9,5 +10,6 @@ mod harness;
 mod http;
 mod http_ending;
 mod http_limits;
+pub mod inspect;
 mod limits;
 pub mod network;

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
     ResourceFieldSelector, VolumeMount,
 };
 
-use super::{checks, probe_validation, resources, volume_validation};
+use super::{checks, ephemeral_containers, probe_validation, resources, volume_validation};
 use crate::api::field::{Errors, Path};
 use crate::api::names;
 
@@ -35,7 +35,7 @@ const RESOURCE_FIELDS: &[&str] = &[
     "requests.memory",
 ];
 
-/// All containers of a spec; names are unique over both lists.
+/// All containers of a spec; names are unique over all lists.
 pub fn validate(errors: &mut Errors, path: &Path, spec: &PodSpec) {
     let volumes: BTreeSet<&str> = spec.volumes.iter().flatten().map(|v| v.name.as_str()).collect();
     let containers = path.child("containers");
@@ -73,9 +73,10 @@ pub fn validate(errors: &mut Errors, path: &Path, spec: &PodSpec) {
             errors.forbidden(&path.child(field), detail);
         }
     }
+    ephemeral_containers::validate(errors, path, spec, &mut seen, &volumes);
 }
 
-fn validate_container(
+pub(super) fn validate_container(
     errors: &mut Errors,
     path: &Path,
     container: &Container,

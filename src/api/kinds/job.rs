@@ -275,6 +275,7 @@ fn validate_template(errors: &mut Errors, path: &Path, spec: &JobSpec) {
     let Some(pod) = &spec.template.spec else { return errors.required(&path, "") };
     pod_validation::validate(errors, &path, pod);
     pod_fields::check(pod, &path, errors, &mut Vec::new());
+    pod_template::refuse_ephemeral_containers(errors, &path, pod);
     let policy = pod.restart_policy.as_deref().unwrap_or_default();
     let at = path.child("restartPolicy");
     match policy {

@@ -84,6 +84,7 @@ mod autoscaling_validation;
 mod checks;
 mod container_validation;
 mod devices;
+pub mod ephemeral_containers;
 mod flow_control;
 mod job_policies;
 pub mod labels;
@@ -98,6 +99,7 @@ mod pod_validation;
 mod pod_warnings;
 mod probe_validation;
 pub mod quota_usage;
+pub mod resource_metrics;
 pub mod resources;
 mod scheduling_validation;
 mod security_validation;
@@ -176,6 +178,8 @@ pub fn all() -> Vec<KindInfo> {
         KindInfo::of::<admission::ValidatingAdmissionPolicyBinding>(),
         KindInfo::of::<mutating_admission_policy::MutatingAdmissionPolicy>(),
         KindInfo::of::<mutating_admission_policy::MutatingAdmissionPolicyBinding>(),
+        KindInfo::of::<resource_metrics::NodeMetrics>(),
+        KindInfo::of::<resource_metrics::PodMetrics>(),
         KindInfo::review::<authentication::SelfSubjectReview>(),
         KindInfo::review::<authentication::TokenReview>(),
         KindInfo::review::<authorization::SubjectAccessReview>(),

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{checks, labels, resources};
 use crate::api::field::{Errors, Path};
 use crate::api::names;
-use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
+use crate::api::resource::{DEFAULT_META, Kind, KindMeta, Subresource};
 use crate::api::table::{self, Column};
 
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
@@ -22,6 +22,13 @@ impl Kind for Node {
         status: true,
         status_on_create: true,
         selectable: &["spec.unschedulable"],
+        subresources: &[Subresource {
+            name: "proxy",
+            group: "",
+            version: "v1",
+            kind: "NodeProxyOptions",
+            verbs: &["create", "delete", "get", "patch", "update"],
+        }],
         ..DEFAULT_META
     };
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
 use serde_json::Value;
 
-use super::{checks, pod_columns, pod_defaults, pod_fields};
+use super::{checks, ephemeral_containers, pod_columns, pod_defaults, pod_fields};
 use super::{pod_update, pod_validation, pod_warnings, resources};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta, Subresource};
@@ -30,6 +30,9 @@ impl Kind for Pod {
         subresources: &[
             core_subresource("attach", "PodAttachOptions", &["create", "get"]),
             core_subresource("binding", "Binding", &["create"]),
+            // Ours, as profile is.
+            core_subresource("coredump", "Pod", &["get"]),
+            core_subresource("ephemeralcontainers", "Pod", &["get", "patch", "update"]),
             Subresource {
                 name: "eviction",
                 group: "policy",
@@ -40,6 +43,7 @@ impl Kind for Pod {
             core_subresource("exec", "PodExecOptions", &["create", "get"]),
             core_subresource("log", "Pod", &["get"]),
             core_subresource("portforward", "PodPortForwardOptions", &["create", "get"]),
+            core_subresource("profile", "Pod", &["get"]),
             core_subresource(
                 "proxy",
                 "PodProxyOptions",
@@ -99,6 +103,20 @@ impl Kind for Pod {
                 let detail = "must not have leading or trailing whitespace";
                 errors.invalid(&containers.index(i).child("image"), image, detail);
             }
+        }
+    }
+
+    fn validate_create(&self, errors: &mut Errors) {
+        let debug = self.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_ref());
+        if debug.is_some_and(|list| !list.is_empty()) {
+            let path = Path::new("spec");
+            errors.forbidden(&path.child("ephemeralContainers"), "cannot be set on create");
+        }
+    }
+
+    fn validate_ephemeral_containers_update(&self, old: &Self, errors: &mut Errors) {
+        if let (Some(new), Some(old)) = (&self.spec, &old.spec) {
+            ephemeral_containers::validate_update(errors, &Path::new("spec"), new, old);
         }
     }
 

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
     Volume,
 };
 
-use super::resources;
+use super::{ephemeral_containers, resources};
 
 /// How long a pod may take to end after it was asked to, in seconds.
 const GRACE_SECONDS: i64 = 30;
@@ -34,6 +34,9 @@ pub fn set_spec(spec: &mut PodSpec) {
     }
     for container in containers(spec) {
         set_container(container);
+    }
+    for one in spec.ephemeral_containers.iter_mut().flatten() {
+        ephemeral_containers::set_defaults(one, set_container);
     }
 }
 

@@ -22,7 +22,7 @@ pub const POD_SPEC: &[Row] = &[
     warned("dnsPolicy", "names are resolved by the cluster, as with ClusterFirst")
         .unless(&["ClusterFirst"]),
     harmless("enableServiceLinks", "`true` is the default; services are found by name"),
-    refused("ephemeralContainers", "ephemeral containers are not supported yet"),
+    within("ephemeralContainers", EPHEMERAL_CONTAINER),
     warned("hostAliases", "added names are not resolved yet"),
     refused("hostIPC", NO_HOST).unless(&["false"]),
     refused("hostNetwork", NO_HOST).unless(&["false"]),
@@ -51,7 +51,8 @@ pub const POD_SPEC: &[Row] = &[
     honoured("serviceAccount"),
     honoured("serviceAccountName"),
     warned("setHostnameAsFQDN", NAMES_NOT_SERVED).unless(&["false"]),
-    refused("shareProcessNamespace", "containers of a Wasm pod share no processes")
+    // What `kubectl debug --copy-to` asks for by default.
+    warned("shareProcessNamespace", "containers of a Wasm pod share no processes")
         .unless(&["false"]),
     honoured("subdomain"),
     honoured("terminationGracePeriodSeconds"),
@@ -87,6 +88,39 @@ pub const CONTAINER: &[Row] = &[
     warned("terminationMessagePolicy", "termination messages are not read yet").unless(&["File"]),
     honoured("tty"),
     refused("volumeDevices", "block devices are not supported"),
+    within("volumeMounts", VOLUME_MOUNT),
+    warned("workingDir", "Wasm containers start in the root of their file system"),
+];
+
+const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
+
+/// core/v1 EphemeralContainer.
+const EPHEMERAL_CONTAINER: &[Row] = &[
+    honoured("args"),
+    honoured("command"),
+    within("env", ENV_VAR),
+    honoured("envFrom"),
+    honoured("image"),
+    honoured("imagePullPolicy"),
+    refused("lifecycle", NOT_EPHEMERAL),
+    refused("livenessProbe", NOT_EPHEMERAL),
+    honoured("name"),
+    refused("ports", NOT_EPHEMERAL),
+    refused("readinessProbe", NOT_EPHEMERAL),
+    refused("resizePolicy", NOT_EPHEMERAL),
+    refused("resources", NOT_EPHEMERAL).unless(&["{}"]),
+    refused("restartPolicy", NOT_EPHEMERAL),
+    refused("restartPolicyRules", NOT_EPHEMERAL),
+    within("securityContext", SECURITY_CONTEXT),
+    refused("startupProbe", NOT_EPHEMERAL),
+    honoured("stdin"),
+    honoured("stdinOnce"),
+    harmless("targetContainerName", "there are no processes to see; its volumes are mounted, too"),
+    warned("terminationMessagePath", "termination messages are not read yet")
+        .unless(&["/dev/termination-log"]),
+    warned("terminationMessagePolicy", "termination messages are not read yet").unless(&["File"]),
+    honoured("tty"),
+    refused("volumeDevices", NOT_EPHEMERAL),
     within("volumeMounts", VOLUME_MOUNT),
     warned("workingDir", "Wasm containers start in the root of their file system"),
 ];

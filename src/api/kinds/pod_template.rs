@@ -1,6 +1,6 @@
 //! Pod templates of workloads: defaults, validation, and the cells that tables show of them.
 
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::labels::{self, Map};
@@ -38,6 +38,7 @@ pub fn validate_for_selector(
     let Some(spec) = &template.spec else { return errors.required(&path, "") };
     pod_validation::validate(errors, &path, spec);
     pod_fields::check(spec, &path, errors, &mut Vec::new());
+    refuse_ephemeral_containers(errors, &path, spec);
     let policy = spec.restart_policy.as_deref().unwrap_or_default();
     if policy != "Always" {
         errors.not_supported(&path.child("restartPolicy"), policy, &["Always"]);
@@ -45,6 +46,14 @@ pub fn validate_for_selector(
     if spec.active_deadline_seconds.is_some() {
         let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
         errors.forbidden(&path.child("activeDeadlineSeconds"), &detail);
+    }
+}
+
+/// Such containers are added to pods that run (ValidatePodTemplateSpec).
+pub fn refuse_ephemeral_containers(errors: &mut Errors, path: &Path, spec: &PodSpec) {
+    if spec.ephemeral_containers.iter().flatten().next().is_some() {
+        let detail = "ephemeral containers not allowed in pod template";
+        errors.forbidden(&path.child("ephemeralContainers"), detail);
     }
 }
 

@@ -30,6 +30,7 @@ impl Kind for PodTemplate {
         let Some(spec) = &template.spec else { return errors.required(&spec_path, "") };
         pod_validation::validate(errors, &spec_path, spec);
         pod_fields::check(spec, &spec_path, errors, &mut Vec::new());
+        pod_template::refuse_ephemeral_containers(errors, &spec_path, spec);
     }
 
     fn columns() -> &'static [Column] {

@@ -23,6 +23,8 @@ pub enum Operation {
     Create,
     Update,
     UpdateStatus,
+    /// Of a Pod, through the subresource.
+    UpdateEphemeralContainers,
 }
 
 /// An object on its way into the store: erased, for the pipeline, and typed beside it, for the
@@ -164,6 +166,9 @@ impl<T: Kind> Rules for Typed<T> {
             (old, _) => {
                 object.validate(&mut errors);
                 match old {
+                    Some(old) if operation == Operation::UpdateEphemeralContainers => {
+                        object.validate_ephemeral_containers_update(old, &mut errors);
+                    }
                     Some(old) => object.validate_update(old, &mut errors),
                     None => object.validate_create(&mut errors),
                 }

@@ -23,7 +23,7 @@ pub(super) const POD_SPECS: &[(&str, &str, &[&str])] = &[
     ("batch", "cronjobs", &["spec", "jobTemplate", "spec", "template", "spec"]),
 ];
 
-const CONTAINER_LISTS: &[&str] = &["initContainers", "containers"];
+const CONTAINER_LISTS: &[&str] = &["initContainers", "containers", "ephemeralContainers"];
 
 pub struct LinkCheck;
 

@@ -19,6 +19,7 @@ use crate::apiserver::request::{self, Query, ResourcePath, Verb};
 use crate::apiserver::service::{Answer, ApiServer, Call};
 use crate::apiserver::stream::{StreamBody, holding};
 use crate::apiserver::streams;
+use crate::apiserver::subresource::inspect::{CORE_DUMP, PROFILE};
 use crate::apiserver::write::{Tracking, WriteParams};
 use crate::apiserver::{Body, User, authz, body, filter, options, respond, update, websocket};
 use crate::base::tasks::Stop;
@@ -76,6 +77,11 @@ impl Exchange<'_> {
             let pieces = pieces.filter_map(|piece| std::future::ready(piece.ok())).boxed();
             let Switch { upgrade, stop } = self.switch;
             return websocket::respond_bytes(self.headers, upgrade, stop, pieces);
+        }
+        if verb == Verb::Get && matches!(&*self.path.subresource, PROFILE | CORE_DUMP) {
+            let place = self.enter(Work::Stream).await?;
+            let response = self.server.inspect(&self.call(verb), &self.query).await?;
+            return Ok(response.map(|body| holding(body, place)));
         }
         if verb == Verb::Watch {
             let place = self.enter(Work::Stream).await?;
@@ -206,7 +212,8 @@ impl Exchange<'_> {
     /// Whether the answer may be asked for as a table.
     fn is_resource(&self, verb: Verb) -> bool {
         let part = self.path.subresource.as_str();
-        let main = matches!(part, "" | "finalize") || update::writes_status(part);
+        let main = matches!(part, "" | "finalize" | update::EPHEMERAL_CONTAINERS)
+            || update::writes_status(part);
         main && !self.path.info.meta.review && verb != Verb::DeleteCollection
     }
 

@@ -96,6 +96,9 @@ const EDITED: &[(&str, &[&str])] = &[
     ("networking.k8s.io", &["ingresses", "networkpolicies"]),
 ];
 
+/// What of a kubelet is authorized apart.
+const NODE_PARTS: [&str; 4] = ["nodes/log", "nodes/metrics", "nodes/proxy", "nodes/stats"];
+
 fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
     json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
 }
@@ -135,6 +138,7 @@ pub fn cluster_roles() -> Vec<Value> {
     edit.push(rule("", &["secrets"], READ));
     edit.push(rule("", &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy"], READ));
     edit.push(rule("", &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy"], WRITE));
+    edit.push(rule("", &["pods/coredump", "pods/profile"], &["get"]));
     edit.push(rule("", &["pods/eviction", "serviceaccounts/token"], &["create"]));
     edit.push(rule("", &["serviceaccounts"], &["impersonate"]));
     edit.push(rule("coordination.k8s.io", &["leases"], &[READ, WRITE].concat()));
@@ -182,6 +186,25 @@ pub fn cluster_roles() -> Vec<Value> {
             vec![urls(
                 &[&health[..], &["/healthz/*", "/livez/*", "/metrics", "/readyz/*"]].concat(),
             )],
+        ),
+        role(
+            "system:aggregated-metrics-reader",
+            // As metrics-server brings it.
+            json!({
+                format!("{GROUP}/aggregate-to-admin"): "true",
+                format!("{GROUP}/aggregate-to-edit"): "true",
+                format!("{GROUP}/aggregate-to-view"): "true",
+            }),
+            vec![rule("metrics.k8s.io", &["nodes", "pods"], READ)],
+        ),
+        role(
+            "system:kubelet-api-admin",
+            json!({}),
+            vec![
+                rule("", &["nodes"], &["get", "list", "watch"]),
+                rule("", &["nodes"], &["proxy"]),
+                rule("", &NODE_PARTS, &["*"]),
+            ],
         ),
         role(
             "system:auth-delegator",

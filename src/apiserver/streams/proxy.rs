@@ -1,5 +1,6 @@
 //! The proxy subresource of pods and Services: HTTP requests that go on to a pod, through its
-//! node's tunnel. Everything behind `/proxy` is the pod's path.
+//! node's tunnel. Everything behind `/proxy` is the pod's path. That of nodes: their agents answer
+//! GETs of the paths of a kubelet themselves.
 //!
 //! Names are `[scheme:]name[:port]` (k8s.io/apimachinery/pkg/util/net/port_split.go). Of schemes
 //! there is http: a pod's certificate could be checked against nothing. What an answer says about
@@ -12,7 +13,7 @@ use http::header::{
     AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode, Uri, request};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
@@ -37,7 +38,14 @@ use crate::base::tasks::Stop;
 /// The subresource.
 pub const PROXY: &str = "proxy";
 /// The resources that have it, and the kinds of its options.
-const KINDS: &[(&str, &str)] = &[("pods", "PodProxyOptions"), ("services", "ServiceProxyOptions")];
+const KINDS: &[(&str, &str)] = &[
+    (NODES, "NodeProxyOptions"),
+    ("pods", "PodProxyOptions"),
+    ("services", "ServiceProxyOptions"),
+];
+const NODES: &str = "nodes";
+/// Where a kubelet listens: nothing else of a node is reached.
+const KUBELET_PORTS: &[&str] = &["", "10250"];
 /// Bytes on their way, in each direction, beside HTTP/2's window.
 const BUFFER_BYTES: usize = 64 << 10;
 /// What is between this server and its client alone.
@@ -74,6 +82,7 @@ pub fn split(path: &str) -> Option<(&str, &str)> {
     let words: Vec<&str> = path.splitn(9, '/').collect();
     let at = match words.as_slice() {
         ["", "api", _, "namespaces", _, resource, _, PROXY, ..] if is_proxied(resource) => 8,
+        ["", "api", _, NODES, _, PROXY, ..] => 6,
         _ => return None,
     };
     let length = words[..at].iter().map(|word| word.len() + 1).sum::<usize>() - 1;
@@ -138,6 +147,9 @@ impl ApiServer {
             // What a page names relatively is below it only with a slash.
             return slash(&parts.uri);
         }
+        if &*call.info.gvr.resource == NODES {
+            return self.proxy_node(call, rest, parts, place).await;
+        }
         let (name, port) = split_name(&call.name)?;
         let one = Call { name: name.to_string(), ..call.clone() };
         let target = match &*call.info.gvr.resource {
@@ -168,6 +180,37 @@ impl ApiServer {
         let asked = forwarded(parts, rest, &target)?.map(|()| body);
         let response = sender.send_request(asked).await.map_err(|e| unreachable(&e))?;
         Ok(answered(response, client, &prefix, stop, place))
+    }
+
+    /// What the node's agent answers.
+    async fn proxy_node(
+        &self,
+        call: &Call,
+        rest: &str,
+        parts: request::Parts,
+        place: Place,
+    ) -> Result<Response<Body>, ApiError> {
+        // A kubelet's certificate says https; here the tunnel is what is trusted.
+        let name = call.name.strip_prefix("https:").unwrap_or(&call.name);
+        let (name, port) = split_name(name)?;
+        if !KUBELET_PORTS.contains(&port) {
+            let message = format!("nothing of a node is reached but its agent: no port {port:?}");
+            return Err(ApiError::bad_request(message));
+        }
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            return Err(method_not_allowed());
+        }
+        let one = Call { name: name.to_string(), ..call.clone() };
+        self.entry(&one)?;
+        let options = json!({"apiVersion": "v1", "kind": "NodeProxyOptions", "path": rest});
+        self.admit_connect(call, Object::from_value(options)?).await?;
+        let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let path = format!("/kubelet{}{query}", rest.trim_end_matches('/'));
+        let asked = Request::get(path).body(Full::new(Bytes::new()));
+        let asked = asked.map_err(|error| ApiError::bad_request(error.to_string()))?;
+        let response = self.nodes.request(name, asked).await?;
+        let prefix = prefix_of(&parts.uri, rest);
+        Ok(answered(response, None, &prefix, None, place))
     }
 
     fn pod_target(&self, call: &Call, port: &str) -> Result<Target, ApiError> {

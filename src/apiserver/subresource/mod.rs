@@ -3,6 +3,7 @@
 
 pub mod binding;
 pub mod eviction;
+pub mod inspect;
 pub mod log;
 pub mod scale;
 mod token;
@@ -10,7 +11,7 @@ mod token;
 use serde_json::Value;
 
 use super::service::{Answer, ApiServer, Call};
-use super::update;
+use super::update::{self, EPHEMERAL_CONTAINERS};
 use super::write::WriteParams;
 use crate::api::ApiError;
 use crate::api::error::Reason;
@@ -39,7 +40,7 @@ impl ApiServer {
     pub async fn get_part(&self, call: &Call, version: &str) -> Result<Answer, ApiError> {
         match call.subresource.as_str() {
             "" => self.get(call, version).await.map(|raw| Answer::object(200, raw)),
-            part if update::writes_status(part) => {
+            part if update::writes_status(part) || part == EPHEMERAL_CONTAINERS => {
                 self.get(call, version).await.map(|raw| Answer::object(200, raw))
             }
             "scale" => self.get_scale(call).await,
@@ -55,7 +56,7 @@ impl ApiServer {
         params: &WriteParams,
     ) -> Result<Answer, ApiError> {
         let answer = match call.subresource.as_str() {
-            "" | "finalize" => self.update(call, body, params).await,
+            "" | "finalize" | EPHEMERAL_CONTAINERS => self.update(call, body, params).await,
             part if update::writes_status(part) => self.update(call, body, params).await,
             "scale" => Box::pin(self.put_scale(call, body, params)).await,
             _ => Err(method_not_allowed()),

@@ -70,7 +70,9 @@ impl From<resource::Operation> for Operation {
     fn from(operation: resource::Operation) -> Operation {
         match operation {
             resource::Operation::Create => Operation::Create,
-            resource::Operation::Update | resource::Operation::UpdateStatus => Operation::Update,
+            resource::Operation::Update
+            | resource::Operation::UpdateStatus
+            | resource::Operation::UpdateEphemeralContainers => Operation::Update,
         }
     }
 }

@@ -51,6 +51,7 @@ fn containers(page: &mut Page, depth: usize, spec: Option<&Value>, status: Optio
     for (label, of, told) in [
         ("Init Containers", "/initContainers", "/initContainerStatuses"),
         ("Containers", "/containers", "/containerStatuses"),
+        ("Ephemeral Containers", "/ephemeralContainers", "/ephemeralContainerStatuses"),
     ] {
         let mut containers = items(spec, of).peekable();
         if containers.peek().is_none() {

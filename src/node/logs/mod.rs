@@ -31,11 +31,23 @@ pub struct LogLimits {
     pub files: u64,
     /// Formatted bytes that wait to be written; what comes beyond is dropped, with a marker.
     pub buffer_bytes: usize,
+    /// Bytes of text a second that one container may write for long; what comes faster is dropped,
+    /// with the same marker, so that a flood costs the node no more than this.
+    pub bytes_a_second: u64,
+    /// What it may write at once beyond that.
+    pub burst_bytes: u64,
 }
 
 impl Default for LogLimits {
     fn default() -> LogLimits {
-        LogLimits { file_bytes: 10 << 20, files: 3, buffer_bytes: 1 << 20 }
+        LogLimits {
+            file_bytes: 10 << 20,
+            files: 3,
+            buffer_bytes: 1 << 20,
+            bytes_a_second: 4 << 20,
+            // All that its files hold.
+            burst_bytes: 30 << 20,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -25,6 +26,7 @@ pub struct AttemptLog {
     pub dir: PathBuf,
     pub attempt: i32,
     limits: LogLimits,
+    began_at: Timestamp,
     clock: SharedClock,
     pending: Mutex<Pending>,
     file: Mutex<FileState>,
@@ -49,6 +51,9 @@ struct Pending {
     /// What has no newline yet, by stream.
     partial: [Vec<u8>; 2],
     dropped_bytes: u64,
+    /// What was written and is not earned back yet, and until when that was counted.
+    spent_bytes: u64,
+    counted_at: Option<Timestamp>,
     queued: bool,
     closed: bool,
 }
@@ -93,6 +98,7 @@ impl AttemptLog {
             dir,
             attempt,
             limits,
+            began_at: clock.now(),
             clock,
             pending: Mutex::default(),
             file: Mutex::default(),
@@ -121,7 +127,8 @@ impl AttemptLog {
     }
 
     fn add_line(&self, pending: &mut Pending, stream: LogStream, text: &[u8], full: bool) {
-        if pending.lines.len() + text.len() > self.limits.buffer_bytes {
+        let fits = pending.lines.len() + text.len() <= self.limits.buffer_bytes;
+        if !fits || !self.afford(pending, text.len() as u64) {
             pending.dropped_bytes += text.len() as u64;
             return;
         }
@@ -131,6 +138,22 @@ impl AttemptLog {
             self.format(&mut pending.lines, LogStream::Stderr, text.as_bytes(), true);
         }
         self.format(&mut pending.lines, stream, text, full);
+    }
+
+    /// Takes from what the container may write; asks the clock only when that is used up.
+    fn afford(&self, pending: &mut Pending, bytes: u64) -> bool {
+        if pending.spent_bytes + bytes > self.limits.burst_bytes {
+            let now = self.clock.now();
+            let since = pending.counted_at.replace(now).unwrap_or(self.began_at);
+            let millis = u64::try_from(now.duration_since(since).as_millis()).unwrap_or(0);
+            let earned = self.limits.bytes_a_second.saturating_mul(millis) / 1000;
+            pending.spent_bytes = pending.spent_bytes.saturating_sub(earned);
+            if pending.spent_bytes + bytes > self.limits.burst_bytes {
+                return false;
+            }
+        }
+        pending.spent_bytes += bytes;
+        true
     }
 
     fn format(&self, out: &mut Vec<u8>, stream: LogStream, text: &[u8], full: bool) {
@@ -351,6 +374,20 @@ mod tests {
         fs::remove_dir_all(&place).unwrap();
         write(&log, "two\n");
         assert!(!place.exists());
+    }
+
+    #[test]
+    fn a_flood_is_held_to_its_rate() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = LogLimits { burst_bytes: 100, bytes_a_second: 0, ..LogLimits::default() };
+        let log = open(dir.path(), limits);
+        for _ in 0..1000 {
+            write(&log, "ten bytes\n");
+        }
+        let written = messages(dir.path(), 0);
+        assert_eq!(written.iter().filter(|line| *line == "ten bytes").count(), 11);
+        let dropped = written.iter().filter(|line| line.ends_with("could be written]")).count();
+        assert!(dropped > 0, "{written:?}");
     }
 
     #[test]

@@ -70,13 +70,22 @@ impl Wanted {
 }
 
 impl Node {
-    fn pod(&self, namespace: &str, pod: &str) -> Result<std::sync::Arc<PodEntry>, ApiError> {
+    pub(super) fn pod(
+        &self,
+        namespace: &str,
+        pod: &str,
+    ) -> Result<std::sync::Arc<PodEntry>, ApiError> {
         let pods = Gvr::new("", "v1", "pods", true);
         self.shared.pods.get(namespace, pod).ok_or_else(|| ApiError::not_found(&pods, pod))
     }
 
     /// A container that runs now.
-    fn running(&self, namespace: &str, pod: &str, container: &str) -> Result<Running, ApiError> {
+    pub(super) fn running(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+    ) -> Result<Running, ApiError> {
         let entry = self.pod(namespace, pod)?;
         if !entry.has(container) {
             let text = format!("container {container} is not valid for pod {pod}");

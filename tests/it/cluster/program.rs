@@ -114,6 +114,11 @@ impl Program {
         kill_process(Pid::from_raw(id).expect("not 0"), signal).expect("the process is ours");
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks the program to end, and waits until it has.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);

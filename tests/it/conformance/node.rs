@@ -4,6 +4,7 @@ mod classes;
 mod config;
 mod dra;
 mod environment;
+mod ephemeral_containers;
 mod expansion;
 mod init_containers;
 mod nodes;
@@ -19,6 +20,7 @@ pub const CASES: &[&[Case]] = &[
     config::CASES,
     dra::CASES,
     environment::CASES,
+    ephemeral_containers::CASES,
     expansion::CASES,
     init_containers::CASES,
     nodes::CASES,

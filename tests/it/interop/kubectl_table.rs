@@ -174,9 +174,9 @@ macro_rules! stories {
 }
 
 stories! {
-    v1_29 "1.29": create change owners read workload access kinds streams;
-    v1_32 "1.32": create change owners read workload access kinds streams;
-    v1_35 "1.35": create change owners read workload access kinds streams;
+    v1_29 "1.29": create change owners read workload access kinds streams inside;
+    v1_32 "1.32": create change owners read workload access kinds streams inside;
+    v1_35 "1.35": create change owners read workload access kinds streams inside;
 }
 
 /// On a cluster of its own: what is done to nodes concerns every pod.

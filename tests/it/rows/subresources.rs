@@ -8,7 +8,7 @@ use super::verbs::{answered, patch};
 use crate::api::Cluster;
 
 /// These have tests of their own, with nodes.
-const STREAMS: &[&str] = &["attach", "exec", "log", "portforward", "proxy"];
+const STREAMS: &[&str] = &["attach", "coredump", "exec", "log", "portforward", "profile", "proxy"];
 
 /// `own` is the path of an object that is there.
 pub(super) async fn exercise(

@@ -83,8 +83,15 @@ async fn question(cluster: &Cluster, row: &Row, served: &Served) -> Result<()> {
 
 /// Only read.
 async fn computed(cluster: &Cluster, row: &Row, served: &Served) -> Result<()> {
-    ensure!(served.verbs == ["get", "list", "watch"], "verbs {:?}", served.verbs);
     let list = answered(cluster.get(&served.path()).await, 200)?;
+    if served.verbs == ["get", "list"] {
+        // Asked of nodes, and there are none here.
+        ensure!(list["kind"] == format!("{}List", served.kind), "{list}");
+        ensure!(list["items"] == json!([]), "{list}");
+        answered(cluster.get(&format!("{}?watch=1", served.path())).await, 405)?;
+        return answered(cluster.get(&format!("{}/x", served.path())).await, 404).map(drop);
+    }
+    ensure!(served.verbs == ["get", "list", "watch"], "verbs {:?}", served.verbs);
     let name = list["items"][0]["metadata"]["name"].as_str().context("an object")?.to_string();
     read(cluster, row, served, &name).await?;
     fields(cluster, row, served, &name).await?;

@@ -38,6 +38,7 @@ async fn start(runtime: &FakeRuntime, digest: &str, args: &[&str]) -> Running {
         tty: false,
         names: Arc::new(NoNames),
         allowed_hosts: Vec::new(),
+        core_dumps: None,
     };
     let (sender, events) = mpsc::channel(4);
     let container = runtime.start(spec, sender).await.expect("starts");

@@ -52,6 +52,19 @@ pub fn http_component(core: &str) -> Vec<u8> {
     encoder.encode().expect("a component")
 }
 
+/// A component of a world around a core module.
+pub fn world(wit: &str, name: &str, core: &str) -> Vec<u8> {
+    use wit_component::{ComponentEncoder, DecodedWasm, StringEncoding, embed_component_metadata};
+    let mut core = wat(core);
+    let empty = wit_component::decode(&wat("(component)")).expect("a component");
+    let DecodedWasm::Component(mut resolve, _) = empty else { panic!("no component") };
+    let package = resolve.push_str("world.wit", wit).expect("WIT");
+    let world = resolve.select_world(&[package], Some(name)).expect("a world");
+    embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8).expect("embeds");
+    let mut encoder = ComponentEncoder::default().module(&core).expect("a module");
+    encoder.encode().expect("a component")
+}
+
 pub fn digest(wasm: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(wasm)))
 }
@@ -137,6 +150,7 @@ impl Harness {
             tty: false,
             names: Arc::new(NoNames),
             allowed_hosts: Vec::new(),
+            core_dumps: None,
         };
         (spec, logs)
     }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use wasmfleet::runtime::Names;
 
-use super::harness::{Harness, PATIENCE, built, pod_ip, wat};
+use super::harness::{Harness, PATIENCE, built, pod_ip, world};
 
 /// Asks until the guest listens: it tells nobody when it does.
 async fn ask(address: SocketAddr) -> String {
@@ -66,18 +66,8 @@ pub fn client(generation: &str, name: &str, port: u16) -> Vec<u8> {
     component(generation, &text)
 }
 
-/// A component of the clients' world around another core module.
 fn component(generation: &str, core: &str) -> Vec<u8> {
-    use wit_component::{ComponentEncoder, DecodedWasm, StringEncoding, embed_component_metadata};
-    let mut core = wat(core);
-    let empty = wit_component::decode(&wat("(component)")).expect("a component");
-    let DecodedWasm::Component(mut resolve, _) = empty else { panic!("no component") };
-    let wit = include_str!("../guests/client.wit");
-    let package = resolve.push_str("client.wit", wit).expect("WIT");
-    let world = resolve.select_world(&[package], Some(generation)).expect("a world");
-    embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8).expect("embeds");
-    let mut encoder = ComponentEncoder::default().module(&core).expect("a module");
-    encoder.encode().expect("a component")
+    world(include_str!("../guests/client.wit"), generation, core)
 }
 
 struct Db(IpAddr);
