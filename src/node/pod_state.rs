@@ -46,7 +46,8 @@ pub struct Timing {
     /// How long serving containers go on after the pod was deleted, so that proxies move away
     /// first; at most half of the grace period.
     pub drain: Duration,
-    /// Containers that start faster than this are told in one write, as Running.
+    /// Containers that start faster than this are told in one write, as Running; those that end
+    /// faster after a back-off, as waiting for the next try.
     pub pending_status_delay: Duration,
 }
 
@@ -133,6 +134,8 @@ pub struct ContainerState {
     pub restart_wait: Duration,
     /// That wait, or the one before the next pull, was told as an event.
     pub back_off_told: bool,
+    /// It was started again after a wait: until then nothing is told of it, unless it ends.
+    pub quiet_until: Option<Timestamp>,
     /// It was stopped because its image changed: it runs again whatever the policy.
     pub renew: bool,
     /// `name@sha256:…` of the running artifact.
@@ -304,6 +307,7 @@ impl ContainerState {
             failure: None,
             restart_wait: Duration::ZERO,
             back_off_told: false,
+            quiet_until: None,
             renew: false,
             image_id: String::new(),
         }

@@ -166,12 +166,12 @@ fn start_crash_and_back_off() {
         -- 9 s
         | Running web:CrashLoopBackOff/1
         -- 1 s
-        Start web#2 | Running web:Error=1/1
-        | Running web:running,ready/2
+        Start web#2 (held) | Running web:Error=1/1
+        (held) | Running web:running,ready/2
         | Running web:CrashLoopBackOff/2
         -- 20 s
-        Start web#3 | Running web:Error=1/2
-        | Running web:running,ready/3
+        Start web#3 (held) | Running web:Error=1/2
+        (held) | Running web:running,ready/3
         Start web#4 | Running web:Completed=0/3",
     );
 }

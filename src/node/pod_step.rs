@@ -31,6 +31,7 @@ impl PodState {
             self.bring_to_end(now, &mut step);
         } else {
             self.hold_short_start(now, &mut step);
+            self.hold_short_restarts(now, &mut step);
         }
         step
     }
@@ -187,7 +188,11 @@ impl PodState {
                     return false;
                 }
                 _ => {
-                    let wait = &mut self.containers[index].restart_wait;
+                    let quiet_until = plus(now, self.timing.pending_status_delay);
+                    let container = &mut self.containers[index];
+                    let waited = !container.restart_wait.is_zero();
+                    container.quiet_until = waited.then_some(quiet_until);
+                    let wait = &mut container.restart_wait;
                     *wait = match *wait {
                         Duration::ZERO => self.timing.restart_first,
                         wait => (wait * 2).min(self.timing.restart_most),
@@ -316,6 +321,16 @@ impl PodState {
             }
         }
         live
+    }
+
+    /// A container that ends right after its back-off is told in one write: a crash loop costs the
+    /// API no more than its back-off.
+    fn hold_short_restarts(&self, now: Timestamp, step: &mut Step) {
+        let live = self.containers.iter().filter(|c| !c.is_idle());
+        for until in live.filter_map(|c| c.quiet_until).filter(|until| now < *until) {
+            step.hold_status = true;
+            step.wake(until);
+        }
     }
 
     /// A pod that starts at once is told in one write.

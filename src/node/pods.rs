@@ -130,8 +130,8 @@ impl PodEntry {
         let inits = spec.and_then(|s| s.init_containers.as_ref()).into_iter().flatten();
         let mains = spec.map(|s| &s.containers).into_iter().flatten();
         let debug = spec.and_then(|s| s.ephemeral_containers.as_ref()).into_iter().flatten();
-        let names = inits.chain(mains).map(|one| &one.name).chain(debug.map(|one| &one.name));
-        names.into_iter().any(|name| name == container)
+        let mut names = inits.chain(mains).map(|one| &one.name).chain(debug.map(|one| &one.name));
+        names.any(|name| name == container)
     }
 
     pub fn started(&self, container: &str, running: Running) {
