@@ -115,6 +115,11 @@ impl Errors {
         self.add(FieldErrorKind::Duplicate, path, json(value), "");
     }
 
+    /// Where the value alone does not say what must be unique.
+    pub fn duplicate_why(&mut self, path: &Path, value: impl serde::Serialize, detail: &str) {
+        self.add(FieldErrorKind::Duplicate, path, json(value), detail);
+    }
+
     pub fn not_found(&mut self, path: &Path, value: impl serde::Serialize) {
         self.add(FieldErrorKind::NotFound, path, json(value), "");
     }

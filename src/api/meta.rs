@@ -128,7 +128,7 @@ pub fn validate(object: &Object, info: &KindInfo, old: Option<&Object>, errors: 
     names_of(object, info, &path, errors);
     validate_labels(&object.labels(), &path.child("labels"), errors);
     validate_annotations(&object.annotations(), &path.child("annotations"), errors);
-    validate_finalizers(object, old, &path.child("finalizers"), errors);
+    validate_finalizers(object, info, old, &path.child("finalizers"), errors);
     validate_owners(object, &path.child("ownerReferences"), errors);
 }
 
@@ -175,11 +175,21 @@ fn validate_annotations(map: &BTreeMap<String, String>, path: &Path, errors: &mu
     }
 }
 
-fn validate_finalizers(object: &Object, old: Option<&Object>, path: &Path, errors: &mut Errors) {
+fn validate_finalizers(
+    object: &Object,
+    info: &KindInfo,
+    old: Option<&Object>,
+    path: &Path,
+    errors: &mut Errors,
+) {
     let finalizers = object.finalizers();
     for (index, finalizer) in finalizers.iter().enumerate() {
-        let at = path.index(index);
-        names::report(errors, &at, finalizer, names::is_qualified_name(finalizer));
+        names::report(errors, path, finalizer, names::is_qualified_name(finalizer));
+        // Of custom resources upstream only warns.
+        let known = finalizer.contains('/') || STANDARD_FINALIZERS.contains(finalizer);
+        if !known && info.custom.is_none() && old.is_none() {
+            errors.invalid(&path.index(index), finalizer, UNKNOWN_FINALIZER);
+        }
     }
     if finalizers.contains(&ORPHAN) && finalizers.contains(&FOREGROUND) {
         let detail = format!("finalizer {ORPHAN} and {FOREGROUND} cannot be both set");
@@ -199,6 +209,11 @@ fn validate_finalizers(object: &Object, old: Option<&Object>, path: &Path, error
     }
 }
 
+/// Finalizers that have no domain.
+pub const STANDARD_FINALIZERS: &[&str] = &["kubernetes", ORPHAN, FOREGROUND];
+pub const UNKNOWN_FINALIZER: &str =
+    "name is neither a standard finalizer name nor is it fully qualified";
+
 /// Set by an `Orphan` deletion until dependents have lost their reference.
 pub const ORPHAN: &str = "orphan";
 /// Set by a `Foreground` deletion until dependents are gone.
@@ -206,29 +221,29 @@ pub const FOREGROUND: &str = "foregroundDeletion";
 
 fn validate_owners(object: &Object, path: &Path, errors: &mut Errors) {
     let owners = object.meta().get("ownerReferences").and_then(Value::as_array);
-    let mut controller: Option<&str> = None;
-    for (index, owner) in owners.into_iter().flatten().enumerate() {
-        let at = path.index(index);
+    let mut controller: Option<String> = None;
+    // Upstream leaves the index out of these paths.
+    for owner in owners.into_iter().flatten() {
         let text = |field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default();
         for field in ["apiVersion", "kind", "name", "uid"] {
             if text(field).is_empty() {
                 let title = if field == "apiVersion" { "version" } else { field };
-                errors.invalid(&at.child(field), "", &format!("{title} must not be empty"));
+                errors.invalid(&path.child(field), "", &format!("{title} must not be empty"));
             }
         }
         if text("apiVersion") == "v1" && text("kind") == "Event" {
-            errors.invalid(&at, text("name"), "/v1, Kind=Event is disallowed from being an owner");
+            errors.invalid(path, owner, "/v1, Kind=Event is disallowed from being an owner");
         }
         if owner.get("controller").and_then(Value::as_bool) == Some(true) {
-            if let Some(first) = controller {
+            let this = format!("{}/{}", text("kind"), text("name"));
+            if let Some(first) = &controller {
                 let detail = format!(
                     "Only one reference can have Controller set to true. Found \"true\" in \
-                     references for {first} and {}",
-                    text("name")
+                     references for {first} and {this}"
                 );
-                errors.invalid(path, Value::Null, &detail);
+                errors.invalid(path, owners, &detail);
             }
-            controller = Some(text("name"));
+            controller.get_or_insert(this);
         }
     }
 }
@@ -259,7 +274,7 @@ mod tests {
         let texts = errors_of(bad, None);
         assert_eq!(texts.len(), 3, "{texts:?}");
         assert!(texts[0].starts_with("metadata.labels: Invalid value: \"a b\""));
-        assert!(texts[2].starts_with("metadata.ownerReferences[0].uid: Invalid value"));
+        assert!(texts[2].starts_with("metadata.ownerReferences.uid: Invalid value"));
         let old = json!({"metadata": {"namespace": "n", "name": "x", "finalizers": ["a/b"],
             "deletionTimestamp": "2026-01-01T00:00:00Z"}});
         let new =

@@ -270,22 +270,21 @@ pub fn is_wildcard_subdomain(value: &str) -> Vec<String> {
     messages
 }
 
-/// `example.com/path`: a domain, then a path.
-pub fn is_domain_prefixed_path(value: &str) -> Vec<String> {
+/// `example.com/path`: a domain, then a path. Which part is wrong, and what is wrong with it.
+pub fn domain_prefixed_path_errors(value: &str) -> Vec<(&str, String)> {
     let (domain, path) = match value.split_once('/') {
         Some((domain, path)) if !domain.is_empty() && !path.is_empty() => (domain, path),
         _ => {
             let text = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-            return vec![text.into()];
+            return vec![(value, text.into())];
         }
     };
-    let mut messages: Vec<String> = is_dns1123_subdomain(domain)
-        .into_iter()
-        .map(|message| format!("prefix part {message}"))
-        .collect();
+    let mut messages: Vec<(&str, String)> =
+        is_dns1123_subdomain(domain).into_iter().map(|message| (domain, message)).collect();
     let good = |c: char| c.is_ascii_alphanumeric() || "/-._~!$&'()*+,;=:%@".contains(c);
     if !path.chars().all(good) {
-        messages.push(format!("Invalid path (regex used for validation is '{PATH_FORM}')"));
+        let text = format!("Invalid path (regex used for validation is '{PATH_FORM}')");
+        messages.push((path, text));
     }
     messages
 }
@@ -298,6 +297,22 @@ pub fn is_percent(value: &str) -> Vec<String> {
     }
     let rule = "a valid percent string must be a numeric string followed by an ending '%'";
     vec![form_error(rule, "[0-9]+%", &["1%", "93%"])]
+}
+
+/// The reason of a condition.
+pub fn is_condition_reason(value: &str) -> Vec<String> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if value.starts_with(|c: char| c.is_ascii_alphabetic())
+        && value.ends_with(word)
+        && value.chars().all(|c| word(c) || matches!(c, ',' | ':'))
+    {
+        return Vec::new();
+    }
+    let rule = "a condition reason must start with alphabetic character, optionally followed by a \
+                string of alphanumeric characters or '_,:', and must end with an alphanumeric \
+                character or '_'";
+    let examples = ["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"];
+    vec![form_error(rule, "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", &examples)]
 }
 
 /// The name of an HTTP header.
@@ -361,8 +376,15 @@ mod tests {
             ),
             (is_percent, &["0%", "25%"], &["", "%", "25", "x%"]),
             (is_http_header_name, &["X-A"], &["", "a b"]),
+            (is_condition_reason, &["A", "A1,b:c_"], &["", "1", "A,", "a b"]),
             (is_wildcard_subdomain, &["*.a", "*.a.b"], &["*", "a.*", "*.", "*.A", "a.b"]),
-            (is_domain_prefixed_path, &["a.b/c", "a/b/c"], &["", "a", "/a", "a/", "A/b", "a/b c"]),
+            (
+                |value| {
+                    domain_prefixed_path_errors(value).into_iter().map(|(_, text)| text).collect()
+                },
+                &["a.b/c", "a/b/c"],
+                &["", "a", "/a", "a/", "A/b", "a/b c"],
+            ),
             (is_canonical_address, &["10.0.0.1", "::1"], &["", "010.0.0.1", "::0:1", "a"]),
             (is_path_segment, &["system:x"], &[".", "..", "a/b", "a%b"]),
         ];

@@ -97,22 +97,57 @@ pub fn no_address(errors: &mut Errors, path: &Path, name: &str) {
 
 /// Addresses that are nobody else's (ValidateNonSpecialIP).
 pub fn non_special_ip(errors: &mut Errors, path: &Path, value: &str) {
+    if value.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
+        let detail = "may not be in the loopback range (127.0.0.0/8, ::1/128)";
+        errors.invalid(path, value, detail);
+    }
+    endpoint_ip(errors, path, value);
+}
+
+/// Addresses that endpoints may have. Upstream refuses loopback addresses too, but Wasm pods live on
+/// them: a pod's address is one of the node's block in 127.64.0.0/10.
+pub fn endpoint_ip(errors: &mut Errors, path: &Path, value: &str) {
     let Ok(address) = value.parse::<IpAddr>() else { return };
     let (link_local, link_local_group) = match address {
         IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
         IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.segments()[0] & 0xff0f == 0xff02),
     };
     let rules = [
-        (address.is_unspecified(), "may not be unspecified (0.0.0.0 or ::)"),
-        (address.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
-        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+        (address.is_unspecified(), format!("may not be unspecified ({value})")),
+        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)".into()),
         (
             link_local_group,
-            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".into(),
         ),
     ];
     for (_, detail) in rules.into_iter().filter(|(is_special, _)| *is_special) {
+        errors.invalid(path, value, &detail);
+    }
+}
+
+/// A domain of at least two segments; a dot at its end is fine.
+pub fn full_domain_name(errors: &mut Errors, path: &Path, value: &str) {
+    if value.is_empty() {
+        return errors.required(path, "");
+    }
+    let name = value.strip_suffix('.').unwrap_or(value);
+    let wrong = names::is_dns1123_subdomain(name);
+    if !wrong.is_empty() {
+        return names::report(errors, path, value, wrong);
+    }
+    if !name.contains('.') {
+        let detail = "should be a domain with at least two segments separated by dots";
         errors.invalid(path, value, detail);
+    }
+}
+
+/// Required: a domain, a slash, a path (IsDomainPrefixedPath).
+pub fn domain_prefixed_path(errors: &mut Errors, path: &Path, value: &str) {
+    if value.is_empty() {
+        return errors.required(path, "");
+    }
+    for (part, message) in names::domain_prefixed_path_errors(value) {
+        errors.invalid(path, part, &message);
     }
 }
 
@@ -150,6 +185,14 @@ pub fn canonical_cidr(errors: &mut Errors, path: &Path, value: &str) {
     if canonical != value {
         let detail = format!("must be in canonical form (\"{canonical}\")");
         errors.invalid(path, value, &detail);
+    }
+}
+
+/// A counter that only grows, and that stays once it is there.
+pub fn not_decremented(errors: &mut Errors, path: &Path, new: Option<i32>, old: Option<i32>) {
+    nonnegative_if_set(errors, path, new);
+    if new < old {
+        errors.invalid(path, new.unwrap_or_default(), "cannot be decremented");
     }
 }
 

@@ -14,10 +14,16 @@ impl Kind for ControllerRevision {
 
     fn validate(&self, errors: &mut Errors) {
         checks::nonnegative(errors, &Path::new("revision"), self.revision);
+    }
+
+    fn validate_create(&self, errors: &mut Errors) {
         match &self.data {
             None => errors.required(&Path::new("data"), "data is mandatory"),
+            Some(data) if data.0.is_null() => {
+                errors.required(&Path::new("data"), "data is mandatory");
+            }
             Some(data) if !data.0.is_object() => {
-                errors.invalid(&Path::new("data"), &data.0, "must be a valid JSON object");
+                errors.required(&Path::new("data"), "data must be a valid JSON object");
             }
             Some(_) => {}
         }

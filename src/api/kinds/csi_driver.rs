@@ -12,7 +12,9 @@ use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
 const POLICIES: &[&str] = &["File", "None", "ReadWriteOnceWithFSType"];
-const LIFECYCLES: &[&str] = &["Ephemeral", "Persistent"];
+const LIFECYCLES: &[&str] = &["Persistent", "Ephemeral"];
+/// How often a node's room for volumes may be asked for at most, in seconds.
+const LEAST_UPDATE_SECONDS: i64 = 10;
 /// Shortest and longest life of a token, in seconds.
 const LEAST_EXPIRATION_SECONDS: i64 = 600;
 const MOST_EXPIRATION_SECONDS: i64 = 1 << 32;
@@ -35,21 +37,19 @@ impl Kind for CSIDriver {
         spec.se_linux_mount.get_or_insert(false);
         spec.fs_group_policy.get_or_insert_with(|| POLICIES[2].into());
         if spec.volume_lifecycle_modes.as_ref().is_none_or(Vec::is_empty) {
-            spec.volume_lifecycle_modes = Some(vec![LIFECYCLES[1].into()]);
+            spec.volume_lifecycle_modes = Some(vec![LIFECYCLES[0].into()]);
         }
     }
 
     fn validate(&self, errors: &mut Errors) {
-        let name = self.metadata.name.as_deref().unwrap_or_default();
-        let path = Path::new("metadata");
-        checks::driver_name(errors, &path.child("name"), name);
         validate_spec(errors, &Path::new("spec"), &self.spec);
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         let path = Path::new("spec");
         let (new, old) = (&self.spec, &old.spec);
-        let at = path.child("attachRequired");
+        // Upstream calls the field so.
+        let at = path.child("attachedRequired");
         checks::immutable(errors, &at, &new.attach_required, &old.attach_required);
         let at = path.child("volumeLifecycleModes");
         checks::immutable(errors, &at, &new.volume_lifecycle_modes, &old.volume_lifecycle_modes);
@@ -100,10 +100,16 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &CSIDriverSpec) {
         errors.not_supported(&path.child("fsGroupPolicy"), policy, POLICIES);
     }
     let at = path.child("volumeLifecycleModes");
-    for (i, mode) in spec.volume_lifecycle_modes.iter().flatten().enumerate() {
+    for mode in spec.volume_lifecycle_modes.iter().flatten() {
         if !LIFECYCLES.contains(&mode.as_str()) {
-            errors.not_supported(&at.index(i), mode, LIFECYCLES);
+            errors.not_supported(&at, mode, LIFECYCLES);
         }
+    }
+    if let Some(period) = spec.node_allocatable_update_period_seconds
+        && period < LEAST_UPDATE_SECONDS
+    {
+        let detail = format!("must be greater than or equal to {LEAST_UPDATE_SECONDS} seconds");
+        errors.invalid(&path.child("nodeAllocatableUpdatePeriodSeconds"), period, &detail);
     }
     let mut audiences = BTreeSet::new();
     let at = path.child("tokenRequests");
@@ -111,6 +117,7 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &CSIDriverSpec) {
         let at = at.index(i);
         if !audiences.insert(&token.audience) {
             errors.duplicate(&at.child("audience"), &token.audience);
+            continue;
         }
         let seconds = at.child("expirationSeconds");
         match token.expiration_seconds {

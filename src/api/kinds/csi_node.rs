@@ -40,7 +40,12 @@ impl Kind for CSINode {
         let path = Path::new("spec");
         for new in &self.spec.drivers {
             let before = old.spec.drivers.iter().find(|driver| driver.name == new.name);
-            if before.is_some_and(|before| before != new) {
+            // How much they may hold does.
+            let same = |before: &CSINodeDriver| {
+                let allocatable = new.allocatable.clone();
+                CSINodeDriver { allocatable, ..before.clone() } == *new
+            };
+            if !before.is_none_or(same) {
                 errors.invalid(&path.child("drivers"), new, "field is immutable");
             }
         }
@@ -81,12 +86,15 @@ fn validate_driver(errors: &mut Errors, path: &Path, driver: &CSINodeDriver) {
         let path = path.child("allocatable");
         checks::nonnegative(errors, &path.child("count"), count);
     }
-    let path = path.child("topologyKeys");
+    // Upstream names the driver for its keys.
     let mut seen = BTreeSet::new();
     for key in driver.topology_keys.iter().flatten() {
-        if !seen.insert(key) {
-            errors.duplicate(&path, key);
+        if key.is_empty() {
+            errors.required(path, "");
         }
-        checks::qualified_name(errors, &path, key);
+        if !seen.insert(key) {
+            errors.duplicate(path, key);
+        }
+        checks::qualified_name(errors, path, key);
     }
 }

@@ -30,7 +30,7 @@ impl Kind for CSIStorageCapacity {
         if let Some(topology) = &self.node_topology {
             labels::validate_selector(errors, &Path::new("nodeTopology"), topology);
         }
-        checks::object_name(errors, &Path::new("storageClassName"), &self.storage_class_name);
+        checks::dns_subdomain(errors, &Path::new("storageClassName"), &self.storage_class_name);
         let amounts =
             [("capacity", &self.capacity), ("maximumVolumeSize", &self.maximum_volume_size)];
         for (field, amount) in amounts {

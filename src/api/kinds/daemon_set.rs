@@ -50,7 +50,7 @@ impl Kind for DaemonSet {
         workload::selector_stays(errors, new.as_ref(), old.as_ref());
     }
 
-    fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
+    fn validate_status_update(&self, old: &Self, errors: &mut Errors) {
         let status = self.status.clone().unwrap_or_default();
         let path = Path::new("status");
         for (field, value) in [
@@ -66,6 +66,8 @@ impl Kind for DaemonSet {
         }
         let observed = path.child("observedGeneration");
         checks::nonnegative_if_set(errors, &observed, status.observed_generation);
+        let old_count = old.status.as_ref().and_then(|status| status.collision_count);
+        workload::validate_collisions(errors, status.collision_count, old_count);
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -114,9 +116,10 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &DaemonSetSpec) {
 
 fn validate_strategy(errors: &mut Errors, path: &Path, strategy: &DaemonSetUpdateStrategy) {
     let type_ = strategy.type_.as_deref().unwrap_or_default();
-    checks::one_of(errors, &path.child("type"), type_, &[ROLLING_UPDATE, ON_DELETE]);
-    if type_ != ROLLING_UPDATE {
-        return;
+    match type_ {
+        ROLLING_UPDATE => {}
+        ON_DELETE => return,
+        _ => return errors.not_supported(path, strategy, &[ROLLING_UPDATE, ON_DELETE]),
     }
     let path = path.child("rollingUpdate");
     let Some(rolling) = &strategy.rolling_update else { return errors.required(&path, "") };

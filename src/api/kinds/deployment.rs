@@ -62,6 +62,7 @@ impl Kind for Deployment {
             updated: status.updated_replicas,
             ready: status.ready_replicas,
             available: status.available_replicas,
+            terminating: status.terminating_replicas,
             observed_generation: status.observed_generation,
             ..Counters::default()
         };
@@ -70,10 +71,7 @@ impl Kind for Deployment {
         let unavailable = path.child("unavailableReplicas");
         checks::nonnegative_if_set(errors, &unavailable, status.unavailable_replicas);
         let old_count = old.status.as_ref().and_then(|s| s.collision_count);
-        if old_count.is_some() && status.collision_count < old_count {
-            let path = path.child("collisionCount");
-            errors.invalid(&path, status.collision_count, "cannot be decremented");
-        }
+        workload::validate_collisions(errors, status.collision_count, old_count);
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -151,9 +149,9 @@ fn validate_strategy(errors: &mut Errors, path: &Path, strategy: &DeploymentStra
                 let path = rolling_path.child("maxSurge");
                 workload::validate_count_or_percent(errors, &path, surge);
             }
-            if workload::count_or_percent(surge) == Some(0)
-                && workload::count_or_percent(unavailable) == Some(0)
-            {
+            // What cannot be read is nothing.
+            let none = |value| workload::count_or_percent(value).unwrap_or(0) == 0;
+            if none(surge) && none(unavailable) {
                 let detail = "may not be 0 when `maxSurge` is 0";
                 errors.invalid(&unavailable_path, unavailable, detail);
             }
@@ -161,6 +159,6 @@ fn validate_strategy(errors: &mut Errors, path: &Path, strategy: &DeploymentStra
                 workload::validate_no_more_than_all(errors, &unavailable_path, unavailable);
             }
         }
-        other => errors.not_supported(&path.child("type"), other, &[RECREATE, ROLLING_UPDATE]),
+        _ => errors.not_supported(path, strategy, &[RECREATE, ROLLING_UPDATE]),
     }
 }

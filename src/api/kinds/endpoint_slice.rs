@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use serde_json::Value;
 
-use super::checks;
+use super::{checks, labels};
 use crate::api::field::{Errors, Path};
 use crate::api::names;
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
@@ -17,6 +17,9 @@ const MAX_ENDPOINTS: usize = 1_000;
 const MAX_ADDRESSES: usize = 100;
 /// Most ports of a slice.
 const MAX_PORTS: usize = 20_000;
+/// Most labels of an endpoint's topology, and most hints of a kind.
+const MAX_TOPOLOGY_LABELS: usize = 16;
+const MAX_HINTS: usize = 8;
 /// How many entries a table's cell names.
 const MAX_SHOWN: usize = 3;
 
@@ -103,14 +106,14 @@ fn validate_endpoint(errors: &mut Errors, path: &Path, endpoint: &Endpoint, addr
         errors.too_many(&addresses, endpoint.addresses.len(), MAX_ADDRESSES);
     }
     for (i, address) in endpoint.addresses.iter().enumerate() {
-        // Upstream refuses loopback addresses here. Wasm pods live on them: a pod's address is one
-        // of the node's block in 127.64.0.0/10.
+        let path = addresses.index(i);
         match address_type {
-            "IPv4" => checks::ipv4(errors, &addresses.index(i), address),
-            "IPv6" => checks::ipv6(errors, &addresses.index(i), address),
-            "FQDN" => checks::dns_subdomain(errors, &addresses.index(i), address),
+            "IPv4" => checks::ipv4(errors, &path, address),
+            "IPv6" => checks::ipv6(errors, &path, address),
+            "FQDN" => checks::full_domain_name(errors, &path, address),
             _ => {}
         }
+        checks::endpoint_ip(errors, &path, address);
     }
     if let Some(node) = &endpoint.node_name {
         checks::dns_subdomain(errors, &path.child("nodeName"), node);
@@ -118,8 +121,40 @@ fn validate_endpoint(errors: &mut Errors, path: &Path, endpoint: &Endpoint, addr
     if let Some(hostname) = &endpoint.hostname {
         checks::dns_label(errors, &path.child("hostname"), hostname);
     }
-    if let Some(zone) = &endpoint.zone {
-        names::report(errors, &path.child("zone"), zone, names::is_label_value(zone));
+    let topology = endpoint.deprecated_topology.as_ref();
+    let at = path.child("deprecatedTopology");
+    let count = topology.map_or(0, |labels| labels.len());
+    if count > MAX_TOPOLOGY_LABELS {
+        errors.too_many(&at, count, MAX_TOPOLOGY_LABELS);
+    }
+    labels::validate_labels(errors, &at, topology);
+    if let Some(hints) = &endpoint.hints {
+        let path = path.child("hints");
+        let zones = hints.for_zones.iter().flatten().map(|zone| zone.name.as_str()).collect();
+        validate_hints(errors, &path.child("forZones"), zones, names::is_label_value);
+        let nodes = hints.for_nodes.iter().flatten().map(|node| node.name.as_str()).collect();
+        validate_hints(errors, &path.child("forNodes"), nodes, names::is_dns1123_subdomain);
+    }
+}
+
+/// Names of zones or nodes: few, and each once.
+fn validate_hints(
+    errors: &mut Errors,
+    path: &Path,
+    hints: Vec<&str>,
+    wrong: fn(&str) -> Vec<String>,
+) {
+    if hints.len() > MAX_HINTS {
+        return errors.too_many(path, hints.len(), MAX_HINTS);
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for (i, name) in hints.into_iter().enumerate() {
+        let path = path.index(i);
+        let path = path.child("name");
+        if !seen.insert(name) {
+            errors.duplicate(&path, name);
+        }
+        names::report(errors, &path, name, wrong(name));
     }
 }
 

@@ -70,8 +70,8 @@ fn validate_subset(errors: &mut Errors, path: &Path, subset: &EndpointSubset) {
 }
 
 fn validate_address(errors: &mut Errors, path: &Path, address: &EndpointAddress) {
-    // Upstream refuses loopback addresses here. Wasm pods live on them (see EndpointSlice).
     checks::ip(errors, &path.child("ip"), &address.ip);
+    checks::endpoint_ip(errors, &path.child("ip"), &address.ip);
     if let Some(hostname) = address.hostname.as_deref().filter(|name| !name.is_empty()) {
         checks::dns_label(errors, &path.child("hostname"), hostname);
     }

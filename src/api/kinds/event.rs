@@ -129,7 +129,8 @@ impl Kind for Event {
 /// What the newer form (with an eventTime) must have.
 fn validate_new_form(event: &Event, errors: &mut Errors) {
     let component = event.reporting_component.as_deref().unwrap_or_default();
-    let path = Path::new("reportingComponent");
+    // Upstream names the field as the newer form does.
+    let path = Path::new("reportingController");
     if component.is_empty() {
         errors.required(&path, "");
     }

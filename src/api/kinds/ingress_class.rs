@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::{checks, workload};
 use crate::api::field::{Errors, Path};
-use crate::api::names;
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
@@ -33,14 +32,10 @@ impl Kind for IngressClass {
         let path = Path::new("spec");
         let at = path.child("controller");
         let controller = spec.controller.unwrap_or_default();
-        if controller.is_empty() {
-            errors.required(&at, "");
-        } else {
-            if controller.len() > CONTROLLER_MAX_BYTES {
-                errors.too_long(&at, CONTROLLER_MAX_BYTES);
-            }
-            names::report(errors, &at, &controller, names::is_domain_prefixed_path(&controller));
+        if controller.len() > CONTROLLER_MAX_BYTES {
+            errors.too_long(&at, CONTROLLER_MAX_BYTES);
         }
+        checks::domain_prefixed_path(errors, &at, &controller);
         if let Some(parameters) = &spec.parameters {
             validate_parameters(errors, &path.child("parameters"), parameters);
         }

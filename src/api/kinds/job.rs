@@ -85,6 +85,12 @@ impl Kind for Job {
         }
     }
 
+    fn validate_create(&self, errors: &mut Errors) {
+        if let Some(spec) = &self.spec {
+            validate_own_selector(errors, &self.metadata, spec);
+        }
+    }
+
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         let (Some(new), Some(old)) = (&self.spec, &old.spec) else { return };
         let path = Path::new("spec");
@@ -99,10 +105,12 @@ impl Kind for Job {
         checks::immutable(errors, &path.child("managedBy"), &new.managed_by, &old.managed_by);
         let at = path.child("successPolicy");
         checks::immutable(errors, &at, &new.success_policy, &old.success_policy);
-        let indexed = new.completion_mode.as_deref() == Some("Indexed");
-        if !(indexed && new.completions == new.parallelism) {
-            let completions = path.child("completions");
+        let completions = path.child("completions");
+        if new.completion_mode.as_deref() != Some("Indexed") {
             checks::immutable(errors, &completions, &new.completions, &old.completions);
+        } else if new.completions != old.completions && new.completions != new.parallelism {
+            let detail = "can only be modified in tandem with spec.parallelism";
+            errors.invalid(&completions, new.completions, detail);
         }
         let template = template_to_compare(new, old);
         checks::immutable(errors, &path.child("template"), &new.template, &template);
@@ -173,14 +181,51 @@ pub fn set_defaults(spec: &mut JobSpec) {
 fn select_own_pods(spec: &mut JobSpec, name: &str, uid: &str) {
     let metadata = spec.template.metadata.get_or_insert_default();
     let own = metadata.labels.get_or_insert_default();
-    for (label, value) in
-        [(CONTROLLER_UID, uid), (OLD_CONTROLLER_UID, uid), (JOB_NAME, name), (OLD_JOB_NAME, name)]
-    {
-        own.insert(label.into(), value.into());
+    // What the user set stays, and is refused where it is another value.
+    for (label, value) in own_labels(name, uid) {
+        own.entry(label.into()).or_insert_with(|| value.into());
     }
     let selector = spec.selector.get_or_insert_default();
     let labels = selector.match_labels.get_or_insert_default();
-    labels.insert(CONTROLLER_UID.into(), uid.into());
+    labels.entry(CONTROLLER_UID.into()).or_insert_with(|| uid.into());
+}
+
+fn own_labels<'a>(name: &'a str, uid: &'a str) -> [(&'static str, &'a str); 4] {
+    [(OLD_CONTROLLER_UID, uid), (OLD_JOB_NAME, name), (CONTROLLER_UID, uid), (JOB_NAME, name)]
+}
+
+/// A Job that leaves its selector to the server selects its own pods and no others
+/// (validateGeneratedSelector).
+fn validate_own_selector(errors: &mut Errors, metadata: &ObjectMeta, spec: &JobSpec) {
+    let Some(selector) = spec.selector.as_ref().filter(|_| spec.manual_selector != Some(true))
+    else {
+        return;
+    };
+    let (name, uid) = (metadata.name.as_deref(), metadata.uid.as_deref());
+    let (name, uid) = (name.unwrap_or_default(), uid.unwrap_or_default());
+    if uid.is_empty() {
+        errors.required(&Path::new("metadata").child("uid"), "");
+    }
+    let path = Path::new("spec");
+    let template = path.child("template");
+    let at = template.child("metadata");
+    let at = at.child("labels");
+    let labels = spec.template.metadata.as_ref().and_then(|meta| meta.labels.clone());
+    let labels = labels.unwrap_or_default();
+    for (label, value) in own_labels(name, uid) {
+        let detail = format!("must be '{value}'");
+        match labels.get(label) {
+            None => errors.required(&at.key(label), &detail),
+            Some(found) if found != value => errors.invalid(&at.key(label), &labels, &detail),
+            Some(_) => {}
+        }
+    }
+    let own: Map =
+        own_labels(name, uid).into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+    let selector_of = crate::api::selector::Selector::from_typed(Some(selector));
+    if selector_of.is_ok_and(|selector| !selector.matches(&own)) {
+        errors.invalid(&path.child("selector"), selector, "`selector` not auto-generated");
+    }
 }
 
 /// Everything but the selector.
@@ -230,7 +275,7 @@ pub fn validate_spec(errors: &mut Errors, path: &Path, spec: &JobSpec) {
     }
     if let Some(manager) = &spec.managed_by {
         let path = path.child("managedBy");
-        names::report(errors, &path, manager, names::is_domain_prefixed_path(manager));
+        checks::domain_prefixed_path(errors, &path, manager);
         if manager.len() > MANAGED_BY_MAX_BYTES {
             errors.too_long(&path, MANAGED_BY_MAX_BYTES);
         }

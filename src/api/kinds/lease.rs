@@ -9,6 +9,9 @@ use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
+/// Of those that have no domain of their own.
+const STRATEGIES: &[&str] = &["OldestEmulationVersion"];
+
 impl Kind for Lease {
     const META: KindMeta = KindMeta { singular: "lease", ..DEFAULT_META };
 
@@ -22,6 +25,14 @@ impl Kind for Lease {
         let transitions = spec.child("leaseTransitions");
         checks::nonnegative_if_set(errors, &transitions, lease.lease_transitions);
         let strategy = lease.strategy.as_deref().unwrap_or_default();
+        // Upstream names the field twice.
+        let at = spec.child("strategy");
+        let at = at.child("strategy");
+        if strategy.contains('/') {
+            checks::qualified_name(errors, &at, strategy);
+        } else if lease.strategy.is_some() && !STRATEGIES.contains(&strategy) {
+            errors.not_supported(&at, strategy, STRATEGIES);
+        }
         let preferred = lease.preferred_holder.as_deref().unwrap_or_default();
         if strategy.is_empty() && !preferred.is_empty() {
             let detail = "may only be specified if `strategy` is defined";

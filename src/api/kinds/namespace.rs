@@ -60,8 +60,12 @@ impl Kind for Namespace {
     fn validate(&self, errors: &mut Errors) {
         let spec = Path::new("spec");
         let path = spec.child("finalizers");
-        for (i, finalizer) in finalizers(&self.spec).iter().enumerate() {
-            checks::qualified_name(errors, &path.index(i), finalizer);
+        for finalizer in finalizers(&self.spec) {
+            checks::qualified_name(errors, &path, finalizer);
+            let standard = crate::api::meta::STANDARD_FINALIZERS.contains(&finalizer.as_str());
+            if !finalizer.contains('/') && !standard {
+                errors.invalid(&path, finalizer, crate::api::meta::UNKNOWN_FINALIZER);
+            }
         }
     }
 
@@ -74,7 +78,8 @@ impl Kind for Namespace {
             }
         };
         if phase != expected {
-            errors.invalid(&Path::new("status").child("phase"), phase, detail);
+            // Upstream writes the field's name with a capital.
+            errors.invalid(&Path::new("status").child("Phase"), phase, detail);
         }
     }
 

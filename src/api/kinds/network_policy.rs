@@ -65,7 +65,7 @@ impl Kind for NetworkPolicy {
         }
         for (i, one) in types.iter().enumerate() {
             if ![INGRESS, EGRESS].contains(&one.as_str()) {
-                errors.not_supported(&path.index(i), one, &[EGRESS, INGRESS]);
+                errors.not_supported(&path.index(i), one, &[INGRESS, EGRESS]);
             }
         }
     }
@@ -101,7 +101,7 @@ fn validate_ports(errors: &mut Errors, path: &Path, ports: Option<&[NetworkPolic
         let path = path.index(i);
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
         if !checks::PROTOCOLS.contains(&protocol) {
-            errors.not_supported(&path.child("protocol"), protocol, checks::PROTOCOLS);
+            errors.not_supported(&path.child("protocol"), protocol, &["TCP", "UDP", "SCTP"]);
         }
         if let Some(port) = &port.port {
             checks::port_number_or_name(errors, &path.child("port"), port);

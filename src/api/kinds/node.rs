@@ -80,6 +80,9 @@ impl Kind for Node {
             let detail = "node updates may not change providerID except from \"\" to valid";
             errors.forbidden(&spec.child("providerID"), detail);
         }
+        if new.external_id.unwrap_or_default() != old.external_id.unwrap_or_default() {
+            errors.forbidden(&spec.child("externalID"), "may not be updated");
+        }
     }
 
     fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
@@ -180,10 +183,14 @@ fn validate_taints(errors: &mut Errors, path: &Path, taints: &[Taint]) {
         let path = path.index(i);
         labels::validate_label_key(errors, &path.child("key"), &taint.key);
         let value = taint.value.as_deref().unwrap_or_default();
-        names::report(errors, &path.child("value"), value, names::is_label_value(value));
+        let wrong = names::is_label_value(value);
+        if !wrong.is_empty() {
+            errors.invalid(&path.child("value"), value, &wrong.join(";"));
+        }
         checks::one_of(errors, &path.child("effect"), &taint.effect, EFFECTS);
         if !seen.insert((&taint.key, &taint.effect)) {
-            errors.duplicate(&path, taint);
+            let detail = "taints must be unique by key and effect pair";
+            errors.duplicate_why(&path, taint, detail);
         }
     }
 }

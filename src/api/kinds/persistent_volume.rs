@@ -3,26 +3,22 @@
 //! Upstream: pkg/apis/core/validation/validation.go, ValidatePersistentVolume.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeSpec};
-use serde_json::{Map, Value};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeSpec, VolumeNodeAffinity};
+use serde_json::Value;
 
 use super::scheduling_validation::validate_node_selector;
-use super::{checks, resources, storage, volume_validation};
+use super::{checks, persistent_volume_sources, resources, storage};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
-/// Fields of a spec that are no source of a volume.
-const NO_SOURCES: &[&str] = &[
-    "accessModes",
-    "capacity",
-    "claimRef",
-    "mountOptions",
-    "nodeAffinity",
-    "persistentVolumeReclaimPolicy",
-    "storageClassName",
-    "volumeAttributesClassName",
-    "volumeMode",
+/// Labels of nodes by their beta names, and what they are called now.
+const BETA_LABELS: &[(&str, &str)] = &[
+    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
 ];
 
 impl Kind for PersistentVolume {
@@ -53,14 +49,32 @@ impl Kind for PersistentVolume {
         let new = self.spec.clone().unwrap_or_default();
         let old = old.spec.clone().unwrap_or_default();
         let path = Path::new("spec");
-        if sources(&new) != sources(&old) {
+        let mut same = persistent_volume_sources::of(&new);
+        let before = persistent_volume_sources::of(&old);
+        // Who may expand the volume can be told later.
+        let secret = "controllerExpandSecretRef";
+        if let (Some(new), Some(old)) = (same.get_mut("csi"), before.get("csi"))
+            && old.get(secret).is_none()
+            && let Some(new) = new.as_object_mut()
+        {
+            new.remove(secret);
+        }
+        if same != before {
             let detail = "spec.persistentvolumesource is immutable after creation";
             errors.forbidden(&path.child("persistentvolumesource"), detail);
         }
-        checks::immutable(errors, &path.child("volumeMode"), &new.volume_mode, &old.volume_mode);
-        if old.node_affinity.is_some() && new.node_affinity != old.node_affinity {
-            let at = path.child("nodeAffinity");
-            errors.invalid(&at, &new.node_affinity, "field is immutable");
+        // Upstream leaves `spec` out of these two.
+        let at = Path::new("volumeMode");
+        checks::immutable(errors, &at, &new.volume_mode, &old.volume_mode);
+        if old.node_affinity.is_some() && !same_but_for_beta(&new.node_affinity, &old.node_affinity)
+        {
+            let detail = "field is immutable, except for updating from beta label to GA";
+            errors.invalid(&Path::new("nodeAffinity"), &new.node_affinity, detail);
+        }
+        if old.volume_attributes_class_name.is_some() && new.volume_attributes_class_name.is_none()
+        {
+            let at = path.child("volumeAttributesClassName");
+            errors.forbidden(&at, "update from non-nil value to nil is forbidden");
         }
     }
 
@@ -143,22 +157,37 @@ pub fn class(volume: &PersistentVolume) -> &str {
     storage::class_of(volume.metadata.annotations.as_ref(), class)
 }
 
-/// Also for the volumes that VolumeAttachments have inline.
-pub fn validate_spec(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec) {
-    let modes = spec.access_modes.as_deref().unwrap_or_default();
-    let at = path.child("accessModes");
-    if modes.is_empty() {
-        errors.required(&at, "");
+/// Whether the only change is that of labels from their beta names.
+fn same_but_for_beta(new: &Option<VolumeNodeAffinity>, old: &Option<VolumeNodeAffinity>) -> bool {
+    let (Some(new), Some(mut old)) = (new, old.clone()) else { return new == old };
+    let expressions = |of: &VolumeNodeAffinity| {
+        let terms = of.required.iter().flat_map(|selector| selector.node_selector_terms.clone());
+        terms.map(|term| term.match_expressions.unwrap_or_default()).collect::<Vec<_>>()
+    };
+    let renamed = expressions(new);
+    let terms = old.required.iter_mut().flat_map(|s| s.node_selector_terms.iter_mut());
+    for (term, renamed) in terms.zip(&renamed) {
+        for (one, new) in term.match_expressions.iter_mut().flatten().zip(renamed) {
+            if BETA_LABELS.contains(&(&one.key, &new.key)) {
+                one.key.clone_from(&new.key);
+            }
+        }
     }
-    storage::validate_access_modes(errors, &at, modes);
+    *new == old
+}
+
+fn validate_spec(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec) {
+    validate_modes(errors, path, spec);
     let capacity = spec.capacity.clone().unwrap_or_default();
     let at = path.child("capacity");
     if capacity.is_empty() {
         errors.required(&at, "");
-    } else if capacity.len() > 1 || !capacity.contains_key(storage::STORAGE) {
+    }
+    if capacity.len() != 1 || !capacity.contains_key(storage::STORAGE) {
         errors.not_supported(&at, &capacity, &[storage::STORAGE]);
     }
     for (name, amount) in &capacity {
+        resources::validate_whole_amount(errors, &at.key(name), amount);
         checks::positive(errors, &at.key(name), amount);
     }
     let policy = spec.persistent_volume_reclaim_policy.as_deref().unwrap_or_default();
@@ -175,64 +204,64 @@ pub fn validate_spec(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSp
             }
         }
     }
-    validate_source(errors, path, spec);
+    persistent_volume_sources::validate(errors, path, spec);
     if let Some(class) = spec.storage_class_name.as_deref().filter(|class| !class.is_empty()) {
         checks::dns_subdomain(errors, &path.child("storageClassName"), class);
     }
     storage::validate_volume_mode(errors, &path.child("volumeMode"), spec.volume_mode.as_deref());
-    let class = spec.volume_attributes_class_name.as_deref();
-    storage::validate_attributes_class(errors, &path.child("volumeAttributesClassName"), class);
+    validate_attributes_class(errors, path, spec);
 }
 
-/// Exactly one source; of the common ones, what they cannot be without.
-fn validate_source(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec) {
-    let named = sources(spec);
-    if named.is_empty() {
-        errors.required(path, "must specify a volume type");
+fn validate_modes(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec) {
+    let modes = spec.access_modes.as_deref().unwrap_or_default();
+    let at = path.child("accessModes");
+    if modes.is_empty() {
+        errors.required(&at, "");
     }
-    for name in named.keys().skip(1) {
-        errors.forbidden(&path.child(name), "may not specify more than 1 volume type");
+    storage::validate_access_modes(errors, &at, modes);
+}
+
+fn validate_attributes_class(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec) {
+    let Some(class) = spec.volume_attributes_class_name.as_deref() else { return };
+    let at = path.child("volumeAttributesClassName");
+    if class.is_empty() {
+        errors.required(&at, "an empty string is disallowed");
     }
-    if let Some(host) = &spec.host_path {
-        let path = path.child("hostPath");
-        volume_validation::required_path(errors, &path.child("path"), &host.path);
-        let recycled = spec.persistent_volume_reclaim_policy.as_deref() == Some("Recycle");
-        if recycled && host.path.trim_end_matches('/').is_empty() {
-            let detail = "may not be 'recycle' for a hostPath mount of '/'";
-            errors.forbidden(&path.child("persistentVolumeReclaimPolicy"), detail);
-        }
-    }
-    if let Some(local) = &spec.local {
-        let at = path.child("local");
-        volume_validation::required_path(errors, &at.child("path"), &local.path);
-        if spec.node_affinity.is_none() {
-            let detail = "Local volume requires node affinity";
-            errors.required(&path.child("nodeAffinity"), detail);
-        }
-    }
-    if let Some(nfs) = &spec.nfs {
-        let path = path.child("nfs");
-        if nfs.server.is_empty() {
-            errors.required(&path.child("server"), "");
-        }
-        if nfs.path.is_empty() {
-            errors.required(&path.child("path"), "");
-        } else if !nfs.path.starts_with('/') {
-            errors.invalid(&path.child("path"), &nfs.path, "must be an absolute path");
-        }
-    }
-    if let Some(csi) = &spec.csi {
-        let path = path.child("csi");
-        checks::driver_name(errors, &path.child("driver"), &csi.driver);
-        if csi.volume_handle.is_empty() {
-            errors.required(&path.child("volumeHandle"), "");
-        }
+    storage::validate_attributes_class(errors, &at, Some(class));
+    if spec.csi.is_none() {
+        let detail = "has to be specified when using volumeAttributesClassName";
+        errors.required(&path.child("csi"), detail);
     }
 }
 
-/// What the volume is made of, by field.
-fn sources(spec: &PersistentVolumeSpec) -> Map<String, Value> {
-    let Ok(Value::Object(mut fields)) = serde_json::to_value(spec) else { return Map::new() };
-    fields.retain(|name, _| !NO_SOURCES.contains(&name.as_str()));
-    fields
+/// The volumes that VolumeAttachments have inline: what says where a volume is, and nothing more.
+pub fn validate_inline(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec) {
+    let set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let refused = [
+        ("claimRef", spec.claim_ref.is_some()),
+        ("capacity", spec.capacity.as_ref().is_some_and(|capacity| !capacity.is_empty())),
+        ("nodeAffinity", spec.node_affinity.is_some()),
+        ("storageClassName", set(&spec.storage_class_name)),
+    ];
+    for (field, _) in refused.into_iter().filter(|(_, set)| *set) {
+        let detail = "may not be specified in the context of inline volumes";
+        errors.forbidden(&path.child(field), detail);
+    }
+    if spec.csi.is_none() {
+        let detail = "has to be specified in the context of inline volumes";
+        errors.required(&path.child("csi"), detail);
+    }
+    validate_modes(errors, path, spec);
+    let policy = spec.persistent_volume_reclaim_policy.as_deref().unwrap_or_default();
+    if !matches!(policy, "" | "Retain") {
+        let detail = "may only be Retain in the context of inline volumes";
+        errors.forbidden(&path.child("persistentVolumeReclaimPolicy"), detail);
+    }
+    persistent_volume_sources::validate(errors, path, spec);
+    if spec.volume_mode.as_deref().is_some_and(|mode| mode != storage::FILESYSTEM) {
+        let detail =
+            "may not specify volumeMode other than Filesystem in the context of inline volumes";
+        errors.forbidden(&path.child("volumeMode"), detail);
+    }
+    validate_attributes_class(errors, path, spec);
 }

@@ -5,17 +5,26 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimSpec, TypedLocalObjectReference,
-    TypedObjectReference, VolumeResourceRequirements,
+    TypedObjectReference,
 };
 use serde_json::Value;
 
 use super::{checks, labels, resources, storage};
 use crate::api::field::{Errors, Path};
+use crate::api::names;
 use crate::api::quantity::Quantity;
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
 const CLAIM: &str = "PersistentVolumeClaim";
+/// How far a claim's growth is.
+const RESIZES: &[&str] = &[
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+    "NodeResizePending",
+];
 
 impl Kind for PersistentVolumeClaim {
     const META: KindMeta = KindMeta {
@@ -38,32 +47,55 @@ impl Kind for PersistentVolumeClaim {
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         let path = Path::new("spec");
         let new = self.spec.clone().unwrap_or_default();
-        let bound = old.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
         let old_spec = old.spec.clone().unwrap_or_default();
-        let mut same = new.clone();
-        if old_spec.volume_name.as_deref().unwrap_or_default().is_empty() {
-            same.volume_name.clone_from(&old_spec.volume_name);
-        }
-        if old_spec.storage_class_name.is_none() && !bound {
-            same.storage_class_name = None;
-        }
-        if bound {
-            same.resources = Some(VolumeResourceRequirements {
-                requests: old_spec.resources.as_ref().and_then(|r| r.requests.clone()),
-                ..same.resources.unwrap_or_default()
-            });
-            same.volume_attributes_class_name.clone_from(&old_spec.volume_attributes_class_name);
-        }
-        if same != old_spec {
+        let (same, before) = but_for_what_may_change(self, old, errors);
+        if same != before {
             let detail = "spec is immutable after creation except resources.requests and \
                           volumeAttributesClassName for bound claims";
-            return errors.forbidden(&path, detail);
+            errors.forbidden(&path, detail);
         }
-        if requested(&new) < requested(&old_spec) {
+        // A claim that cannot grow so much may ask for less again, but for more than it has.
+        let held = amount(old.status.as_ref().and_then(|status| status.capacity.as_ref()));
+        if requested(&new) < requested(&old_spec) && requested(&new) <= held {
             let path = path.child("resources");
             let path = path.child("requests");
-            let detail = "field can not be less than previous value";
+            let detail = "field can not be less than status.capacity";
             errors.forbidden(&path.child(storage::STORAGE), detail);
+        }
+        // Upstream leaves `spec` out of this one.
+        let at = Path::new("volumeMode");
+        checks::immutable(errors, &at, &new.volume_mode, &old_spec.volume_mode);
+        let to = match new.volume_attributes_class_name.as_deref() {
+            None => "nil",
+            Some("") => "an empty string",
+            Some(_) => return,
+        };
+        let class = old_spec.volume_attributes_class_name;
+        if class.is_some() && class != new.volume_attributes_class_name {
+            let detail = format!("update from non-nil value to {to} is forbidden");
+            errors.forbidden(&path.child("volumeAttributesClassName"), &detail);
+        }
+    }
+
+    fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
+        let Some(status) = &self.status else { return };
+        let path = Path::new("status");
+        let at = path.child("capacity");
+        for (name, amount) in status.capacity.iter().flatten() {
+            resources::validate_whole_amount(errors, &at.key(name), amount);
+        }
+        let at = path.child("allocatedResourceStatus");
+        for (name, resize) in status.allocated_resource_statuses.iter().flatten() {
+            validate_resource_key(errors, &at, name);
+            if !RESIZES.contains(&resize.as_str()) {
+                errors.not_supported(&at, name, RESIZES);
+            }
+        }
+        let at = path.child("allocatedResources");
+        for (name, amount) in status.allocated_resources.iter().flatten() {
+            if validate_resource_key(errors, &at, name) {
+                storage::validate_optional_amount(errors, &at.key(name), Some(amount));
+            }
         }
     }
 
@@ -178,7 +210,8 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &PersistentVolumeClaimS
     storage::validate_access_modes(errors, &at, modes);
     let requests = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
     let at = path.child("resources");
-    storage::validate_storage(errors, &at.child("requests"), requests);
+    // Upstream leaves `requests` out of the path.
+    storage::validate_storage(errors, &at, requests);
     if let Some(class) = spec.storage_class_name.as_deref().filter(|class| !class.is_empty()) {
         checks::dns_subdomain(errors, &path.child("storageClassName"), class);
     }
@@ -197,6 +230,75 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &PersistentVolumeClaimS
             checks::dns_label(errors, &path.child("namespace"), namespace);
         }
     }
+    if let (Some(source), Some(reference)) = (&spec.data_source, &spec.data_source_ref) {
+        let named = reference.namespace.as_deref().is_some_and(|name| !name.is_empty());
+        let same = (&source.api_group, &source.kind, &source.name)
+            == (&reference.api_group, &reference.kind, &reference.name);
+        let detail = match (named, same) {
+            (true, _) => "may not be specified when dataSourceRef.namespace is specified",
+            (false, false) => "must match dataSourceRef",
+            (false, true) => return,
+        };
+        errors.invalid(path, serde_json::json!({}), detail);
+    }
+}
+
+/// Both specs, made the same where the new one may be another.
+fn but_for_what_may_change(
+    new: &PersistentVolumeClaim,
+    old: &PersistentVolumeClaim,
+    errors: &mut Errors,
+) -> (PersistentVolumeClaimSpec, PersistentVolumeClaimSpec) {
+    let annotation = |claim: &PersistentVolumeClaim| {
+        let annotations = claim.metadata.annotations.as_ref();
+        annotations.and_then(|all| all.get(storage::CLASS_ANNOTATION)).cloned()
+    };
+    let (new_class, old_class) = (annotation(new), annotation(old));
+    let (mut same, mut before) =
+        (new.spec.clone().unwrap_or_default(), old.spec.clone().unwrap_or_default());
+    if before.volume_name.as_deref().unwrap_or_default().is_empty() {
+        before.volume_name.clone_from(&same.volume_name);
+    }
+    // A class may take the annotation's place; whoever names none gets one later.
+    let fits = |class: &Option<String>| class.is_none() || *class == same.storage_class_name;
+    let first = before.storage_class_name.is_none() && same.storage_class_name.is_some();
+    let replaces = first && old_class.is_some() && fits(&old_class) && fits(&new_class);
+    if !replaces && new_class != old_class {
+        let metadata = Path::new("metadata");
+        let at = metadata.child("annotations");
+        let value = new_class.unwrap_or_default();
+        errors.invalid(&at.child(storage::CLASS_ANNOTATION), value, "field is immutable");
+    }
+    if first && fits(&old_class) {
+        same.storage_class_name = None;
+    }
+    let bound = new.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
+    if bound {
+        let amount = |of: &PersistentVolumeClaimSpec| {
+            let requests = of.resources.as_ref()?.requests.as_ref()?;
+            requests.get(storage::STORAGE).cloned()
+        };
+        let requests = same.resources.as_mut().and_then(|resources| resources.requests.as_mut());
+        if let (Some(requests), Some(amount)) = (requests, amount(&before)) {
+            requests.insert(storage::STORAGE.into(), amount);
+        }
+        if same.volume_attributes_class_name.is_some() {
+            same.volume_attributes_class_name.clone_from(&before.volume_attributes_class_name);
+        }
+    }
+    (same, before)
+}
+
+/// True for a name that a claim's status may tell of: that of storage, or somebody's own.
+fn validate_resource_key(errors: &mut Errors, path: &Path, name: &str) -> bool {
+    let wrong = names::is_qualified_name(name);
+    let native = !name.contains('/') || name.contains("kubernetes.io/");
+    let known = wrong.is_empty() && (!native || name == storage::STORAGE);
+    if wrong.is_empty() && !known {
+        errors.not_supported(path, name, &[storage::STORAGE]);
+    }
+    names::report(errors, path, name, wrong);
+    known
 }
 
 fn validate_data_source(
@@ -222,7 +324,12 @@ fn validate_data_source(
     }
 }
 
-fn requested(spec: &PersistentVolumeClaimSpec) -> Option<Quantity> {
-    let requests = spec.resources.as_ref()?.requests.as_ref()?;
-    Quantity::parse(&requests.get(storage::STORAGE)?.0).ok()
+fn requested(spec: &PersistentVolumeClaimSpec) -> Quantity {
+    amount(spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()))
+}
+
+/// The amount of storage among others; nothing where there is none.
+fn amount(amounts: Option<&resources::Amounts>) -> Quantity {
+    let amount = amounts.and_then(|amounts| amounts.get(storage::STORAGE));
+    amount.and_then(|amount| Quantity::parse(&amount.0).ok()).unwrap_or(Quantity::ZERO)
 }

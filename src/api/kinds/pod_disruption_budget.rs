@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::{checks, labels, workload};
+use super::{checks, conditions, labels, workload};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
@@ -40,10 +40,7 @@ impl Kind for PodDisruptionBudget {
             let Some(value) = value else { continue };
             let path = path.child(field);
             workload::validate_count_or_percent(errors, &path, value);
-            let percent = matches!(value, IntOrString::String(_));
-            if percent && workload::count_or_percent(Some(value)) > Some(100) {
-                errors.invalid(&path, value, "must not be greater than 100%");
-            }
+            workload::validate_no_more_than_all(errors, &path, value);
         }
         if let Some(selector) = &spec.selector {
             labels::validate_selector(errors, &path.child("selector"), selector);
@@ -57,6 +54,8 @@ impl Kind for PodDisruptionBudget {
     fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
         let Some(status) = &self.status else { return };
         let path = Path::new("status");
+        let list = status.conditions.as_deref().unwrap_or_default();
+        conditions::validate(errors, &path.child("conditions"), list);
         for (field, value) in [
             ("disruptionsAllowed", status.disruptions_allowed),
             ("currentHealthy", status.current_healthy),

@@ -31,13 +31,27 @@ impl Kind for PriorityClass {
 
     fn validate(&self, errors: &mut Errors) {
         let name = self.metadata.name.as_deref().unwrap_or_default();
-        let known = SYSTEM_CLASSES.contains(&(name, self.value));
-        if name.starts_with("system-") && !known {
-            let path = Path::new("metadata");
-            let detail =
-                "priority class names with 'system-' prefix are reserved for system use only";
-            errors.forbidden(&path.child("name"), detail);
-        } else if !known && self.value > HIGHEST_USER_PRIORITY {
+        if name.starts_with("system-") {
+            let system = SYSTEM_CLASSES.iter().find(|(known, _)| *known == name);
+            let why = match system {
+                None => format!("{name} is not a known system priority class"),
+                Some((_, value)) if *value != self.value => {
+                    format!("value of {name} PriorityClass must be {value}")
+                }
+                Some(_) if self.global_default == Some(true) => {
+                    format!("globalDefault of {name} PriorityClass must be false")
+                }
+                Some(_) => String::new(),
+            };
+            if !why.is_empty() {
+                let path = Path::new("metadata");
+                let detail = format!(
+                    "priority class names with 'system-' prefix are reserved for system use only. \
+                     error: {why}"
+                );
+                errors.forbidden(&path.child("name"), &detail);
+            }
+        } else if self.value > HIGHEST_USER_PRIORITY {
             let detail = format!(
                 "maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}"
             );

@@ -87,15 +87,16 @@ impl Kind for RoleBinding {
         // A service account without a namespace is of the binding's own.
         let own = self.metadata.namespace.clone();
         for subject in self.subjects.iter_mut().flatten() {
-            if subject.kind == "ServiceAccount" && subject.namespace.is_none() {
+            let empty = subject.namespace.as_deref().unwrap_or_default().is_empty();
+            if subject.kind == "ServiceAccount" && empty {
                 subject.namespace.clone_from(&own);
             }
         }
     }
 
     fn validate(&self, errors: &mut Errors) {
-        validate_role_ref(errors, &self.role_ref, &["ClusterRole", "Role"]);
-        validate_subjects(errors, self.subjects.as_deref().unwrap_or_default());
+        validate_role_ref(errors, &self.role_ref, &["Role", "ClusterRole"]);
+        validate_subjects(errors, self.subjects.as_deref().unwrap_or_default(), true);
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
@@ -120,7 +121,7 @@ impl Kind for ClusterRoleBinding {
 
     fn validate(&self, errors: &mut Errors) {
         validate_role_ref(errors, &self.role_ref, &["ClusterRole"]);
-        validate_subjects(errors, self.subjects.as_deref().unwrap_or_default());
+        validate_subjects(errors, self.subjects.as_deref().unwrap_or_default(), false);
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
@@ -231,7 +232,7 @@ fn role_ref_unchanged(errors: &mut Errors, new: &RoleRef, old: &RoleRef) {
     }
 }
 
-fn validate_subjects(errors: &mut Errors, subjects: &[Subject]) {
+fn validate_subjects(errors: &mut Errors, subjects: &[Subject], namespaced: bool) {
     let path = Path::new("subjects");
     for (i, subject) in subjects.iter().enumerate() {
         let path = path.index(i);
@@ -247,7 +248,7 @@ fn validate_subjects(errors: &mut Errors, subjects: &[Subject]) {
                 if !group.is_empty() {
                     errors.not_supported(&path.child("apiGroup"), group, &[""]);
                 }
-                if subject.namespace.as_deref().unwrap_or_default().is_empty() {
+                if !namespaced && subject.namespace.as_deref().unwrap_or_default().is_empty() {
                     errors.required(&path.child("namespace"), "");
                 }
             }

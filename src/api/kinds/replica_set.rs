@@ -50,6 +50,7 @@ impl Kind for ReplicaSet {
             fully_labeled: status.fully_labeled_replicas,
             ready: status.ready_replicas,
             available: status.available_replicas,
+            terminating: status.terminating_replicas,
             observed_generation: status.observed_generation,
             ..Counters::default()
         };

@@ -1,6 +1,6 @@
 //! ResourceQuota (v1).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -90,13 +90,20 @@ impl Kind for ResourceQuota {
         let terms = selector.and_then(|selector| selector.match_expressions.as_deref());
         let path = path.child("scopeSelector");
         let path = path.child("matchExpressions");
-        for (index, term) in terms.unwrap_or_default().iter().enumerate() {
-            validate_term(errors, &path.index(index), spec, term);
+        let terms = terms.unwrap_or_default();
+        // Upstream leaves the index out of these paths.
+        for term in terms {
+            validate_term(errors, &path, spec, term);
+        }
+        if excludes_itself(|scope| terms.iter().any(|term| term.scope_name == scope)) {
+            errors.invalid(&path, &spec.scopes, "conflicting scopes");
         }
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
-        let scopes = |quota: &Self| quota.spec.as_ref().and_then(|spec| spec.scopes.clone());
+        fn scopes(quota: &ResourceQuota) -> BTreeSet<&String> {
+            quota.spec.iter().flat_map(|spec| spec.scopes.iter().flatten()).collect()
+        }
         let path = Path::new("spec");
         checks::immutable(errors, &path.child("scopes"), &scopes(self), &scopes(old));
     }
@@ -145,28 +152,33 @@ impl Kind for ResourceQuota {
 
 fn validate_scopes(errors: &mut Errors, path: &Path, spec: &ResourceQuotaSpec) {
     let scopes = spec.scopes.as_deref().unwrap_or_default();
-    for (index, scope) in scopes.iter().enumerate() {
+    for scope in scopes {
         if !SCOPES.contains(&scope.as_str()) {
-            errors.invalid(&path.index(index), scope, "unsupported scope");
-        } else if !fits_all(scope, spec) {
+            errors.invalid(path, scopes, "unsupported scope");
+        }
+        for _ in 0..misfits(scope, spec) {
             errors.invalid(path, scopes, "unsupported scope applied to resource");
         }
     }
-    let has = |wanted: &&str| scopes.iter().any(|scope| scope == wanted);
-    if CONFLICTS.iter().any(|pair| pair.iter().all(has)) {
+    if excludes_itself(|wanted| scopes.iter().any(|scope| scope == wanted)) {
         errors.invalid(path, scopes, "conflicting scopes");
     }
 }
 
-/// Whether a scope can choose among what each of the quota's names counts.
-fn fits_all(scope: &str, spec: &ResourceQuotaSpec) -> bool {
+fn excludes_itself(has: impl Fn(&str) -> bool) -> bool {
+    CONFLICTS.iter().any(|pair| pair.iter().all(|scope| has(scope)))
+}
+
+/// How many of the quota's names count what the scope cannot choose among.
+fn misfits(scope: &str, spec: &ResourceQuotaSpec) -> usize {
     let allowed: &[&str] = match scope {
         "BestEffort" => &["pods"],
         "VolumeAttributesClass" => OF_CLAIMS,
-        _ => OF_PODS,
+        scope if SCOPES.contains(&scope) => OF_PODS,
+        _ => return 0,
     };
-    let mut names = spec.hard.iter().flatten().map(|(name, _)| name.as_str());
-    names.all(|name| !STANDARD.contains(&name) || allowed.contains(&name))
+    let names = spec.hard.iter().flatten().map(|(name, _)| name.as_str());
+    names.filter(|name| STANDARD.contains(name) && !allowed.contains(name)).count()
 }
 
 fn validate_term(
@@ -178,13 +190,14 @@ fn validate_term(
     let scope = term.scope_name.as_str();
     if !SCOPES.contains(&scope) {
         errors.invalid(&path.child("scopeName"), scope, "unsupported scope");
-    } else if !fits_all(scope, spec) {
-        errors.invalid(path, scope, "unsupported scope applied to resource");
+    }
+    for _ in 0..misfits(scope, spec) {
+        errors.invalid(path, &spec.scope_selector, "unsupported scope applied to resource");
     }
     let by_name = matches!(scope, "PriorityClass" | "VolumeAttributesClass");
     let operator = path.child("operator");
     if SCOPES.contains(&scope) && !by_name && term.operator != "Exists" {
-        let detail = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, \
+        let detail = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, \
                       ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, \
                       ResourceQuotaScopeNotBestEffort or \
                       ResourceQuotaScopeCrossNamespacePodAffinity";
@@ -200,7 +213,7 @@ fn validate_term(
         "Exists" | "DoesNotExist" if !values.is_empty() => errors.invalid(
             &at,
             values,
-            "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector",
+            "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
         ),
         "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
         other => errors.invalid(&operator, other, "not a valid selector operator"),
@@ -218,14 +231,20 @@ fn validate_amounts(
         let huge = name.strip_prefix("requests.").unwrap_or(name).starts_with("hugepages-");
         let standard = huge || STANDARD.contains(&name.as_str());
         if !name.contains('/') && !standard && names::is_qualified_name(name).is_empty() {
-            errors.invalid(&path, name, "must be a standard resource for quotas");
+            let detail = "must be a standard resource type or fully qualified";
+            errors.invalid(&path, name, detail);
+            errors.invalid(&path, name, "must be a standard resource for quota");
         }
-        let whole = WHOLE.contains(&name.as_str()) || name.starts_with("count/");
+        // Extended resources (helper.IsExtendedResourceName), counts of objects among them.
+        let extended = name.contains('/')
+            && !name.contains("kubernetes.io/")
+            && !name.starts_with("requests.");
+        let whole = WHOLE.contains(&name.as_str()) || extended;
         match Quantity::parse(&amount.0) {
             Ok(found) if whole && found != Quantity::from_value(found.value()) => {
                 errors.invalid(&path, &amount.0, "must be an integer");
             }
-            Ok(found) if found.value() >= 0 => {}
+            Ok(found) if found.sign() >= 0 => {}
             Ok(_) => errors.invalid(&path, &amount.0, "must be greater than or equal to 0"),
             Err(error) => errors.invalid(&path, &amount.0, &error.to_string()),
         }

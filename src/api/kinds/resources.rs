@@ -60,6 +60,15 @@ pub fn validate_requirements(errors: &mut Errors, path: &Path, resources: &Resou
     }
 }
 
+/// An amount whose whole units are not negative (validateBasicResource).
+pub fn validate_whole_amount(errors: &mut Errors, path: &Path, text: &QuantityText) {
+    if let Ok(amount) = Quantity::parse(&text.0)
+        && amount.value() < 0
+    {
+        errors.invalid(path, amount.value(), "must be a valid resource quantity");
+    }
+}
+
 /// One amount: readable, not negative, and whole where only whole ones make sense.
 pub fn validate_amount(
     errors: &mut Errors,

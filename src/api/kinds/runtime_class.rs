@@ -1,6 +1,7 @@
 //! RuntimeClass (node.k8s.io/v1).
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use serde_json::Value;
 
@@ -14,17 +15,11 @@ impl Kind for RuntimeClass {
 
     fn validate(&self, errors: &mut Errors) {
         let path = Path::new("handler");
-        if self.handler.is_empty() {
-            errors.required(&path, "");
-        } else {
-            checks::dns_label(errors, &path, &self.handler);
-        }
-        let overhead = self.overhead.as_ref().and_then(|overhead| overhead.pod_fixed.as_ref());
-        for (name, amount) in overhead.into_iter().flatten() {
-            let path = Path::new("overhead");
-            let path = path.child("podFixed");
-            resources::validate_amount(errors, &path.key(name), name, amount);
-        }
+        checks::dns_label(errors, &path, &self.handler);
+        // Upstream takes the amounts for limits, also in what it says.
+        let limits = self.overhead.as_ref().and_then(|overhead| overhead.pod_fixed.clone());
+        let limits = ResourceRequirements { limits, ..ResourceRequirements::default() };
+        resources::validate_requirements(errors, &Path::new("overhead"), &limits);
         if let Some(scheduling) = &self.scheduling {
             let path = Path::new("scheduling");
             let path = path.child("nodeSelector");

@@ -114,7 +114,12 @@ fn validate_type(secret: &Secret, errors: &mut Errors) {
             require(errors, "username");
             require(errors, "password");
         }
-        "kubernetes.io/ssh-auth" => require(errors, "ssh-privatekey"),
+        "kubernetes.io/ssh-auth" => {
+            let key = secret.data.as_ref().and_then(|data| data.get("ssh-privatekey"));
+            if key.is_none_or(|key| key.0.is_empty()) {
+                errors.required(&path.key("ssh-privatekey"), "");
+            }
+        }
         "kubernetes.io/tls" => {
             require(errors, "tls.crt");
             require(errors, "tls.key");
@@ -129,7 +134,7 @@ fn require_json(secret: &Secret, errors: &mut Errors, key: &str) {
         return errors.required(&path.key(key), "");
     };
     // The parser's own message could quote the content.
-    if serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes.0).is_err() {
+    if serde_json::from_slice::<Option<serde_json::Map<String, Value>>>(&bytes.0).is_err() {
         errors.invalid(&path.key(key), "<secret contents redacted>", "must be a JSON object");
     }
 }

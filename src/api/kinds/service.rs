@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::{checks, labels, service_validation};
+use super::{checks, labels, service_addresses, service_validation};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta, NameRule, Subresource};
 use crate::api::table::{self, Column};
@@ -49,8 +49,9 @@ impl Kind for Service {
         set(&mut spec.session_affinity, "None");
         let old = old.and_then(|o| o.spec.as_ref());
         if let Some(old) = old {
-            drop_what_the_type_lost(spec, old);
             keep_what_was_given(spec, old);
+            follow_the_first_address(spec, old);
+            drop_what_the_type_lost(spec, old);
         }
         default_affinity(spec);
         for port in spec.ports.iter_mut().flatten() {
@@ -77,6 +78,8 @@ impl Kind for Service {
     }
 
     fn validate(&self, errors: &mut Errors) {
+        let annotations = self.metadata.annotations.as_ref();
+        service_validation::validate_annotations(errors, annotations, self.spec.as_ref());
         match &self.spec {
             Some(spec) => service_validation::validate(errors, &Path::new("spec"), spec),
             None => errors.required(&Path::new("spec"), ""),
@@ -85,7 +88,7 @@ impl Kind for Service {
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         if let (Some(new), Some(old)) = (&self.spec, &old.spec) {
-            service_validation::validate_update(errors, new, old);
+            service_addresses::validate_update(errors, new, old);
         }
     }
 
@@ -183,18 +186,36 @@ fn default_policies(spec: &mut ServiceSpec) {
     }
 }
 
-/// Brings `clusterIP` and `clusterIPs` together and names the one IP family of the cluster.
+fn addresses(spec: &ServiceSpec) -> &[String] {
+    spec.cluster_ips.as_deref().unwrap_or_default()
+}
+
+/// Clients that know `clusterIP` only change and clear both of the fields with it
+/// (core/service/strategy.go, NormalizeClusterIPs).
+fn follow_the_first_address(new: &mut ServiceSpec, old: &ServiceSpec) {
+    let first = |spec: &ServiceSpec| spec.cluster_ip.clone().unwrap_or_default();
+    let (address, before) = (first(new), first(old));
+    if address == before {
+        if addresses(new).is_empty() && !addresses(old).is_empty() {
+            new.cluster_ips.clone_from(&old.cluster_ips);
+        }
+    } else if addresses(new) == addresses(old) {
+        new.cluster_ips = Some(address).filter(|address| !address.is_empty()).map(|a| vec![a]);
+    }
+}
+
+/// Makes `clusterIPs` of `clusterIP` and names the one IP family of the cluster.
 fn default_addresses(spec: &mut ServiceSpec) {
     if spec.type_.as_deref() == Some("ExternalName") {
         return;
     }
+    // Not the other way round: whoever gives a list gives its first address, too.
     let single = spec.cluster_ip.clone().unwrap_or_default();
-    match spec.cluster_ips.as_deref() {
-        None | Some([]) if !single.is_empty() => spec.cluster_ips = Some(vec![single]),
-        Some([first, ..]) if single.is_empty() => spec.cluster_ip = Some(first.clone()),
-        _ => {}
+    if !single.is_empty() && addresses(spec).is_empty() {
+        spec.cluster_ips = Some(vec![single]);
     }
-    set(&mut spec.ip_family_policy, "SingleStack");
+    let two = addresses(spec).len() == 2 || spec.ip_families.as_ref().is_some_and(|f| f.len() == 2);
+    set(&mut spec.ip_family_policy, if two { "RequireDualStack" } else { "SingleStack" });
     if spec.ip_families.as_ref().is_none_or(Vec::is_empty) {
         spec.ip_families = Some(vec!["IPv4".into()]);
     }
@@ -244,9 +265,10 @@ fn drop_what_the_type_lost(new: &mut ServiceSpec, old: &ServiceSpec) {
 fn keep_what_was_given(new: &mut ServiceSpec, old: &ServiceSpec) {
     let external_name = |s: &ServiceSpec| s.type_.as_deref() == Some("ExternalName");
     if !external_name(new) && !external_name(old) {
-        let empty = new.cluster_ip.as_deref().unwrap_or_default().is_empty();
-        if empty && new.cluster_ips.as_ref().is_none_or(Vec::is_empty) {
+        if new.cluster_ip.as_deref().unwrap_or_default().is_empty() {
             new.cluster_ip.clone_from(&old.cluster_ip);
+        }
+        if addresses(new).is_empty() && new.cluster_ip == old.cluster_ip {
             new.cluster_ips.clone_from(&old.cluster_ips);
         }
     }

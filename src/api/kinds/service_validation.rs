@@ -2,15 +2,23 @@
 //! about what the proxy does not serve.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::service::{has_node_ports, is_headless};
-use super::{checks, labels};
+use super::{checks, labels, service_addresses};
 use crate::api::field::{Errors, Path};
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+const LOAD_BALANCER: &str = "LoadBalancer";
+const DISTRIBUTIONS: &[&str] = &["PreferClose", "PreferSameNode", "PreferSameZone"];
+/// Upstream's default of --service-node-port-range.
+const NODE_PORTS: RangeInclusive<i32> = 30_000..=32_767;
+const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
+const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 /// Longest stickiness of session affinity ClientIP, in seconds (one day).
 const MAX_AFFINITY_SECONDS: i32 = 86_400;
 
@@ -21,7 +29,7 @@ pub fn validate(errors: &mut Errors, path: &Path, spec: &ServiceSpec) {
         errors.required(&path.child("ports"), "");
     }
     match kind {
-        "LoadBalancer" | "NodePort" if is_headless(spec) => {
+        LOAD_BALANCER | "NodePort" if is_headless(spec) => {
             let detail = format!("may not be set to 'None' for {kind} services");
             errors.invalid(&path.child("clusterIPs").index(0), "None", &detail);
         }
@@ -31,40 +39,10 @@ pub fn validate(errors: &mut Errors, path: &Path, spec: &ServiceSpec) {
     validate_ports(errors, &path.child("ports"), ports, kind);
     labels::validate_labels(errors, &path.child("selector"), spec.selector.as_ref());
     validate_affinity(errors, path, spec);
-    validate_addresses(errors, path, spec);
+    service_addresses::validate(errors, path, spec);
     checks::one_of(errors, &path.child("type"), kind, TYPES);
     validate_balancer(errors, path, spec, kind);
     validate_policies(errors, path, spec);
-}
-
-/// Cluster IPs stay unless the type changes from or to ExternalName.
-pub fn validate_update(errors: &mut Errors, new: &ServiceSpec, old: &ServiceSpec) {
-    let external_name = |s: &ServiceSpec| s.type_.as_deref() == Some("ExternalName");
-    if external_name(new) || external_name(old) {
-        return;
-    }
-    let spec = Path::new("spec");
-    let (new_ips, old_ips) = (
-        new.cluster_ips.as_deref().unwrap_or_default(),
-        old.cluster_ips.as_deref().unwrap_or_default(),
-    );
-    let path = spec.child("clusterIPs");
-    match (old_ips.first(), new_ips.first()) {
-        (Some(_), None) => {
-            errors.invalid(&path.index(0), new_ips, "primary clusterIP can not be unset");
-        }
-        (Some(old), Some(new)) if old != new => {
-            errors.invalid(&path.index(0), new_ips, "may not change once set");
-        }
-        _ => {}
-    }
-    if new.type_.as_deref() == Some("LoadBalancer") && old.type_.as_deref() == Some("LoadBalancer")
-    {
-        let path = spec.child("loadBalancerClass");
-        if new.load_balancer_class != old.load_balancer_class {
-            errors.invalid(&path, &new.load_balancer_class, "may not change once set");
-        }
-    }
 }
 
 /// Where a load balancer is reached; other Services have none.
@@ -73,7 +51,7 @@ pub fn validate_status(errors: &mut Errors, kind: Option<&str>, ingress: &[LoadB
     let balancer = status.child("loadBalancer");
     let path = balancer.child("ingress");
     if kind != Some("LoadBalancer") && !ingress.is_empty() {
-        let detail = "may only be used when `spec.type` is \"LoadBalancer\"";
+        let detail = "may only be used when `spec.type` is 'LoadBalancer'";
         return errors.forbidden(&path, detail);
     }
     for (i, one) in ingress.iter().enumerate() {
@@ -188,7 +166,15 @@ fn validate_ports(errors: &mut Errors, path: &Path, ports: &[ServicePort], kind:
                 let detail = "may not be used when `type` is 'ClusterIP'";
                 errors.forbidden(&path.child("nodePort"), detail);
             }
-            checks::port_number(errors, &path.child("nodePort"), node_port);
+            // Those of other types are given to nobody.
+            if matches!(kind, LOAD_BALANCER | "NodePort") && !NODE_PORTS.contains(&node_port) {
+                let detail = format!(
+                    "provided port is not in the valid range. The range of valid ports is {}-{}",
+                    NODE_PORTS.start(),
+                    NODE_PORTS.end()
+                );
+                errors.invalid(&path.child("nodePort"), node_port, &detail);
+            }
             if !seen_node_ports.insert((protocol, node_port)) {
                 errors.duplicate(&path.child("nodePort"), node_port);
             }
@@ -227,53 +213,6 @@ fn validate_affinity(errors: &mut Errors, path: &Path, spec: &ServiceSpec) {
     }
 }
 
-fn validate_addresses(errors: &mut Errors, path: &Path, spec: &ServiceSpec) {
-    let ips = spec.cluster_ips.as_deref().unwrap_or_default();
-    let single = spec.cluster_ip.as_deref().unwrap_or_default();
-    let ips_path = path.child("clusterIPs");
-    if let Some(first) = ips.first() {
-        if first != single && spec.type_.as_deref() != Some("ExternalName") {
-            errors.invalid(&ips_path, ips, "first value must match `clusterIP`");
-        }
-        if ips.len() > 1 && ips.iter().any(|ip| ip == "None") {
-            errors.invalid(&ips_path.index(0), first, "'None' must be the first and only value");
-        }
-    }
-    if ips.len() > 2 {
-        errors.invalid(&ips_path, ips, "may only hold up to 2 values");
-    }
-    for (i, ip) in ips.iter().enumerate().filter(|(_, ip)| *ip != "None" && !ip.is_empty()) {
-        checks::ip(errors, &ips_path.index(i), ip);
-    }
-    let families = path.child("ipFamilies");
-    for (i, family) in spec.ip_families.iter().flatten().enumerate() {
-        match family.as_str() {
-            "IPv4" => {}
-            "IPv6" => {
-                errors.invalid(&families.index(i), family, "not configured on this cluster");
-            }
-            _ => errors.not_supported(&families.index(i), family, &["IPv4", "IPv6"]),
-        }
-    }
-    let policy_path = path.child("ipFamilyPolicy");
-    match spec.ip_family_policy.as_deref() {
-        None | Some("SingleStack" | "PreferDualStack") => {}
-        Some("RequireDualStack") => {
-            let detail = "this cluster is not configured for dual-stack services";
-            errors.invalid(&policy_path, "RequireDualStack", detail);
-        }
-        Some(other) => {
-            let supported = ["PreferDualStack", "RequireDualStack", "SingleStack"];
-            errors.not_supported(&policy_path, other, &supported);
-        }
-    }
-    let external = path.child("externalIPs");
-    for (i, ip) in spec.external_ips.iter().flatten().enumerate() {
-        checks::ip(errors, &external.index(i), ip);
-        checks::non_special_ip(errors, &external.index(i), ip);
-    }
-}
-
 fn validate_balancer(errors: &mut Errors, path: &Path, spec: &ServiceSpec, kind: &str) {
     let detail = "may only be used when `type` is 'LoadBalancer'";
     let ranges = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
@@ -293,6 +232,37 @@ fn validate_balancer(errors: &mut Errors, path: &Path, spec: &ServiceSpec, kind:
     for (i, range) in ranges.iter().enumerate() {
         checks::cidr(errors, &ranges_path.index(i), range.trim());
     }
+    let class = spec.load_balancer_class.as_deref().filter(|_| kind == LOAD_BALANCER);
+    if let Some(class) = class {
+        checks::qualified_name(errors, &path.child("loadBalancerClass"), class);
+    }
+}
+
+/// What annotations said before there were fields for it.
+pub fn validate_annotations(
+    errors: &mut Errors,
+    annotations: Option<&labels::Map>,
+    spec: Option<&ServiceSpec>,
+) {
+    let Some(annotations) = annotations else { return };
+    let metadata = Path::new("metadata");
+    let path = metadata.child("annotations");
+    if let (Some(hints), Some(mode)) = (annotations.get(HINTS), annotations.get(TOPOLOGY_MODE))
+        && hints != mode
+    {
+        let detail = format!("must match annotations[{HINTS}] when both are specified");
+        errors.invalid(&path.key(TOPOLOGY_MODE), mode, &detail);
+    }
+    let by_field = spec.and_then(|spec| spec.load_balancer_source_ranges.as_ref());
+    let ranges = annotations.get(SOURCE_RANGES);
+    let Some(ranges) = ranges.filter(|_| by_field.is_none_or(Vec::is_empty)) else { return };
+    let path = path.key(SOURCE_RANGES);
+    if spec.and_then(|spec| spec.type_.as_deref()) != Some(LOAD_BALANCER) {
+        errors.forbidden(&path, "may only be used when `type` is 'LoadBalancer'");
+    }
+    for range in ranges.split(',').filter(|_| !ranges.trim().is_empty()) {
+        checks::cidr(errors, &path, range.trim());
+    }
 }
 
 fn validate_policies(errors: &mut Errors, path: &Path, spec: &ServiceSpec) {
@@ -307,19 +277,29 @@ fn validate_policies(errors: &mut Errors, path: &Path, spec: &ServiceSpec) {
         let detail = "may only be set for externally-accessible services";
         errors.invalid(&external_path, external, detail);
     }
-    if spec.health_check_node_port.unwrap_or(0) != 0
-        && !(spec.type_.as_deref() == Some("LoadBalancer") && external == "Local")
-    {
+    // Upstream gives one to those that need it and name none.
+    let port = spec.health_check_node_port.unwrap_or(0);
+    if port != 0 && needs_health_check(spec) {
+        checks::port_number(errors, &path.child("healthCheckNodePort"), port);
+    } else if port != 0 {
         let detail = "may only be set when `type` is 'LoadBalancer' and \
                       `externalTrafficPolicy` is 'Local'";
         let path = path.child("healthCheckNodePort");
         errors.invalid(&path, spec.health_check_node_port, detail);
     }
-    if let Some(internal) = spec.internal_traffic_policy.as_deref() {
-        checks::one_of(errors, &path.child("internalTrafficPolicy"), internal, POLICIES);
+    let fields = [
+        ("internalTrafficPolicy", &spec.internal_traffic_policy, POLICIES),
+        ("trafficDistribution", &spec.traffic_distribution, DISTRIBUTIONS),
+    ];
+    for (field, value, supported) in fields {
+        if let Some(value) = value.as_deref().filter(|value| !supported.contains(value)) {
+            errors.not_supported(&path.child(field), value, supported);
+        }
     }
-    if let Some(distribution) = spec.traffic_distribution.as_deref() {
-        let supported = ["PreferClose", "PreferSameNode", "PreferSameZone"];
-        checks::one_of(errors, &path.child("trafficDistribution"), distribution, &supported);
-    }
+}
+
+/// Load balancers ask nodes whether they have endpoints of their own.
+pub fn needs_health_check(spec: &ServiceSpec) -> bool {
+    spec.type_.as_deref() == Some(LOAD_BALANCER)
+        && spec.external_traffic_policy.as_deref() == Some("Local")
 }

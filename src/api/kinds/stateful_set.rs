@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::workload::{self, Counters, ROLLING_UPDATE};
 use super::{checks, pod_template};
 use crate::api::field::{Errors, Path};
-use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
+use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta, NameRule};
 use crate::api::table::{self, Column};
 
 const ON_DELETE: &str = "OnDelete";
@@ -24,6 +24,8 @@ impl Kind for StatefulSet {
         status: true,
         scale: true,
         generation: Generation::Spec,
+        // Its pods are named after it.
+        name_rule: NameRule::Label,
         ..DEFAULT_META
     };
 
@@ -74,17 +76,28 @@ impl Kind for StatefulSet {
         }
     }
 
-    fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
+    fn validate_create(&self, errors: &mut Errors) {
+        let service = self.spec.as_ref().and_then(|spec| spec.service_name.as_deref());
+        if let Some(service) = service.filter(|name| !name.is_empty()) {
+            checks::dns_label(errors, &Path::new("spec").child("serviceName"), service);
+        }
+    }
+
+    fn validate_status_update(&self, old: &Self, errors: &mut Errors) {
         let status = self.status.clone().unwrap_or_default();
         let counters = Counters {
             replicas: status.replicas,
             updated: status.updated_replicas,
+            current: status.current_replicas,
+            ready_name: Some("status.readyReplicas"),
             ready: status.ready_replicas,
             available: status.available_replicas,
             observed_generation: status.observed_generation,
             ..Counters::default()
         };
         workload::validate_counters(errors, counters);
+        let old_count = old.status.as_ref().and_then(|status| status.collision_count);
+        workload::validate_collisions(errors, status.collision_count, old_count);
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -113,11 +126,20 @@ impl Kind for StatefulSet {
 
 fn validate_spec(errors: &mut Errors, path: &Path, spec: &StatefulSetSpec) {
     let management = spec.pod_management_policy.as_deref().unwrap_or_default();
-    checks::one_of(errors, &path.child("podManagementPolicy"), management, POD_MANAGEMENT);
+    let at = path.child("podManagementPolicy");
+    if management.is_empty() {
+        errors.required(&at, "");
+    } else if !POD_MANAGEMENT.contains(&management) {
+        errors.invalid(&at, management, "must be 'OrderedReady' or 'Parallel'");
+    }
     if let Some(strategy) = &spec.update_strategy {
         let path = path.child("updateStrategy");
         let type_ = strategy.type_.as_deref().unwrap_or_default();
-        checks::one_of(errors, &path.child("type"), type_, &[ROLLING_UPDATE, ON_DELETE]);
+        if type_.is_empty() {
+            errors.required(&path, "");
+        } else if !matches!(type_, ROLLING_UPDATE | ON_DELETE) {
+            errors.invalid(&path, strategy, "must be 'RollingUpdate' or 'OnDelete'");
+        }
         let rolling_path = path.child("rollingUpdate");
         match &strategy.rolling_update {
             Some(rolling) if type_ == ROLLING_UPDATE => {
@@ -126,10 +148,10 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &StatefulSetSpec) {
                 if let Some(unavailable) = &rolling.max_unavailable {
                     let path = rolling_path.child("maxUnavailable");
                     workload::validate_count_or_percent(errors, &path, unavailable);
-                    workload::validate_no_more_than_all(errors, &path, unavailable);
-                    if workload::count_or_percent(Some(unavailable)) == Some(0) {
+                    if workload::count_or_percent(Some(unavailable)).unwrap_or(0) == 0 {
                         errors.invalid(&path, unavailable, "cannot be 0");
                     }
+                    workload::validate_no_more_than_all(errors, &path, unavailable);
                 }
             }
             Some(_) if type_ == ON_DELETE => {
@@ -145,7 +167,9 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &StatefulSetSpec) {
             [("whenDeleted", &policy.when_deleted), ("whenScaled", &policy.when_scaled)]
         {
             let value = value.as_deref().unwrap_or_default();
-            checks::one_of(errors, &path.child(field), value, RETENTION);
+            if !RETENTION.contains(&value) {
+                errors.not_supported(&path.child(field), value, RETENTION);
+            }
         }
     }
     let (min_ready, history) = (spec.min_ready_seconds, spec.revision_history_limit);
@@ -162,8 +186,5 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &StatefulSetSpec) {
     if !claims.is_empty() {
         let detail = "claims of volumes are not supported yet; use an emptyDir volume";
         errors.forbidden(&path.child("volumeClaimTemplates"), detail);
-    }
-    if let Some(service) = spec.service_name.as_deref().filter(|name| !name.is_empty()) {
-        checks::dns_label(errors, &path.child("serviceName"), service);
     }
 }

@@ -40,13 +40,14 @@ pub const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
 /// Known modes, and the one that stands alone.
 pub fn validate_access_modes(errors: &mut Errors, path: &Path, modes: &[String]) {
     let short = |mode: &String| ACCESS_MODES.iter().find(|(name, _)| name == mode).map(|m| m.1);
-    for (i, mode) in modes.iter().enumerate() {
-        if short(mode).is_none() {
-            let supported: Vec<&str> = ACCESS_MODES.iter().map(|(name, _)| *name).collect();
-            errors.not_supported(&path.index(i), mode, &supported);
-        }
+    for mode in modes.iter().filter(|mode| short(mode).is_none()) {
+        let mut supported: Vec<&str> = ACCESS_MODES.iter().map(|(name, _)| *name).collect();
+        supported.sort_unstable();
+        errors.not_supported(path, mode, &supported);
     }
-    if modes.len() > 1 && modes.iter().any(|mode| short(mode) == Some(ALONE)) {
+    let alone = |mode: &String| short(mode) == Some(ALONE);
+    let shared = |mode: &String| short(mode).is_some_and(|short| short != ALONE);
+    if modes.iter().any(alone) && modes.iter().any(shared) {
         errors.forbidden(path, "may not use ReadWriteOncePod with other access modes");
     }
 }
@@ -105,8 +106,9 @@ pub fn validate_parameters(
     parameters: Option<&BTreeMap<String, String>>,
 ) {
     let Some(parameters) = parameters else { return };
+    // Upstream says it as if they were bytes.
     if parameters.len() > MAX_PARAMETERS {
-        return errors.too_many(path, parameters.len(), MAX_PARAMETERS);
+        return errors.too_long(path, MAX_PARAMETERS);
     }
     if parameters.contains_key("") {
         errors.invalid(path, "", "field can not be empty.");
@@ -115,6 +117,15 @@ pub fn validate_parameters(
     if bytes > PARAMETERS_MAX_BYTES {
         errors.too_long(path, PARAMETERS_MAX_BYTES);
     }
+}
+
+/// Required: who makes volumes, or changes their attributes.
+pub fn validate_provisioner(errors: &mut Errors, path: &Path, provisioner: &str) {
+    if provisioner.is_empty() {
+        return errors.required(path, "");
+    }
+    let name = provisioner.to_lowercase();
+    checks::qualified_name(errors, path, &name);
 }
 
 /// An amount that may be nothing.

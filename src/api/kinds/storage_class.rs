@@ -1,12 +1,14 @@
 //! StorageClass (storage.k8s.io/v1).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::TopologySelectorTerm;
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::Value;
 
 use super::{checks, labels, storage};
 use crate::api::field::{Errors, Path};
-use crate::api::names;
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
@@ -40,30 +42,22 @@ impl Kind for StorageClass {
     }
 
     fn validate(&self, errors: &mut Errors) {
-        let path = Path::new("provisioner");
-        if self.provisioner.is_empty() {
-            errors.required(&path, "");
-        } else {
-            let messages = names::is_qualified_name(&self.provisioner.to_lowercase());
-            names::report(errors, &path, &self.provisioner, messages);
-        }
+        storage::validate_provisioner(errors, &Path::new("provisioner"), &self.provisioner);
         storage::validate_parameters(errors, &Path::new("parameters"), self.parameters.as_ref());
         let policy = self.reclaim_policy.as_deref().unwrap_or_default();
-        if !POLICIES.contains(&policy) {
+        if !policy.is_empty() && !POLICIES.contains(&policy) {
             errors.not_supported(&Path::new("reclaimPolicy"), policy, POLICIES);
         }
         let mode = self.volume_binding_mode.as_deref().unwrap_or_default();
         checks::one_of(errors, &Path::new("volumeBindingMode"), mode, BINDING_MODES);
         let path = Path::new("allowedTopologies");
+        // An empty term is as good as none, and so is there already.
+        let mut seen = BTreeSet::from([Topology::new()]);
         for (i, term) in self.allowed_topologies.iter().flatten().enumerate() {
             let path = path.index(i);
-            let path = path.child("matchLabelExpressions");
-            for (i, one) in term.match_label_expressions.iter().flatten().enumerate() {
-                let path = path.index(i);
-                labels::validate_label_key(errors, &path.child("key"), &one.key);
-                if one.values.is_empty() {
-                    errors.required(&path.child("values"), "");
-                }
+            let topology = validate_topology(errors, &path, term);
+            if !seen.insert(topology) {
+                errors.duplicate(&path.child("matchLabelExpressions"), "");
             }
         }
     }
@@ -113,4 +107,35 @@ impl Kind for StorageClass {
             table::age(&self.metadata, now),
         ]
     }
+}
+
+/// The values that a term allows of each label.
+type Topology<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
+
+/// Each label once, with values that are each there once (ValidateTopologySelectorTerm).
+fn validate_topology<'a>(
+    errors: &mut Errors,
+    path: &Path,
+    term: &'a TopologySelectorTerm,
+) -> Topology<'a> {
+    let path = path.child("matchLabelExpressions");
+    let mut topology = Topology::new();
+    for (i, one) in term.match_label_expressions.iter().flatten().enumerate() {
+        let path = path.index(i);
+        let at = path.child("values");
+        if one.values.is_empty() {
+            errors.required(&at, "");
+        }
+        let mut values = BTreeSet::new();
+        for (i, value) in one.values.iter().enumerate() {
+            if !values.insert(value.as_str()) {
+                errors.duplicate(&at.index(i), value);
+            }
+        }
+        labels::validate_label_key(errors, &path.child("key"), &one.key);
+        if topology.insert(&one.key, values).is_some() {
+            errors.duplicate(&path.child("key"), &one.key);
+        }
+    }
+    topology
 }

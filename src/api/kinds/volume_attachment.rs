@@ -9,6 +9,10 @@ use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
+/// Most bytes of what an attacher tells of a volume, and of its reason for a failure.
+const METADATA_MAX_BYTES: usize = 256 * 1024;
+const MESSAGE_MAX_BYTES: usize = 1024;
+
 impl Kind for VolumeAttachment {
     const META: KindMeta = KindMeta {
         singular: "volumeattachment",
@@ -25,7 +29,7 @@ impl Kind for VolumeAttachment {
     fn validate(&self, errors: &mut Errors) {
         let spec = Path::new("spec");
         checks::driver_name(errors, &spec.child("attacher"), &self.spec.attacher);
-        checks::object_name(errors, &spec.child("nodeName"), &self.spec.node_name);
+        checks::dns_subdomain(errors, &spec.child("nodeName"), &self.spec.node_name);
         let path = spec.child("source");
         let source = &self.spec.source;
         match (&source.inline_volume_spec, source.persistent_volume_name.as_deref()) {
@@ -34,7 +38,11 @@ impl Kind for VolumeAttachment {
                     "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
                 errors.forbidden(&path, detail);
             }
-            (None, None | Some("")) => {
+            (None, Some("")) => {
+                let detail = "must specify non empty persistentVolumeName";
+                errors.required(&path.child("persistentVolumeName"), detail);
+            }
+            (None, None) => {
                 let detail =
                     "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
                 errors.required(&path, detail);
@@ -44,13 +52,37 @@ impl Kind for VolumeAttachment {
             }
             (Some(volume), None) => {
                 let path = path.child("inlineVolumeSpec");
-                persistent_volume::validate_spec(errors, &path, volume);
+                persistent_volume::validate_inline(errors, &path, volume);
             }
         }
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         checks::immutable(errors, &Path::new("spec"), &self.spec, &old.spec);
+    }
+
+    fn validate_status_update(&self, _old: &Self, errors: &mut Errors) {
+        let Some(status) = &self.status else { return };
+        let path = Path::new("status");
+        let metadata = status.attachment_metadata.iter().flatten();
+        let bytes: usize = metadata.map(|(key, value)| key.len() + value.len()).sum();
+        if bytes > METADATA_MAX_BYTES {
+            errors.too_long(&path.child("attachmentMetadata"), METADATA_MAX_BYTES);
+        }
+        let failures =
+            [("attachError", &status.attach_error), ("detachError", &status.detach_error)];
+        for (field, failure) in failures {
+            let Some(failure) = failure else { continue };
+            let path = path.child(field);
+            if failure.message.as_ref().is_some_and(|text| text.len() > MESSAGE_MAX_BYTES) {
+                // Upstream tells the other limit.
+                errors.too_long(&path.child("message"), METADATA_MAX_BYTES);
+            }
+            if let Some(code) = failure.error_code.filter(|code| *code < 0) {
+                let detail = checks::inclusive_range(0, i32::MAX.into());
+                errors.invalid(&path.child("errorCode"), code, &detail);
+            }
+        }
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use serde_json::Value;
 
-use super::{checks, storage, workload};
+use super::{storage, workload};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
 use crate::api::table::{self, Column};
@@ -18,7 +18,7 @@ impl Kind for VolumeAttributesClass {
     };
 
     fn validate(&self, errors: &mut Errors) {
-        checks::driver_name(errors, &Path::new("driverName"), &self.driver_name);
+        storage::validate_provisioner(errors, &Path::new("driverName"), &self.driver_name);
         let path = Path::new("parameters");
         if self.parameters.as_ref().is_none_or(|parameters| parameters.is_empty()) {
             errors.required(&path, "must contain at least one key/value pair");

@@ -75,10 +75,15 @@ pub fn stored_only(kind: &str) -> String {
 pub struct Counters {
     pub replicas: i32,
     pub updated: Option<i32>,
+    pub current: Option<i32>,
     pub fully_labeled: Option<i32>,
     pub ready: Option<i32>,
     pub available: Option<i32>,
+    /// Are leaving, and no part of the replicas.
+    pub terminating: Option<i32>,
     pub observed_generation: Option<i64>,
+    /// What upstream calls the ready ones, where it is not their field's name alone.
+    pub ready_name: Option<&'static str>,
 }
 
 /// What a new template's pods are replaced by, if nothing is said: all of it at once is left to
@@ -134,12 +139,13 @@ pub fn validate_selector(errors: &mut Errors, path: &Path, selector: &LabelSelec
 /// None of the counters is negative, and none is greater than what it is a part of.
 pub fn validate_counters(errors: &mut Errors, counters: Counters) {
     let path = Path::new("status");
-    let Counters { replicas, updated, fully_labeled, ready, available, .. } = counters;
+    let Counters { replicas, updated, current, fully_labeled, ready, available, .. } = counters;
     checks::nonnegative(errors, &path.child("replicas"), replicas);
     let observed = path.child("observedGeneration");
     checks::nonnegative_if_set(errors, &observed, counters.observed_generation);
     let parts = [
         ("updatedReplicas", updated),
+        ("currentReplicas", current),
         ("fullyLabeledReplicas", fully_labeled),
         ("readyReplicas", ready),
         ("availableReplicas", available),
@@ -153,9 +159,18 @@ pub fn validate_counters(errors: &mut Errors, counters: Counters) {
         }
     }
     if available.unwrap_or(0) > ready.unwrap_or(0) {
-        let detail = "cannot be greater than readyReplicas";
-        errors.invalid(&path.child("availableReplicas"), available, detail);
+        let detail =
+            format!("cannot be greater than {}", counters.ready_name.unwrap_or("readyReplicas"));
+        errors.invalid(&path.child("availableReplicas"), available, &detail);
     }
+    let terminating = path.child("terminatingReplicas");
+    checks::nonnegative_if_set(errors, &terminating, counters.terminating);
+}
+
+/// How often names of children collided (`status.collisionCount`).
+pub fn validate_collisions(errors: &mut Errors, new: Option<i32>, old: Option<i32>) {
+    let path = Path::new("status");
+    checks::not_decremented(errors, &path.child("collisionCount"), new, old);
 }
 
 /// A count, or a percentage such as `25%`.

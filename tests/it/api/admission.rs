@@ -447,7 +447,7 @@ async fn claims_grow_where_their_class_lets_them() {
     };
     grow("growing", "2Gi").await.failure(422);
     for name in ["fixed", "growing", "bare"] {
-        let bound = json!({"status": {"phase": "Bound"}});
+        let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}});
         cluster.merge(&format!("{CLAIMS}/{name}/status"), &bound).await.expect(200);
     }
     for name in ["fixed", "bare"] {
@@ -460,5 +460,7 @@ async fn claims_grow_where_their_class_lets_them() {
         );
     }
     grow("growing", "2Gi").await.expect(200);
+    // Less than was asked for, and more than there is: growth that failed is given up.
+    grow("growing", "1536Mi").await.expect(200);
     grow("growing", "1Gi").await.failure(422);
 }
