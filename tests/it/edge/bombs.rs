@@ -22,8 +22,10 @@ use wasmfleet::store::memory::MemoryStore;
 use super::connections::{LIMIT, Served};
 use crate::api::{Cluster, DEPLOYMENTS, MAPS};
 
-/// How long a bomb may be looked at; programs that are not optimized get more.
-const SOON: Duration = Duration::from_millis(if cfg!(debug_assertions) { 5_000 } else { 50 });
+/// How long a bomb may be looked at. Most take a few milliseconds, a patch that copies megabytes takes
+/// longer; programs that are not optimized get more.
+const SOON: Duration = Duration::from_millis(if cfg!(debug_assertions) { 15_000 } else { 250 });
+const WINDOW: u32 = 1 << 16;
 /// What memory may grow by while bombs are refused, in bytes.
 const GROWTH: u64 = 64 << 20;
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -48,8 +50,10 @@ async fn listen(options: Options) -> Served {
 
 async fn client(server: &Served, user: &User) -> SendRequest<Full<Bytes>> {
     let io = TokioIo::new(server.connect(Some(user), "h2").await);
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
-    let (sender, connection) = handshake.await.unwrap();
+    // Windows so small that an answer which nobody reads stays where it is.
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+    let (sender, connection) = builder.handshake(io).await.unwrap();
     tokio::spawn(connection);
     sender
 }
@@ -69,7 +73,7 @@ async fn send(
         .unwrap();
     sender.ready().await.unwrap();
     let answer = tokio::time::timeout(LIMIT, sender.send_request(request)).await;
-    answer.expect("an answer").unwrap()
+    answer.unwrap_or_else(|_| panic!("no answer to {method} {path} ({media})")).unwrap()
 }
 
 async fn code(response: Response<Incoming>) -> (u16, String) {
@@ -94,17 +98,19 @@ fn costly_definition() -> Value {
                     "x-kubernetes-validations": [{"rule": rule}]}}}}}}}]}})
 }
 
-/// Method, path, media type, body, and the code of the refusal.
+/// Method, path, media type, body, and the code of the refusal; 0 is any.
 fn bombs() -> Vec<(&'static str, String, &'static str, Bytes, u16)> {
     let aliases: String = (1..30)
         .map(|n| format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 9].join(", ")))
         .collect();
     let map = format!("{MAPS}/x");
     let deploy = format!("{DEPLOYMENTS}/web");
-    let doubling = json!({"op": "copy", "from": "/data", "path": "/data/a"});
+    let copy = |n: usize| {
+        let to = ["/data/b", "/data/a"][n % 2];
+        json!({"op": "copy", "from": "/data", "path": to})
+    };
     let operation = json!({"op": "test", "path": "/data", "value": 1});
-    let mut many_terms = format!("{MAPS}?labelSelector=");
-    many_terms.extend((0..10_000).map(|n| format!("k{n}=v,")));
+    let many_terms = format!("{MAPS}?labelSelector={}", "a,".repeat(10_000));
     let terms: Vec<Value> =
         (0..10_000).map(|n| json!({"key": format!("k {n}"), "operator": "Odd"})).collect();
     let quoted = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
@@ -115,7 +121,7 @@ fn bombs() -> Vec<(&'static str, String, &'static str, Bytes, u16)> {
         ("PUT", map.clone(), JSON, bytes(" ".repeat(3 << 20) + "{}"), 413),
         ("POST", MAPS.into(), JSON, bytes(deep.clone()), 400),
         ("POST", MAPS.into(), YAML, bytes(deep), 400),
-        ("PATCH", map.clone(), MERGE_PATCH, bytes(format!("{{\"data\":{}}}", quoted(100))), 400),
+        ("PATCH", map.clone(), MERGE_PATCH, bytes(format!("{{\"data\":{}}}", quoted(100))), 0),
         (
             "POST",
             format!("{MAPS}?fieldValidation=Strict"),
@@ -132,7 +138,13 @@ fn bombs() -> Vec<(&'static str, String, &'static str, Bytes, u16)> {
         ),
         ("POST", DEPLOYMENTS.into(), JSON, bytes("{\"spec\":{\"replicas\":1e999}}".into()), 400),
         ("POST", MAPS.into(), YAML, bytes(format!("a0: &a0 x\n{aliases}")), 400),
-        ("PATCH", map.clone(), JSON_PATCH, bytes(json!(vec![doubling; 60]).to_string()), 413),
+        (
+            "PATCH",
+            map.clone(),
+            JSON_PATCH,
+            bytes(json!((0..60).map(copy).collect::<Vec<_>>()).to_string()),
+            413,
+        ),
         ("PATCH", map.clone(), JSON_PATCH, bytes(json!(vec![operation; 10_001]).to_string()), 413),
         (
             "PATCH",
@@ -163,8 +175,12 @@ async fn bombs_are_refused_soon() {
             let (code, text) = code(answer).await;
             let took = begin.elapsed();
             let what = format!("{method} {} of {} bytes", &path[..path.len().min(80)], body.len());
-            assert_eq!(code, *expected, "{what}: {}", &text[..text.len().min(300)]);
-            assert!(text.len() < 64 << 10, "{what}: an answer of {} bytes", text.len());
+            let fits = if *expected == 0 { (400..500).contains(&code) } else { code == *expected };
+            let shown: String = text.chars().take(300).collect();
+            assert!(fits, "{what}: {code} {shown}");
+            // What was sent may be told again, once.
+            let most = body.len() + (64 << 10);
+            assert!(text.len() < most, "{what}: an answer of {} bytes", text.len());
             assert!(took < SOON, "{what}: took {took:?}");
         }
         // The first round fills what is kept.
@@ -287,7 +303,9 @@ async fn paths_that_want_to_be_others() {
             let answer = String::from_utf8_lossy(&answer).into_owned();
             let shown = String::from_utf8_lossy(path);
             let code = answer.split(' ').nth(1).unwrap_or("none");
-            assert!(matches!(code, "400" | "404" | "405"), "{method} {shown}: {answer}");
+            let refused = matches!(code, "400" | "404" | "405");
+            let fits = refused || (method == "PUT" && matches!(code, "415" | "422"));
+            assert!(fits, "{method} {shown}: {answer}");
         }
     }
     // Names that only look like others make no objects.
