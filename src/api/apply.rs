@@ -9,6 +9,7 @@
 mod managers;
 mod set;
 mod shape;
+mod versions;
 mod walk;
 
 use serde_json::Value;
@@ -16,9 +17,11 @@ use serde_json::Value;
 pub use managers::{Manager, Managers, Operation, Owned};
 pub use set::{FieldSet, Step};
 pub use shape::Shape;
+pub use versions::{OneVersion, Versions};
 
 use super::object::Object;
 use managers::strip;
+use versions::Write;
 
 /// Owns what an object had before it was applied for the first time.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
@@ -111,18 +114,20 @@ impl Part {
     }
 }
 
-/// Applies `config` to `live`, or makes an object of it where there is none.
+/// Applies `config` to `live`, or makes an object of it where there is none. All of them are of the
+/// version of the write, which is one of `versions`.
 ///
 /// # Errors
 /// [`ApplyError::Conflicts`] unless `force`; [`ApplyError::Invalid`] for what is no configuration.
 pub fn apply(
-    shape: Shape,
+    versions: &dyn Versions,
     live: Option<&Object>,
     config: &Object,
     part: Part,
     who: Who,
     force: bool,
 ) -> Result<Applied, ApplyError> {
+    let shape = own_shape(versions, who);
     if config
         .meta()
         .get("managedFields")
@@ -144,33 +149,36 @@ pub fn apply(
         Some(live) => (plain(live), managers_of(shape, live, who)),
         None => (Value::Object(Default::default()), Managers::default()),
     };
-    let last = managers.0.get(&manager).cloned();
+    let last = managers.take_applier(&manager);
     let mut after = walk::merge(&shape, &before, &config);
-    if let Some(last) = &last {
-        let others = managers.all_but(Some(&manager)).union(&wanted);
-        walk::prune(&shape, &mut after, &last.fields, &others);
+    if let Some((by, last)) = &last {
+        let mut owners = managers.clone();
+        let now = Owned { fields: wanted.clone(), time: String::new() };
+        owners.0.insert(manager.clone(), now);
+        after = versions::prune(versions, &manager.api_version, after, (by, last), &owners);
     }
     let changes = walk::compare(&shape, &before, &after);
-    let changed = changes.modified.clone().union(&changes.added);
-    let conflicts = conflicts_of(&managers, &manager, &changed);
+    let write = Write {
+        versions,
+        api_version: &manager.api_version,
+        before: &before,
+        after: &after,
+        changes: &changes,
+        cut: &|_| {},
+    };
+    let conflicts = write.conflicts(&managers);
     if !conflicts.is_empty() && !force {
         return Err(ApplyError::Conflicts(conflicts));
     }
-    for (other, owned) in &mut managers.0 {
-        if *other != manager {
-            owned.fields = owned.fields.difference(&changed);
-        }
-    }
-    managers.take_away(&changes.removed);
-    let unchanged = changes.is_empty() && last.as_ref().is_some_and(|last| last.fields == wanted);
+    write.take_away(&mut managers, None);
+    let same = |by: &Manager, last: &Owned| *by == manager && last.fields == wanted;
+    let unchanged = changes.is_empty() && last.as_ref().is_some_and(|(by, last)| same(by, last));
     let time = match last.filter(|_| unchanged) {
-        Some(last) => last.time,
+        Some((_, last)) => last.time,
         None => who.time.to_string(),
     };
     if !wanted.is_empty() {
         managers.0.insert(manager, Owned { fields: wanted, time });
-    } else {
-        managers.0.remove(&manager);
     }
     let object = Object::from_value(after)
         .map_err(|_| ApplyError::Invalid("the configuration is no object".into()))?;
@@ -197,31 +205,38 @@ pub fn merge_config(shape: Shape, live: &Object, config: Value) -> Result<Object
 /// The managers after another write than apply changed `old` into `new`. What changed belongs to
 /// whoever wrote.
 pub fn update(
-    shape: Shape,
+    versions: &dyn Versions,
     managers: &Managers,
     old: &Object,
     new: &Object,
     part: Part,
     who: Who,
 ) -> Managers {
-    let changes = walk::compare(&shape, &plain(old), &plain(new));
-    let mut changed = changes.modified.union(&changes.added);
-    let mut removed = changes.removed;
-    for set in [&mut changed, &mut removed] {
-        strip(set);
-        part.cut(set);
-    }
+    let shape = own_shape(versions, who);
+    let (before, after) = (plain(old), plain(new));
+    let changes = walk::compare(&shape, &before, &after);
+    let cut = |fields: &mut FieldSet| {
+        strip(fields);
+        part.cut(fields);
+    };
+    let mut changed = changes.modified.clone().union(&changes.added);
+    let mut removed = changes.removed.clone();
+    cut(&mut changed);
+    cut(&mut removed);
     if changed.is_empty() && removed.is_empty() {
         return managers.clone();
     }
     let manager = who.manager(Operation::Update);
     let mut managers = managers.clone();
-    for (other, owned) in &mut managers.0 {
-        if *other != manager {
-            owned.fields = owned.fields.difference(&changed);
-        }
-    }
-    managers.take_away(&removed);
+    let write = Write {
+        versions,
+        api_version: &manager.api_version,
+        before: &before,
+        after: &after,
+        changes: &changes,
+        cut: &cut,
+    };
+    write.take_away(&mut managers, Some(&manager));
     if !changed.is_empty() {
         let time = who.time.to_string();
         let owned = managers
@@ -233,6 +248,11 @@ pub fn update(
     }
     managers.cap();
     managers
+}
+
+/// How values merge in the version of a write.
+fn own_shape<'a>(versions: &'a dyn Versions, who: Who) -> Shape<'a> {
+    versions.shape(&who.api_version()).unwrap_or(Shape::Deduced)
 }
 
 /// The object without its managed fields.
@@ -258,17 +278,6 @@ fn managers_of(shape: Shape, live: &Object, who: Who) -> Managers {
         subresource: String::new(),
     };
     Managers([(manager, Owned { fields, time: who.time.to_string() })].into())
-}
-
-fn conflicts_of(managers: &Managers, applier: &Manager, changed: &FieldSet) -> Vec<Conflict> {
-    let mut conflicts = Vec::new();
-    for (manager, owned) in managers.0.iter().filter(|(manager, _)| *manager != applier) {
-        for field in owned.fields.intersection(changed).paths() {
-            let (manager, time) = (manager.clone(), owned.time.clone());
-            conflicts.push(Conflict { manager, time, field });
-        }
-    }
-    conflicts
 }
 
 impl Conflict {

@@ -95,6 +95,9 @@ pub struct Field {
     pub container: Container,
     pub kind: FieldType,
     pub zero: Zero,
+    /// Always there to Go, though JSON may leave it out: a message that is no pointer, a list or map
+    /// without omitempty.
+    pub stays: bool,
     /// The fields of this message are the parent's in JSON.
     pub inlined: bool,
 }
@@ -225,7 +228,12 @@ fn parse_field(line: &'static str, names: &HashMap<&'static str, TypeId>) -> Fie
         },
     };
     let zero = if flags.contains(['p', 'r']) { Zero::Value } else { Zero::Absent };
-    Field { number, name, container, kind, zero, inlined: flags.contains('i') }
+    let stays = match (container, kind) {
+        (Container::One, FieldType::Message(_)) => !flags.contains('p'),
+        (Container::One, _) => false,
+        (Container::List | Container::Map, _) => flags.contains('r'),
+    };
+    Field { number, name, container, kind, zero, stays, inlined: flags.contains('i') }
 }
 
 fn special(message: &str) -> Option<Special> {

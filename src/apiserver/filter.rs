@@ -28,7 +28,23 @@ const MEMO_BYTES: usize = 16 << 20;
 /// How many texts are looked for before an object is read.
 const MOST_FINDERS: usize = 4;
 /// Fields whose value stands in the stored object as it is asked for: built-in kinds make up nothing.
-const VERBATIM: &[&str] = &["spec.nodeName", "involvedObject.name", "involvedObject.uid"];
+const VERBATIM: &[&str] = &[
+    "spec.nodeName",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.restartPolicy",
+    "spec.type",
+    "spec.clusterIP",
+    "spec.signerName",
+    "status.phase",
+    "status.nominatedNodeName",
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "reason",
+    "type",
+];
 
 /// Whether JSON writes a text as it is.
 fn is_plain(text: &str) -> bool {

@@ -7,8 +7,12 @@
 //! write into statuses is not recorded. The rules are in [`crate::api::apply`]; here are URLs, codes
 //! and retries.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use serde_json::Value;
 
+use super::conversion::by_webhook;
 use super::service::{Answer, ApiServer, Call, Stored, timestamp};
 use super::subresource::scale;
 use super::write::{
@@ -16,9 +20,9 @@ use super::write::{
     check_name, check_namespace, check_preconditions,
 };
 use super::{patch, update};
-use crate::api::apply::{self, ApplyError, Managers, Part, Shape, Who};
+use crate::api::apply::{self, ApplyError, Managers, OneVersion, Part, Shape, Versions, Who};
 use crate::api::error::{Cause, Reason};
-use crate::api::resource::Operation;
+use crate::api::resource::{KindInfo, Operation};
 use crate::api::{ApiError, Object};
 
 const MANAGED_FIELDS: &str = "managedFields";
@@ -85,8 +89,8 @@ impl ApiServer {
             return Err(ApiError::conflict(&call.info.gvr, &call.name, why));
         }
         let time = timestamp(self.clock.now());
-        let (shape, part) = (shape_of(call), part_of(call));
-        let applied = apply::apply(shape, None, config, part, who(call, params, &time), force);
+        let (versions, part) = (OneVersion(shape_of(call)), part_of(call));
+        let applied = apply::apply(&versions, None, config, part, who(call, params, &time), force);
         let applied = applied.map_err(refused)?;
         let unnamed = Call { name: String::new(), ..call.clone() };
         let body = applied.object.into_value();
@@ -103,10 +107,10 @@ impl ApiServer {
     ) -> Result<Updated, ApiError> {
         check_preconditions(call, old, config)?;
         let time = timestamp(self.clock.now());
-        let (shape, part) = (shape_of(call), part_of(call));
+        let (versions, part) = (self.versions_of(call, &old.object), part_of(call));
         let who = who(call, params, &time);
-        let applied =
-            apply::apply(shape, Some(&old.object), config, part, who, force).map_err(refused)?;
+        let applied = apply::apply(&versions, Some(&old.object), config, part, who, force);
+        let applied = applied.map_err(refused)?;
         let (object, operation) = match call.subresource.as_str() {
             "status" => (update::status_of(&old.object, applied.object), Operation::UpdateStatus),
             _ => (update::main_of(&call.info, &old.object, applied.object), Operation::Update),
@@ -128,7 +132,8 @@ impl ApiServer {
         let (who, nobody) = (who(call, params, &time), Managers::default());
         let mut nothing = object.clone();
         nothing.fields_mut().clear();
-        let managers = apply::update(shape_of(call), &nobody, &nothing, object, part_of(call), who);
+        let (versions, part) = (OneVersion(shape_of(call)), part_of(call));
+        let managers = apply::update(&versions, &nobody, &nothing, object, part, who);
         write(object, &managers);
     }
 
@@ -155,8 +160,58 @@ impl ApiServer {
         }
         let time = timestamp(self.clock.now());
         let who = who(call, params, &time);
-        let managers = apply::update(shape_of(call), &before, old, object, part, who);
+        let versions = self.versions_of(call, old);
+        let managers = apply::update(&versions, &before, old, object, part, who);
         write(object, &managers);
+    }
+}
+
+/// The versions of a kind that an object's managers wrote it in.
+struct KindVersions<'a> {
+    own: &'a KindInfo,
+    others: Vec<Arc<KindInfo>>,
+}
+
+impl ApiServer {
+    fn versions_of<'a>(&self, call: &'a Call, object: &Object) -> KindVersions<'a> {
+        let own = &*call.info;
+        let entries = object.meta().get(MANAGED_FIELDS).and_then(Value::as_array);
+        let named = entries.into_iter().flatten().filter_map(|entry| entry["apiVersion"].as_str());
+        let foreign: BTreeSet<&str> =
+            named.filter(|version| *version != own.gvr.api_version()).collect();
+        let registry = self.registry();
+        let rows = foreign.into_iter().filter_map(|version| registry.by_kind(version, &own.kind));
+        let same = rows.filter(|row| row.stored_gvr() == own.stored_gvr());
+        KindVersions { own, others: same.cloned().collect() }
+    }
+}
+
+impl KindVersions<'_> {
+    fn row(&self, api_version: &str) -> Option<&KindInfo> {
+        let rows = std::iter::once(self.own).chain(self.others.iter().map(|row| &**row));
+        rows.into_iter().find(|row| row.gvr.api_version() == api_version)
+    }
+}
+
+impl Versions for KindVersions<'_> {
+    fn shape(&self, api_version: &str) -> Option<Shape<'_>> {
+        self.row(api_version).map(shape_of_row)
+    }
+
+    /// What only a webhook converts keeps its fields: nobody is asked while a write is under way.
+    fn convert(&self, mut object: Object, api_version: &str) -> Object {
+        let rows = (self.row(object.api_version()), self.row(api_version));
+        let (Some(from), Some(to)) = rows else { return object };
+        if by_webhook(to).is_none() {
+            if let Some(stored) = &from.stored {
+                object = stored.stored(object);
+            }
+            if let Some(stored) = &to.stored {
+                object = stored.shown(object, api_version.into());
+            }
+        }
+        object.set("apiVersion", api_version.into());
+        object
     }
 }
 
@@ -185,11 +240,14 @@ pub(super) fn write(object: &mut Object, managers: &Managers) {
 }
 
 pub(super) fn shape_of(call: &Call) -> Shape<'_> {
-    if let Some(custom) = &call.info.custom {
-        return Shape::Resource(&custom.schema);
+    shape_of_row(&call.info)
+}
+
+fn shape_of_row(info: &KindInfo) -> Shape<'_> {
+    match &info.custom {
+        Some(custom) => Shape::Resource(&custom.schema),
+        None => Shape::of_kind(&info.gvr.group, &info.gvr.version, &info.kind),
     }
-    let gvr = &call.info.gvr;
-    Shape::of_kind(&gvr.group, &gvr.version, &call.info.kind)
 }
 
 fn part_of(call: &Call) -> Part {

@@ -3,6 +3,7 @@
 
 mod abuse;
 mod access;
+mod bombs;
 mod connections;
 mod discovery;
 mod draining;

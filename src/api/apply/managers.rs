@@ -92,20 +92,6 @@ impl Managers {
         entries.into_iter().map(|(manager, owned)| entry(manager, owned)).collect()
     }
 
-    /// The union of what all managers but one own.
-    pub fn all_but(&self, except: Option<&Manager>) -> FieldSet {
-        let others = self.0.iter().filter(|(manager, _)| Some(*manager) != except);
-        others.fold(FieldSet::default(), |all, (_, owned)| all.union(&owned.fields))
-    }
-
-    /// Takes fields away from every manager.
-    pub fn take_away(&mut self, gone: &FieldSet) {
-        for owned in self.0.values_mut() {
-            owned.fields = owned.fields.difference(gone);
-        }
-        self.0.retain(|_, owned| !owned.fields.is_empty());
-    }
-
     /// Joins the oldest `Update` entries of a version until few enough are left.
     pub fn cap(&mut self) {
         let updates = |table: &BTreeMap<Manager, Owned>| {

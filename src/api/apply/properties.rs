@@ -65,7 +65,8 @@ impl Live {
         let who = Who { manager, group, version, subresource: "", time: "2026-01-01T00:00:00Z" };
         let config = Object::from_value(config.clone()).expect("an object");
         let live = self.object.as_ref();
-        let applied = apply(self.shape(), live, &config, Part::WithoutStatus, who, force)?;
+        let versions = OneVersion(self.shape());
+        let applied = apply(&versions, live, &config, Part::WithoutStatus, who, force)?;
         let mut object = applied.object;
         match applied.managers.write() {
             Value::Array(entries) if entries.is_empty() => {

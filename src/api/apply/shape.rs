@@ -14,6 +14,8 @@ pub enum Shape<'a> {
         container: Container,
         kind: FieldType,
         rule: MergeRule,
+        /// Always there to Go, though JSON may leave it out.
+        stays: bool,
     },
     /// An OpenAPI schema with Kubernetes' extensions.
     Schema(&'a Value),
@@ -45,17 +47,15 @@ impl Shape<'_> {
 
     fn message(id: TypeId) -> Shape<'static> {
         let rule = MergeRule::default();
-        Shape::Builtin { container: Container::One, kind: FieldType::Message(id), rule }
+        let kind = FieldType::Message(id);
+        Shape::Builtin { container: Container::One, kind, rule, stays: true }
     }
 }
 
 impl<'a> Shape<'a> {
-    /// Whether it is a message of the built-in types, and no map or list of them.
-    pub fn is_struct(&self) -> bool {
-        matches!(
-            self,
-            Shape::Builtin { container: Container::One, kind: FieldType::Message(_), .. }
-        )
+    /// Whether a field's being there says nothing.
+    pub fn is_always_there(&self) -> bool {
+        matches!(self, Shape::Builtin { stays: true, .. })
     }
 
     pub fn form(&self) -> Form {
@@ -86,14 +86,15 @@ impl<'a> Shape<'a> {
             Shape::Deduced => (Shape::Deduced, false),
             Shape::Builtin { container: Container::Map, kind, .. } => {
                 let (container, rule) = (Container::One, MergeRule::default());
-                (Shape::Builtin { container, kind: *kind, rule }, false)
+                (Shape::Builtin { container, kind: *kind, rule, stays: false }, false)
             }
             Shape::Builtin { kind: FieldType::Message(id), .. } => {
                 let Some(field) = graph().field_named(*id, name) else {
                     return (Shape::Deduced, false);
                 };
                 let rule = graph().merge_rule(graph().name(*id), name).copied().unwrap_or_default();
-                (Shape::Builtin { container: field.container, kind: field.kind, rule }, true)
+                let (container, kind, stays) = (field.container, field.kind, field.stays);
+                (Shape::Builtin { container, kind, rule, stays }, true)
             }
             Shape::Builtin { .. } => (Shape::Deduced, false),
             Shape::Resource(_) if name == "metadata" => match graph().named("meta.v1.ObjectMeta") {
@@ -117,7 +118,7 @@ impl<'a> Shape<'a> {
         match self {
             Shape::Builtin { kind, .. } => {
                 let (container, rule) = (Container::One, MergeRule::default());
-                Shape::Builtin { container, kind: *kind, rule }
+                Shape::Builtin { container, kind: *kind, rule, stays: false }
             }
             Shape::Schema(schema) => schema.get("items").map_or(Shape::Deduced, Shape::Schema),
             Shape::Resource(_) | Shape::Deduced => Shape::Deduced,

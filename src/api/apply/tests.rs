@@ -26,7 +26,7 @@ impl Story {
         let time = format!("2026-01-01T00:00:{:02}Z", self.now);
         let who = Who { manager, group: "apps", version: "v1", subresource: "", time: &time };
         let applied = apply(
-            self.shape,
+            &OneVersion(self.shape),
             self.object.as_ref(),
             &object(config),
             Part::WithoutStatus,
@@ -53,7 +53,8 @@ impl Story {
         let mut new = object(new);
         let managers = old.meta().get("managedFields").and_then(Managers::read).unwrap();
         let who = Who { manager, group: "apps", version: "v1", subresource: "", time: &time };
-        let managers = update(self.shape, &managers, &old, &new, Part::WithoutStatus, who);
+        let managers =
+            update(&OneVersion(self.shape), &managers, &old, &new, Part::WithoutStatus, who);
         new.set_meta("managedFields", managers.write());
         self.object = Some(new);
         self
@@ -216,18 +217,138 @@ fn custom_resources_follow_their_schema() {
     let shape = Shape::Resource(&schema);
     let config = |spec: Value| object(json!({"apiVersion": "x/v1", "kind": "X", "spec": spec}));
     let one = config(json!({"parts": [{"id": "a", "size": 1}], "tags": ["p"], "free": ["1"]}));
-    let first = apply(shape, None, &one, Part::Whole, who("a"), false).unwrap();
+    let first = apply(&OneVersion(shape), None, &one, Part::Whole, who("a"), false).unwrap();
     let mut live = first.object;
     live.set_meta("managedFields", first.managers.write());
     let two = config(json!({"parts": [{"id": "b", "size": 2}], "tags": ["q"]}));
-    let second = apply(shape, Some(&live), &two, Part::Whole, who("b"), false).unwrap();
+    let second =
+        apply(&OneVersion(shape), Some(&live), &two, Part::Whole, who("b"), false).unwrap();
     assert_eq!(
         second.object.get("spec").unwrap(),
         &json!({"parts": [{"id": "a", "size": 1}, {"id": "b", "size": 2}], "tags": ["p", "q"],
             "free": ["1"]})
     );
     let third = config(json!({"free": ["2"]}));
-    assert!(apply(shape, Some(&live), &third, Part::Whole, who("b"), false).is_err());
+    assert!(apply(&OneVersion(shape), Some(&live), &third, Part::Whole, who("b"), false).is_err());
+}
+
+/// A kind whose `spec.count` of v1 is `spec.replicas` in v2.
+struct Renamed(Value);
+
+impl Versions for Renamed {
+    fn shape(&self, api_version: &str) -> Option<Shape<'_>> {
+        matches!(api_version, "x/v1" | "x/v2").then_some(Shape::Resource(&self.0))
+    }
+
+    fn convert(&self, object: Object, api_version: &str) -> Object {
+        let (from, to) =
+            if api_version == "x/v2" { ("count", "replicas") } else { ("replicas", "count") };
+        let mut value = object.into_value();
+        value["apiVersion"] = api_version.into();
+        let spec = value["spec"].as_object_mut().unwrap();
+        if let Some(count) = spec.remove(from) {
+            spec.insert(to.into(), count);
+        }
+        Object::from_value(value).unwrap()
+    }
+}
+
+#[test]
+fn owners_in_another_version_keep_what_is_theirs() {
+    let versions = Renamed(json!({"type": "object", "properties": {"spec": {"type": "object",
+        "properties": {"count": {}, "replicas": {}, "a": {}, "b": {}}}}}));
+    let who = |manager, version| Who { manager, group: "x", version, subresource: "", time: "t" };
+    let config = |version: &str, spec: Value| {
+        object(json!({"apiVersion": format!("x/{version}"), "kind": "X", "spec": spec}))
+    };
+    let stored = |applied: Applied| {
+        let mut live = applied.object;
+        live.set_meta("managedFields", applied.managers.write());
+        live
+    };
+    let part = Part::Whole;
+    let first = config("v1", json!({"count": 1, "a": 1}));
+    let live = stored(apply(&versions, None, &first, part, who("m", "v1"), false).unwrap());
+    let live = versions.convert(live, "x/v2");
+    // Another manager, in the newer version: the older one's field is still its own.
+    let other = config("v2", json!({"replicas": 2}));
+    let refused = apply(&versions, Some(&live), &other, part, who("n", "v2"), false).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "Apply failed with 1 conflict: conflict with \"m\": .spec.count"
+    );
+    let taken = apply(&versions, Some(&live), &other, part, who("n", "v2"), true).unwrap();
+    let of = |managers: &Managers, name: &str| {
+        let found = managers.0.iter().filter(|(manager, _)| manager.name == name);
+        found.map(|(m, o)| (m.api_version.clone(), o.fields.paths())).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&taken.managers, "m"), [("x/v1".to_string(), vec![".spec.a".to_string()])]);
+    // An applier has one entry, whatever version it speaks; what it leaves out goes, and what
+    // others own in other versions stays.
+    let live = stored(taken);
+    let again = config("v2", json!({"b": 1}));
+    let moved = apply(&versions, Some(&live), &again, part, who("m", "v2"), false).unwrap();
+    assert_eq!(moved.object.get("spec").unwrap(), &json!({"replicas": 2, "b": 1}));
+    assert_eq!(of(&moved.managers, "m"), [("x/v2".to_string(), vec![".spec.b".to_string()])]);
+    let live = versions.convert(stored(moved), "x/v1");
+    let older = config("v1", json!({"a": 3}));
+    let back = apply(&versions, Some(&live), &older, part, who("m", "v1"), false).unwrap();
+    assert_eq!(back.object.get("spec").unwrap(), &json!({"count": 2, "a": 3}));
+    // Other writes take away in the owner's version, too; who wrote in none that is served is gone.
+    let live = stored(back);
+    let mut changed = live.clone().into_value();
+    changed["spec"]["count"] = json!(7);
+    let managers = Managers::read(live.meta().get("managedFields").unwrap()).unwrap();
+    let after = update(&versions, &managers, &live, &object(changed), part, who("scaler", "v1"));
+    assert!(of(&after, "n").is_empty());
+    let gone = Manager {
+        name: "old".into(),
+        operation: Operation::Apply,
+        api_version: "x/v0".into(),
+        subresource: String::new(),
+    };
+    let owned = Owned { fields: walk::fields(&Shape::Deduced, &json!({"z": 1})), time: "t".into() };
+    let mut managers = managers;
+    managers.0.insert(gone, owned);
+    let mut changed = live.clone().into_value();
+    changed["spec"]["count"] = json!(8);
+    let after = update(&versions, &managers, &live, &object(changed), part, who("scaler", "v1"));
+    assert!(of(&after, "old").is_empty());
+}
+
+/// Structs that may be absent are fields of whoever made them; others are there anyway.
+#[test]
+fn structs_that_appear_belong_to_who_made_them() {
+    let versions = OneVersion(Shape::of_kind("apps", "v1", "Deployment"));
+    let deployment =
+        |spec: Value| object(json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": spec}));
+    let new = deployment(json!({
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}},
+        "template": {
+            "metadata": {"labels": {"a": "b"}},
+            "spec": {"securityContext": {}, "affinity": {"nodeAffinity": {"x": 1}},
+                "containers": [{"name": "c", "resources": {"limits": {"cpu": "1"}}}]}},
+    }));
+    let nothing = deployment(json!({}));
+    let who = Who { manager: "m", group: "apps", version: "v1", subresource: "", time: "t" };
+    let managers =
+        update(&versions, &Managers::default(), &nothing, &new, Part::WithoutStatus, who);
+    let (_, owned) = managers.0.first_key_value().unwrap();
+    assert_eq!(
+        owned.fields.to_value(),
+        json!({"f:spec": {
+            "f:strategy": {"f:type": {}, "f:rollingUpdate": {".": {}, "f:maxSurge": {}}},
+            "f:template": {
+                "f:metadata": {"f:labels": {".": {}, "f:a": {}}},
+                "f:spec": {
+                    "f:securityContext": {},
+                    "f:affinity": {".": {}, "f:nodeAffinity": {".": {}, "f:x": {}}},
+                    "f:containers": {"k:{\"name\":\"c\"}": {".": {}, "f:name": {},
+                        "f:resources": {".": {}, "f:limits": {".": {}, "f:cpu": {}}}}},
+                },
+            },
+        }})
+    );
 }
 
 /// Small specs of a Deployment, with lists and maps.

@@ -196,9 +196,9 @@ fn compare_at(
             let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
             for name in names {
                 let (shape, declared) = shape.field(name);
-                let is_struct = declared && shape.is_struct();
+                let stays = declared && shape.is_always_there();
                 path.push(Step::field(name));
-                compare_child(&shape, is_struct, old.get(name), new.get(name), path, changes);
+                compare_child(&shape, stays, old.get(name), new.get(name), path, changes);
                 path.pop();
             }
         }
@@ -220,21 +220,24 @@ fn compare_at(
     }
 }
 
-/// One side may lack the child. A map or list that appears is told with everything in it. A struct
-/// is told by what is in it alone, since to Go most structs are always there.
+/// One side may lack the child. What appears is told with everything in it; what is always there to
+/// Go, by what is in it alone.
 fn compare_child(
     shape: &Shape,
-    is_struct: bool,
+    always_there: bool,
     old: Option<&Value>,
     new: Option<&Value>,
     path: &mut Vec<Step>,
     changes: &mut Changes,
 ) {
-    let nothing = Value::Object(Map::new());
+    let nothing = match old.or(new) {
+        Some(Value::Array(_)) => Value::Array(Vec::new()),
+        _ => Value::Object(Map::new()),
+    };
     let (value, into) = match (old, new) {
         (Some(old), Some(new)) => return compare_at(shape, old, new, path, changes),
         (Some(one), None) | (None, Some(one))
-            if is_struct && !is_empty_container(one) && !matches!(see(shape, one), Seen::Leaf) =>
+            if always_there && !matches!(see(shape, one), Seen::Leaf) =>
         {
             let (old, new) = (old.unwrap_or(&nothing), new.unwrap_or(&nothing));
             return compare_at(shape, old, new, path, changes);

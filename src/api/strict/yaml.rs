@@ -1,5 +1,5 @@
 //! Where a YAML document has a key twice, in upstream's words. For error messages only: the parse
-//! that counts has listed the paths of these keys.
+//! that counts has listed the paths of these keys. And what is looked at before that parse.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -32,6 +32,21 @@ pub fn yaml_duplicates(yaml: &[u8]) -> Vec<String> {
         told.push(format!("line {}: key {key:?} already set in map", at.line()));
     }
     told
+}
+
+/// The most brackets that are open at a place, wherever they stand: which of them are text is what the
+/// parser would tell.
+pub(super) fn open_brackets(yaml: &[u8]) -> usize {
+    let (mut open, mut most) = (0usize, 0);
+    for byte in yaml {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => continue,
+        }
+        most = most.max(open);
+    }
+    most
 }
 
 /// Fails at a key that its map has already, passing over the first ones.

@@ -307,3 +307,62 @@ async fn a_null_in_a_map_is_the_zero_value() {
     let failed = cluster.post(PODS, &pod).await.failure(422);
     assert!(failed.contains("spec.containers[0].name"), "{failed}");
 }
+
+/// Each owner is told in the version that it wrote in, and an applier has one entry.
+#[tokio::test(start_paused = true)]
+async fn owners_are_translated_between_versions() {
+    const OLD: &str = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+    const NEW: &str = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    let cluster = Cluster::new().await;
+    let scaler = |version: &str, spec: Value| {
+        let mut object = json!({"apiVersion": format!("autoscaling/{version}"),
+            "kind": "HorizontalPodAutoscaler", "metadata": {"name": "x"}, "spec": spec});
+        object["spec"]["scaleTargetRef"] =
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
+        object
+    };
+    let (old, new) = (format!("{OLD}/x"), format!("{NEW}/x"));
+    let percent = scaler("v1", json!({"maxReplicas": 5, "targetCPUUtilizationPercentage": 50}));
+    apply(&cluster, &old, "fieldManager=a", &percent).await.expect(201);
+    let metric = |percent: i32| {
+        json!([{"type": "Resource", "resource": {"name": "cpu",
+            "target": {"type": "Utilization", "averageUtilization": percent}}}])
+    };
+    let metrics = scaler("v2", json!({"maxReplicas": 5, "metrics": metric(60)}));
+    let refused = apply(&cluster, &new, "fieldManager=b", &metrics).await.failure(409);
+    assert!(
+        refused.contains("conflict with \"a\": .spec.targetCPUUtilizationPercentage"),
+        "{refused}"
+    );
+    let forced = apply(&cluster, &new, "fieldManager=b&force=true", &metrics).await.expect(200);
+    let entries = forced["metadata"]["managedFields"].as_array().unwrap().clone();
+    let versions: Vec<&Value> = entries.iter().map(|entry| &entry["apiVersion"]).collect();
+    assert_eq!(versions, [&json!("autoscaling/v1"), &json!("autoscaling/v2")]);
+    assert!(!owners(&forced)[0].contains("targetCPU"), "{:?}", owners(&forced));
+    // The first one moves to the newer version, and says less.
+    let less = scaler("v2", json!({"maxReplicas": 5}));
+    let moved = apply(&cluster, &new, "fieldManager=a", &less).await.expect(200);
+    let entries = moved["metadata"]["managedFields"].as_array().unwrap().clone();
+    assert!(entries.iter().all(|entry| entry["apiVersion"] == "autoscaling/v2"), "{entries:?}");
+    assert_eq!(entries.len(), 2);
+    assert_eq!(moved["spec"]["metrics"], metric(60));
+}
+
+/// What a creator owns is told as upstream tells it: structs that need not be there with a dot.
+#[tokio::test(start_paused = true)]
+async fn a_creator_owns_the_structs_that_it_made() {
+    let cluster = Cluster::new().await;
+    let mut object = deployment("web");
+    object["spec"]["strategy"] = json!({"rollingUpdate": {"maxSurge": 1}});
+    let path = format!("{DEPLOYMENTS}?fieldManager=kubectl-create");
+    let made = cluster.post(&path, &object).await.expect(201);
+    let fields = &made["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"];
+    assert_eq!(
+        fields["f:strategy"],
+        json!({"f:type": {},
+            "f:rollingUpdate": {".": {}, "f:maxSurge": {}, "f:maxUnavailable": {}}})
+    );
+    assert_eq!(fields["f:template"].get("."), None);
+    assert_eq!(fields["f:template"]["f:spec"]["f:containers"].get("."), None);
+    assert_eq!(fields["f:template"]["f:spec"]["f:securityContext"], json!({}));
+}

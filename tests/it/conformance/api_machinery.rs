@@ -12,6 +12,7 @@ mod policies;
 mod publish_openapi;
 mod quotas;
 mod watchers;
+mod webhook_configurations;
 mod webhooks;
 
 use super::Case;
@@ -31,5 +32,5 @@ pub const CASES: &[&[Case]] = &[
     quotas::SCOPES,
     watchers::CASES,
     webhooks::CASES,
-    webhooks::CONFIGURATIONS,
+    webhook_configurations::CASES,
 ];

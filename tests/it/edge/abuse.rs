@@ -85,11 +85,11 @@ async fn raw(server: &Served) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
 
 /// Sends the same again and again until the connection is closed; what came back.
 async fn flood(server: &Served, first: &[u8], again: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
-    const MOST: u32 = 200_000;
+    let most = 200_000 * super::bombs::scale() as u32;
     let (mut reader, mut writer) = tokio::io::split(raw(server).await);
     let reading = tokio::spawn(async move { closed(&mut reader).await });
     writer.write_all(first).await.unwrap();
-    for n in 0..MOST {
+    for n in 0..most {
         if writer.write_all(&again(n)).await.is_err() {
             return reading.await.unwrap();
         }

@@ -60,8 +60,12 @@ fn an_operator_keeps_its_sites() {
     space.wasmctl("delete site a").ok();
     assert_eq!(space.value("configmap sites", ".data"), r#"{"c":"hello:v1"}"#);
     space.wasmctl("delete site c").ok();
-    until("no Site is left", || match space.wasmctl("get sites -o name").ok() {
-        none if none.is_empty() => Ok(()),
-        some => Err(some),
-    });
+    // What they own goes with them: the operator deletes nothing of it.
+    for what in ["sites", "deployments", "pods"] {
+        let get = format!("get {what} -o name");
+        until(&format!("no {what} are left"), || match space.wasmctl(&get).ok() {
+            none if none.is_empty() => Ok(()),
+            some => Err(some),
+        });
+    }
 }

@@ -14,7 +14,7 @@ use crate::api::webhooks::server::{HookServer, Reply};
 use crate::conformance::checks::{holds, is, is_refused, label_patch, name};
 use crate::conformance::operations::{ensure_includes, includes};
 use crate::conformance::workloads::{pause_pod, run};
-use crate::conformance::{Case, Collection, Context, Patch, case, eventually};
+use crate::conformance::{Case, Collection, Context, Patch, case};
 
 pub const CASES: &[Case] = &[
     case!("AdmissionWebhook should include webhook resources in discovery documents", discovery),
@@ -45,41 +45,13 @@ pub const CASES: &[Case] = &[
     case!("AdmissionWebhook should honor timeout", timeouts),
 ];
 
-pub const CONFIGURATIONS: &[Case] = &[
-    case!("AdmissionWebhook patching/updating a validating webhook should work", change_validating),
-    case!("AdmissionWebhook patching/updating a mutating webhook should work", change_mutating),
-    case!("AdmissionWebhook listing validating webhooks should work", list_validating),
-    case!("AdmissionWebhook listing mutating webhooks should work", list_mutating),
-    case!(
-        "AdmissionWebhook should be able to create and update validating webhook configurations \
-         with match conditions",
-        conditions_of_validating
-    ),
-    case!(
-        "AdmissionWebhook should be able to create and update mutating webhook configurations \
-         with match conditions",
-        conditions_of_mutating
-    ),
-    case!(
-        "AdmissionWebhook should reject validating webhook configurations with invalid match \
-         conditions",
-        bad_conditions_of_validating
-    ),
-    case!(
-        "AdmissionWebhook should reject mutating webhook configurations with invalid match \
-         conditions",
-        bad_conditions_of_mutating
-    ),
-    case!("AdmissionWebhook should mutate everything except 'skip-me' configmaps", skip_me),
-];
-
-const VALIDATING: &str = "ValidatingWebhookConfiguration";
-const MUTATING: &str = "MutatingWebhookConfiguration";
+pub(super) const VALIDATING: &str = "ValidatingWebhookConfiguration";
+pub(super) const MUTATING: &str = "MutatingWebhookConfiguration";
 /// How long the slow webhook takes.
 const LATENCY: Duration = Duration::from_secs(3);
 
 /// What upstream's image answers at a path.
-fn agnhost(path: &str, request: &Value) -> Reply {
+pub(super) fn agnhost(path: &str, request: &Value) -> Reply {
     let denied = |why: &str| Reply::Response(json!({"allowed": false, "status": {"message": why}}));
     let object = &request["object"];
     let marked = |value: &Value| value["webhook-e2e-test"] == "webhook-disallow";
@@ -130,23 +102,23 @@ fn agnhost(path: &str, request: &Value) -> Reply {
     }
 }
 
-fn rules(group: &str, resource: &str, operations: &[&str]) -> Value {
+pub(super) fn rules(group: &str, resource: &str, operations: &[&str]) -> Value {
     json!([{"operations": operations, "apiGroups": [group], "apiVersions": ["*"],
         "resources": [resource], "scope": "*"}])
 }
 
 /// A webhook at a path of the server, for the case's namespace.
-fn hook(context: &Context, server: &HookServer, path: &str, rules: Value) -> Value {
+pub(super) fn hook(context: &Context, server: &HookServer, path: &str, rules: Value) -> Value {
     let own = json!({"matchLabels": {(context.namespace.as_str()): "true"}});
     server.hook(path, json!({"rules": rules, "namespaceSelector": own}))
 }
 
-fn configurations(context: &Context, kind: &str) -> Collection {
+pub(super) fn configurations(context: &Context, kind: &str) -> Collection {
     context.all(&format!("admissionregistration.k8s.io/v1/{}s", kind.to_lowercase()))
 }
 
 /// Creates a configuration with these webhooks, which goes with the case.
-async fn register(context: &Context, kind: &str, hooks: Value) -> Result<Value> {
+pub(super) async fn register(context: &Context, kind: &str, hooks: Value) -> Result<Value> {
     let label = label_patch(&context.namespace, "true");
     context.all("v1/namespaces").patch(&context.namespace, Patch::Merge, &label).await?;
     let all = configurations(context, kind);
@@ -158,16 +130,16 @@ async fn register(context: &Context, kind: &str, hooks: Value) -> Result<Value> 
         .await
 }
 
-fn map(name: &str, data: Value) -> Value {
+pub(super) fn map(name: &str, data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
 }
 
-fn bad_map(name: &str) -> Value {
+pub(super) fn bad_map(name: &str) -> Value {
     map(name, json!({"webhook-e2e-test": "webhook-disallow"}))
 }
 
 /// A refusal that has this text.
-async fn denied(result: Result<Value>, text: &str) -> Result<()> {
+pub(super) async fn denied(result: Result<Value>, text: &str) -> Result<()> {
     let failure = is_refused(result, &[400, 403, 500])?;
     holds(failure.to_string().contains(text), &format!("{text:?} in {failure}"))
 }
@@ -422,127 +394,4 @@ async fn timeouts(context: &Context) -> Result<()> {
     slow("longer", Some(10), "Fail").await??;
     slow("default", None, "Fail").await??;
     Ok(())
-}
-
-/// A webhook of each kind that does something to ConfigMaps, and what it does.
-fn subject(context: &Context, server: &HookServer, kind: &str) -> Value {
-    let path = if kind == VALIDATING { "configmaps" } else { "stage-1" };
-    hook(context, server, path, rules("", "configmaps", &["CREATE"]))
-}
-
-/// Creates a ConfigMap; says whether the webhook did its work.
-async fn works(context: &Context, kind: &str) -> Result<bool> {
-    let maps = context.own("v1/configmaps");
-    let name = context.unique("webhook-map");
-    if kind == VALIDATING {
-        return match maps.create(&bad_map(&name)).await {
-            Ok(_) => Ok(false),
-            Err(error) => denied(Err(error), "unwanted key and value").await.map(|()| true),
-        };
-    }
-    let made = maps.create(&map(&name, json!({"mutation-start": "yes"}))).await?;
-    Ok(made["data"]["mutation-stage-1"] == "yes")
-}
-
-async fn change(context: &Context, kind: &str) -> Result<()> {
-    let server = HookServer::start(agnhost).await;
-    let made = register(context, kind, json!([subject(context, &server, kind)])).await?;
-    let all = configurations(context, kind);
-    holds(works(context, kind).await?, "it works at first")?;
-    let update = |object: &mut Value| {
-        object["webhooks"][0]["rules"][0]["operations"] = json!(["UPDATE"]);
-    };
-    all.update(name(&made), update).await?;
-    holds(!works(context, kind).await?, "it is not for creations any more")?;
-    let patch = json!([{"op": "replace", "path": "/webhooks/0/rules/0/operations",
-        "value": ["CREATE"]}]);
-    all.patch(name(&made), Patch::Json, &patch).await?;
-    holds(works(context, kind).await?, "it is for creations again")
-}
-
-async fn change_validating(context: &Context) -> Result<()> {
-    change(context, VALIDATING).await
-}
-
-async fn change_mutating(context: &Context) -> Result<()> {
-    change(context, MUTATING).await
-}
-
-async fn list(context: &Context, kind: &str) -> Result<()> {
-    let server = HookServer::start(agnhost).await;
-    for _ in 0..10 {
-        register(context, kind, json!([subject(context, &server, kind)])).await?;
-    }
-    let all = configurations(context, kind);
-    let selector = format!("e2e-list-test-uuid={}", context.namespace);
-    let count = all.items_labelled(&selector).await?.len();
-    holds(count == 10, &format!("{count} configurations, not 10"))?;
-    holds(works(context, kind).await?, "they work")?;
-    all.delete_collection(&[("labelSelector", &selector)]).await?;
-    eventually("webhooks that are gone", async || Ok((!works(context, kind).await?).then_some(())))
-        .await
-}
-
-async fn list_validating(context: &Context) -> Result<()> {
-    list(context, VALIDATING).await
-}
-
-async fn list_mutating(context: &Context) -> Result<()> {
-    list(context, MUTATING).await
-}
-
-async fn conditions(context: &Context, kind: &str) -> Result<()> {
-    let server = HookServer::start(agnhost).await;
-    let first = json!([{"name": "expression-1",
-        "expression": "object.metadata.namespace == 'production'"}]);
-    let mut subject = subject(context, &server, kind);
-    subject["matchConditions"] = first.clone();
-    let made = register(context, kind, json!([subject])).await?;
-    let all = configurations(context, kind);
-    is(&all.get(name(&made)).await?["webhooks"][0]["matchConditions"], first)?;
-    let second = json!([{"name": "expression-1",
-            "expression": "object.metadata.namespace == 'production'"},
-        {"name": "expression-2", "expression": "object.metadata.namespace == 'staging'"}]);
-    let update = |object: &mut Value| object["webhooks"][0]["matchConditions"] = second.clone();
-    all.update(name(&made), update).await?;
-    is(&all.get(name(&made)).await?["webhooks"][0]["matchConditions"], second)
-}
-
-async fn conditions_of_validating(context: &Context) -> Result<()> {
-    conditions(context, VALIDATING).await
-}
-
-async fn conditions_of_mutating(context: &Context) -> Result<()> {
-    conditions(context, MUTATING).await
-}
-
-async fn bad_conditions(context: &Context, kind: &str) -> Result<()> {
-    let server = HookServer::start(agnhost).await;
-    let mut subject = subject(context, &server, kind);
-    subject["matchConditions"] = json!([{"name": "invalid-expression-1",
-        "expression": "... [] bad expression"}]);
-    let failure = is_refused(register(context, kind, json!([subject])).await, &[422])?;
-    holds(failure.to_string().contains("compilation failed"), &failure.to_string())
-}
-
-async fn bad_conditions_of_validating(context: &Context) -> Result<()> {
-    bad_conditions(context, VALIDATING).await
-}
-
-async fn bad_conditions_of_mutating(context: &Context) -> Result<()> {
-    bad_conditions(context, MUTATING).await
-}
-
-async fn skip_me(context: &Context) -> Result<()> {
-    let server = HookServer::start(agnhost).await;
-    let mut first = subject(context, &server, MUTATING);
-    first["matchConditions"] =
-        json!([{"name": "skip-me", "expression": "object.metadata.name != 'skip-me'"}]);
-    register(context, MUTATING, json!([first])).await?;
-    let maps = context.own("v1/configmaps");
-    let start = json!({"mutation-start": "yes"});
-    let skipped = maps.create(&map("skip-me", start.clone())).await?;
-    is(&skipped["data"], start.clone())?;
-    let changed = maps.create(&map("mutate-me", start)).await?;
-    is(&changed["data"], json!({"mutation-start": "yes", "mutation-stage-1": "yes"}))
 }
