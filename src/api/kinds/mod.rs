@@ -72,7 +72,7 @@ mod secret;
 pub mod service;
 mod service_account;
 pub mod service_cidr;
-mod stateful_set;
+pub mod stateful_set;
 pub mod storage_class;
 pub mod validating_admission_policy;
 mod validating_admission_policy_binding;
