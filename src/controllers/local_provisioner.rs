@@ -214,11 +214,11 @@ fn choose<'v>(
 /// Whether a node may be chosen by us: it keeps volumes, is ready, and takes pods.
 fn takes_volumes(node: &Node) -> bool {
     let spec = node.spec.as_ref();
-    let tainted = spec.and_then(|spec| spec.taints.as_ref()).into_iter().flatten();
+    let mut taints = spec.and_then(|spec| spec.taints.as_ref()).into_iter().flatten();
     annotation(&node.metadata, VOLUMES_DIR).is_some()
         && ready(node).is_some_and(|ready| ready.status == "True")
         && spec.is_none_or(|spec| spec.unschedulable != Some(true))
-        && tainted.filter(|taint| taint.effect != "PreferNoSchedule").next().is_none()
+        && taints.all(|taint| taint.effect == "PreferNoSchedule")
 }
 
 /// Whether a class allows volumes on a node.

@@ -110,10 +110,8 @@ pub async fn reclaim(node: Arc<Shared>) {
         };
         let rest = names.iter().filter(|name| **name > after);
         let turn: Vec<&String> = rest.take(MOST_AT_ONCE).collect();
-        after = turn
-            .last()
-            .filter(|_| turn.len() == MOST_AT_ONCE)
-            .map_or(String::new(), |name| (*name).clone());
+        let last = turn.last().filter(|_| turn.len() == MOST_AT_ONCE);
+        after = last.map(|name| name.to_string()).unwrap_or_default();
         for name in turn {
             if let Err(error) = look_at(&node, name).await {
                 tracing::debug!(volume = name, %error, "a volume was not looked at");
