@@ -443,6 +443,8 @@ async fn claims_get_the_newest_default_class() {
         let made = cluster.post(CLAIMS, &claim(name, more)).await.expect(201);
         made["spec"]["storageClassName"].clone()
     };
+    assert_eq!(class_of("first", json!({})).await, "local", "every cluster begins with it");
+    cluster.delete(&format!("{CLASSES}/local"), &json!({})).await.expect(200);
     assert_eq!(class_of("none", json!({})).await, Value::Null);
     let class = |name: &str, annotation: &str, value: &str| {
         json!({"metadata": {"name": name, "annotations": {annotation: value}},
