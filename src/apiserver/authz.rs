@@ -77,6 +77,9 @@ const NODE_TABLE: &[Row] = &[
     // And only those that its Pods refer to: see [`needs_reference`].
     row("", "configmaps", "", &["get"], Scope::Any),
     row("", "secrets", "", &["get"], Scope::Any),
+    row("", "persistentvolumeclaims", "", &["get"], Scope::Any),
+    // Also to take the provisioner's finalizer off its own ones: see admission/node_restriction.rs.
+    row("", "persistentvolumes", "", &["get", "patch"], Scope::Any),
     // And only for its Pods: see [`super::subresource`].
     row("", "serviceaccounts", "token", &["create"], Scope::Any),
     row("", "namespaces", "", READ, Scope::Any),
@@ -124,8 +127,21 @@ pub(super) fn needs_reference<'a>(
     match &*resource.resource {
         "configmaps" => Some((node, Referent::ConfigMap)),
         "secrets" => Some((node, Referent::Secret)),
+        "persistentvolumeclaims" => Some((node, Referent::Claim)),
         _ => None,
     }
+}
+
+/// The node whose agent asks for a volume, and whether it must be one that was made there.
+pub(super) fn needs_volume<'a>(
+    user: &'a User,
+    attributes: &Attributes<'_>,
+) -> Option<(&'a str, bool)> {
+    let node = node_name(user).filter(|_| !user.is_in(SYSTEM_MASTERS))?;
+    let resource = attributes.resource.filter(|resource| resource.group.is_empty())?;
+    let is_volume = resource.resource == "persistentvolumes";
+    let asks = is_volume && node_allowed(node, resource, attributes);
+    asks.then_some((node, attributes.verb != "get"))
 }
 
 /// Whether a user may write the status of, or delete, a pod that is bound to this node ("" while

@@ -14,7 +14,7 @@ use super::webhooks::Asking;
 use super::write::WriteParams;
 use crate::api::kinds::priority_class::SYSTEM_CLASSES;
 use crate::api::kinds::service_cidr::DEFAULT_NAME;
-use crate::api::kinds::{flow_schema, priority_level_configuration};
+use crate::api::kinds::{flow_schema, priority_level_configuration, storage, storage_class};
 use crate::api::resource::Kind;
 use crate::api::{ApiError, Object};
 
@@ -44,6 +44,7 @@ impl ApiServer {
             let class = json!({"metadata": {"name": name}, "value": value});
             self.ensure("scheduling.k8s.io", "v1", "priorityclasses", "", class).await?;
         }
+        self.ensure_storage_class().await?;
         // Side by side, so that they share flushes.
         let roles = defaults::cluster_roles().into_iter();
         let roles =
@@ -74,6 +75,19 @@ impl ApiServer {
             Some(address) => self.ensure_slice(address).await,
             None => Ok(()),
         }
+    }
+
+    /// The class of claims that name none: directories of the node of a claim's first Pod.
+    async fn ensure_storage_class(&self) -> Result<(), ApiError> {
+        let class = json!({
+            "metadata": {"name": storage::LOCAL_CLASS,
+                "annotations": {storage_class::DEFAULT_ANNOTATION: "true"}},
+            "provisioner": storage::LOCAL_PROVISIONER,
+            "reclaimPolicy": "Delete",
+            "volumeBindingMode": storage::WAIT_FOR_FIRST_CONSUMER,
+            "allowVolumeExpansion": true,
+        });
+        self.ensure("storage.k8s.io", "v1", "storageclasses", "", class).await
     }
 
     /// The levels and schemas that cannot be without.

@@ -1,5 +1,6 @@
-//! Which Secrets and ConfigMaps each node's agent may read: those that a Pod bound to the node
-//! refers to (upstream's Node authorizer, plugin/pkg/auth/authorizer/node/graph.go).
+//! Which Secrets, ConfigMaps, claims and volumes each node's agent may read: those that a Pod bound to
+//! the node refers to, volumes through the claim that they are for, and the volumes that were made
+//! on the node (upstream's Node authorizer, plugin/pkg/auth/authorizer/node/graph.go).
 //!
 //! Kept from the commits of this server, in step with the store: what a Pod refers to is known
 //! before its node can see it. A Pod is looked into once, when it is bound, since nothing that it
@@ -8,11 +9,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock};
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, PersistentVolume, PodSpec};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::api::kinds::ephemeral_containers::as_container;
+use crate::api::kinds::storage;
 use crate::store::{Expect, Key, Op, ReadError, SharedStore};
 
 /// How many Pods are read at once when the graph is filled.
@@ -54,6 +56,7 @@ struct Edge {
 pub enum Referent {
     ConfigMap,
     Secret,
+    Claim,
 }
 
 /// What a commit may change; see [`NodeGraph::before`].
@@ -86,6 +89,19 @@ impl NodeGraph {
         let name = name.to_string();
         let edge = Edge { node: node.into(), namespace: namespace.into(), kind, name };
         self.0.lock().counts.contains_key(&edge)
+    }
+
+    /// Whether a volume (as it is stored) was made on the node, or, unless `only_own`, is for a claim
+    /// that a Pod of the node refers to.
+    pub fn concerns(&self, node: &str, volume: &[u8], only_own: bool) -> bool {
+        let Ok(volume) = serde_json::from_slice::<PersistentVolume>(volume) else { return false };
+        if storage::local_node(&volume) == Some(node) {
+            return true;
+        }
+        let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+        let claim = claim.filter(|_| !only_own);
+        let claim = claim.and_then(|one| Some((one.namespace.as_deref()?, one.name.as_deref()?)));
+        claim.is_some_and(|(space, name)| self.refers(node, space, Referent::Claim, name))
     }
 
     /// To be called with what is about to be committed, so that no node sees a Pod sooner than the
@@ -203,18 +219,18 @@ struct PodBody {
 fn bound(key: &Key, json: &[u8]) -> Option<Bound> {
     let head: PodHead = serde_json::from_slice(json).ok()?;
     let node = head.spec?.node_name.filter(|node| !node.is_empty())?;
-    let [_, _, namespace, _] = <[String; 4]>::try_from(key.parts()?).ok()?;
+    let [_, _, namespace, name] = <[String; 4]>::try_from(key.parts()?).ok()?;
     let body: PodBody = serde_json::from_slice(json).ok()?;
     let (node, namespace): (Arc<str>, Arc<str>) = (node.into(), namespace.into());
-    let edges = references(&body.spec).into_iter().map(|(kind, name)| {
+    let edges = references(&name, &body.spec).into_iter().map(|(kind, name)| {
         let (node, namespace) = (node.clone(), namespace.clone());
         Edge { node, namespace, kind, name }
     });
     Some(Bound(edges.collect()))
 }
 
-/// Every Secret and ConfigMap that a pod's spec names.
-fn references(spec: &PodSpec) -> BTreeSet<(Referent, String)> {
+/// Every Secret, ConfigMap and claim that a pod's spec names.
+fn references(pod: &str, spec: &PodSpec) -> BTreeSet<(Referent, String)> {
     let mut found = BTreeSet::new();
     let mut config_map = |name: &str| _ = found.insert((Referent::ConfigMap, name.to_string()));
     let mut secrets = Vec::new();
@@ -243,6 +259,9 @@ fn references(spec: &PodSpec) -> BTreeSet<(Referent, String)> {
         container_references(container, &mut config_map, &mut secrets);
     }
     found.extend(secrets.into_iter().map(|name| (Referent::Secret, name.to_string())));
+    let volumes = spec.volumes.iter().flatten();
+    let claims = volumes.filter_map(|volume| storage::claim_name(Some(pod), volume));
+    found.extend(claims.map(|name| (Referent::Claim, name.into_owned())));
     found
 }
 
@@ -276,7 +295,9 @@ mod tests {
             "imagePullSecrets": [{"name": "pull"}],
             "volumes": [{"name": "a", "configMap": {"name": "map"}},
                 {"name": "b", "secret": {"secretName": "secret"}},
-                {"name": "c", "projected": {"sources": [{"secret": {"name": "projected"}}]}}],
+                {"name": "c", "projected": {"sources": [{"secret": {"name": "projected"}}]}},
+                {"name": "d", "persistentVolumeClaim": {"claimName": "claim"}},
+                {"name": "e", "ephemeral": {}}],
             "containers": [{"name": "main",
                 "envFrom": [{"configMapRef": {"name": "all"}}],
                 "env": [{"name": "X",
@@ -319,6 +340,31 @@ mod tests {
         commit(&[delete("q")], true);
         assert!(!may(Referent::Secret, "secret"));
         assert!(graph.0.lock().counts.is_empty() && graph.0.lock().pods.is_empty());
+    }
+
+    #[test]
+    fn a_node_reads_the_volumes_of_its_pods_and_its_own() {
+        let graph = NodeGraph::default();
+        let volume = |claim: &str, node: Option<&str>| {
+            let by = node.map(|_| json!({storage::PROVISIONED_BY: storage::LOCAL_PROVISIONER}));
+            let affinity = node.map(|node| {
+                let on = json!({"key": storage::HOSTNAME, "operator": "In", "values": [node]});
+                json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [on]}]}})
+            });
+            let volume = json!({"metadata": {"annotations": by}, "spec": {
+                "claimRef": {"namespace": "ns", "name": claim}, "nodeAffinity": affinity}});
+            volume.to_string().into_bytes()
+        };
+        let (shared, other) = (volume("claim", None), volume("elsewhere", None));
+        assert!(!graph.concerns("n1", &shared, false));
+        graph.after(graph.before(&[put("p", "n1")]), true);
+        assert!(graph.refers("n1", "ns", Referent::Claim, "claim"));
+        assert!(graph.refers("n1", "ns", Referent::Claim, "p-e"));
+        assert!(graph.concerns("n1", &shared, false) && !graph.concerns("n2", &shared, false));
+        assert!(!graph.concerns("n1", &shared, true) && !graph.concerns("n1", &other, false));
+        let own = volume("elsewhere", Some("n1"));
+        assert!(graph.concerns("n1", &own, true) && graph.concerns("n1", &own, false));
+        assert!(!graph.concerns("n2", &own, true) && !graph.concerns("n2", &own, false));
     }
 
     #[test]

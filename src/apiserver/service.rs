@@ -261,14 +261,35 @@ impl ApiServer {
         attributes: &authz::Attributes<'_>,
     ) -> Result<(), ApiError> {
         let (namespace, name) = (attributes.namespace, attributes.name);
-        match authz::needs_reference(user, attributes) {
+        let stranger = match authz::needs_reference(user, attributes) {
             Some((node, kind)) if !self.node_graph.refers(node, namespace, kind, name) => {
+                Some(node)
+            }
+            Some(_) => None,
+            None => self.stranger_to_volume(user, attributes),
+        };
+        match stranger {
+            Some(node) => {
                 // The table of nodes does not give it, but a role may.
                 let allowed = self.rules.allows(user, attributes);
                 allowed.then_some(()).ok_or_else(|| authz::unrelated(user, attributes, node))
             }
-            _ => authz::authorize(&self.rules, user, attributes),
+            None => authz::authorize(&self.rules, user, attributes),
         }
+    }
+
+    /// The node whose agent asks for a volume that is none of its business.
+    fn stranger_to_volume<'a>(
+        &self,
+        user: &'a User,
+        attributes: &authz::Attributes<'_>,
+    ) -> Option<&'a str> {
+        let (node, only_own) = authz::needs_volume(user, attributes)?;
+        let key = Key::new(&["", "persistentvolumes", "", attributes.name]);
+        let volume = self.store.get(&key).ok().flatten();
+        let concerns =
+            volume.is_some_and(|volume| self.node_graph.concerns(node, &volume.value, only_own));
+        (!concerns).then_some(node)
     }
 
     /// The stored object that a call names.

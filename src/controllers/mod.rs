@@ -17,10 +17,12 @@ mod disruption;
 mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
+mod ephemeral_volume;
 mod executor;
 mod garbage_collector;
 mod history;
 mod job;
+mod local_provisioner;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -225,6 +227,8 @@ pub fn all(options: &Options) -> Vec<Arc<dyn Controller>> {
         Arc::new(disruption::DisruptionController),
         Arc::new(resource_quota::ResourceQuotaController::new(options)),
         Arc::new(persistent_volume::PersistentVolumeController),
+        Arc::new(local_provisioner::LocalProvisioner),
+        Arc::new(ephemeral_volume::EphemeralVolumeController),
         Arc::new(volume_protection::ClaimProtectionController),
         Arc::new(volume_protection::VolumeProtectionController),
         Arc::new(pod_gc::LostPodController),

@@ -24,21 +24,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Controller, Plan};
 use crate::api::ObjectKey;
+use crate::api::kinds::storage::{
+    BIND_COMPLETED, BOUND_BY_CONTROLLER, PROVISIONED_BY, SELECTED_NODE,
+};
 use crate::api::kinds::{persistent_volume, persistent_volume_claim, storage};
 use crate::api::resource::Gvr;
 use crate::client::cache::{Changed, View};
 
-/// The claim's half of the binding is complete.
-const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
-/// The binding is ours, and not what a user wrote.
-const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
-/// The volume was made by a provisioner.
-const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
-/// The node of the first Pod that wants the claim, told by the scheduler.
-const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// Who is to make a volume for the claim.
 const PROVISIONERS: [&str; 2] =
-    ["volume.beta.kubernetes.io/storage-provisioner", "volume.kubernetes.io/storage-provisioner"];
+    ["volume.beta.kubernetes.io/storage-provisioner", storage::PROVISIONER];
 const YES: &str = "yes";
 
 /// Binds claims to volumes. Keys without a namespace are volumes.

@@ -27,7 +27,9 @@ fn pod(pod: &mut Pod) {
     if let Some(spec) = &mut pod.spec {
         // Controllers ask for claims only.
         if let Some(volumes) = &mut spec.volumes {
-            volumes.retain(|volume| volume.persistent_volume_claim.is_some());
+            volumes.retain(|volume| {
+                volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()
+            });
         }
         spec.volumes.take_if(|volumes| volumes.is_empty());
         spec.ephemeral_containers = None;

@@ -1,10 +1,11 @@
 //! StatefulSet: pods with names that stay, made and ended in order, each replaced under its name.
 //!
 //! A pod's name is its ordinal's, so that the API itself lets no second one be. `spec` resolves what
-//! is asked for, `identity` says what a pod of an ordinal is, `step` what is done next, and
-//! `history` keeps templates. Claims are not made of templates yet: `api/kinds` refuses those.
+//! is asked for, `identity` says what a pod of an ordinal is, `claims` what it keeps, `step` what is
+//! done next, and `history` keeps templates.
 //! Source: k8s.io/kubernetes pkg/controller/statefulset.
 
+mod claims;
 mod identity;
 mod spec;
 mod step;
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use self::spec::Spec;
@@ -41,6 +42,9 @@ impl Controller for StatefulSetController {
         if change.resource == Gvr::of::<StatefulSet>() {
             return vec![change.key.clone()];
         }
+        if change.resource == Gvr::of::<PersistentVolumeClaim>() {
+            return claims::sets_of(view, &change.key);
+        }
         let (old, new) = (change.old.as_ref(), change.new.as_ref());
         let owners = [old, new].into_iter().flatten().filter_map(|one| owner_key(one.meta()));
         let mut keys: Vec<ObjectKey> = owners.collect();
@@ -56,7 +60,12 @@ impl Controller for StatefulSetController {
     }
 
     fn reads(&self) -> Vec<Gvr> {
-        vec![Gvr::of::<StatefulSet>(), Gvr::of::<Pod>(), Gvr::of::<ControllerRevision>()]
+        vec![
+            Gvr::of::<StatefulSet>(),
+            Gvr::of::<Pod>(),
+            Gvr::of::<ControllerRevision>(),
+            Gvr::of::<PersistentVolumeClaim>(),
+        ]
     }
 
     fn reconcile(&self, view: &View, key: &ObjectKey, now: Timestamp) -> Plan {
@@ -88,8 +97,15 @@ impl Controller for StatefulSetController {
         let mut plan = Plan::nothing();
         let Some(set) = view.get_key::<StatefulSet>(key) else { return plan };
         let set_name = name(&set.metadata);
-        for outcome in outcomes.iter().filter(|one| one.target.resource == Gvr::of::<Pod>()) {
+        for outcome in outcomes {
             let pod = outcome.target.name.as_deref().unwrap_or_default();
+            if outcome.target.resource == Gvr::of::<PersistentVolumeClaim>() {
+                plan.notices.extend(told_of_claim(set, pod, outcome));
+                continue;
+            }
+            if outcome.target.resource != Gvr::of::<Pod>() {
+                continue;
+            }
             let (verb, done, failed) = match outcome.action {
                 Action::Create => ("create", "SuccessfulCreate", "FailedCreate"),
                 Action::Delete => ("delete", "SuccessfulDelete", "FailedDelete"),
@@ -105,6 +121,24 @@ impl Controller for StatefulSetController {
             });
         }
         plan
+    }
+}
+
+/// What is told of a claim that was made (upstream's words).
+fn told_of_claim(set: &StatefulSet, claim: &str, outcome: &Outcome) -> Option<Notice> {
+    if outcome.action != Action::Create {
+        return None;
+    }
+    let set_name = name(&set.metadata);
+    // The template's name is before the set's.
+    let at = claim.rfind(&format!("-{set_name}-")).map_or(0, |at| at + 1);
+    let what = format!("create Claim {claim} Pod {} in StatefulSet {set_name}", &claim[at..]);
+    match &outcome.result {
+        Ok(()) => Some(Notice::normal(set, "SuccessfulCreate", format!("{what} success"))),
+        Err(error) if namespace::is_refusal_of_ending(error) => None,
+        Err(error) => {
+            Some(Notice::warning(set, "FailedCreate", format!("{what} failed error: {error}")))
+        }
     }
 }
 
@@ -168,6 +202,7 @@ impl Work<'_> {
                 template: current_template.as_ref().unwrap_or(&spec.template),
             },
             update: Version { revision: update, template: &spec.template },
+            view: self.view,
             now: self.now,
         };
         step.plan(plan);

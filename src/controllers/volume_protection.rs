@@ -10,7 +10,7 @@ use super::garbage_collector::without_finalizer;
 use super::pods::node_name;
 use super::{Controller, Plan};
 use crate::api::ObjectKey;
-use crate::api::kinds::storage::{CLAIM_PROTECTION, VOLUME_PROTECTION};
+use crate::api::kinds::storage::{CLAIM_PROTECTION, VOLUME_PROTECTION, claims_of};
 use crate::api::resource::Gvr;
 use crate::client::cache::{Changed, View};
 
@@ -87,11 +87,4 @@ impl Controller for VolumeProtectionController {
 fn waits(meta: &ObjectMeta, finalizer: &str) -> bool {
     meta.deletion_timestamp.is_some()
         && meta.finalizers.iter().flatten().any(|name| name == finalizer)
-}
-
-/// The names of the claims that a Pod mounts.
-fn claims_of(pod: &Pod) -> impl Iterator<Item = &str> {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let claims = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
-    claims.map(|claim| claim.claim_name.as_str())
 }

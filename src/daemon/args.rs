@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::node::Capacity;
+use crate::node::{Capacity, Thresholds};
 
 const ABOUT: &str = "Kubernetes for WebAssembly: the Kubernetes API, scheduler, controllers, node \
                      agent and service proxy in one program";
@@ -143,6 +143,15 @@ pub struct NodeTuning {
     /// Mirrors, credentials and certificates of other registries (the format of k3s' registries.yaml)
     #[arg(long, value_name = "FILE")]
     pub registries: Option<PathBuf>,
+    /// A directory of this machine that pods may mount, as hostPath or as a local PersistentVolume made
+    /// by hand; may be given more than once. Without it, pods see only volumes that were made here
+    #[arg(long, value_name = "DIR")]
+    pub host_path: Vec<PathBuf>,
+    /// When memory or the data directory's disk are low: new pods stay away then, and with a low disk
+    /// those leave that wrote more than they asked for
+    /// [default: memory.available<100Mi, and nodefs.available below 10% and 1Gi]
+    #[arg(long, value_name = "SIGNAL<AMOUNT,…")]
+    pub eviction_hard: Option<Thresholds>,
     /// Percent of the disk in use from which on images that were not used for longest are removed
     #[arg(long, default_value_t = 85, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub image_gc_high: u8,

@@ -85,6 +85,8 @@ pub fn options(
     options.api_service = api_service(cluster);
     options.capacity = options.capacity.part(nodes);
     options.capacity.pods = u64::from(tuning.max_pods);
+    options.host_paths.clone_from(&tuning.host_path);
+    options.eviction = tuning.eviction_hard.unwrap_or_default();
     options.lease_period = Duration::from_secs(tuning.heartbeat_seconds);
     options.lease_duration = Duration::from_secs(tuning.heartbeat_seconds * 4);
     options

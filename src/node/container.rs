@@ -1,7 +1,7 @@
 //! From a pod's container to the runtime's [`ContainerSpec`]: arguments, environment, mounts,
 //! limits. Pure but for subPath mounts, which look at the volume.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
@@ -37,7 +37,7 @@ pub fn recipe(
     default_memory_bytes: u64,
 ) -> Result<Recipe, VolumeError> {
     let env = env::build(context, container)?;
-    let mounts = mounts(context.pod, container, pod_dir, &env)?;
+    let mounts = mounts(context, container, pod_dir, &env)?;
     let args = arguments(container, &env);
     let memory = limit(container, "memory")?.map(|quantity| quantity.value());
     let cpu = limit(container, "cpu")?.map(|quantity| quantity.milli());
@@ -92,18 +92,19 @@ fn allowed_hosts(pod: &Pod) -> Vec<String> {
 }
 
 fn mounts(
-    pod: &Pod,
+    context: &Context,
     container: &Container,
     pod_dir: &Path,
     env: &Env,
 ) -> Result<Vec<Mount>, VolumeError> {
     let mut mounts: Vec<Mount> = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
-        let found = spec(pod).volumes.iter().flatten().find(|volume| volume.name == mount.name);
+        let found =
+            spec(context.pod).volumes.iter().flatten().find(|volume| volume.name == mount.name);
         let Some(volume) = found else {
             return Err(VolumeError::Missing(format!("volume {:?} not found", mount.name)));
         };
-        let made = one_mount(container, mount, volume, pod_dir, env)?;
+        let made = one_mount(context, container, (mount, volume), pod_dir, env)?;
         // Single files below one directory share its preopen.
         if !mounts.contains(&made) {
             mounts.push(made);
@@ -113,26 +114,30 @@ fn mounts(
 }
 
 fn one_mount(
+    context: &Context,
     container: &Container,
-    mount: &VolumeMount,
-    volume: &Volume,
+    (mount, volume): (&VolumeMount, &Volume),
     pod_dir: &Path,
     env: &Env,
 ) -> Result<Mount, VolumeError> {
-    let dir = volumes::volume_dir(pod_dir, volume)?;
-    // Only scratch space is writable, whatever the mount says (as upstream since 1.9.6).
-    let read_only = mount.read_only == Some(true) || volumes::kind_of(volume)?.name != "empty-dir";
+    let place = volumes::place(pod_dir, volume, context)?;
+    let read_only = mount.read_only == Some(true) || place.read_only;
     let expr = mount.sub_path_expr.as_ref();
     let expanded = expr.map(|text| env::expand_known(text, env)).transpose()?;
     let sub_path = expanded.as_ref().or(mount.sub_path.as_ref()).filter(|path| !path.is_empty());
     let Some(sub_path) = sub_path else {
         let guest_path = mount.mount_path.clone();
-        return Ok(Mount { host_path: dir, sub_path: PathBuf::new(), guest_path, read_only });
+        let volumes::Place { root: host_path, sub_path, .. } = place;
+        return Ok(Mount { host_path, sub_path, guest_path, read_only });
     };
     let parent = mount.mount_path.trim_end_matches('/').rsplit_once('/').map_or("", |(p, _)| p);
     let copies = pod_dir.join("subpaths").join(&container.name).join(short_hash(parent));
-    let found =
-        sub_path::resolve(&dir, sub_path.trim_end_matches('/'), &mount.mount_path, &copies)?;
+    let within = sub_path.trim_end_matches('/');
+    volumes::check_path(within)?;
+    // Where the volume is itself below a root that others mount too, links lead no further than that.
+    let whole = place.sub_path.join(within);
+    let whole = whole.to_str().ok_or_else(|| VolumeError::Invalid("not UTF-8".into()))?;
+    let found = sub_path::resolve(&place.root, whole, &mount.mount_path, &copies)?;
     let is_copy = found.host_path == copies;
     Ok(Mount {
         host_path: found.host_path,

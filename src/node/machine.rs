@@ -1,12 +1,95 @@
 //! What the node tells of its machine: names and versions, and whether memory or disk run low.
 
 use std::path::Path;
+use std::str::FromStr;
 
-/// Memory is low below this many available bytes (kubelet's default threshold, 100 Mi).
-const LOW_MEMORY_BYTES: u64 = 100 << 20;
-/// Disk is low below a tenth of its size, but never while this many bytes are free: kubelet's
-/// tenth alone would call a large disk full.
-const ENOUGH_DISK_BYTES: u64 = 1 << 30;
+use crate::api::quantity::Quantity;
+
+/// When memory and disk are low (kubelet's `--eviction-hard`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Of available memory: `memory.available`.
+    pub memory: Amount,
+    /// Of the free room on the data directory's file system: `nodefs.available`.
+    pub disk: Amount,
+}
+
+/// A part of what there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    Bytes(u64),
+    Percent(u64),
+    /// So many percent, but no more than so many bytes.
+    PercentUpTo(u64, u64),
+}
+
+impl Default for Thresholds {
+    /// Kubelet's, but that a gibibyte of free room is enough on a disk of any size.
+    fn default() -> Thresholds {
+        Thresholds { memory: Amount::Bytes(100 << 20), disk: Amount::PercentUpTo(10, 1 << 30) }
+    }
+}
+
+impl FromStr for Thresholds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Thresholds, String> {
+        let mut thresholds = Thresholds::default();
+        for part in text.split(',').filter(|part| !part.trim().is_empty()) {
+            let form = || format!("{part:?} is not of the form SIGNAL<AMOUNT");
+            let (signal, amount) = part.split_once('<').ok_or_else(form)?;
+            let amount = amount.trim().parse()?;
+            match signal.trim() {
+                "memory.available" => thresholds.memory = amount,
+                "nodefs.available" => thresholds.disk = amount,
+                other => {
+                    let known = "memory.available and nodefs.available";
+                    return Err(format!("signal {other:?} is not known; known are {known}"));
+                }
+            }
+        }
+        Ok(thresholds)
+    }
+}
+
+impl FromStr for Amount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Amount, String> {
+        if let Some(percent) = text.strip_suffix('%') {
+            let percent = percent.parse().ok().filter(|percent| *percent <= 100);
+            return percent.map(Amount::Percent).ok_or(format!("{text:?} is no percentage"));
+        }
+        let bytes =
+            Quantity::parse(text).ok().and_then(|amount| u64::try_from(amount.value()).ok());
+        bytes.map(Amount::Bytes).ok_or(format!("{text:?} is no amount of bytes"))
+    }
+}
+
+impl Amount {
+    /// In bytes, of a whole.
+    pub fn of(self, whole: u64) -> u64 {
+        let share = |percent: u64| (u128::from(whole) * u128::from(percent) / 100) as u64;
+        match self {
+            Amount::Bytes(bytes) => bytes,
+            Amount::Percent(percent) => share(percent),
+            Amount::PercentUpTo(percent, most) => share(percent).min(most),
+        }
+    }
+}
+
+/// Free room on a file system, and when that is little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    pub free_bytes: u64,
+    pub threshold_bytes: u64,
+}
+
+impl Room {
+    pub fn is_low(&self) -> bool {
+        self.free_bytes < self.threshold_bytes
+    }
+}
 
 /// Names and versions.
 #[derive(Clone, Debug, Default)]
@@ -41,18 +124,45 @@ pub fn read() -> Machine {
 
 /// Looks at memory and the disk of the data directory (blocking). What cannot be read is no
 /// pressure: a node must not turn pods away because of it.
-pub fn pressure(data_dir: &Path) -> Pressure {
-    let memory = available_memory().is_some_and(|bytes| bytes < LOW_MEMORY_BYTES);
-    let disk = rustix::fs::statvfs(data_dir).is_ok_and(|disk| {
-        let (free, size) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
-        free < (size / 10).min(ENOUGH_DISK_BYTES)
-    });
+pub fn pressure(data_dir: &Path, thresholds: &Thresholds) -> Pressure {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let memory = match (meminfo(&text, "MemAvailable:"), meminfo(&text, "MemTotal:")) {
+        (Some(available), Some(total)) => available < thresholds.memory.of(total),
+        _ => false,
+    };
+    let disk = room(data_dir, thresholds).is_some_and(|room| room.is_low());
     Pressure { memory, disk }
 }
 
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+/// Looks at the file system of the data directory (blocking).
+pub fn room(data_dir: &Path, thresholds: &Thresholds) -> Option<Room> {
+    let disk = rustix::fs::statvfs(data_dir).ok()?;
+    let threshold_bytes = thresholds.disk.of(disk.f_blocks * disk.f_frsize);
+    Some(Room { free_bytes: disk.f_bavail * disk.f_frsize, threshold_bytes })
+}
+
+fn meminfo(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_are_read_as_kubelet_reads_them() {
+        let read = |text: &str| text.parse::<Thresholds>();
+        assert_eq!(read(""), Ok(Thresholds::default()));
+        let both = Thresholds { memory: Amount::Bytes(1 << 30), disk: Amount::Percent(15) };
+        assert_eq!(read("memory.available<1Gi,nodefs.available<15%"), Ok(both));
+        for bad in ["nodefs.available", "imagefs.available<1%", "nodefs.available<101%", "x<", "<1"]
+        {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        assert_eq!(Amount::Percent(10).of(u64::MAX), u64::MAX / 10);
+        assert_eq!(Amount::PercentUpTo(10, 1 << 30).of(1 << 40), 1 << 30);
+        assert_eq!(Amount::PercentUpTo(10, 1 << 30).of(1000), 100);
+    }
 }

@@ -7,11 +7,13 @@
 
 pub mod container;
 pub mod env;
+mod eviction;
 pub mod images;
 mod inbox;
 pub mod inspect;
 pub mod ip;
 mod kubelet;
+mod local_volumes;
 pub mod logs;
 mod machine;
 mod notices;
@@ -57,9 +59,10 @@ use crate::client::cache::Cache;
 use crate::client::event::Notice;
 use crate::client::{Client, SharedApi};
 use crate::runtime::{Names, Runtime, RuntimeEvent};
-use crate::volumes::{Allocatable, Context, Objects};
+use crate::volumes::{Allocatable, Context, Host, Objects};
 
 pub use images::Images;
+pub use machine::Thresholds;
 pub use options::{Capacity, Options};
 
 use inbox::{Desired, Inbox, Message};
@@ -140,6 +143,7 @@ pub struct Facts {
     host_ip_text: String,
     allocatable: Allocatable,
     api_service: Option<IpAddr>,
+    host: Host,
 }
 
 impl Facts {
@@ -152,6 +156,7 @@ impl Facts {
             api_service: self.api_service,
             allocatable: self.allocatable,
             objects,
+            host: &self.host,
         }
     }
 }
@@ -176,8 +181,8 @@ impl Shared {
     }
 
     async fn pressure(&self) -> machine::Pressure {
-        let dir = self.options.data_dir.clone();
-        let read = move || machine::pressure(&dir);
+        let (dir, thresholds) = (self.options.data_dir.clone(), self.options.eviction);
+        let read = move || machine::pressure(&dir, &thresholds);
         tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }
 }
@@ -195,6 +200,8 @@ enum Event {
     },
     /// The slow look at everything.
     Refresh,
+    /// The look at the disk.
+    Disk,
 }
 
 struct Worker {
@@ -213,7 +220,9 @@ impl Node {
         };
         let log_dir = options.data_dir.join("logs");
         let logs = LogStore::open(log_dir, options.logs, parts.clock.clone()).map_err(named)?;
+        let host = local_volumes::host(&options)?;
         let facts = Facts {
+            host,
             name: options.name.clone(),
             host_ip: options.host_ip,
             host_ip_text: options.host_ip.to_string(),
@@ -283,6 +292,7 @@ impl Node {
         tasks.spawn("node registration", register::keep_node(self.shared.clone()));
         tasks.spawn("node usage", usage::keep_looking(self.shared.clone()));
         tasks.spawn("node lease", register::keep_lease(self.shared.clone()));
+        tasks.spawn("local volumes", local_volumes::reclaim(self.shared.clone()));
         let manager = Manager::new(self.shared.clone(), cache, dirty);
         tasks.spawn("node", manager.run(events));
     }
@@ -313,6 +323,7 @@ impl Manager {
         self.reserve_addresses();
         self.clean_up().await;
         let mut refresh = Box::pin(self.sleep_refresh());
+        let mut disk = Box::pin(self.sleep_disk());
         let mut batch: Vec<Event> = Vec::new();
         let mut from_runtime: Vec<RuntimeEvent> = Vec::new();
         loop {
@@ -326,6 +337,10 @@ impl Manager {
                 () = &mut refresh => {
                     batch.push(Event::Refresh);
                     refresh = Box::pin(self.sleep_refresh());
+                }
+                () = &mut disk => {
+                    batch.push(Event::Disk);
+                    disk = Box::pin(self.sleep_disk());
                 }
             }
             // Whatever else waits is taken in the same turn.
@@ -350,13 +365,29 @@ impl Manager {
         async move { node.clock.sleep(node.options.refresh_period).await }
     }
 
+    fn sleep_disk(&self) -> impl Future<Output = ()> + Send + 'static {
+        let node = self.node.clone();
+        async move { node.clock.sleep(eviction::PERIOD).await }
+    }
+
     fn handle(&mut self, event: Event) {
         match event {
             Event::Pod(key) => self.sync(key),
             Event::Runtime(event) => self.node.pleg.route(event),
             Event::Ended { uid, key, panicked } => self.on_ended(uid, key, panicked),
             Event::Refresh => self.refresh(),
+            Event::Disk => self.look_at_disk(),
         }
+    }
+
+    /// A full disk ends a pod that wrote much.
+    fn look_at_disk(&self) {
+        let view = self.cache.view();
+        let pods = self.workers.iter().filter_map(|(uid, worker)| {
+            let pod = view.get_key::<Pod>(&worker.key)?;
+            (pod.metadata.uid.as_ref() == Some(uid)).then(|| (pod.clone(), worker.inbox.clone()))
+        });
+        tokio::spawn(eviction::relieve(self.node.clone(), pods.collect()));
     }
 
     /// Tells the pod's worker what the API has now; begins one for a new pod.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::logs::LogLimits;
+use super::machine::Thresholds;
 use super::pod_state::Timing;
 
 /// How long fetched ConfigMaps and Secrets are good for the start of a container.
@@ -27,6 +28,11 @@ pub struct Options {
     pub capacity: Capacity,
     /// Labels beside those that every node has.
     pub labels: BTreeMap<String, String>,
+    /// Directories of the machine whose content hostPath volumes, and local PersistentVolumes that are
+    /// made by hand, may be.
+    pub host_paths: Vec<PathBuf>,
+    /// When memory and disk are low.
+    pub eviction: Thresholds,
     /// The bound of containers without `limits.memory`.
     pub default_memory_limit_bytes: u64,
     pub timing: Timing,
@@ -59,6 +65,8 @@ impl Options {
             capacity: Capacity::of_machine(&data_dir),
             data_dir,
             labels: BTreeMap::new(),
+            host_paths: Vec::new(),
+            eviction: Thresholds::default(),
             default_memory_limit_bytes: 256 << 20,
             timing: Timing::default(),
             logs: LogLimits::default(),

@@ -15,8 +15,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Owne
 
 use super::machine::{Machine, Pressure};
 use super::pod_status::time;
-use super::{Capacity, Shared};
+use super::{Capacity, Options, Shared};
 use crate::api::ApiError;
+use crate::api::kinds::storage::VOLUMES_DIR;
 use crate::runtime::WASMTIME_VERSION;
 
 /// The version of the Kubernetes API that the node speaks, and ours.
@@ -105,9 +106,14 @@ async fn update(
     machine: &Machine,
 ) -> Result<(), ApiError> {
     let labels = current.metadata.labels.get_or_insert_default();
-    let wanted = labels_of(node);
-    if wanted.iter().any(|(key, value)| labels.get(key) != Some(value)) {
-        labels.extend(wanted);
+    let wanted = labels_of(&node.options);
+    let mut changed = wanted.iter().any(|(key, value)| labels.get(key) != Some(value));
+    labels.extend(wanted);
+    let annotations = current.metadata.annotations.get_or_insert_default();
+    for (key, value) in annotations_of(node) {
+        changed |= annotations.insert(key, value.clone()) != Some(value);
+    }
+    if changed {
         current = node.client.update(&current).await?;
     }
     let now = node.clock.now();
@@ -122,7 +128,8 @@ fn fresh_node(node: &Shared) -> Node {
     Node {
         metadata: ObjectMeta {
             name: Some(node.options.name.clone()),
-            labels: Some(labels_of(node)),
+            labels: Some(labels_of(&node.options)),
+            annotations: Some(annotations_of(node)),
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec::default()),
@@ -130,11 +137,17 @@ fn fresh_node(node: &Shared) -> Node {
     }
 }
 
-fn labels_of(node: &Shared) -> BTreeMap<String, String> {
-    let mut labels = node.options.labels.clone();
+/// What the provisioner of volumes has to know.
+fn annotations_of(node: &Shared) -> BTreeMap<String, String> {
+    let dir = node.facts.host.volumes_dir.to_string_lossy();
+    BTreeMap::from([(VOLUMES_DIR.to_string(), dir.into_owned())])
+}
+
+pub(super) fn labels_of(options: &Options) -> BTreeMap<String, String> {
+    let mut labels = options.labels.clone();
     let (os, arch) = (std::env::consts::OS, go_arch());
     for (key, value) in [
-        ("kubernetes.io/hostname", node.options.name.as_str()),
+        ("kubernetes.io/hostname", options.name.as_str()),
         ("kubernetes.io/os", os),
         ("kubernetes.io/arch", arch),
         ("beta.kubernetes.io/os", os),

@@ -17,6 +17,7 @@ use super::images::{PullError, PullPolicy, PullRequest, ResolvedImage};
 use super::inbox::Inbox;
 use super::inspect::DumpPlace;
 use super::ip::PodIp;
+use super::local_volumes;
 use super::logs::AttemptLog;
 use super::pod_state::{container_id, find_container, spec};
 use super::sources;
@@ -177,16 +178,15 @@ impl Sandbox<'_> {
         if !needs.is_empty() {
             let objects = sources::fetch(self.node, self.pod, &needs).await;
             self.objects = objects.map_err(failed_mount)?;
+            local_volumes::hold(self.node, &self.objects).await.map_err(failed_mount)?;
         }
         Ok(())
     }
 
     async fn make_volumes(&mut self) -> Result<(), SetupError> {
         let Some(ip) = self.ip.as_ref().map(|ip| ip.ip) else { return Ok(()) };
-        let objects = Arc::new(self.objects.clone());
-        write_volumes(self.node, self.pod, ip, objects, self.files.clone())
-            .await
-            .map_err(failed_mount)
+        let what = (Arc::new(self.objects.clone()), Volumes::All);
+        write_volumes(self.node, self.pod, ip, what, self.files.clone()).await.map_err(failed_mount)
     }
 }
 
@@ -194,12 +194,20 @@ fn failed_mount(error: impl ToString) -> SetupError {
     SetupError { reason: "FailedMount", message: error.to_string() }
 }
 
+/// Which volumes are made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Volumes {
+    All,
+    /// Those whose content follows what it is made of.
+    Refreshed,
+}
+
 /// Makes or refreshes the volumes of a pod.
 pub async fn write_volumes(
     node: &Shared,
     pod: &Arc<Pod>,
     ip: IpAddr,
-    objects: Arc<Objects>,
+    (objects, which): (Arc<Objects>, Volumes),
     files: Arc<tokio::sync::Mutex<()>>,
 ) -> Result<(), String> {
     if volume_list(pod).is_empty() {
@@ -214,13 +222,27 @@ pub async fn write_volumes(
         let context = facts.context(&pod, ip, &objects);
         volumes::writer::make_dir(&dir, 0o700).map_err(|e| e.to_string())?;
         for volume in volume_list(&pod) {
-            volumes::set_up(&dir, volume, &context).map_err(|error| {
-                format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name)
-            })?;
+            let refreshes = volumes::kind_of(volume).is_ok_and(|kind| kind.refreshes);
+            if which == Volumes::Refreshed && !refreshes {
+                continue;
+            }
+            volumes::set_up(&dir, volume, &context)
+                .map_err(|error| mount_failure(&volume.name, &error))?;
         }
         Ok(())
     };
     tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?
+}
+
+/// Kubelet's words: of a claim that is not there to be mounted yet, and of all else.
+fn mount_failure(volume: &str, error: &VolumeError) -> String {
+    match error {
+        VolumeError::Claim(_) => format!(
+            "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], \
+             failed to process volumes=[{volume}]: {error}"
+        ),
+        _ => format!("MountVolume.SetUp failed for volume {volume:?} : {error}"),
+    }
 }
 
 /// Starts one attempt of a container: image, code, log, recipe, run.
@@ -346,13 +368,18 @@ fn find<'a>(pod: &'a Pod, name: &str) -> Option<Cow<'a, ContainerSource>> {
 async fn fresh_objects(node: &Shared, place: &Place) -> Result<Arc<Objects>, StartFailure> {
     let age = node.clock.now().duration_since(place.fetched_at);
     let needs = needs(&place.pod);
-    let needs =
+    let mut needs =
         needs.map_err(|error| StartFailure::new("CreateContainerConfigError", error, true))?;
+    // What is mounted stays mounted, whatever becomes of its claim.
+    needs.retain(|need| !matches!(need, Need::Claim(_) | Need::OwnClaim(_)));
     if needs.is_empty() || age < node.options.objects_fresh() {
         return Ok(place.objects.clone());
     }
     match sources::fetch(node, &place.pod, &needs).await {
-        Ok(objects) => Ok(Arc::new(objects)),
+        Ok(objects) => {
+            let (claims, volumes) = (place.objects.claims.clone(), place.objects.volumes.clone());
+            Ok(Arc::new(Objects { claims, volumes, ..objects }))
+        }
         Err(error) if error.code < 500 => {
             Err(StartFailure::new("CreateContainerConfigError", error, true))
         }

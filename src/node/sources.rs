@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
 use serde_json::json;
 
 use super::Shared;
@@ -20,6 +20,7 @@ const PARALLEL_FETCHES: usize = 8;
 enum Found {
     ConfigMap(String, Arc<ConfigMap>),
     Secret(String, Arc<Secret>),
+    Claim(String, Arc<PersistentVolumeClaim>, Option<Arc<PersistentVolume>>),
     Token((String, i64), String),
     Nothing,
 }
@@ -33,6 +34,11 @@ pub async fn fetch(node: &Shared, pod: &Pod, needs: &[Need]) -> Result<Objects, 
         match found {
             Found::ConfigMap(name, map) => drop(objects.config_maps.insert(name, map)),
             Found::Secret(name, secret) => drop(objects.secrets.insert(name, secret)),
+            Found::Claim(name, claim, volume) => {
+                objects.claims.insert(name, claim);
+                let named = volume.and_then(|one| Some((one.metadata.name.clone()?, one)));
+                objects.volumes.extend(named);
+            }
             Found::Token(key, token) => drop(objects.tokens.insert(key, token)),
             Found::Nothing => {}
         }
@@ -52,6 +58,11 @@ async fn fetch_one(node: &Shared, pod: &Pod, need: &Need) -> Result<Found, ApiEr
             let secret = client.get::<Secret>(namespace, name).await;
             secret.map(|secret| Found::Secret(name.clone(), Arc::new(secret)))
         }
+        Need::Claim(name) => claim(node, namespace, name).await,
+        Need::OwnClaim(volume) => {
+            let pod = pod.metadata.name.as_deref().unwrap_or_default();
+            claim(node, namespace, &format!("{pod}-{volume}")).await
+        }
         Need::Token { audience, expiration_seconds } => {
             // Its own 404 names the service account, which the user wants to see.
             let token = token(node, pod, audience, *expiration_seconds).await?;
@@ -62,6 +73,21 @@ async fn fetch_one(node: &Shared, pod: &Pod, need: &Need) -> Result<Found, ApiEr
         Err(error) if error.is_not_found() => Ok(Found::Nothing),
         other => other,
     }
+}
+
+/// A claim and its volume. A volume that this node may not read is as good as none.
+async fn claim(node: &Shared, namespace: &str, name: &str) -> Result<Found, ApiError> {
+    let claim = node.client.get::<PersistentVolumeClaim>(namespace, name).await?;
+    let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
+    let volume = match volume.filter(|volume| !volume.is_empty()) {
+        Some(volume) => match node.client.get::<PersistentVolume>("", volume).await {
+            Ok(volume) => Some(Arc::new(volume)),
+            Err(error) if error.is_not_found() || error.code == 403 => None,
+            Err(error) => return Err(error),
+        },
+        None => None,
+    };
+    Ok(Found::Claim(name.to_string(), Arc::new(claim), volume))
 }
 
 /// The token that the pod holds, or another one where its time has come.

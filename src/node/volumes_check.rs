@@ -18,7 +18,7 @@ pub fn is_worthwhile(pod: &Pod) -> bool {
     let mut list = spec(pod).volumes.iter().flatten();
     list.any(|volume| match volumes::kind_of(volume) {
         Ok(kind) if kind.name == "empty-dir" => empty_dir::size_limit(volume).is_some(),
-        Ok(_) => true,
+        Ok(kind) => kind.refreshes,
         Err(_) => false,
     })
 }
@@ -36,7 +36,10 @@ pub async fn refresh(
         node.tell(Notice::warning(&**pod, "Evicted", message.clone()));
         return Some(Event::Evicted { reason: "Evicted".into(), message });
     }
-    let needs = volumes::needs(spec(pod).volumes.as_deref().unwrap_or_default()).ok()?;
+    let list = spec(pod).volumes.iter().flatten();
+    let list = list.filter(|volume| volumes::kind_of(volume).is_ok_and(|kind| kind.refreshes));
+    let list: Vec<_> = list.cloned().collect();
+    let needs = volumes::needs(&list).ok()?;
     let objects = match sources::fetch(node, pod, &needs).await {
         Ok(objects) => objects,
         Err(error) => {
@@ -45,7 +48,8 @@ pub async fn refresh(
             return None;
         }
     };
-    if let Err(error) = setup::write_volumes(node, pod, ip, Arc::new(objects), files).await {
+    let what = (Arc::new(objects), setup::Volumes::Refreshed);
+    if let Err(error) = setup::write_volumes(node, pod, ip, what, files).await {
         node.tell(Notice::warning(&**pod, "FailedMount", error));
     }
     None

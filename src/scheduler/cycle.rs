@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::framework::{Framework, Refusal, Wake};
 use super::snapshot::{PodInfo, Snapshot, Wants};
+use super::volumes::{Blocked, Step};
 
 /// What was decided about one pod of a batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +19,12 @@ pub enum Decision {
     Bind {
         pod: PodInfo,
         node: String,
+    },
+    /// Its claims get their volumes first; there may be nothing left to do but to wait for them.
+    Provide {
+        pod: PodInfo,
+        node: String,
+        steps: Vec<Step>,
     },
     Refuse {
         pod: PodInfo,
@@ -39,8 +46,19 @@ pub fn schedule(
 ) -> Vec<Decision> {
     let mut decisions = Vec::with_capacity(pods.len());
     let mut pods = pods.into_iter().peekable();
-    while let Some(first) = pods.next() {
+    while let Some(mut first) = pods.next() {
         let wants = first.wants.clone();
+        if !wants.claims.is_empty() {
+            // What its claims need is its own, and what the pods before it got is seen.
+            match snapshot.volumes.needs(&first.key, &first.uid, &wants.claims) {
+                Ok(needs) => {
+                    first.volumes = Arc::new(needs);
+                    decisions.extend(guarded(vec![first], snapshot, framework));
+                }
+                Err(blocked) => decisions.push(refuse_whole(first, blocked, snapshot)),
+            }
+            continue;
+        }
         let mut same = vec![first];
         while let Some(next) = pods.next_if(|next| equal(&next.wants, &wants)) {
             same.push(next);
@@ -68,6 +86,17 @@ fn guarded(pods: Vec<PodInfo>, snapshot: &mut Snapshot, framework: &Framework) -
         Decision::Fail { pod, text: format!("the scheduler failed: {text}") }
     };
     pods.into_iter().map(fail).collect()
+}
+
+/// No node will do.
+fn refuse_whole(pod: PodInfo, blocked: Blocked, snapshot: &Snapshot) -> Decision {
+    let refusal = Refusal {
+        nodes: snapshot.nodes().len(),
+        whole: Some(blocked.text),
+        wakes: vec![blocked.wake],
+        ..Refusal::default()
+    };
+    Decision::Refuse { pod, refusal }
 }
 
 fn equal(a: &Arc<Wants>, b: &Arc<Wants>) -> bool {
@@ -129,6 +158,12 @@ fn schedule_equal(
             break;
         };
         let name = snapshot.nodes()[best.index].name.clone();
+        if !pod.volumes.unbound.is_empty() {
+            let steps = pod.volumes.steps(&snapshot.nodes()[best.index]).unwrap_or_default();
+            snapshot.volumes.assume(&steps, &name);
+            decisions.push(Decision::Provide { pod: pod.clone(), node: name, steps });
+            continue;
+        }
         snapshot.assume(pod, &name);
         let node = &snapshot.nodes()[best.index];
         if framework.still_fits(pod, node) {

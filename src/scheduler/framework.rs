@@ -61,6 +61,10 @@ pub enum Wake {
     Node,
     /// A pod that held a place on a node is gone.
     PodGone,
+    /// A volume became free, or a storage class changed.
+    Volume,
+    /// A claim changed; see [`super::volumes::wake_of`].
+    Claim(u64),
 }
 
 /// The plugins in their order.
@@ -73,6 +77,8 @@ pub struct Framework {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refusal {
     pub nodes: usize,
+    /// Why no node will do, whatever they are.
+    pub whole: Option<String>,
     /// Reason → number of nodes, sorted by reason.
     pub reasons: BTreeMap<Cow<'static, str>, usize>,
     /// What can help.
@@ -127,6 +133,9 @@ impl Refusal {
     pub fn message(&self) -> String {
         if self.nodes == 0 {
             return "no nodes available to schedule pods".into();
+        }
+        if let Some(whole) = &self.whole {
+            return format!("0/{} nodes are available: {whole}.", self.nodes);
         }
         let mut counts: Vec<String> =
             self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();

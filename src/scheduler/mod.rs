@@ -8,6 +8,8 @@ pub mod framework;
 pub mod plugins;
 pub mod queue;
 pub mod snapshot;
+pub mod volumes;
+mod volumes_write;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -16,7 +18,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -32,6 +35,7 @@ use cycle::Decision;
 use framework::{Framework, Wake};
 use queue::Queue;
 use snapshot::{PodInfo, Snapshot};
+use volumes::Step;
 
 /// Pods decided in one cycle.
 const BATCH_PODS: usize = 4096;
@@ -83,7 +87,8 @@ struct State {
 }
 
 impl Scheduler {
-    /// Listens to `cache`, which must keep Nodes and Pods (and should be filled after this call).
+    /// Listens to `cache`, which must keep Nodes, Pods, claims, volumes and storage classes (and should
+    /// be filled after this call).
     pub fn new(
         client: Client,
         cache: &Cache,
@@ -141,6 +146,7 @@ impl Scheduler {
         for decision in &decisions {
             match decision {
                 Decision::Bind { .. } => {}
+                Decision::Provide { pod, .. } => state.expect(pod.clone(), now),
                 Decision::Refuse { pod, refusal } => {
                     state.put_aside(pod.clone(), refusal.wakes.clone(), now);
                 }
@@ -163,6 +169,18 @@ impl Scheduler {
                 };
                 if bound { self.tell_bound(&pod, &node, seen) } else { self.take_back(&pod) }
             }
+            Decision::Provide { pod, node, steps } => {
+                for step in &steps {
+                    if let Err(error) = volumes_write::perform(&self.client, step, &node).await {
+                        tracing::debug!(pod = %pod.key, node, %error, "a volume was not provided");
+                        // What was assumed is taken back; the pod comes again after a back-off.
+                        self.recall(step).await;
+                        let now = self.clock.now();
+                        self.state.lock().put_aside(pod, Vec::new(), now);
+                        return;
+                    }
+                }
+            }
             Decision::Refuse { pod, refusal } => {
                 self.tell_refused(&pod, "Unschedulable", refusal.message()).await;
             }
@@ -180,6 +198,31 @@ impl Scheduler {
         });
         let options = WriteOptions { field_manager: NAME.into(), ..WriteOptions::default() };
         self.client.api.create(&target, Object::from_value(binding)?, &options).await.map(|_| ())
+    }
+
+    /// Looks what is true of what a step was about.
+    async fn recall(&self, step: &Step) {
+        let claim = match step {
+            Step::Give { claim, .. } | Step::Select { claim } => claim,
+        };
+        let key = &claim.key;
+        let claim = self.client.get::<PersistentVolumeClaim>(&key.namespace, &key.name).await;
+        let volume = match step {
+            Step::Give { volume, .. } => {
+                Some(self.client.get::<PersistentVolume>("", &volume.volume).await)
+            }
+            Step::Select { .. } => None,
+        };
+        let mut state = self.state.lock();
+        match claim {
+            Ok(claim) => state.snapshot.volumes.set_claim(key, Some(&claim)),
+            Err(error) if error.is_not_found() => state.snapshot.volumes.set_claim(key, None),
+            Err(_) => {}
+        }
+        if let Some(Ok(volume)) = volume {
+            let name = volume.metadata.name.clone().unwrap_or_default();
+            state.snapshot.volumes.set_volume(&name, Some(&volume));
+        }
     }
 
     fn tell_bound(&self, pod: &PodInfo, node: &str, seen: Option<Arc<dyn AnyObject>>) {
@@ -271,8 +314,38 @@ impl State {
         }
     }
 
+    /// Lets a pod wait for its claims.
+    fn expect(&mut self, pod: PodInfo, now: Timestamp) {
+        if let Some(seen) = self.pending.get(&pod.uid) {
+            let wakes = pod.volumes.wakes();
+            self.queue.expect(pod, created(seen.meta()), wakes, now);
+        }
+    }
+
+    /// Takes a change of storage in; answers whether it was one.
+    fn take_in_storage(&mut self, change: &Changed) -> bool {
+        let volumes = &mut self.snapshot.volumes;
+        if change.resource == Gvr::of::<PersistentVolumeClaim>() {
+            volumes.set_claim(&change.key, change.typed::<PersistentVolumeClaim>().1);
+            self.queue.wake(volumes::wake_of(&change.key));
+        } else if change.resource == Gvr::of::<PersistentVolume>() {
+            if volumes.set_volume(&change.key.name, change.typed::<PersistentVolume>().1) {
+                self.queue.wake(Wake::Volume);
+            }
+        } else if change.resource == Gvr::of::<StorageClass>() {
+            volumes.set_class(&change.key.name, change.typed::<StorageClass>().1);
+            self.queue.wake(Wake::Volume);
+        } else {
+            return false;
+        }
+        true
+    }
+
     /// Takes a change in; answers whether the loop should look.
     fn take_in(&mut self, change: &Changed) -> bool {
+        if self.take_in_storage(change) {
+            return true;
+        }
         if change.resource == Gvr::of::<Node>() {
             let (_, new) = change.typed::<Node>();
             match new {

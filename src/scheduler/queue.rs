@@ -109,9 +109,25 @@ impl Queue {
 
     /// Puts a refused or failed pod aside until something that can help happens.
     pub fn refuse(&mut self, pod: PodInfo, created: Timestamp, wakes: Vec<Wake>, now: Timestamp) {
-        self.remove(&pod.uid);
         let wait = self.backoff.next(&pod.uid, now);
         let not_before = now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::ZERO);
+        self.put_aside(pod, created, wakes, not_before, now);
+    }
+
+    /// Puts a pod aside for which something is being done: what it waits for brings it back at once.
+    pub fn expect(&mut self, pod: PodInfo, created: Timestamp, wakes: Vec<Wake>, now: Timestamp) {
+        self.put_aside(pod, created, wakes, now, now);
+    }
+
+    fn put_aside(
+        &mut self,
+        pod: PodInfo,
+        created: Timestamp,
+        wakes: Vec<Wake>,
+        not_before: Timestamp,
+        now: Timestamp,
+    ) {
+        self.remove(&pod.uid);
         // Without a change that could help (a failed bind) the back-off alone decides.
         let anyway = now.checked_add(self.retry_anyway).unwrap_or(Timestamp::MAX);
         let at = if wakes.is_empty() { not_before } else { anyway };
@@ -165,7 +181,12 @@ mod tests {
 
     fn pod(uid: &str, priority: i32) -> PodInfo {
         let wants = Wants { priority, ..Wants::default() };
-        PodInfo { key: crate::api::ObjectKey::new("n", uid), uid: uid.into(), wants: wants.into() }
+        PodInfo {
+            key: crate::api::ObjectKey::new("n", uid),
+            uid: uid.into(),
+            wants: wants.into(),
+            volumes: Default::default(),
+        }
     }
 
     fn uids(pods: Vec<PodInfo>) -> Vec<String> {

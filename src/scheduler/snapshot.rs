@@ -8,7 +8,9 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
 
+use super::volumes::{ClaimRef, Needs, Volumes};
 use crate::api::ObjectKey;
+use crate::api::kinds::storage;
 use crate::api::quantity::Quantity;
 
 /// An amount of a resource, wide enough for the sum of any number of what a quantity can say.
@@ -29,6 +31,8 @@ pub struct PodInfo {
     pub key: ObjectKey,
     pub uid: String,
     pub wants: std::sync::Arc<Wants>,
+    /// What its claims ask of a node, as a cycle found it.
+    pub volumes: std::sync::Arc<Needs>,
 }
 
 /// The part of a pod's spec that filters and scores read.
@@ -42,6 +46,8 @@ pub struct Wants {
     pub tolerations: Vec<Toleration>,
     pub images: Vec<String>,
     pub priority: i32,
+    /// The claims that it mounts.
+    pub claims: Vec<ClaimRef>,
 }
 
 /// A node as far as scheduling cares, with what its pods have taken.
@@ -69,12 +75,14 @@ pub struct Snapshot {
     placed: HashMap<String, Placed>,
     /// Usage of nodes that are not known (yet), so that a node that returns has it.
     strays: HashMap<String, BTreeSet<String>>,
+    pub volumes: Volumes,
 }
 
 #[derive(Clone)]
 struct Placed {
     node: String,
     requests: Resources,
+    claims: Vec<ObjectKey>,
     /// Placed by us and not yet seen bound.
     assumed: bool,
 }
@@ -121,7 +129,15 @@ impl PodInfo {
             key: ObjectKey::of(&pod.metadata),
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             wants: std::sync::Arc::new(Wants::of(pod)),
+            volumes: std::sync::Arc::default(),
         }
+    }
+
+    /// The claims that it mounts.
+    fn claims(&self) -> Vec<ObjectKey> {
+        let space = self.key.namespace.as_str();
+        let claims = self.wants.claims.iter();
+        claims.map(|claim| ObjectKey::new(space, claim.name.as_str())).collect()
     }
 }
 
@@ -141,8 +157,21 @@ impl Wants {
             tolerations: spec.tolerations.clone().unwrap_or_default(),
             images: spec.containers.iter().filter_map(|c| c.image.clone()).collect(),
             priority: spec.priority.unwrap_or_default(),
+            claims: claims(pod),
         }
     }
+}
+
+/// The claims that a pod mounts.
+fn claims(pod: &Pod) -> Vec<ClaimRef> {
+    let name = pod.metadata.name.as_deref();
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let claims = volumes.filter_map(|volume| {
+        let is_ephemeral = volume.persistent_volume_claim.is_none();
+        let name = storage::claim_name(name, volume)?.into_owned();
+        Some(ClaimRef { name, is_ephemeral })
+    });
+    claims.collect()
 }
 
 /// A pod's effective request: the sum of its containers and sidecars, or the most that an init
@@ -293,14 +322,19 @@ impl Snapshot {
             return false;
         }
         let freed = self.remove_pod(uid);
-        self.place(uid, node, requests(pod), false);
+        let space = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let claims = claims(pod).into_iter().map(|claim| ObjectKey::new(space, claim.name));
+        let claims = claims.collect();
+        let placed = Placed { node: node.into(), requests: requests(pod), claims, assumed: false };
+        self.place(uid, placed);
         freed
     }
 
     /// Counts a pod on a node before the bind is seen.
     pub fn assume(&mut self, pod: &PodInfo, node: &str) {
         self.remove_pod(&pod.uid);
-        self.place(&pod.uid, node, pod.wants.requests.clone(), true);
+        let (requests, claims) = (pod.wants.requests.clone(), pod.claims());
+        self.place(&pod.uid, Placed { node: node.into(), requests, claims, assumed: true });
     }
 
     /// Takes an assumption back; answers whether that made a place free.
@@ -313,19 +347,21 @@ impl Snapshot {
         self.placed.contains_key(uid)
     }
 
-    fn place(&mut self, uid: &str, node: &str, requests: Resources, assumed: bool) {
-        match self.by_name.get(node) {
-            Some(n) => self.nodes[*n].take(&requests, 1),
+    fn place(&mut self, uid: &str, placed: Placed) {
+        match self.by_name.get(&placed.node) {
+            Some(n) => self.nodes[*n].take(&placed.requests, 1),
             None => {
-                self.strays.entry(node.to_string()).or_default().insert(uid.to_string());
+                self.strays.entry(placed.node.clone()).or_default().insert(uid.to_string());
             }
         }
-        self.placed.insert(uid.to_string(), Placed { node: node.to_string(), requests, assumed });
+        self.volumes.count_users(&placed.claims, true);
+        self.placed.insert(uid.to_string(), placed);
     }
 
     /// Removes a pod; answers whether it was counted.
     pub fn remove_pod(&mut self, uid: &str) -> bool {
         let Some(placed) = self.placed.remove(uid) else { return false };
+        self.volumes.count_users(&placed.claims, false);
         match self.by_name.get(&placed.node) {
             Some(n) => self.nodes[*n].take(&placed.requests, -1),
             None => {

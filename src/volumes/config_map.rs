@@ -6,8 +6,13 @@ use k8s_openapi::api::core::v1::{ConfigMap, KeyToPath, Volume};
 
 use super::{Content, Context, DEFAULT_MODE, Files, Need, VolumeError, VolumeKind, pick};
 
-pub static KIND: VolumeKind =
-    VolumeKind { name: "config-map", matches: |v| v.config_map.is_some(), needs, content };
+pub static KIND: VolumeKind = VolumeKind {
+    name: "config-map",
+    matches: |v| v.config_map.is_some(),
+    needs,
+    content,
+    refreshes: true,
+};
 
 fn needs(volume: &Volume, needs: &mut Vec<Need>) {
     if let Some(source) = &volume.config_map {

@@ -9,6 +9,7 @@ pub static KIND: VolumeKind = VolumeKind {
     matches: |v| v.downward_api.is_some(),
     needs: |_, _| {},
     content,
+    refreshes: true,
 };
 
 fn content(volume: &Volume, context: &Context) -> Result<Content, VolumeError> {

@@ -20,6 +20,7 @@ pub static KIND: VolumeKind = VolumeKind {
     },
     needs: |_, _| {},
     content: |_, _| Ok(Content::Scratch),
+    refreshes: false,
 };
 
 /// The bytes that the volume may hold, where it says so.

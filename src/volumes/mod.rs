@@ -4,10 +4,12 @@
 //! directory atomically; [`field_ref`] resolves the downward API. This room knows nothing of the
 //! API's transport: the caller fetches the [`Need`]s and hands over [`Objects`].
 
+pub mod claim;
 pub mod config_map;
 pub mod downward_api;
 pub mod empty_dir;
 pub mod field_ref;
+pub mod host_path;
 pub mod projected;
 pub mod secret;
 pub mod sub_path;
@@ -15,10 +17,15 @@ pub mod writer;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, KeyToPath, Pod, Secret, Volume};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, KeyToPath, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Volume,
+};
+
+use crate::base::beneath;
 
 /// Files a volume may hold at most, and the bytes of all of them (a ConfigMap or Secret holds at
 /// most 1 MiB; a projected volume several).
@@ -32,6 +39,10 @@ pub const DEFAULT_MODE: i32 = 0o644;
 pub enum Need {
     ConfigMap(String),
     Secret(String),
+    /// A claim, and the volume that it is bound to.
+    Claim(String),
+    /// The same, of the claim that is made for this volume of the pod.
+    OwnClaim(String),
     /// A token of the pod's service account.
     Token {
         audience: String,
@@ -44,6 +55,9 @@ pub enum Need {
 pub struct Objects {
     pub config_maps: BTreeMap<String, Arc<ConfigMap>>,
     pub secrets: BTreeMap<String, Arc<Secret>>,
+    pub claims: BTreeMap<String, Arc<PersistentVolumeClaim>>,
+    /// Those that the claims are bound to, by their names.
+    pub volumes: BTreeMap<String, Arc<PersistentVolume>>,
     /// By audience and lifetime in seconds.
     pub tokens: BTreeMap<(String, i64), String>,
 }
@@ -60,6 +74,18 @@ pub struct Context<'a> {
     /// What a container without a limit may use, for resource field references.
     pub allocatable: Allocatable,
     pub objects: &'a Objects,
+    pub host: &'a Host,
+}
+
+/// What the node has for volumes that outlive a pod.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    /// Where volumes are that were made on this node.
+    pub volumes_dir: PathBuf,
+    /// Absolute paths of directories whose content pods may mount.
+    pub allowed_dirs: Vec<PathBuf>,
+    /// The node's labels, which volumes may ask for.
+    pub labels: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,6 +111,18 @@ pub enum Content {
     Scratch,
     /// Files that follow their objects; always mounted read-only.
     Files(Files),
+    /// A directory that outlives the pod: below a root whose path no container can change.
+    Directory { root: PathBuf, sub_path: PathBuf, make: bool, read_only: bool },
+}
+
+/// Where a volume is on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// A directory whose path no container can change.
+    pub root: PathBuf,
+    /// The way from there; empty for the root itself.
+    pub sub_path: PathBuf,
+    pub read_only: bool,
 }
 
 /// Why a volume cannot be made. The messages are upstream's where it has them.
@@ -94,6 +132,9 @@ pub enum VolumeError {
     Missing(String),
     #[error("{0}")]
     Invalid(String),
+    /// The claim of a volume is not what a pod can use (yet).
+    #[error("{0}")]
+    Claim(String),
     #[error("volume {0:?} is of a kind that this node does not provide")]
     Unsupported(String),
     #[error("{action} {}: {source}", path.display())]
@@ -108,11 +149,20 @@ pub struct VolumeKind {
     /// Adds what it needs from the API.
     pub needs: fn(&Volume, &mut Vec<Need>),
     pub content: fn(&Volume, &Context) -> Result<Content, VolumeError>,
+    /// Whether its content follows what it is made of.
+    pub refreshes: bool,
 }
 
 /// Every kind of volume. To add one: write its file, add its line here.
-pub static KINDS: &[&VolumeKind] =
-    &[&empty_dir::KIND, &config_map::KIND, &secret::KIND, &downward_api::KIND, &projected::KIND];
+pub static KINDS: &[&VolumeKind] = &[
+    &empty_dir::KIND,
+    &config_map::KIND,
+    &secret::KIND,
+    &downward_api::KIND,
+    &projected::KIND,
+    &claim::KIND,
+    &host_path::KIND,
+];
 
 /// The row of a volume.
 pub fn kind_of(volume: &Volume) -> Result<&'static VolumeKind, VolumeError> {
@@ -129,6 +179,22 @@ pub fn needs(volumes: &[Volume]) -> Result<Vec<Need>, VolumeError> {
     needs.sort();
     needs.dedup();
     Ok(needs)
+}
+
+/// Where a volume is, for a container that mounts it.
+pub fn place(pod_dir: &Path, volume: &Volume, context: &Context) -> Result<Place, VolumeError> {
+    let kind = kind_of(volume)?;
+    if kind.refreshes || kind.name == empty_dir::KIND.name {
+        let root = volume_dir(pod_dir, volume)?;
+        // Only scratch space is writable, whatever the mount says (as upstream since 1.9.6).
+        return Ok(Place { root, sub_path: PathBuf::new(), read_only: kind.refreshes });
+    }
+    match (kind.content)(volume, context)? {
+        Content::Directory { root, sub_path, read_only, .. } => {
+            Ok(Place { root, sub_path, read_only })
+        }
+        _ => Err(VolumeError::Unsupported(volume.name.clone())),
+    }
 }
 
 /// The directory of a volume below the pod's directory.
@@ -152,6 +218,22 @@ pub fn set_up(pod_dir: &Path, volume: &Volume, context: &Context) -> Result<bool
         Content::Files(files) => {
             check_size(&volume.name, &files)?;
             writer::write(&dir, &files)
+        }
+        Content::Directory { root, sub_path, make, .. } => {
+            let whole = root.join(&sub_path);
+            if make && sub_path.as_os_str().is_empty() {
+                writer::make_dir(&root, 0o755)?;
+            }
+            let top = writer::io("open", &root, beneath::root(&root))?;
+            let found = match make {
+                true => beneath::find_or_make(top.as_fd(), &sub_path, 0o755),
+                false => beneath::find(top.as_fd(), &sub_path),
+            };
+            let found = writer::io("open", &whole, found)?;
+            match writer::io("look at", &whole, beneath::file_type(found.as_fd()))? {
+                rustix::fs::FileType::Directory => Ok(false),
+                _ => Err(VolumeError::Invalid(format!("{} is not a directory", whole.display()))),
+            }
         }
     }
 }

@@ -10,8 +10,13 @@ use super::{
 /// The lifetime of tokens that name none (core/v1 ServiceAccountTokenProjection).
 const DEFAULT_TOKEN_SECONDS: i64 = 3600;
 
-pub static KIND: VolumeKind =
-    VolumeKind { name: "projected", matches: |v| v.projected.is_some(), needs, content };
+pub static KIND: VolumeKind = VolumeKind {
+    name: "projected",
+    matches: |v| v.projected.is_some(),
+    needs,
+    content,
+    refreshes: true,
+};
 
 fn sources(volume: &Volume) -> impl Iterator<Item = &VolumeProjection> {
     volume.projected.iter().filter_map(|p| p.sources.as_ref()).flatten()

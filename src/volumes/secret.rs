@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{KeyToPath, Volume};
 use super::{Content, Context, DEFAULT_MODE, Files, Need, VolumeError, VolumeKind, pick};
 
 pub static KIND: VolumeKind =
-    VolumeKind { name: "secret", matches: |v| v.secret.is_some(), needs, content };
+    VolumeKind { name: "secret", matches: |v| v.secret.is_some(), needs, content, refreshes: true };
 
 fn needs(volume: &Volume, needs: &mut Vec<Need>) {
     if let Some(source) = &volume.secret {

@@ -8,6 +8,7 @@ mod kubectl_budget;
 mod kubectl_policy;
 mod kubectl_quota;
 mod kubectl_rollout;
+mod kubectl_storage;
 mod kubectl_streams;
 mod kubectl_table;
 mod kubectl_webhook;

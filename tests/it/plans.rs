@@ -31,7 +31,7 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Map, Value, json};
 use wasmfleet::api::error::Cause;
-use wasmfleet::api::{ApiError, Kind, ObjectKey};
+use wasmfleet::api::{ApiError, Kind, Object, ObjectKey};
 use wasmfleet::client::cache::Cache;
 use wasmfleet::client::{Patch, Target};
 use wasmfleet::controllers::{self, Action, Controller, Options, Outcome, Plan, Write};

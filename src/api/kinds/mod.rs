@@ -75,7 +75,7 @@ pub mod service;
 mod service_account;
 mod service_addresses;
 pub mod service_cidr;
-mod stateful_set;
+pub mod stateful_set;
 pub mod storage_class;
 pub mod validating_admission_policy;
 mod validating_admission_policy_binding;

@@ -79,7 +79,15 @@ impl Kind for PersistentVolume {
     }
 
     fn warnings(&self) -> Vec<String> {
-        vec![storage::NOT_MOUNTED.into()]
+        let spec = self.spec.clone().unwrap_or_default();
+        let mut warnings = storage::mode_warnings(spec.volume_mode.as_deref());
+        if spec.local.is_none() && spec.host_path.is_none() {
+            warnings.push("nodes mount volumes of the types local and hostPath only".into());
+        }
+        if spec.mount_options.as_ref().is_some_and(|options| !options.is_empty()) {
+            warnings.push("spec.mountOptions: a directory has no mount options".into());
+        }
+        warnings
     }
 
     /// Free volumes are found by their class, others by the claim that they are for.

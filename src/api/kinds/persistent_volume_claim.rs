@@ -100,7 +100,8 @@ impl Kind for PersistentVolumeClaim {
     }
 
     fn warnings(&self) -> Vec<String> {
-        vec![storage::NOT_MOUNTED.into()]
+        let mode = self.spec.as_ref().and_then(|spec| spec.volume_mode.as_deref());
+        storage::mode_warnings(mode)
     }
 
     /// Claims that name their volume are found by it, others by their class.
@@ -170,7 +171,8 @@ pub fn of_volume(name: &str) -> String {
     format!("volume/{name}")
 }
 
-fn set_spec(spec: &mut PersistentVolumeClaimSpec) {
+/// Also of the templates of claims.
+pub fn set_spec(spec: &mut PersistentVolumeClaimSpec) {
     spec.volume_mode.get_or_insert_with(|| storage::FILESYSTEM.into());
     let resources = spec.resources.get_or_insert_default();
     resources::canonicalize(resources.requests.as_mut());
@@ -198,7 +200,8 @@ fn set_spec(spec: &mut PersistentVolumeClaimSpec) {
     }
 }
 
-fn validate_spec(errors: &mut Errors, path: &Path, spec: &PersistentVolumeClaimSpec) {
+/// Also of the templates of claims.
+pub fn validate_spec(errors: &mut Errors, path: &Path, spec: &PersistentVolumeClaimSpec) {
     let modes = spec.access_modes.as_deref().unwrap_or_default();
     let at = path.child("accessModes");
     if modes.is_empty() {

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
     Volume,
 };
 
-use super::{ephemeral_containers, resources};
+use super::{ephemeral_containers, persistent_volume_claim, resources};
 
 /// How long a pod may take to end after it was asked to, in seconds.
 const GRACE_SECONDS: i64 = 30;
@@ -131,6 +131,13 @@ fn set_volume(volume: &mut Volume) {
     let named = Volume { name: volume.name.clone(), ..Volume::default() };
     if *volume == named {
         volume.empty_dir = Some(EmptyDirVolumeSource::default());
+    }
+    if let Some(source) = &mut volume.host_path {
+        source.type_.get_or_insert_default();
+    }
+    let template = volume.ephemeral.as_mut().and_then(|e| e.volume_claim_template.as_mut());
+    if let Some(template) = template {
+        persistent_volume_claim::set_spec(&mut template.spec);
     }
     if let Some(source) = &mut volume.config_map {
         source.default_mode.get_or_insert(FILE_MODE);

@@ -9,7 +9,8 @@ const NO_HOST: &str = "Wasm pods have no access to the host";
 const NO_CLAIMS: &str = "resource claims are not supported";
 const NAMES_NOT_SERVED: &str = "guests have no host name of their own";
 const NO_VOLUME: &str = "this kind of volume is not supported; supported are configMap, \
-                         downwardAPI, emptyDir, projected and secret";
+                         downwardAPI, emptyDir, ephemeral, hostPath, persistentVolumeClaim, \
+                         projected and secret";
 const SAME_WARNING: &str = "the warning of topologyKey says it";
 
 /// core/v1 PodSpec.
@@ -280,19 +281,19 @@ const VOLUME: &[Row] = &[
     warned("csi", "nodes have no CSI drivers: the pod waits for one, and does not start"),
     honoured("downwardAPI"),
     within("emptyDir", EMPTY_DIR),
-    refused("ephemeral", NO_VOLUME),
+    honoured("ephemeral"),
     refused("fc", NO_VOLUME),
     refused("flexVolume", NO_VOLUME),
     refused("flocker", NO_VOLUME),
     refused("gcePersistentDisk", NO_VOLUME),
     refused("gitRepo", NO_VOLUME),
     refused("glusterfs", NO_VOLUME),
-    refused("hostPath", NO_VOLUME),
+    warned("hostPath", "nodes mount only what their flag --host-path allows"),
     refused("image", NO_VOLUME),
     refused("iscsi", NO_VOLUME),
     honoured("name"),
     refused("nfs", NO_VOLUME),
-    refused("persistentVolumeClaim", NO_VOLUME),
+    honoured("persistentVolumeClaim"),
     refused("photonPersistentDisk", NO_VOLUME),
     refused("portworxVolume", NO_VOLUME),
     within("projected", PROJECTED),

@@ -1,13 +1,18 @@
 //! StatefulSet (apps/v1).
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{
     StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
 };
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, PodTemplateSpec, Volume,
+};
 use serde_json::Value;
 
 use super::workload::{self, Counters, ROLLING_UPDATE};
-use super::{checks, pod_template};
+use super::{checks, labels, persistent_volume_claim, pod_template};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta, NameRule};
 use crate::api::table::{self, Column};
@@ -45,6 +50,9 @@ impl Kind for StatefulSet {
             .get_or_insert_with(StatefulSetPersistentVolumeClaimRetentionPolicy::default);
         policy.when_deleted = policy.when_deleted.take().or_else(retain);
         policy.when_scaled = policy.when_scaled.take().or_else(retain);
+        for claim in spec.volume_claim_templates.iter_mut().flatten() {
+            claim.set_defaults(None);
+        }
         self.status.get_or_insert_default();
     }
 
@@ -101,7 +109,10 @@ impl Kind for StatefulSet {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.spec.iter().flat_map(|spec| pod_template::warnings(&spec.template)).collect()
+        let Some(spec) = &self.spec else { return Vec::new() };
+        let claims = spec.volume_claim_templates.iter().flatten();
+        let claims = claims.flat_map(PersistentVolumeClaim::warnings);
+        pod_template::warnings(&spec.template).into_iter().chain(claims).collect()
     }
 
     fn columns() -> &'static [Column] {
@@ -180,11 +191,56 @@ fn validate_spec(errors: &mut Errors, path: &Path, spec: &StatefulSetSpec) {
     }
     workload::validate_selector(errors, &path.child("selector"), &spec.selector);
     let template = path.child("template");
-    let (pods, selector) = (&spec.template, &spec.selector);
-    pod_template::validate_for_selector(errors, &template, pods, selector, "StatefulSet");
     let claims = spec.volume_claim_templates.as_deref().unwrap_or_default();
-    if !claims.is_empty() {
-        let detail = "claims of volumes are not supported yet; use an emptyDir volume";
-        errors.forbidden(&path.child("volumeClaimTemplates"), detail);
+    let (pods, selector) = (with_claims(&spec.template, claims), &spec.selector);
+    pod_template::validate_for_selector(errors, &template, &pods, selector, "StatefulSet");
+    validate_claims(errors, &path.child("volumeClaimTemplates"), claims);
+}
+
+/// The template as pods are made of it: its containers may mount what the claims are of.
+fn with_claims(template: &PodTemplateSpec, claims: &[PersistentVolumeClaim]) -> PodTemplateSpec {
+    let mut template = template.clone();
+    let Some(spec) = &mut template.spec else { return template };
+    let volumes = claims.iter().map(|claim| {
+        let name = claim.metadata.name.clone().unwrap_or_default();
+        let claim = PersistentVolumeClaimVolumeSource { claim_name: name.clone(), read_only: None };
+        Volume { name, persistent_volume_claim: Some(claim), ..Volume::default() }
+    });
+    set_volumes(&mut spec.volumes, volumes.collect());
+    template
+}
+
+/// Puts volumes in place of those of their names, first (upstream's updateStorage).
+pub fn set_volumes(volumes: &mut Option<Vec<Volume>>, mut new: Vec<Volume>) {
+    if new.is_empty() {
+        return;
+    }
+    let old = volumes.take().unwrap_or_default();
+    let names: BTreeSet<String> = new.iter().map(|volume| volume.name.clone()).collect();
+    new.extend(old.into_iter().filter(|volume| !names.contains(&volume.name)));
+    *volumes = Some(new);
+}
+
+/// Stricter than upstream, which finds out when the first claim is refused: a template's name is
+/// that of a volume of its pods, and its spec that of a claim.
+fn validate_claims(errors: &mut Errors, path: &Path, claims: &[PersistentVolumeClaim]) {
+    let mut seen = BTreeSet::new();
+    for (i, claim) in claims.iter().enumerate() {
+        let path = path.index(i);
+        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        let at = path.child("metadata");
+        if name.is_empty() {
+            errors.required(&at.child("name"), "");
+        } else {
+            checks::dns_label(errors, &at.child("name"), name);
+        }
+        if !seen.insert(name) {
+            errors.duplicate(&at.child("name"), name);
+        }
+        labels::validate_labels(errors, &at.child("labels"), claim.metadata.labels.as_ref());
+        let annotations = claim.metadata.annotations.as_ref();
+        labels::validate_annotations(errors, &at.child("annotations"), annotations);
+        let spec = claim.spec.clone().unwrap_or_default();
+        persistent_volume_claim::validate_spec(errors, &path.child("spec"), &spec);
     }
 }

@@ -76,9 +76,17 @@ impl Kind for StorageClass {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let text = "nothing of this release makes volumes: claims of a StorageClass wait for those \
-                    that others make, or that are there";
-        vec![text.into()]
+        let mut warnings = Vec::new();
+        if self.provisioner != storage::LOCAL_PROVISIONER {
+            return warnings;
+        }
+        if self.mount_options.as_ref().is_some_and(|options| !options.is_empty()) {
+            warnings.push("mountOptions: a directory has no mount options".into());
+        }
+        if self.parameters.as_ref().is_some_and(|parameters| !parameters.is_empty()) {
+            warnings.push(format!("parameters: {} has none", storage::LOCAL_PROVISIONER));
+        }
+        warnings
     }
 
     fn columns() -> &'static [Column] {

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, KeyToPath, ProjectedVolumeSource, Volume, VolumeProjection,
+    DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, ProjectedVolumeSource, Volume,
+    VolumeProjection,
 };
 use serde_json::Value;
 
-use super::{checks, container_validation, resources};
+use super::{checks, container_validation, labels, persistent_volume_claim, resources};
 use crate::api::field::{Errors, Path};
 
 const FILE_FIELDS: &[&str] = &[
@@ -16,6 +17,18 @@ const FILE_FIELDS: &[&str] = &[
     "metadata.name",
     "metadata.namespace",
     "metadata.uid",
+];
+
+/// What a hostPath may ask to be there (core/v1 HostPathType).
+const HOST_PATH_TYPES: &[&str] = &[
+    "",
+    "BlockDevice",
+    "CharDevice",
+    "Directory",
+    "DirectoryOrCreate",
+    "File",
+    "FileOrCreate",
+    "Socket",
 ];
 
 /// How long the tokens of volumes may be valid, in seconds.
@@ -110,6 +123,35 @@ fn validate_volume(errors: &mut Errors, path: &Path, volume: &Volume) {
     }
     if let Some(source) = &volume.projected {
         validate_projected(errors, &path.child("projected"), source);
+    }
+    if let Some(source) = &volume.persistent_volume_claim {
+        let path = path.child("persistentVolumeClaim");
+        if source.claim_name.is_empty() {
+            errors.required(&path.child("claimName"), "");
+        }
+    }
+    if let Some(source) = &volume.host_path {
+        validate_host_path(errors, &path.child("hostPath"), source);
+    }
+    if let Some(source) = &volume.ephemeral {
+        let path = path.child("ephemeral");
+        let path = path.child("volumeClaimTemplate");
+        let Some(template) = &source.volume_claim_template else {
+            return errors.required(&path, "");
+        };
+        let meta = template.metadata.clone().unwrap_or_default();
+        let at = path.child("metadata");
+        labels::validate_labels(errors, &at.child("labels"), meta.labels.as_ref());
+        labels::validate_annotations(errors, &at.child("annotations"), meta.annotations.as_ref());
+        persistent_volume_claim::validate_spec(errors, &path.child("spec"), &template.spec);
+    }
+}
+
+fn validate_host_path(errors: &mut Errors, path: &Path, source: &HostPathVolumeSource) {
+    required_path(errors, &path.child("path"), &source.path);
+    let kind = source.type_.as_deref().unwrap_or_default();
+    if !HOST_PATH_TYPES.contains(&kind) {
+        errors.not_supported(&path.child("type"), kind, HOST_PATH_TYPES);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a node's agent may say of its own Node (upstream's NodeRestriction): it cannot make pods
 //! come to it that are not meant for it, by labels or by the removal of taints, nor tie the Node's
-//! life to another object.
+//! life to another object. Of the volumes that were made on it, it writes the finalizer that keeps
+//! them until their directory is gone, and nothing else.
 //!
 //! That an agent writes only what is its own is decided in [`crate::apiserver::authz`].
 
@@ -9,6 +10,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{Admitter, Attributes, Verb};
+use crate::api::kinds::storage::PROVISIONER_FINALIZER;
 use crate::api::{ApiError, Object};
 use crate::apiserver::authz;
 
@@ -46,6 +48,14 @@ impl Admitter for NodeRestriction {
         let call = attributes.call;
         let is_node = call.info.gvr.group.is_empty() && call.info.gvr.resource == "nodes";
         let Some(node) = authz::node_name(&call.user) else { return Ok(()) };
+        if attributes.is("", "persistentvolumes") {
+            let is_held = attributes.old.is_some_and(|old| differs_in_hold(old, object));
+            let why = format!(
+                "node {node:?} may only write the finalizer {PROVISIONER_FINALIZER} of a volume"
+            );
+            let refused = || Err(ApiError::forbidden(&call.info.gvr, &call.name, why));
+            return if is_held { Ok(()) } else { refused() };
+        }
         if !is_node || attributes.verb == Verb::Delete {
             return Ok(());
         }
@@ -76,6 +86,22 @@ impl Admitter for NodeRestriction {
             Some(_) => format!("modify labels: {list}"),
         })
     }
+}
+
+/// Whether a volume differs in the provisioner's finalizer only.
+fn differs_in_hold(old: &Object, new: &Object) -> bool {
+    let without = |object: &Object| {
+        let mut object = object.clone();
+        let finalizers =
+            object.finalizers().into_iter().filter(|one| *one != PROVISIONER_FINALIZER);
+        let finalizers: Vec<String> = finalizers.map(str::to_string).collect();
+        object.set_meta("finalizers", finalizers);
+        for field in ["managedFields", "resourceVersion", "generation"] {
+            object.set_meta(field, Value::Null);
+        }
+        object
+    };
+    without(old) == without(new)
 }
 
 fn taints(object: &Object) -> &[Value] {

@@ -3,20 +3,18 @@
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 
-use super::matching::{best, mismatch};
+use super::matching::best;
 use super::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, PROVISIONERS, SELECTED_NODE, YES, annotate, claim_ref,
     class_of, has_annotation, is_for, volume_name,
 };
+use crate::api::kinds::storage::{NO_PROVISIONER, WAIT_FOR_FIRST_CONSUMER, mismatch};
 use crate::api::kinds::storage_class;
 use crate::client::Target;
 use crate::client::cache::View;
 use crate::client::event::Notice;
 use crate::controllers::Plan;
 use crate::controllers::plan::Write;
-
-/// What makes no volumes, by its own word.
-const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
 pub fn reconcile(view: &View, claim: &PersistentVolumeClaim) -> Plan {
     let mut plan = Plan::nothing();
@@ -33,7 +31,7 @@ fn find_volume(view: &View, claim: &PersistentVolumeClaim, plan: &mut Plan) {
     if named.is_empty() {
         let class = view.get::<StorageClass>("", class_of(claim));
         let mode = class.and_then(|class| class.volume_binding_mode.as_deref());
-        let delayed = mode == Some("WaitForFirstConsumer");
+        let delayed = mode == Some(WAIT_FOR_FIRST_CONSUMER);
         return match best(view, claim, delayed) {
             Some(volume) => bind(volume, claim, plan),
             None => wait(view, claim, delayed, plan),

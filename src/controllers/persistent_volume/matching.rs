@@ -5,9 +5,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
 use super::{claim_ref, class_of, is_for};
-use crate::api::kinds::resources::{self, Amounts};
+use crate::api::kinds::storage::mismatch;
 use crate::api::kinds::{persistent_volume, storage};
-use crate::api::quantity::Quantity;
 use crate::api::selector::Selector;
 use crate::client::cache::View;
 
@@ -47,33 +46,8 @@ pub fn best<'v>(
     };
     let free = view.indexed::<PersistentVolume>(&persistent_volume::of_class(class_of(claim)));
     free.filter(fits).min_by(|a, b| {
-        let size = |volume: &PersistentVolume| {
-            storage_in(volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref()))
-        };
-        size(a).cmp(&size(b)).then_with(|| a.metadata.name.cmp(&b.metadata.name))
+        storage::volume_size(a)
+            .cmp(&storage::volume_size(b))
+            .then_with(|| a.metadata.name.cmp(&b.metadata.name))
     })
-}
-
-/// Why a volume cannot be the claim's (checkVolumeSatisfyClaim).
-pub fn mismatch(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Option<&'static str> {
-    let (Some(wanted), Some(had)) = (&claim.spec, &volume.spec) else { return Some("no spec") };
-    let requests = wanted.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-    if storage_in(requests) > storage_in(had.capacity.as_ref()) {
-        return Some("requested PV is too small");
-    }
-    if class_of(claim) != persistent_volume::class(volume) {
-        return Some("storageClassName does not match");
-    }
-    let mode =
-        |mode: &Option<String>| mode.clone().unwrap_or_else(|| storage::FILESYSTEM.to_string());
-    if mode(&wanted.volume_mode) != mode(&had.volume_mode) {
-        return Some("incompatible volumeMode");
-    }
-    let offered = had.access_modes.as_deref().unwrap_or_default();
-    let all = wanted.access_modes.iter().flatten().all(|mode| offered.contains(mode));
-    (!all).then_some("incompatible accessMode")
-}
-
-fn storage_in(amounts: Option<&Amounts>) -> Quantity {
-    resources::sums(amounts).get(storage::STORAGE).copied().unwrap_or(Quantity::ZERO)
 }

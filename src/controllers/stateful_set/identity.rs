@@ -7,6 +7,8 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::claims;
+use crate::api::kinds::stateful_set::set_volumes;
 use crate::controllers::history::REVISION_HASH;
 use crate::controllers::ownership::{controller_reference, labels, name};
 use crate::controllers::plan::{Write, patch_meta};
@@ -43,6 +45,7 @@ pub fn new_pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, at
     labels.extend(identity(set, at).map(|(key, value)| (key.to_string(), value)));
     labels.insert(REVISION_HASH.into(), revision.into());
     let mut spec = template.spec.clone().unwrap_or_default();
+    set_volumes(&mut spec.volumes, claims::volumes(set, at));
     spec.hostname = Some(pod_name(set, at));
     let service = set.spec.as_ref().and_then(|spec| spec.service_name.clone());
     spec.subdomain = service.filter(|service| !service.is_empty()).or(spec.subdomain);

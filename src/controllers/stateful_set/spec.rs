@@ -16,6 +16,10 @@ pub struct Spec {
     /// Pods that an update may take away at a time; at least 1.
     pub unavailable: i32,
     pub min_ready_seconds: i32,
+    /// Claims go with the set.
+    pub deletes_claims: bool,
+    /// Claims of ordinals that the set has no more go with their pods.
+    pub deletes_claims_of_spare: bool,
 }
 
 impl Spec {
@@ -26,6 +30,8 @@ impl Spec {
         let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
         let partition = rolling.and_then(|rolling| rolling.partition).unwrap_or(0).max(0);
         let most = rolling.and_then(|rolling| rolling.max_unavailable.as_ref());
+        let retention = spec.persistent_volume_claim_retention_policy.as_ref();
+        let deletes = |policy: Option<&String>| policy.is_some_and(|policy| policy == "Delete");
         Spec {
             start,
             replicas,
@@ -34,6 +40,10 @@ impl Spec {
             partition: start.saturating_add(partition),
             unavailable: most.map_or(1, |most| resolve(Some(most), replicas, false)).max(1),
             min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
+            deletes_claims: deletes(retention.and_then(|policy| policy.when_deleted.as_ref())),
+            deletes_claims_of_spare: deletes(
+                retention.and_then(|policy| policy.when_scaled.as_ref()),
+            ),
         }
     }
 

@@ -13,10 +13,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 
+use super::claims::{self, Missing};
 use super::identity;
 use super::spec::Spec;
+use crate::client::cache::View;
+use crate::client::event::Notice;
 use crate::controllers::Plan;
 use crate::controllers::history::revision_of;
 use crate::controllers::pods::{
@@ -39,6 +42,7 @@ pub struct Step<'a> {
     pub pods: &'a BTreeMap<i32, &'a Pod>,
     pub current: Version<'a>,
     pub update: Version<'a>,
+    pub view: &'a View<'a>,
     pub now: Timestamp,
 }
 
@@ -48,8 +52,40 @@ pub fn is_running_and_ready(pod: &Pod) -> bool {
 
 impl Step<'_> {
     pub fn plan(&self, plan: &mut Plan) {
-        if self.bring_up(plan) && self.bring_down(plan) {
-            self.update(plan);
+        let mut steps = Plan::nothing();
+        let mut new_claims = Vec::new();
+        if self.bring_up(&mut steps, &mut new_claims) && self.bring_down(&mut steps) {
+            self.update(&mut steps);
+        }
+        // Who owns a claim is settled before the pod goes, and a claim is there before its pod.
+        for (at, pod) in self.pods {
+            plan.writes.extend(claims::own(self.view, self.set, self.spec, pod, *at));
+        }
+        new_claims.iter().for_each(|claim| plan.create(claim));
+        plan.then();
+        plan.writes.append(&mut steps.writes);
+        plan.notices.append(&mut steps.notices);
+        if let Some(wait) = steps.again_after {
+            plan.again_after(wait);
+        }
+    }
+
+    /// Plans a pod, and its claims where they are not there.
+    fn create(&self, at: i32, plan: &mut Plan, new_claims: &mut Vec<PersistentVolumeClaim>) {
+        match claims::missing(self.view, self.set, self.spec, at) {
+            Missing::Claims(claims) => {
+                new_claims.extend(claims);
+                let Version { revision, template } = self.version_for(at);
+                plan.create(&identity::new_pod(self.set, template, revision, at));
+            }
+            Missing::Waits(claim) => {
+                let pod = identity::pod_name(self.set, at);
+                let text = format!(
+                    "create Pod {pod} in StatefulSet {} failed error: pvc {claim} is being deleted",
+                    self.set.metadata.name.as_deref().unwrap_or_default()
+                );
+                plan.notices.push(Notice::warning(self.set, "FailedCreate", text));
+            }
         }
     }
 
@@ -63,15 +99,14 @@ impl Step<'_> {
     }
 
     /// Fills the ordinals; answers whether what follows may be looked at.
-    fn bring_up(&self, plan: &mut Plan) -> bool {
+    fn bring_up(&self, plan: &mut Plan, new_claims: &mut Vec<PersistentVolumeClaim>) -> bool {
         for at in self.spec.ordinals() {
             if plan.writes.len() >= BURST_PODS {
                 return false;
             }
             let goes_on = match self.pods.get(&at) {
                 None => {
-                    let Version { revision, template } = self.version_for(at);
-                    plan.create(&identity::new_pod(self.set, template, revision, at));
+                    self.create(at, plan, new_claims);
                     false
                 }
                 Some(pod) if is_finished(pod) => {
@@ -81,6 +116,12 @@ impl Step<'_> {
                 Some(pod) if is_terminating(pod) => false,
                 Some(pod) => {
                     plan.writes.extend(identity::repair(self.set, pod, at));
+                    if phase(pod) == "Pending"
+                        && let Missing::Claims(claims) =
+                            claims::missing(self.view, self.set, self.spec, at)
+                    {
+                        new_claims.extend(claims);
+                    }
                     is_running_and_ready(pod) && self.is_available(pod, plan)
                 }
             };
@@ -89,7 +130,7 @@ impl Step<'_> {
             }
         }
         // What is created or replaced comes first.
-        plan.writes.is_empty()
+        plan.writes.is_empty() && plan.notices.is_empty()
     }
 
     /// One that ended is deleted; its ordinal is filled when it is gone.

@@ -8,6 +8,7 @@ mod node_name;
 mod node_resources_fit;
 mod node_unschedulable;
 mod taint_toleration;
+mod volume_binding;
 
 use super::framework::Framework;
 
@@ -20,6 +21,7 @@ pub fn default_framework() -> Framework {
             Box::new(taint_toleration::TaintToleration),
             Box::new(node_affinity::NodeAffinity),
             Box::new(node_resources_fit::NodeResourcesFit),
+            Box::new(volume_binding::VolumeBinding),
         ],
         scores: vec![
             Box::new(taint_toleration::TaintToleration),

@@ -51,7 +51,12 @@ mod tests {
     fn pod(milli_cpu: Amount, memory_bytes: Amount) -> PodInfo {
         let requests = Resources { milli_cpu, memory_bytes, ..Resources::default() };
         let wants = Wants { requests, ..Wants::default() };
-        PodInfo { key: crate::api::ObjectKey::new("n", "p"), uid: "u".into(), wants: wants.into() }
+        PodInfo {
+            key: crate::api::ObjectKey::new("n", "p"),
+            uid: "u".into(),
+            wants: wants.into(),
+            volumes: Default::default(),
+        }
     }
 
     #[test]

@@ -186,6 +186,71 @@ async fn a_node_does_not_choose_its_pods() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_reads_the_volumes_of_its_pods_and_holds_its_own() {
+    use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+    use wasmfleet::client::{Client, Patch};
+    let cluster = Cluster::new().await;
+    let claim = |name: &str| {
+        json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}}})
+    };
+    let volume = |name: &str, claim: &str, by: Value| {
+        let term = json!({"matchExpressions": [
+            {"key": "kubernetes.io/hostname", "operator": "In", "values": ["n1"]}]});
+        json!({"metadata": {"name": name, "annotations": {"pv.kubernetes.io/provisioned-by": by}},
+            "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+                "claimRef": {"namespace": "default", "name": claim}, "local": {"path": "/v"},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}}}})
+    };
+    const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
+    const VOLUMES: &str = "/api/v1/persistentvolumes";
+    for name in ["used", "unused"] {
+        cluster.post(CLAIMS, &claim(name)).await.expect(201);
+        cluster.post(VOLUMES, &volume(name, name, json!("other"))).await.expect(201);
+    }
+    let own = volume("own", "unused", json!("wasmfleet.dev/local"));
+    cluster.post(VOLUMES, &own).await.expect(201);
+    let mut pod = super::pod("p");
+    pod["spec"]["nodeName"] = json!("n1");
+    pod["spec"]["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "used"}}]);
+    cluster.post(PODS, &pod).await.expect(201);
+    let node = |name: &str| Client::new(cluster.server.api(User::node(name)), "kubelet");
+    let reads = async |client: &Client| {
+        let mut codes = Vec::new();
+        for name in ["used", "unused"] {
+            codes.push(client.get::<PersistentVolumeClaim>("default", name).await.is_ok());
+        }
+        for name in ["used", "unused", "own", "none"] {
+            codes.push(client.get::<PersistentVolume>("", name).await.is_ok());
+        }
+        codes
+    };
+    let (n1, n2) = (node("n1"), node("n2"));
+    assert_eq!(reads(&n1).await, [true, false, true, false, true, false]);
+    assert_eq!(reads(&n2).await, [false; 6]);
+    let write = async |client: &Client, name: &str, patch: Value| {
+        client.patch::<PersistentVolume>("", name, Patch::Merge(patch)).await.map_err(|e| e.code)
+    };
+    const HOLD: &str = "external-provisioner.volume.kubernetes.io/finalizer";
+    let hold = || json!({"metadata": {"finalizers": ["kubernetes.io/pv-protection", HOLD]}});
+    let policy = json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}});
+    for (client, name, patch) in [
+        (&n1, "own", policy),
+        (&n1, "own", json!({"metadata": {"finalizers": [HOLD]}})),
+        (&n1, "own", json!({"metadata": {"annotations": {"a": "b"}}})),
+        (&n1, "used", hold()),
+        (&n2, "own", hold()),
+    ] {
+        assert_eq!(write(client, name, patch.clone()).await.unwrap_err(), 403, "{name}: {patch}");
+    }
+    write(&n1, "own", hold()).await.unwrap();
+    let back = json!({"metadata": {"finalizers": ["kubernetes.io/pv-protection"]}});
+    write(&n1, "own", back).await.unwrap();
+    let listed = n1.list::<PersistentVolume>(None, &Default::default()).await;
+    assert_eq!(listed.unwrap_err().code, 403);
+}
+
+#[tokio::test(start_paused = true)]
 async fn cluster_ips_are_unique_and_come_back() {
     let cluster = small_range().await;
     let kubernetes = cluster.get(&format!("{SERVICES}/kubernetes")).await.expect(200);
@@ -378,6 +443,8 @@ async fn claims_get_the_newest_default_class() {
         let made = cluster.post(CLAIMS, &claim(name, more)).await.expect(201);
         made["spec"]["storageClassName"].clone()
     };
+    assert_eq!(class_of("first", json!({})).await, "local", "every cluster begins with it");
+    cluster.delete(&format!("{CLASSES}/local"), &json!({})).await.expect(200);
     assert_eq!(class_of("none", json!({})).await, Value::Null);
     let class = |name: &str, annotation: &str, value: &str| {
         json!({"metadata": {"name": name, "annotations": {annotation: value}},

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use serde_json::json;
 
 use super::harness::Rig;
@@ -155,4 +156,172 @@ async fn a_pod_holds_a_token_that_is_renewed() {
     assert_eq!(text("token"), first);
     rig.clock.sleep(std::time::Duration::from_secs(200)).await;
     assert_ne!(text("token"), first);
+}
+
+/// A volume, and a claim that is bound to it.
+async fn create_bound(rig: &Rig, name: &str, volume: serde_json::Value) {
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "volumeName": format!("pv-{name}"),
+            "resources": {"requests": {"storage": "1Gi"}}}});
+    rig.create_other("persistentvolumeclaims", claim).await;
+    bind(rig, name, volume).await;
+}
+
+async fn bind(rig: &Rig, name: &str, mut volume: serde_json::Value) {
+    let claim = rig.client.get::<PersistentVolumeClaim>("default", name).await.unwrap();
+    volume["metadata"]["name"] = json!(format!("pv-{name}"));
+    let spec = volume["spec"].as_object_mut().unwrap();
+    spec.insert("capacity".into(), json!({"storage": "1Gi"}));
+    spec.entry("accessModes").or_insert(json!(["ReadWriteOnce"]));
+    spec.insert(
+        "claimRef".into(),
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": "default",
+            "name": name, "uid": claim.metadata.uid}),
+    );
+    let volume: PersistentVolume = serde_json::from_value(volume).unwrap();
+    rig.client.create(&volume).await.unwrap();
+    let mut bound = claim;
+    bound.status.get_or_insert_default().phase = Some("Bound".into());
+    rig.client.update_status(&bound).await.unwrap();
+}
+
+/// What the provisioner makes for the node.
+fn made(name: &str) -> serde_json::Value {
+    let term = json!({"matchExpressions": [
+        {"key": "kubernetes.io/hostname", "operator": "In", "values": ["n1"]}]});
+    json!({"metadata": {"annotations":
+            {"pv.kubernetes.io/provisioned-by": "wasmfleet.dev/local"}},
+        "spec": {"local": {"path": format!("/x/volumes/pv-{name}")},
+            "persistentVolumeReclaimPolicy": "Delete",
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}}}})
+}
+
+fn user(claim: &str, mount: serde_json::Value) -> serde_json::Value {
+    let mut mounts = json!([{"name": "data", "mountPath": "/data"}]);
+    mounts[0].as_object_mut().unwrap().extend(mount.as_object().unwrap().clone());
+    json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}],
+        "containers": [{"name": "web", "image": "hello",
+            "env": [{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+            "volumeMounts": mounts}]})
+}
+
+async fn waiting_message(rig: &Rig, pod: &str) -> String {
+    let pod = rig.pod(pod, |pod| super::harness::summary(pod).contains("ContainerCreating")).await;
+    let status = &pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
+    let waiting = status.state.as_ref().unwrap().waiting.as_ref().unwrap();
+    waiting.message.clone().unwrap_or_default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_is_mounted_once_it_is_bound_and_outlives_pods_and_agents() {
+    let mut rig = Rig::start().await;
+    rig.create("a", user("one", json!({}))).await;
+    let missing = "Unable to attach or mount volumes: unmounted volumes=[data], unattached \
+                   volumes=[], failed to process volumes=[data]: error processing PVC default/one: ";
+    let message = waiting_message(&rig, "a").await;
+    let text = "failed to fetch PVC from API server: persistentvolumeclaims \"one\" not found";
+    assert_eq!(message, format!("{missing}{text}"));
+    rig.create_other(
+        "persistentvolumeclaims",
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "one", "namespace": "default"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "volumeName": "pv-one",
+                "resources": {"requests": {"storage": "1Gi"}}}}),
+    )
+    .await;
+    let told = format!("{missing}PVC is not bound");
+    rig.until(|_| rig.notices.lock().iter().any(|n| n.message == told).then_some(())).await;
+    bind(&rig, "one", made("one")).await;
+    rig.pod_is("a", "Running ready web:running/0").await;
+    let mount = rig.running().mounts[0].clone();
+    let dir = rig.dir.path().join("volumes/pv-one");
+    assert_eq!((mount.host_path.clone(), mount.read_only), (dir.clone(), false));
+    fs::write(dir.join("kept"), "data").unwrap();
+    let held = rig.client.get::<PersistentVolume>("", "pv-one").await.unwrap();
+    let finalizer = "external-provisioner.volume.kubernetes.io/finalizer".to_string();
+    assert!(held.metadata.finalizers.unwrap().contains(&finalizer));
+    // Neither the pod's end nor the agent's takes anything away.
+    rig.restart_agent().await;
+    rig.pod_is("a", "Running ready web:running/1").await;
+    rig.delete("a", None).await;
+    rig.gone("a").await;
+    assert_eq!(fs::read_to_string(dir.join("kept")).unwrap(), "data");
+    // Read-only, a part of it, a part by name.
+    rig.create("b", user("one", json!({"readOnly": true}))).await;
+    rig.pod_is("b", "Running ready web:running/0").await;
+    assert!(rig.running().mounts[0].read_only);
+    rig.delete("b", None).await;
+    rig.gone("b").await;
+    rig.create("c", user("one", json!({"subPathExpr": "of/$(POD)"}))).await;
+    rig.pod_is("c", "Running ready web:running/0").await;
+    assert!(dir.join("of/c").is_dir());
+    rig.delete("c", None).await;
+    rig.gone("c").await;
+    // With its volume goes the directory, and then the finalizer.
+    rig.client.delete::<PersistentVolume>("", "pv-one", &Default::default()).await.unwrap();
+    let mut volume = rig.client.get::<PersistentVolume>("", "pv-one").await.unwrap();
+    volume.status.get_or_insert_default().phase = Some("Released".into());
+    rig.client.update_status(&volume).await.unwrap();
+    rig.clock.sleep(std::time::Duration::from_secs(60)).await;
+    let left = rig.client.get::<PersistentVolume>("", "pv-one").await.unwrap();
+    assert_eq!(left.metadata.finalizers.unwrap(), ["kubernetes.io/pv-protection"]);
+    assert!(!dir.exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_is_the_nodes_own_or_allowed_is_mounted() {
+    let outside = tempfile::tempdir().unwrap();
+    let allowed = fs::canonicalize(outside.path()).unwrap().join("shared");
+    fs::create_dir_all(allowed.join("inner")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), allowed.join("up")).unwrap();
+    let rig = Rig::with(|options| options.host_paths = vec![allowed.clone()]).await;
+    let local = |path: &str| {
+        let mut volume = made("x");
+        volume["metadata"]["annotations"] = json!(null);
+        volume["spec"]["local"]["path"] = json!(path);
+        volume["spec"]["persistentVolumeReclaimPolicy"] = json!("Retain");
+        volume
+    };
+    let mut elsewhere = made("elsewhere");
+    let affinity = &mut elsewhere["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"][0];
+    affinity["matchExpressions"][0]["values"] = json!(["n2"]);
+    let mut forged = made("forged");
+    forged["spec"]["local"]["path"] = json!("/etc");
+    let own = rig.dir.path().join("volumes/pv-other");
+    let refused = [
+        ("etc", local("/etc"), "is in no directory of this node that pods may mount"),
+        ("own", local(own.to_str().unwrap()), "is in no directory of this node"),
+        ("up", local(allowed.join("up").to_str().unwrap()), "open"),
+        ("elsewhere", elsewhere, "MountVolume.NodeAffinity check failed for volume"),
+        ("forged", forged, "was made here, and not at"),
+    ];
+    for (name, volume, why) in refused {
+        create_bound(&rig, name, volume).await;
+        rig.create(name, user(name, json!({}))).await;
+        let message = waiting_message(&rig, name).await;
+        assert!(message.contains(why), "{name}: {message}");
+        assert!(rig.runtime.running().is_empty());
+        rig.delete(name, Some(0)).await;
+        rig.gone(name).await;
+    }
+    let inner = allowed.join("inner");
+    create_bound(&rig, "inner", local(inner.to_str().unwrap())).await;
+    rig.create("inner", user("inner", json!({}))).await;
+    rig.pod_is("inner", "Running ready web:running/0").await;
+    let mount = rig.running().mounts[0].clone();
+    assert_eq!(mount.host_path.join(mount.sub_path), inner);
+    rig.delete("inner", Some(0)).await;
+    rig.gone("inner").await;
+    let host = |path: &str, kind: &str| {
+        json!({"volumes": [{"name": "data", "hostPath": {"path": path, "type": kind}}],
+            "containers": [{"name": "web", "image": "hello",
+                "volumeMounts": [{"name": "data", "mountPath": "/data", "subPath": "sub"}]}]})
+    };
+    let new = allowed.join("made/here");
+    rig.create("h", host(new.to_str().unwrap(), "DirectoryOrCreate")).await;
+    rig.pod_is("h", "Running ready web:running/0").await;
+    assert!(new.join("sub").is_dir());
+    rig.create("etc", host("/etc", "")).await;
+    assert!(waiting_message(&rig, "etc").await.contains("--host-path"));
 }

@@ -192,3 +192,110 @@ fn a_daemon_set_updates_within_its_bounds() {
     let (text, _) = agents(agent(2, surge()), &with(&[old_a, new_a, old_b]));
     assert_eq!(text, "delete pods default/a1");
 }
+
+const TEMPLATES: &str = r#"[{"metadata": {"name": "data"}, "spec": {"accessModes":
+    ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}]"#;
+
+/// A set with claims, as its policy says.
+fn kept(replicas: i32, when_deleted: &str, when_scaled: &str) -> Value {
+    let templates: Value = serde_json::from_str(TEMPLATES).unwrap();
+    let policy = json!({"whenDeleted": when_deleted, "whenScaled": when_scaled});
+    db(
+        replicas,
+        1,
+        json!({"volumeClaimTemplates": templates, "persistentVolumeClaimRetentionPolicy": policy}),
+    )
+}
+
+fn db_claim(ordinal: i32, owners: Value) -> Value {
+    json!({"kind": "PersistentVolumeClaim", "metadata": {"name": format!("data-db-{ordinal}"),
+        "ownerReferences": owners}, "spec": {"accessModes": ["ReadWriteOnce"]}})
+}
+
+fn set_owner() -> Value {
+    json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "db-uid",
+        "controller": true, "blockOwnerDeletion": true}])
+}
+
+fn pod_owner(ordinal: i32) -> Value {
+    json!([{"apiVersion": "v1", "kind": "Pod", "name": format!("db-{ordinal}"),
+        "uid": format!("db-{ordinal}-uid"), "controller": true, "blockOwnerDeletion": true}])
+}
+
+#[test]
+fn claims_are_made_before_their_pod() {
+    let set = kept(1, "Delete", "Retain");
+    assert_eq!(
+        db_text(set.clone(), &[]),
+        "create persistentvolumeclaims default/data-db-0\nthen\ncreate pods default/db-0"
+    );
+    let objects = Objects::new(&[set.clone(), revision("StatefulSet", "db", 1, 1)]);
+    let plan = objects.plan("statefulset-controller", "default/db");
+    let created: Vec<&Object> = plan
+        .writes
+        .iter()
+        .filter_map(|write| match write {
+            Write::Create { object, .. } => Some(object),
+            _ => None,
+        })
+        .collect();
+    let claim = created[0];
+    assert_eq!(claim.at(&["metadata", "labels"]).unwrap(), &json!({"app": "web"}));
+    assert_eq!(claim.at(&["metadata", "ownerReferences"]).unwrap(), &set_owner());
+    let volumes = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data-db-0"}}]);
+    assert_eq!(created[1].at(&["spec", "volumes"]).unwrap(), &volumes);
+    // One that is there is used; one that is going is waited for.
+    let there = db_claim(0, set_owner());
+    assert_eq!(db_text(set.clone(), std::slice::from_ref(&there)), "create pods default/db-0");
+    let mut going = there;
+    going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:30:00Z");
+    let text = db_text(set.clone(), &[going]);
+    assert!(text.starts_with("event FailedCreate: create Pod db-0 in StatefulSet db"), "{text}");
+    // So is one that an earlier pod of this name takes along.
+    let mut left = pod_owner(0);
+    left[0]["uid"] = json!("old");
+    let text = db_text(set, &[db_claim(0, left)]);
+    assert!(text.starts_with("event FailedCreate"), "{text}");
+}
+
+#[test]
+fn the_retention_policy_says_who_owns_a_claim() {
+    let owners = |when_deleted: &str, when_scaled: &str, before: Value, spare: bool| {
+        let at = i32::from(spare);
+        let set = kept(1, when_deleted, when_scaled);
+        let mut objects = vec![set, revision("StatefulSet", "db", 1, 1), db_pod(0, 1, "True")];
+        let fitting = if when_deleted == "Delete" { set_owner() } else { json!(null) };
+        if spare {
+            objects.extend([db_pod(1, 1, "True"), db_claim(0, fitting)]);
+        }
+        objects.push(db_claim(at, before));
+        let objects = Objects::new(&objects);
+        let plan = objects.plan("statefulset-controller", "default/db");
+        plan.writes.iter().find_map(|write| match write {
+            Write::Patch { target, patch: Patch::Merge(patch) }
+                if target.name.as_deref() == Some(&format!("data-db-{at}")) =>
+            {
+                Some(patch["metadata"]["ownerReferences"].clone())
+            }
+            Write::Delete { target, .. } => {
+                assert_eq!(&*target.resource.resource, "pods", "no claim is deleted");
+                None
+            }
+            _ => None,
+        })
+    };
+    let none = || json!(null);
+    assert_eq!(owners("Retain", "Retain", none(), false), None);
+    assert_eq!(owners("Retain", "Retain", none(), true), None);
+    assert_eq!(owners("Retain", "Retain", set_owner(), false), Some(json!([])));
+    assert_eq!(owners("Delete", "Retain", none(), false), Some(set_owner()));
+    assert_eq!(owners("Delete", "Retain", set_owner(), true), None);
+    assert_eq!(owners("Retain", "Delete", none(), false), None);
+    assert_eq!(owners("Retain", "Delete", none(), true), Some(pod_owner(1)));
+    assert_eq!(owners("Delete", "Delete", set_owner(), true), Some(pod_owner(1)));
+    assert_eq!(owners("Delete", "Delete", pod_owner(0), false), Some(set_owner()));
+    // What somebody else controls is theirs.
+    let other = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "x",
+        "controller": true}]);
+    assert_eq!(owners("Delete", "Delete", other, false), None);
+}

@@ -263,3 +263,172 @@ fn what_is_in_use_is_kept() {
         r#"patch persistentvolumes v {"metadata":{"finalizers":["example.com/x"]}}"#,
     );
 }
+
+const PROVISIONER: &str = "local-provisioner";
+
+fn local_class(mode: &str) -> Value {
+    json!({"kind": "StorageClass", "metadata": {"name": "gold"}, "reclaimPolicy": "Delete",
+        "provisioner": "wasmfleet.dev/local", "volumeBindingMode": mode,
+        "allowVolumeExpansion": true})
+}
+
+fn host(name: &str) -> Value {
+    json!({"kind": "Node", "metadata": {"name": name,
+            "labels": {"kubernetes.io/hostname": name},
+            "annotations": {"wasmfleet.dev/volumes-dir": format!("/data/{name}/volumes")}},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+}
+
+/// A claim that the binder asks for.
+fn asked(more: Value) -> Value {
+    let mut claim = claim(
+        "c",
+        "2Gi",
+        json!({"metadata": {"annotations":
+            {"volume.kubernetes.io/storage-provisioner": "wasmfleet.dev/local"}}}),
+    );
+    merge(&mut claim, more);
+    claim
+}
+
+fn selected(node: &str) -> Value {
+    json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": node}}})
+}
+
+#[test]
+fn a_volume_is_made_on_the_chosen_node() {
+    let later = local_class("WaitForFirstConsumer");
+    let objects = Objects::new(&[later.clone(), host("n1"), host("n2"), asked(selected("n2"))]);
+    objects.check(
+        PROVISIONER,
+        "default/c",
+        r#"create persistentvolumes * {"metadata":{"annotations":{"pv.kubernetes.io/provisioned-by":"wasmfleet.dev/local"},"name":"pvc-c-uid"},"spec":{"accessModes":["ReadWriteOnce"],"capacity":{"storage":"2Gi"},"claimRef":{"apiVersion":"v1","kind":"PersistentVolumeClaim","name":"c","namespace":"default","resourceVersion":"5","uid":"c-uid"},"local":{"path":"/data/n2/volumes/pvc-c-uid"},"nodeAffinity":{"required":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"kubernetes.io/hostname","operator":"In","values":["n2"]}]}]}},"persistentVolumeReclaimPolicy":"Delete","storageClassName":"gold","volumeMode":"Filesystem"}}
+           event Provisioning: External provisioner is provisioning volume for claim "default/c"
+           event ProvisioningSucceeded: Successfully provisioned volume pvc-c-uid"#,
+    );
+    // The scheduler has not chosen yet; nobody asked; it is there; it is another's class.
+    for objects in [
+        vec![later.clone(), host("n1"), asked(json!({}))],
+        vec![local_class("Immediate"), host("n1"), claim("c", "2Gi", json!({}))],
+        vec![
+            later.clone(),
+            host("n1"),
+            asked(selected("n1")),
+            volume("pvc-c-uid", "1Gi", json!({})),
+        ],
+    ] {
+        Objects::new(&objects).check(PROVISIONER, "default/c", "");
+    }
+    // What cannot be is told, and the scheduler chooses again.
+    let reason = |objects: &[Value]| Objects::new(objects).plan(PROVISIONER, "default/c");
+    let plan = reason(&[later.clone(), host("n1"), asked(selected("gone"))]);
+    assert_eq!(plan.notices[0].reason, "ProvisioningFailed");
+    let text = "failed to provision volume with StorageClass \"gold\": node \"gone\" not found";
+    assert_eq!((plan.notices[0].message.as_str(), plan.writes.len()), (text, 1));
+    let block = json!({"spec": {"volumeMode": "Block"}});
+    let plan = reason(&[local_class("Immediate"), host("n1"), asked(block)]);
+    assert!(plan.notices[0].message.ends_with("block volume provisioning is not supported"));
+}
+
+#[test]
+fn any_node_that_fits_has_a_volume_that_is_made_at_once() {
+    let plan = |objects: &[Value]| Objects::new(objects).plan(PROVISIONER, "default/c");
+    let mut narrow = local_class("Immediate");
+    narrow["allowedTopologies"] = json!([{"matchLabelExpressions": [
+        {"key": "kubernetes.io/hostname", "values": ["n2", "n3"]}]}]);
+    let mut cordoned = host("n3");
+    cordoned["spec"] = json!({"unschedulable": true});
+    let made = plan(&[narrow.clone(), host("n1"), host("n2"), cordoned.clone(), asked(json!({}))]);
+    let Write::Create { object, .. } = &made.writes[0] else { panic!("{made:?}") };
+    let path = object.at(&["spec", "local", "path"]).unwrap();
+    assert_eq!(path, "/data/n2/volumes/pvc-c-uid");
+    let none = plan(&[narrow, host("n1"), cordoned, asked(json!({}))]);
+    assert!(none.writes.is_empty() && none.notices[0].reason == "ProvisioningFailed");
+}
+
+/// A volume that was made on a node for the claim.
+fn made(node: &str, more: Value) -> Value {
+    let mut volume = volume("pvc-c-uid", "2Gi", reference("c"));
+    let term = json!({"matchExpressions": [
+        {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]});
+    merge(
+        &mut volume,
+        json!({"metadata": {"annotations":
+                {"pv.kubernetes.io/provisioned-by": "wasmfleet.dev/local"},
+                "finalizers": ["external-provisioner.volume.kubernetes.io/finalizer"]},
+            "spec": {"persistentVolumeReclaimPolicy": "Delete",
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}}},
+            "status": {"phase": "Bound"}}),
+    );
+    merge(&mut volume, more);
+    volume
+}
+
+#[test]
+fn what_was_made_is_deleted_with_its_claim_or_left() {
+    let text = |objects: &[Value]| {
+        let objects = Objects::new(objects);
+        objects.text(&objects.plan(PROVISIONER, "pvc-c-uid"))
+    };
+    let released = json!({"status": {"phase": "Released"}});
+    assert_eq!(text(&[host("n1"), made("n1", json!({}))]), "");
+    assert_eq!(
+        text(&[host("n1"), made("n1", released.clone())]),
+        "delete persistentvolumes pvc-c-uid"
+    );
+    let mut retained = made("n1", released.clone());
+    retained["spec"]["persistentVolumeReclaimPolicy"] = json!("Retain");
+    assert_eq!(
+        text(&[host("n1"), retained]),
+        r#"patch persistentvolumes pvc-c-uid {"metadata":{"finalizers":[]}}"#
+    );
+    // Its node removes the directory; one that is gone has taken it along.
+    let mut ending = made("n1", released);
+    ending["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:30:00Z");
+    assert_eq!(text(&[host("n1"), ending.clone()]), "");
+    assert_eq!(
+        text(&[host("n2"), ending]),
+        "check absence of nodes n1\nthen\npatch persistentvolumes pvc-c-uid \
+         {\"metadata\":{\"finalizers\":[]}}"
+    );
+    // Others' volumes are others' business.
+    let mut foreign = made("n1", json!({"status": {"phase": "Released"}}));
+    foreign["metadata"]["annotations"] = Value::Null;
+    assert_eq!(text(&[foreign]), "");
+}
+
+#[test]
+fn a_claim_grows_where_its_class_lets_it() {
+    let grown = claim("c", "5Gi", completed("pvc-c-uid"));
+    let with = |class: Value| {
+        let objects = Objects::new(&[class, host("n1"), made("n1", json!({})), grown.clone()]);
+        objects.text(&objects.plan(PROVISIONER, "default/c"))
+    };
+    assert_eq!(
+        with(local_class("Immediate")),
+        "update persistentvolumes pvc-c-uid {\"spec\":{\"capacity\":{\"storage\":\"5Gi\"}}}\n\
+         event VolumeResizeSuccessful: Resize volume succeeded"
+    );
+    let mut fixed = local_class("Immediate");
+    fixed["allowVolumeExpansion"] = json!(false);
+    assert_eq!(with(fixed), "");
+}
+
+#[test]
+fn an_ephemeral_volume_has_a_claim_of_its_own() {
+    const EPHEMERAL: &str = "ephemeral-volume-controller";
+    let mut user = pod("p", "", "False");
+    user["spec"]["volumes"] = json!([{"name": "scratch", "ephemeral": {"volumeClaimTemplate":
+        {"metadata": {"labels": {"a": "b"}}, "spec": {"accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}}}}}]);
+    Objects::new(std::slice::from_ref(&user)).check(
+        EPHEMERAL,
+        "default/p",
+        r#"create persistentvolumeclaims default/* {"metadata":{"labels":{"a":"b"},"name":"p-scratch","namespace":"default","ownerReferences":[{"apiVersion":"v1","blockOwnerDeletion":true,"controller":true,"kind":"Pod","name":"p","uid":"p-uid"}]},"spec":{"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Gi"}}}}"#,
+    );
+    let mut own = claim("p-scratch", "1Gi", json!({}));
+    let plan = Objects::new(&[user.clone(), own.clone()]).plan(EPHEMERAL, "default/p");
+    assert_eq!((plan.writes.len(), plan.notices[0].reason), (0, "FailedBinding"));
+    own["metadata"]["ownerReferences"] = json!([owner("v1", "Pod", "p")]);
+    Objects::new(&[user, own]).check(EPHEMERAL, "default/p", "");
+}

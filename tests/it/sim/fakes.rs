@@ -309,7 +309,13 @@ impl Fakes {
 
 /// A node as an agent registers it; its status follows.
 fn fresh(name: &str) -> Node {
-    let metadata = ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() };
+    let dir = ("wasmfleet.dev/volumes-dir".to_string(), format!("/data/{name}/volumes"));
+    let metadata = ObjectMeta {
+        name: Some(name.into()),
+        labels: Some([("kubernetes.io/hostname".to_string(), name.to_string())].into()),
+        annotations: Some([dir].into()),
+        ..ObjectMeta::default()
+    };
     Node { metadata, ..Node::default() }
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{
+    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -86,6 +88,8 @@ impl Truth {
         cache.keep::<Pod>(api.clone(), "", tasks);
         cache.keep::<Node>(api.clone(), "", tasks);
         cache.keep::<Service>(api.clone(), "", tasks);
+        cache.keep::<PersistentVolumeClaim>(api.clone(), "", tasks);
+        cache.keep::<PersistentVolume>(api.clone(), "", tasks);
         cache.keep::<EndpointSlice>(api, "", tasks);
         truth
     }

@@ -1,0 +1,123 @@
+//! What a full disk asks for: while less is free than the threshold, one pod after the other ends,
+//! that which wrote most beyond what it asked for first. Which one is decided by a pure function.
+//! Source: k8s.io/kubernetes pkg/kubelet/eviction (rankDiskPressureFunc, evictionMessage).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::Shared;
+use super::inbox::Inbox;
+use super::machine::{self, Room};
+use super::pod_state::{Event, spec};
+use crate::api::quantity::Quantity;
+use crate::client::event::Notice;
+use crate::volumes::{self, empty_dir};
+
+/// Between two looks (kubelet: 10 s).
+pub const PERIOD: Duration = Duration::from_secs(10);
+/// Pods of this priority and above are never evicted (system-node-critical and its like).
+const CRITICAL: i32 = 2_000_000_000;
+const RESOURCE: &str = "ephemeral-storage";
+
+/// What a pod wrote and what it asked for.
+struct Usage {
+    used_bytes: u64,
+    requested_bytes: u64,
+    priority: i32,
+}
+
+/// Ends a pod if the disk is low.
+pub async fn relieve(node: Arc<Shared>, pods: Vec<(Arc<Pod>, Arc<Inbox>)>) {
+    let (shared, list) = (node.clone(), pods.iter().map(|(pod, _)| pod.clone()).collect());
+    let found = tokio::task::spawn_blocking(move || look(&shared, list)).await;
+    let Ok(Some((at, message))) = found else { return };
+    let (pod, inbox) = &pods[at];
+    node.tell(Notice::warning(&**pod, "Evicted", message.clone()));
+    inbox.event(Event::Evicted { reason: "Evicted".into(), message });
+}
+
+/// The pod to end, by its place in the list, and what it is told (blocking).
+fn look(node: &Shared, pods: Vec<Arc<Pod>>) -> Option<(usize, String)> {
+    let room = machine::room(&node.options.data_dir, &node.options.eviction)?;
+    if !room.is_low() {
+        return None;
+    }
+    let usages: Vec<Usage> = pods.iter().map(|pod| usage(node, pod)).collect();
+    let at = worst(&usages)?;
+    Some((at, message(room, &usages[at])))
+}
+
+/// Kubelet's words.
+fn message(room: Room, usage: &Usage) -> String {
+    let bytes = |bytes: u64| Quantity::from_bytes(i64::try_from(bytes).unwrap_or(i64::MAX));
+    format!(
+        "The node was low on resource: {RESOURCE}. Threshold quantity: {}, available: {}. The pod was \
+         using {}, request is {}, has larger consumption of {RESOURCE}. ",
+        bytes(room.threshold_bytes),
+        bytes(room.free_bytes),
+        bytes(usage.used_bytes),
+        bytes(usage.requested_bytes)
+    )
+}
+
+/// Those beyond their request come first, then those of low priority, then those that exceed it by
+/// most. One that wrote nothing is not ended: it would free nothing.
+fn worst(usages: &[Usage]) -> Option<usize> {
+    let candidates = usages.iter().enumerate();
+    let candidates = candidates.filter(|(_, one)| one.used_bytes > 0 && one.priority < CRITICAL);
+    let rank = |one: &Usage| {
+        let beyond = i128::from(one.used_bytes) - i128::from(one.requested_bytes);
+        (beyond > 0, -i64::from(one.priority), beyond)
+    };
+    candidates.max_by_key(|(_, one)| rank(one)).map(|(at, _)| at)
+}
+
+fn usage(node: &Shared, pod: &Pod) -> Usage {
+    let pod_dir = node.pod_dir(pod.metadata.uid.as_deref().unwrap_or_default());
+    let logs = node.pod_log_dir(pod);
+    let used_bytes = scratch_dirs(&pod_dir, pod)
+        .iter()
+        .chain([&logs])
+        .map(|dir| empty_dir::usage_bytes(dir))
+        .fold(0, u64::saturating_add);
+    let requests = spec(pod).containers.iter().filter_map(|container| {
+        let amount = container.resources.as_ref()?.requests.as_ref()?.get(RESOURCE)?;
+        u64::try_from(Quantity::parse(&amount.0).ok()?.value()).ok()
+    });
+    let priority = spec(pod).priority.unwrap_or_default();
+    Usage { used_bytes, requested_bytes: requests.sum(), priority }
+}
+
+/// The directories of a pod that go with it and that it writes to.
+fn scratch_dirs(pod_dir: &Path, pod: &Pod) -> Vec<PathBuf> {
+    let list = spec(pod).volumes.iter().flatten();
+    let scratch = list.filter(|volume| (empty_dir::KIND.matches)(volume));
+    scratch.filter_map(|volume| volumes::volume_dir(pod_dir, volume).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(used_bytes: u64, requested_bytes: u64, priority: i32) -> Usage {
+        Usage { used_bytes, requested_bytes, priority }
+    }
+
+    #[test]
+    fn who_wrote_most_beyond_its_request_goes_first() {
+        assert_eq!(worst(&[]), None);
+        assert_eq!(worst(&[usage(0, 0, 0), usage(9, 0, CRITICAL)]), None);
+        assert_eq!(worst(&[usage(5, 0, 0), usage(9, 0, 0), usage(20, 30, 0)]), Some(1));
+        assert_eq!(worst(&[usage(5, 0, -1), usage(9, 0, 0)]), Some(0), "the lower priority");
+        assert_eq!(worst(&[usage(5, 9, 0), usage(20, 30, 0)]), Some(0));
+        let room = Room { free_bytes: 1 << 20, threshold_bytes: 1 << 30 };
+        assert_eq!(
+            message(room, &usage(3 << 20, 0, 0)),
+            "The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: 1Mi. \
+             The pod was using 3Mi, request is 0, has larger consumption of ephemeral-storage. "
+        );
+    }
+}
