@@ -75,7 +75,7 @@ const NODE_TABLE: &[Row] = &[
     row("", "services", "", READ, Scope::Any),
     row("discovery.k8s.io", "endpointslices", "", READ, Scope::Any),
     // And only those that its Pods refer to: see [`needs_reference`].
-    row("", "configmaps", "", &["get"], Scope::Any),
+    row("", "configmaps", "", &["get", "patch"], Scope::Any),
     row("", "secrets", "", &["get"], Scope::Any),
     // And only for its Pods: see [`super::subresource`].
     row("", "serviceaccounts", "token", &["create"], Scope::Any),
@@ -122,6 +122,8 @@ pub(super) fn needs_reference<'a>(
         return None;
     }
     match &*resource.resource {
+        // What it writes are buckets of its Pods.
+        "configmaps" if attributes.verb != "get" => Some((node, Referent::Bucket)),
         "configmaps" => Some((node, Referent::ConfigMap)),
         "secrets" => Some((node, Referent::Secret)),
         _ => None,

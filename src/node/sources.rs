@@ -65,7 +65,12 @@ async fn fetch_one(node: &Shared, pod: &Pod, need: &Need) -> Result<Found, ApiEr
 }
 
 /// The token that the pod holds, or another one where its time has come.
-async fn token(node: &Shared, pod: &Pod, audience: &str, seconds: i64) -> Result<String, ApiError> {
+pub(super) async fn token(
+    node: &Shared,
+    pod: &Pod,
+    audience: &str,
+    seconds: i64,
+) -> Result<String, ApiError> {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let now = node.clock.now();
     let held = node.tokens.get(uid, audience, seconds, now);
