@@ -75,7 +75,7 @@ const NODE_TABLE: &[Row] = &[
     row("", "services", "", READ, Scope::Any),
     row("discovery.k8s.io", "endpointslices", "", READ, Scope::Any),
     // And only those that its Pods refer to: see [`needs_reference`].
-    row("", "configmaps", "", &["get", "patch"], Scope::Any),
+    row("", "configmaps", "", &["get", "create", "patch"], Scope::Any),
     row("", "secrets", "", &["get"], Scope::Any),
     // And only for its Pods: see [`super::subresource`].
     row("", "serviceaccounts", "token", &["create"], Scope::Any),
@@ -122,7 +122,9 @@ pub(super) fn needs_reference<'a>(
         return None;
     }
     match &*resource.resource {
-        // What it writes are buckets of its Pods.
+        // What it writes are buckets of its Pods; a new one's name is seen by admission
+        // (`admission::node_restriction`).
+        "configmaps" if attributes.verb == "create" && attributes.name.is_empty() => None,
         "configmaps" if attributes.verb != "get" => Some((node, Referent::Bucket)),
         "configmaps" => Some((node, Referent::ConfigMap)),
         "secrets" => Some((node, Referent::Secret)),

@@ -208,6 +208,7 @@ async fn supervise(
     }
     if !beside {
         sandbox.ended.send_replace(true);
+        signals.disconnect();
     }
     reporter.exited(started_at, end).await;
 }

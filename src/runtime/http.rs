@@ -200,6 +200,7 @@ async fn supervise(
     server.sandbox.ended.send_replace(true);
     server.tasks.abort();
     server.tasks.wait().await;
+    server.sandbox.signals.disconnect();
     reporter.exited(started_at, end).await;
 }
 

@@ -1,7 +1,6 @@
 //! What a container and its guests tell each other while they run: that it shall end, and whether
 //! the guest is ready. One for all instances of a container, and for what runs beside it.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
@@ -15,21 +14,25 @@ pub struct Signals {
     stop_by: watch::Sender<Option<Instant>>,
     /// What the guest said last. Held while it is reported, so that reports keep their order.
     ready: Mutex<Option<bool>>,
-    reporter: OnceLock<Reporter>,
+    reporter: parking_lot::Mutex<Option<Reporter>>,
 }
 
 impl Default for Signals {
     fn default() -> Self {
         let stop_by = watch::Sender::new(None);
-        Self { stop_by, ready: Mutex::default(), reporter: OnceLock::new() }
+        Self { stop_by, ready: Mutex::default(), reporter: parking_lot::Mutex::default() }
     }
 }
 
 impl Signals {
     /// From now on, readiness is reported there.
     pub fn connect(&self, reporter: &Reporter) {
-        // Connected once, when the container starts.
-        let _ = self.reporter.set(reporter.clone());
+        *self.reporter.lock() = Some(reporter.clone());
+    }
+
+    /// The container has ended: nothing more is reported, and nobody waits for it.
+    pub fn disconnect(&self) {
+        *self.reporter.lock() = None;
     }
 
     /// Tells the guests to end within `grace`; a later call may only shorten it.
@@ -73,7 +76,8 @@ impl Signals {
             return;
         }
         *last = Some(ready);
-        if let Some(reporter) = self.reporter.get() {
+        let reporter = self.reporter.lock().clone();
+        if let Some(reporter) = reporter {
             reporter.readiness(ready).await;
         }
     }
@@ -113,7 +117,8 @@ mod tests {
         for ready in [true, true, false, false, true] {
             signals.set_ready(ready).await;
         }
-        drop(signals);
+        signals.disconnect();
+        signals.set_ready(false).await;
         let mut told = Vec::new();
         while let Some(event) = reported.recv().await {
             let RuntimeEvent::Readiness { ready, .. } = event else { panic!("{event:?}") };

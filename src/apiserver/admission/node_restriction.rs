@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{Admitter, Attributes, Verb};
 use crate::api::{ApiError, Object};
 use crate::apiserver::authz;
+use crate::apiserver::node_graph::Referent;
 
 /// Labels below it are for administrators only
 /// (kubernetes.io/docs/reference/labels-annotations-taints).
@@ -46,6 +47,9 @@ impl Admitter for NodeRestriction {
         let call = attributes.call;
         let is_node = call.info.gvr.group.is_empty() && call.info.gvr.resource == "nodes";
         let Some(node) = authz::node_name(&call.user) else { return Ok(()) };
+        if attributes.is("", "configmaps") && attributes.verb == Verb::Create {
+            return bucket_of_a_pod(attributes, node, object);
+        }
         if !is_node || attributes.verb == Verb::Delete {
             return Ok(());
         }
@@ -76,6 +80,16 @@ impl Admitter for NodeRestriction {
             Some(_) => format!("modify labels: {list}"),
         })
     }
+}
+
+/// A node makes the buckets of its pods, and no other ConfigMap. Its updates are seen in their URL.
+fn bucket_of_a_pod(attributes: &Attributes, node: &str, object: &Object) -> Result<(), ApiError> {
+    let (namespace, name) = (object.namespace(), object.name());
+    if attributes.server.node_graph.refers(node, namespace, Referent::Bucket, name) {
+        return Ok(());
+    }
+    let why = format!("no relationship found between node '{node}' and this object");
+    Err(ApiError::forbidden(&attributes.call.info.gvr, name, why))
 }
 
 fn taints(object: &Object) -> &[Value] {

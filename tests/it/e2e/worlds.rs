@@ -83,7 +83,7 @@ fn a_program_says_when_it_is_ready_and_ends_by_itself() {
     let given = "wasmfleet.dev/keyvalue: shop";
     space.apply(&pod("slow", given, &["config=nothing"]));
     assert_eq!(space.exit_code("slow"), 1);
-    space.apply(&pod("p", given, &["keys=shop", "ready", "wait", "set=shop/last/words", "exit=5"]));
+    space.apply(&pod("p", given, &["keys=shop", "ready", "wait", "set=shop/last/words"]));
     let ready = ".status.conditions[?(@.type==\"Ready\")].status";
     space.wait_value("pod p", ready, "True");
     space.wasmctl("delete pod p --no-wait").ok();

@@ -107,7 +107,7 @@ async fn what_is_pushed_is_found_again() {
     let known = ImageCheck::Known {
         digest: pushed.digest.clone(),
         kind: ArtifactKind::Preview1Command,
-        imports: Vec::new(),
+        imports: vec!["wasi_snapshot_preview1::proc_exit".to_string()],
     };
     let reopened = Artifacts::open(&fixture.dir.path().join("registry")).unwrap();
     let check = |image: &str| reopened.check_image(image).unwrap();

@@ -23,7 +23,7 @@ async fn configuration_and_identity_come_from_the_pod() {
     let annotations = json!({"wasmfleet.dev/config": "base, site"});
     create(&rig.api, "pods", pod("a", annotations)).await.unwrap();
     // As with every ConfigMap that is missing: the pod waits, and goes on by itself.
-    let notice = rig.told("FailedMount").await;
+    let notice = rig.told("Failed").await;
     assert!(notice.message.contains("configmap \"base\" not found"), "{}", notice.message);
     for (name, data) in
         [("base", json!({"color": "red", "size": "1"})), ("site", json!({"color": "blue"}))]

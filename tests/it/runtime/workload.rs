@@ -158,11 +158,11 @@ async fn readiness_is_told_when_it_changes() {
 async fn a_command_that_hears_its_end_has_its_grace() {
     let (harness, platform) = (Harness::new(), Arc::new(Memory::default()));
     // It is told, does what is left, and its code counts.
-    let (mut running, output) = start(&harness, &platform, &["ready", "wait", "exit=3"]).await;
+    let (mut running, output) = start(&harness, &platform, &["ready", "wait", "exit=1"]).await;
     while !matches!(running.event().await, RuntimeEvent::Readiness { .. }) {}
     running.container.stop(Duration::from_secs(60));
     let exit = running.exit().await;
-    assert_eq!((exit.code, exit.reason), (3, ExitReason::Error), "{}", output.stdout());
+    assert_eq!((exit.code, exit.reason), (1, ExitReason::Error), "{}", output.stdout());
     assert!(output.stdout().contains("told to end, grace left: true"), "{}", output.stdout());
     // One that goes on is killed when its grace is over, or at once where there is none.
     for grace in [Duration::from_millis(1), Duration::ZERO] {

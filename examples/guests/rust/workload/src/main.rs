@@ -4,7 +4,7 @@
 //! ```text
 //! whoami            config=KEY            token=AUDIENCE       ready   unready
 //! set=BUCKET/KEY/VALUE   get=BUCKET/KEY   delete=BUCKET/KEY    keys=BUCKET
-//! count=BUCKET/KEY/DELTA     wait (until it shall end)         exit=CODE
+//! count=BUCKET/KEY/DELTA     wait (until it shall end)         exit=0   exit=1
 //! ```
 
 wit_bindgen::generate!({
