@@ -84,7 +84,7 @@ impl Admitter for NodeRestriction {
 
 /// A node makes the buckets of its pods, and no other ConfigMap. Its updates are seen in their URL.
 fn bucket_of_a_pod(attributes: &Attributes, node: &str, object: &Object) -> Result<(), ApiError> {
-    let (namespace, name) = (object.namespace(), object.name());
+    let (namespace, name) = (attributes.call.namespace.as_str(), object.name());
     if attributes.server.node_graph.refers(node, namespace, Referent::Bucket, name) {
         return Ok(());
     }
