@@ -2,7 +2,8 @@
 # Brings what the interop tests need beyond Rust and a C compiler, in the versions that they are
 # written against: kubectl 1.29, 1.32 and 1.35 and Helm 4 into target/tools/bin, the Python client
 # into target/tools/python, and builds examples/operator into target/tools/operator. Needs python3
-# with pip; and Debian's docker-registry and skopeo. Brings only what is missing.
+# with pip; Debian's docker-registry and skopeo; and the samples in JavaScript and Python, built into
+# target/tools/guests, for which it needs node 20 or newer with npm. Brings only what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -103,6 +104,22 @@ for package in docker-registry skopeo; do
     command -v "$package" >/dev/null || need "$package"
     echo "$package is $(command -v "$package")"
 done
+
+# The samples that are not committed: their builds are large, and differ every time.
+guests=$PWD/$TOOLS/guests
+built() {
+    [ "$guests/$2" -nt "examples/guests/$1/build.sh" ] && [ "$guests/$2" -nt "examples/guests/$1/$3" ]
+}
+if ! built js js-http-p3.wasm http.js; then
+    command -v npm >/dev/null || need nodejs npm
+    cargo fetch --locked --quiet
+    OUT=$guests TOOLS=$PWD/$TOOLS/js timeout 300 examples/guests/js/build.sh >/dev/null
+fi
+if ! built python python-http-p2.wasm app.py; then
+    need_pip
+    OUT=$guests TOOLS=$PWD/$TOOLS/componentize-py timeout 300 examples/guests/python/build.sh
+fi
+echo "the samples in JavaScript and Python are in $guests"
 
 # A program of its own, so that what it needs changes nothing in the features of our dependencies.
 cargo build --quiet --locked --manifest-path examples/operator/Cargo.toml \

@@ -77,6 +77,7 @@ pub enum ImageCheck {
         /// Of the manifest.
         digest: String,
         kind: ArtifactKind,
+        imports: Vec<String>,
     },
     /// Nobody pushed it yet.
     Unknown,
@@ -141,7 +142,9 @@ impl Artifacts {
             return Ok(ImageCheck::Foreign);
         }
         match self.record(&reference.repository, reference.version()) {
-            Ok(Some(Record { digest, kind, .. })) => Ok(ImageCheck::Known { digest, kind }),
+            Ok(Some(Record { digest, kind, imports, .. })) => {
+                Ok(ImageCheck::Known { digest, kind, imports })
+            }
             Ok(None) => Ok(ImageCheck::Unknown),
             Err(error) => Err(ImageError::Unreadable(error)),
         }

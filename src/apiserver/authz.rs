@@ -75,7 +75,7 @@ const NODE_TABLE: &[Row] = &[
     row("", "services", "", READ, Scope::Any),
     row("discovery.k8s.io", "endpointslices", "", READ, Scope::Any),
     // And only those that its Pods refer to: see [`needs_reference`].
-    row("", "configmaps", "", &["get"], Scope::Any),
+    row("", "configmaps", "", &["get", "create", "patch"], Scope::Any),
     row("", "secrets", "", &["get"], Scope::Any),
     row("", "persistentvolumeclaims", "", &["get"], Scope::Any),
     // Also to take the provisioner's finalizer off its own ones: see admission/node_restriction.rs.
@@ -125,6 +125,10 @@ pub(super) fn needs_reference<'a>(
         return None;
     }
     match &*resource.resource {
+        // What it writes are buckets of its Pods; a new one's name is seen by admission
+        // (`admission::node_restriction`).
+        "configmaps" if attributes.verb == "create" && attributes.name.is_empty() => None,
+        "configmaps" if attributes.verb != "get" => Some((node, Referent::Bucket)),
         "configmaps" => Some((node, Referent::ConfigMap)),
         "secrets" => Some((node, Referent::Secret)),
         "persistentvolumeclaims" => Some((node, Referent::Claim)),

@@ -6,15 +6,16 @@
 //! before its node can see it. A Pod is looked into once, when it is bound, since nothing that it
 //! refers to changes afterwards; so the updates of its status cost one look into a map.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock};
 
 use k8s_openapi::api::core::v1::{Container, PersistentVolume, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::api::kinds::ephemeral_containers::as_container;
-use crate::api::kinds::storage;
+use crate::api::kinds::{pod_grants, storage};
 use crate::store::{Expect, Key, Op, ReadError, SharedStore};
 
 /// How many Pods are read at once when the graph is filled.
@@ -57,6 +58,8 @@ pub enum Referent {
     ConfigMap,
     Secret,
     Claim,
+    /// A bucket of `wasi:keyvalue`: a ConfigMap that the node also writes.
+    Bucket,
 }
 
 /// What a commit may change; see [`NodeGraph::before`].
@@ -212,6 +215,7 @@ struct NodeHead {
 
 #[derive(Deserialize)]
 struct PodBody {
+    metadata: ObjectMeta,
     spec: PodSpec,
 }
 
@@ -222,11 +226,23 @@ fn bound(key: &Key, json: &[u8]) -> Option<Bound> {
     let [_, _, namespace, name] = <[String; 4]>::try_from(key.parts()?).ok()?;
     let body: PodBody = serde_json::from_slice(json).ok()?;
     let (node, namespace): (Arc<str>, Arc<str>) = (node.into(), namespace.into());
-    let edges = references(&name, &body.spec).into_iter().map(|(kind, name)| {
+    let mut found = references(&name, &body.spec);
+    found.extend(annotated(body.metadata.annotations.as_ref()));
+    let edges = found.into_iter().map(|(kind, name)| {
         let (node, namespace) = (node.clone(), namespace.clone());
         Edge { node, namespace, kind, name }
     });
     Some(Bound(edges.collect()))
+}
+
+/// What a pod's annotations name, which may not change while it exists.
+fn annotated(annotations: Option<&BTreeMap<String, String>>) -> Vec<(Referent, String)> {
+    let names = |annotation| pod_grants::names(annotations, annotation).into_iter();
+    let maps = names(pod_grants::CONFIG).map(|name| (Referent::ConfigMap, name.to_string()));
+    let buckets = names(pod_grants::KEYVALUE).map(pod_grants::bucket_object);
+    let buckets =
+        buckets.flat_map(|name| [(Referent::ConfigMap, name.clone()), (Referent::Bucket, name)]);
+    maps.chain(buckets).collect()
 }
 
 /// Every Secret, ConfigMap and claim that a pod's spec names.
@@ -291,7 +307,9 @@ mod tests {
     use serde_json::json;
 
     fn put(name: &str, node: &str) -> Op {
-        let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": node,
+        let annotations = json!({"wasmfleet.dev/config": "settings",
+            "wasmfleet.dev/keyvalue": "shop"});
+        let pod = json!({"metadata": {"name": name, "annotations": annotations}, "spec": {"nodeName": node,
             "imagePullSecrets": [{"name": "pull"}],
             "volumes": [{"name": "a", "configMap": {"name": "map"}},
                 {"name": "b", "secret": {"secretName": "secret"}},
@@ -328,6 +346,9 @@ mod tests {
         }
         graph.after(pending, true);
         assert!(may(Referent::ConfigMap, "map") && may(Referent::ConfigMap, "all"));
+        let bucket = "keyvalue.shop";
+        assert!(may(Referent::ConfigMap, "settings") && !may(Referent::Bucket, "settings"));
+        assert!(may(Referent::ConfigMap, bucket) && may(Referent::Bucket, bucket));
         assert!(!may(Referent::ConfigMap, "secret") && !may(Referent::Secret, "map"));
         commit(&[put("q", "n1")], true);
         let delete = |name: &str| {

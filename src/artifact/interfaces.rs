@@ -11,9 +11,35 @@ pub const PREVIEW1_MODULE: &str = "wasi_snapshot_preview1";
 pub struct Package {
     /// `wasi:cli` and the like.
     pub name: &'static str,
-    /// `0.2` or `0.3`; versions on one track are compatible by semver.
+    /// `0.2` or `0.3`; versions on one track are compatible by semver. A pre-release is a track of
+    /// its own.
     pub track: &'static str,
     pub interfaces: &'static [&'static str],
+}
+
+/// What a program may import only if its pod says so.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The package.
+    pub package: &'static str,
+    /// The pod's annotation that gives it.
+    pub annotation: &'static str,
+    /// What the annotation's value is.
+    pub value: &'static str,
+}
+
+/// Every package that needs a grant; all others are given to every pod.
+pub const GRANTS: &[Grant] = &[Grant {
+    package: "wasi:keyvalue",
+    annotation: "wasmfleet.dev/keyvalue",
+    value: "the names of the buckets that it may open",
+}];
+
+impl Package {
+    /// `0.2.x`, or the one version of a pre-release.
+    pub fn versions(&self) -> String {
+        if self.track.contains('-') { self.track.to_owned() } else { format!("{}.x", self.track) }
+    }
 }
 
 /// Every interface a component may import.
@@ -86,6 +112,17 @@ pub const PACKAGES: &[Package] = &[
         interfaces: &["random", "insecure", "insecure-seed"],
     },
     Package { name: "wasi:sockets", track: "0.3", interfaces: &["types", "ip-name-lookup"] },
+    Package { name: "wasi:config", track: "0.2.0-rc.1", interfaces: &["store"] },
+    Package {
+        name: "wasi:keyvalue",
+        track: "0.2.0-draft",
+        interfaces: &["store", "atomics", "batch"],
+    },
+    Package {
+        name: "wasmfleet:workload",
+        track: "0.1",
+        interfaces: &["lifecycle", "shutdown", "readiness", "identity"],
+    },
 ];
 
 /// Every function of preview 1 that a core module may import.
@@ -176,6 +213,23 @@ pub fn provides(name: &str) -> bool {
     })
 }
 
+/// What a pod must say so that its program may import this.
+pub fn grant_of(import: &str) -> Option<&'static Grant> {
+    let name = InterfaceName::parse(import)?;
+    GRANTS.iter().find(|grant| grant.package == name.package)
+}
+
+/// Why a pod's program may not import this, and how it may; `None`: it may. `given` says whether
+/// the pod has an annotation that is not empty.
+pub fn refusal(import: &str, given: impl Fn(&str) -> bool) -> Option<String> {
+    let grant = grant_of(import).filter(|grant| !given(grant.annotation))?;
+    let Grant { annotation, value, .. } = grant;
+    Some(format!(
+        "the program imports `{import}`, which its pod does not grant: give the pod the \
+         annotation `{annotation}` with {value}"
+    ))
+}
+
 /// What the host provides, for an error's text: of the import's package when there is one of that
 /// name, else the packages.
 pub fn describe_provided(import: &str) -> String {
@@ -184,14 +238,19 @@ pub fn describe_provided(import: &str) -> String {
         .iter()
         .filter(|provided| provided.name == package)
         .map(|provided| {
-            format!("{}/{{{}}}@{}.x", provided.name, provided.interfaces.join(","), provided.track)
+            format!(
+                "{}/{{{}}}@{}",
+                provided.name,
+                provided.interfaces.join(","),
+                provided.versions()
+            )
         })
         .collect();
     if !near.is_empty() {
         return near.join(" and ");
     }
-    let all: Vec<String> =
-        PACKAGES.iter().map(|provided| format!("{}@{}.x", provided.name, provided.track)).collect();
+    let all = PACKAGES.iter().map(|provided| format!("{}@{}", provided.name, provided.versions()));
+    let all: Vec<String> = all.collect();
     all.join(", ")
 }
 
@@ -209,6 +268,25 @@ mod tests {
         assert!(!provides("wasi:cli/nothing@0.2.0"));
         assert!(!provides("wasi:cli/environment"));
         assert!(!provides("environment"));
+    }
+
+    #[test]
+    fn pre_releases_are_provided_as_they_are() {
+        assert!(provides("wasi:config/store@0.2.0-rc.1"));
+        assert!(provides("wasi:keyvalue/batch@0.2.0-draft"));
+        assert!(!provides("wasi:keyvalue/store@0.2.0-draft2"));
+        assert!(provides("wasmfleet:workload/identity@0.1.7"));
+        let said = describe_provided("wasi:keyvalue/store@0.2.0-draft2");
+        assert_eq!(said, "wasi:keyvalue/{store,atomics,batch}@0.2.0-draft");
+    }
+
+    #[test]
+    fn a_grant_is_named_where_it_lacks() {
+        let import = "wasi:keyvalue/store@0.2.0-draft";
+        let text = refusal(import, |_| false).expect("refused");
+        assert!(text.contains(import) && text.contains("`wasmfleet.dev/keyvalue`"), "{text}");
+        assert_eq!(refusal(import, |annotation| annotation == "wasmfleet.dev/keyvalue"), None);
+        assert_eq!(refusal("wasi:cli/environment@0.2.0", |_| false), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! From a pod's container to the runtime's [`ContainerSpec`]: arguments, environment, mounts,
 //! limits. Pure but for subPath mounts, which look at the volume.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -9,12 +10,12 @@ use sha2::{Digest, Sha256};
 
 use super::env::{self, Env};
 use super::pod_state::spec;
+use super::workload;
+use crate::api::kinds::pod_grants;
 use crate::api::quantity::Quantity;
 use crate::runtime::Mount;
 use crate::volumes::{self, Context, VolumeError, sub_path};
 
-/// Lists the hosts outside the cluster that a pod's containers may call, comma-separated.
-pub const ALLOWED_HOSTS_ANNOTATION: &str = "wasmfleet.dev/allowed-hosts";
 /// The port of HTTP handlers that declare none.
 const DEFAULT_HTTP_PORT: u16 = 8080;
 
@@ -27,6 +28,8 @@ pub struct Recipe {
     pub memory_limit_bytes: u64,
     pub cpu_limit_millicores: Option<u64>,
     pub allowed_hosts: Vec<String>,
+    /// What `wasi:config/store` answers with.
+    pub config: BTreeMap<String, String>,
 }
 
 /// Works out a recipe (blocking where a mount has a subPath). `pod_dir` holds the volumes.
@@ -50,6 +53,7 @@ pub fn recipe(
         memory_limit_bytes: memory.and_then(positive).unwrap_or(default_memory_bytes),
         cpu_limit_millicores: cpu.and_then(positive),
         allowed_hosts: allowed_hosts(context.pod),
+        config: workload::config(context)?,
     })
 }
 
@@ -85,10 +89,8 @@ pub(super) fn image_name(image: &str) -> &str {
 }
 
 fn allowed_hosts(pod: &Pod) -> Vec<String> {
-    let annotations = pod.metadata.annotations.as_ref();
-    let text = annotations.and_then(|map| map.get(ALLOWED_HOSTS_ANNOTATION));
-    let hosts = text.map(String::as_str).unwrap_or_default().split(',').map(str::trim);
-    hosts.filter(|host| !host.is_empty()).map(str::to_string).collect()
+    let hosts = pod_grants::names(pod.metadata.annotations.as_ref(), pod_grants::ALLOWED_HOSTS);
+    hosts.into_iter().map(str::to_string).collect()
 }
 
 fn mounts(

@@ -39,6 +39,7 @@ mod tokens;
 pub mod tunnel;
 mod usage;
 mod volumes_check;
+mod workload;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -127,6 +128,7 @@ pub struct Shared {
     probe_permits: Semaphore,
     volume_permits: Arc<Semaphore>,
     applet_permits: Arc<Semaphore>,
+    workload_calls: Semaphore,
     /// The Node object should be written again.
     node_changed: Notify,
     /// The Node object is gone, or does not say what was told.
@@ -258,6 +260,7 @@ impl Node {
             probe_permits: Semaphore::new(PARALLEL_PROBES),
             volume_permits: Arc::new(Semaphore::new(PARALLEL_VOLUMES)),
             applet_permits: Arc::new(Semaphore::new(streams::MAX_APPLETS)),
+            workload_calls: Semaphore::new(workload::MAX_CALLS),
             node_changed: Notify::new(),
             node_lost: Notify::new(),
             told_ready: parking_lot::Mutex::default(),

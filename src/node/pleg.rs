@@ -31,7 +31,17 @@ impl Pleg {
 
     /// Routes one event. That a container started is told by the start itself.
     pub fn route(&self, event: RuntimeEvent) {
-        let RuntimeEvent::Exited { id, exit } = event else { return };
+        let (id, exit) = match event {
+            RuntimeEvent::Started { .. } => return,
+            RuntimeEvent::Readiness { id, ready } => {
+                let inbox = self.inboxes.lock().get(&id).cloned();
+                if let Some(inbox) = inbox {
+                    inbox.event(Event::Readiness { id, ready });
+                }
+                return;
+            }
+            RuntimeEvent::Exited { id, exit } => (id, exit),
+        };
         // Nothing comes after an exit.
         let inbox = self.inboxes.lock().remove(&id);
         if let Some(inbox) = inbox {

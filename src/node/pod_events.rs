@@ -45,6 +45,7 @@ impl PodState {
             }
             Event::Exited { id, exit } => self.on_exited(&id, exit),
             Event::Probe { id, kind, passed } => self.on_probe(&id, kind, passed),
+            Event::Readiness { id, ready } => self.on_readiness(&id, ready),
         }
     }
 
@@ -103,6 +104,7 @@ impl PodState {
             serves,
             started,
             ready,
+            says_ready: true,
             doomed: None,
             stopping: None,
         });
@@ -141,6 +143,12 @@ impl PodState {
                 running.ready = false;
                 running.doomed = Some(kind);
             }
+        }
+    }
+
+    fn on_readiness(&mut self, id: &str, ready: bool) {
+        if let Some(Run::Running(running)) = self.by_id(id).map(|container| &mut container.run) {
+            running.says_ready = ready;
         }
     }
 

@@ -160,6 +160,8 @@ pub struct Running {
     pub started: bool,
     /// The readiness probe passes, or there is none.
     pub ready: bool,
+    /// The guest says that it is ready, or was not asked to say.
+    pub says_ready: bool,
     /// A probe failed: it is to be stopped, and started again by policy.
     pub doomed: Option<ProbeKind>,
     /// It was told to stop and is killed at this time.
@@ -240,6 +242,11 @@ pub enum Event {
         id: String,
         kind: ProbeKind,
         passed: bool,
+    },
+    /// The guest said of itself whether it is ready.
+    Readiness {
+        id: String,
+        ready: bool,
     },
 }
 

@@ -237,7 +237,8 @@ fn is_ready(c: &ContainerState) -> bool {
         // As probed until it is told to stop, also while the pod drains: endpoints of a pod that is
         // being deleted are not ready, but go on serving where there are no others (KEP-1669).
         Role::Sidecar | Role::Main => {
-            c.running().is_some_and(|r| r.started && r.ready && r.stopping.is_none())
+            let running = c.running().filter(|r| r.stopping.is_none());
+            running.is_some_and(|r| r.started && r.ready && r.says_ready)
         }
     }
 }

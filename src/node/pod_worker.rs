@@ -62,8 +62,8 @@ pub struct PodWorker {
     live: HashMap<String, Live>,
     /// Starts under way, and their attempts.
     starting: HashMap<String, (i32, Task)>,
-    /// Exits of containers whose start was not reported yet, by id.
-    early: HashMap<String, Event>,
+    /// What came of containers whose start was not reported yet, by id.
+    early: HashMap<String, Vec<Event>>,
     setting_up: Option<Task>,
     refreshing: Option<Task>,
     ip: Option<PodIp>,
@@ -182,13 +182,15 @@ impl PodWorker {
     }
 
     fn take_event(&mut self, event: Event, now: Timestamp) {
-        if let Event::Exited { id, .. } = &event {
+        if let Event::Exited { id, .. } | Event::Readiness { id, .. } = &event {
             if self.is_starting(id) {
                 // First things first: its start is about to be reported.
-                self.early.insert(id.clone(), event);
+                self.early.entry(id.clone()).or_default().push(event);
                 return;
             }
-            self.forget_live(id);
+            if let Event::Exited { .. } = &event {
+                self.forget_live(id);
+            }
         }
         self.state.apply(event, now);
     }
@@ -271,13 +273,14 @@ impl PodWorker {
             Ok(started) => self.take_started(name, attempt, started, now),
             Err(failure) => self.take_failure(name, attempt, failure, now),
         }
-        if let Some(exited) = self.early.remove(&id) {
-            self.take_event(exited, now);
+        for event in self.early.remove(&id).unwrap_or_default() {
+            self.take_event(event, now);
         }
     }
 
     fn take_started(&mut self, name: String, attempt: i32, started: Started, now: Timestamp) {
-        let Started { id, container, image_id, console, programs, mounts, serves } = started;
+        let Started { id, container, image_id, console, programs, mounts, serves, tells_readiness } =
+            started;
         let event = Event::Started { container: name.clone(), attempt, image_id, serves };
         self.state.apply(event, now);
         let current = self.state.find(&name).filter(|c| c.running().is_some());
@@ -286,6 +289,9 @@ impl PodWorker {
             self.node.pleg.forget(&id);
             console.close();
             return;
+        }
+        if tells_readiness {
+            self.state.apply(Event::Readiness { id: id.clone(), ready: false }, now);
         }
         let text = format!("Started container {name}");
         self.tell_of(&name, Severity::Normal, "Started", text);

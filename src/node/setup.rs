@@ -22,9 +22,11 @@ use super::logs::AttemptLog;
 use super::pod_state::{container_id, find_container, spec};
 use super::sources;
 use super::streams::{Console, Programs};
+use super::workload;
 use crate::api::kinds::ephemeral_containers::as_container;
+use crate::api::kinds::pod_grants;
 use crate::runtime::{
-    ArtifactKind, Container, ContainerSpec, Mount, PrepareError, Prepared, StartError,
+    ArtifactKind, Container, ContainerSpec, Mount, PrepareError, Prepared, StartError, refusal,
 };
 use crate::volumes::{self, Context, Need, Objects, VolumeError};
 
@@ -56,6 +58,8 @@ pub struct Started {
     pub mounts: Arc<[Mount]>,
     /// It serves others and is given time to drain.
     pub serves: bool,
+    /// It is not ready until it says so itself.
+    pub tells_readiness: bool,
 }
 
 /// Why a container did not start.
@@ -99,6 +103,7 @@ struct Sandbox<'a> {
 pub fn needs(pod: &Pod) -> Result<Vec<Need>, VolumeError> {
     let mut needs = volumes::needs(volume_list(pod))?;
     needs.extend(env::needs(pod));
+    needs.extend(workload::needs(pod));
     let pull_secrets = spec(pod).image_pull_secrets.iter().flatten();
     needs.extend(pull_secrets.map(|reference| Need::Secret(reference.name.clone())));
     needs.sort();
@@ -247,7 +252,7 @@ fn mount_failure(volume: &str, error: &VolumeError) -> String {
 
 /// Starts one attempt of a container: image, code, log, recipe, run.
 pub async fn start(
-    node: &Shared,
+    node: &Arc<Shared>,
     place: &Place,
     name: &str,
     attempt: i32,
@@ -259,6 +264,8 @@ pub async fn start(
     let source = &*source;
     let objects = fresh_objects(node, place).await?;
     let (artifact, image_id) = prepare(node, place, source, &objects).await?;
+    check_grants(&place.pod, &*artifact)?;
+    let tells_readiness = artifact.tells_readiness();
     let (recipe, log) = write_files(node, place, source, attempt, objects).await?;
     let id = container_id(uid(&place.pod), name, attempt);
     let serves = artifact.kind() == ArtifactKind::Http || listens(source);
@@ -294,6 +301,7 @@ pub async fn start(
             &node.container_log_dir(&place.pod, name),
             &node.core_dumps,
         ),
+        workload: workload::workload(node, &place.pod, source, recipe.config).into(),
     };
     node.pleg.register(&id, inbox);
     // Forgotten again if the start fails or is cancelled.
@@ -310,6 +318,7 @@ pub async fn start(
                 programs,
                 mounts,
                 serves,
+                tells_readiness,
             })
         }
         Err(StartError::Container(message)) => {
@@ -320,6 +329,18 @@ pub async fn start(
             console.close();
             Err(StartFailure::new("RunContainerError", message, true))
         }
+    }
+}
+
+/// The link check of what a pod must grant. The API server made it for images that it knew when the
+/// pod was applied.
+fn check_grants(pod: &Pod, artifact: &dyn Prepared) -> Result<(), StartFailure> {
+    let annotations = pod.metadata.annotations.as_ref();
+    let given = |annotation: &str| !pod_grants::names(annotations, annotation).is_empty();
+    let mut imports = artifact.special_imports().iter();
+    match imports.find_map(|import| refusal(import, given)) {
+        Some(text) => Err(StartFailure::new("InvalidModule", text, false)),
+        None => Ok(()),
     }
 }
 

@@ -91,7 +91,12 @@ async fn claim(node: &Shared, namespace: &str, name: &str) -> Result<Found, ApiE
 }
 
 /// The token that the pod holds, or another one where its time has come.
-async fn token(node: &Shared, pod: &Pod, audience: &str, seconds: i64) -> Result<String, ApiError> {
+pub(super) async fn token(
+    node: &Shared,
+    pod: &Pod,
+    audience: &str,
+    seconds: i64,
+) -> Result<String, ApiError> {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let now = node.clock.now();
     let held = node.tokens.get(uid, audience, seconds, now);

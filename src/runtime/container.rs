@@ -4,7 +4,8 @@
 //!   start ──▶ running ──guest returns──────────▶ Exited (its code)
 //!               │  │ ────trap, panic────────────▶ Exited (134, and why)
 //!               │  └─────memory limit───────────▶ Exited (137, OOMKilled)
-//!               └────────kill, dropped handle───▶ Exited (137)
+//!               └────────kill, dropped handle,
+//!                        grace is over──────────▶ Exited (137)
 //! ```
 //!
 //! A process has one guest; an HTTP handler is a server of many (see `http`).
@@ -49,6 +50,11 @@ impl Reporter {
         let at = (self.clock)();
         let _ = self.events.send(RuntimeEvent::Started { id: self.id.clone(), at }).await;
         at
+    }
+
+    /// Reports what the guest says of itself.
+    pub async fn readiness(&self, ready: bool) {
+        let _ = self.events.send(RuntimeEvent::Readiness { id: self.id.clone(), ready }).await;
     }
 
     /// Reports the end. Nobody listening is no error: the node is going down.
@@ -188,10 +194,12 @@ async fn supervise(
 ) {
     let started_at = reporter.started().await;
     let mut ended = sandbox.ended.subscribe();
+    let signals = sandbox.signals.clone();
     let result = tokio::select! {
         biased;
         () = killed.notified() => Err(Interrupted::Killed),
         _ = ended.wait_for(|ended| *ended), if beside => Err(Interrupted::Killed),
+        () = signals.overdue(), if !beside => Err(Interrupted::Killed),
         result = metered => result,
     };
     let end = End::of(result);
@@ -200,15 +208,19 @@ async fn supervise(
     }
     if !beside {
         sandbox.ended.send_replace(true);
+        signals.disconnect();
     }
     reporter.exited(started_at, end).await;
 }
 
 #[async_trait::async_trait]
 impl Container for Process {
-    /// A process of WASI hears no signal: there is nothing to wait for.
-    fn stop(&self, _grace: Duration) {
-        self.kill();
+    /// A process of WASI hears no signal: without an import of ours there is nothing to wait for.
+    fn stop(&self, grace: Duration) {
+        if grace.is_zero() || self.beside || !self.sandbox.spec.artifact.hears_shutdown() {
+            return self.kill();
+        }
+        self.sandbox.signals.stop(grace);
     }
 
     fn usage(&self) -> Usage {

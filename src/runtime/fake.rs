@@ -37,6 +37,10 @@ pub struct Script {
     pub drain_takes: Duration,
     /// What it claims to use.
     pub usage: Usage,
+    /// It says itself when it is ready: see [`FakeRuntime::say_ready`].
+    pub tells_readiness: bool,
+    /// See [`Prepared::special_imports`].
+    pub imports: Vec<String>,
 }
 
 /// The kinds of [`PrepareError`], scripted.
@@ -67,6 +71,8 @@ impl Script {
             ends: None,
             drain_takes: Duration::ZERO,
             usage: Usage::default(),
+            tells_readiness: false,
+            imports: Vec::new(),
         }
     }
 
@@ -122,16 +128,34 @@ struct Running {
     spec: ContainerSpec,
     finish: Option<oneshot::Sender<FakeEnd>>,
     stop: Option<oneshot::Sender<Duration>>,
+    reporter: Reporter,
 }
 
 struct FakeCode {
     digest: String,
     kind: ArtifactKind,
+    tells_readiness: bool,
+    imports: Vec<String>,
+}
+
+impl FakeCode {
+    fn new(digest: &str, script: Script) -> Arc<dyn Prepared> {
+        let Script { kind, tells_readiness, imports, .. } = script;
+        Arc::new(FakeCode { digest: digest.to_owned(), kind, tells_readiness, imports })
+    }
 }
 
 impl Prepared for FakeCode {
     fn kind(&self) -> ArtifactKind {
         self.kind
+    }
+
+    fn special_imports(&self) -> &[String] {
+        &self.imports
+    }
+
+    fn tells_readiness(&self) -> bool {
+        self.tells_readiness
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -165,6 +189,16 @@ impl FakeRuntime {
     pub fn finish(&self, id: &str, end: FakeEnd) -> bool {
         let finish = self.state.lock().running.get_mut(id).and_then(|it| it.finish.take());
         finish.is_some_and(|finish| finish.send(end).is_ok())
+    }
+
+    /// Lets a running container say whether it is ready; `false` when there is none of this id.
+    pub async fn say_ready(&self, id: &str, ready: bool) -> bool {
+        let reporter = self.state.lock().running.get(id).map(|running| running.reporter.clone());
+        match reporter {
+            Some(reporter) => reporter.readiness(ready).await,
+            None => return false,
+        }
+        true
     }
 
     /// The containers that run now, by id.
@@ -211,20 +245,19 @@ impl Runtime for FakeRuntime {
         if !script.prepare_takes.is_zero() {
             tokio::time::sleep(script.prepare_takes).await;
         }
-        script.prepare.map_err(|failure| match failure {
+        script.prepare.clone().map_err(|failure| match failure {
             PrepareFailure::InvalidModule(message) => PrepareError::InvalidModule(message),
             PrepareFailure::CompileLimit(message) => PrepareError::CompileLimit(message),
             PrepareFailure::Internal(message) => PrepareError::Internal(message),
         })?;
         *self.state.lock().prepared.entry(digest.to_owned()).or_default() += 1;
-        Ok(Arc::new(FakeCode { digest: digest.to_owned(), kind: script.kind }))
+        Ok(FakeCode::new(digest, script))
     }
 
     async fn prepared(&self, digest: &str) -> Option<Arc<dyn Prepared>> {
         let state = self.state.lock();
         state.prepared.get(digest)?;
-        let kind = state.script_of(digest, &[]).kind;
-        Some(Arc::new(FakeCode { digest: digest.to_owned(), kind }))
+        Some(FakeCode::new(digest, state.script_of(digest, &[])))
     }
 
     async fn start(
@@ -246,15 +279,16 @@ impl Runtime for FakeRuntime {
         let id = spec.id.clone();
         let (finish, finished) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
+        let reporter = Reporter { id: id.clone(), events, clock: self.clock.clone() };
         {
             let mut state = self.state.lock();
             state.started.push(id.clone());
-            let running = Running { spec, finish: Some(finish), stop: Some(stop) };
+            let (finish, stop) = (Some(finish), Some(stop));
+            let running = Running { spec, finish, stop, reporter: reporter.clone() };
             if state.running.insert(id.clone(), running).is_some() {
                 return Err(StartError::Internal(format!("container {id} runs already")));
             }
         }
-        let reporter = Reporter { id: id.clone(), events, clock: self.clock.clone() };
         let usage = script.usage;
         tokio::spawn(live(self.state.clone(), reporter, script, finished, stopped));
         let (state, clock) = (self.state.clone(), self.clock.clone());

@@ -26,8 +26,10 @@ use super::memory::{MemoryAccount, StoreLimits};
 use super::outgoing::{OutgoingHttp, Tls};
 use super::policy::{IpRange, NetworkPolicy};
 use super::profile::Profiling;
+use super::signals::Signals;
 use super::socket_count::{SocketAccount, StoreSockets};
 use super::stdio::LogWriter;
+use super::workload::Workload;
 use super::{ContainerSpec, ExecSpec, LogStream, Mount, StartError};
 use crate::artifact::interfaces::PREVIEW1_MODULE;
 use crate::base::beneath;
@@ -44,6 +46,7 @@ pub struct Sandbox {
     pub ended: watch::Sender<bool>,
     /// The profile that is being made of its guests.
     pub profiling: Arc<Profiling>,
+    pub signals: Arc<Signals>,
     /// The mounts, opened once: what a guest puts in their places later is never opened.
     files: WasiFilesystemCtx,
     sockets: Arc<SocketAccount>,
@@ -70,6 +73,7 @@ impl Sandbox {
             stderr: LogWriter::new(spec.logs.clone(), LogStream::Stderr, spec.tty),
             ended: watch::Sender::new(false),
             profiling: Arc::default(),
+            signals: Arc::default(),
             outgoing: OutgoingHttp::new(network.clone(), tls, sockets.clone()),
             sockets,
             network,
@@ -87,6 +91,7 @@ impl Sandbox {
             stderr: LogWriter::new(logs.clone(), LogStream::Stderr, tty),
             ended: self.ended.clone(),
             profiling: self.profiling.clone(),
+            signals: self.signals.clone(),
             outgoing: self.outgoing.clone(),
             files: self.files.clone(),
             sockets: self.sockets.clone(),
@@ -159,6 +164,8 @@ impl Sandbox {
             outgoing: self.outgoing.clone(),
             network: self.network.clone(),
             open_sockets,
+            workload: self.spec.workload.clone(),
+            signals: self.signals.clone(),
             limits,
         }
     }
@@ -216,6 +223,8 @@ pub struct HostState {
     outgoing: OutgoingHttp,
     pub(super) network: Arc<NetworkPolicy>,
     pub(super) open_sockets: Arc<StoreSockets>,
+    pub(super) workload: Arc<Workload>,
+    pub(super) signals: Arc<Signals>,
     limits: StoreLimits,
 }
 
@@ -252,6 +261,7 @@ impl Linkers {
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut components)?;
         wasmtime_wasi::p3::add_to_linker(&mut components)?;
         wasmtime_wasi_http::p3::add_to_linker(&mut components)?;
+        super::workload_host::add_to_linker(&mut components)?;
         components.allow_shadowing(true);
         super::sockets::shadow(&mut components)?;
         super::socket_count::shadow(&mut components)?;
@@ -286,8 +296,9 @@ mod tests {
         let mut text = String::from("(component ");
         for package in PACKAGES {
             for interface in package.interfaces {
-                let (name, track) = (package.name, package.track);
-                write!(text, "(import \"{name}/{interface}@{track}.0\" (instance)) ")
+                let version = package.versions().replace(".x", ".0");
+                let name = package.name;
+                write!(text, "(import \"{name}/{interface}@{version}\" (instance)) ")
                     .expect("writes");
             }
         }
@@ -356,6 +367,7 @@ mod tests {
             names: Arc::new(Nowhere),
             allowed_hosts: Vec::new(),
             core_dumps: None,
+            workload: Arc::default(),
         }
     }
 

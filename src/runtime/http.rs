@@ -137,6 +137,7 @@ impl Container for HttpContainer {
     fn stop(&self, grace: Duration) {
         // At once, not when the supervisor comes to know of it.
         self.server.enter(Phase::Draining);
+        self.server.sandbox.signals.stop(grace);
         let by = Instant::now() + grace;
         self.stop_by.send_modify(|stop_by| {
             *stop_by = Some(stop_by.map_or(by, |earlier| earlier.min(by)));
@@ -199,6 +200,7 @@ async fn supervise(
     server.sandbox.ended.send_replace(true);
     server.tasks.abort();
     server.tasks.wait().await;
+    server.sandbox.signals.disconnect();
     reporter.exited(started_at, end).await;
 }
 

@@ -25,6 +25,7 @@ mod outgoing;
 mod policy;
 mod prepared;
 mod profile;
+mod signals;
 mod socket_count;
 mod sockets;
 mod stacks;
@@ -32,6 +33,8 @@ mod stdio;
 mod tasks;
 mod turns;
 pub mod wasm;
+pub mod workload;
+mod workload_host;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -45,6 +48,7 @@ use jiff::Timestamp;
 pub type ContainerId = String;
 
 pub use crate::artifact::ArtifactKind;
+pub use crate::artifact::interfaces::refusal;
 pub use crate::engine::WASMTIME_VERSION;
 pub use container::Clock;
 pub use core_dump::CoreDumps;
@@ -58,6 +62,22 @@ pub use wasm::{NewRuntimeError, Options, WasmRuntime};
 /// Compiled code, ready to be started any number of times.
 pub trait Prepared: Send + Sync + 'static {
     fn kind(&self) -> ArtifactKind;
+    /// Imports beyond WASI itself, which a pod may have to grant, or which change how it is run.
+    fn special_imports(&self) -> &[String] {
+        &[]
+    }
+    /// Whether the guest says itself when it is ready; until then it is not.
+    fn tells_readiness(&self) -> bool {
+        self.kind() != ArtifactKind::Http && self.imports("wasmfleet:workload/readiness")
+    }
+    /// Whether the guest hears that it shall end.
+    fn hears_shutdown(&self) -> bool {
+        self.imports("wasmfleet:workload/lifecycle") || self.imports("wasmfleet:workload/shutdown")
+    }
+    /// Whether it imports an interface, of whatever version.
+    fn imports(&self, interface: &str) -> bool {
+        self.special_imports().iter().any(|name| name.split('@').next() == Some(interface))
+    }
     /// For the implementation's own downcast.
     fn as_any(&self) -> &dyn std::any::Any;
 }
@@ -128,6 +148,8 @@ pub struct ContainerSpec {
     pub allowed_hosts: Vec<String>,
     /// Where a core dump of a trap goes; without it none is made.
     pub core_dumps: Option<Arc<dyn CoreDumps>>,
+    /// What it is told and given beside WASI.
+    pub workload: Arc<workload::Workload>,
 }
 
 /// One more run of a container's program, in its sandbox.
@@ -189,8 +211,19 @@ pub enum ExitReason {
 /// What the runtime tells of a container, pushed. After `Exited` nothing more comes for this id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RuntimeEvent {
-    Started { id: ContainerId, at: Timestamp },
-    Exited { id: ContainerId, exit: Exit },
+    Started {
+        id: ContainerId,
+        at: Timestamp,
+    },
+    /// The guest said of itself whether it is ready.
+    Readiness {
+        id: ContainerId,
+        ready: bool,
+    },
+    Exited {
+        id: ContainerId,
+        exit: Exit,
+    },
 }
 
 /// A running container. Dropping it kills the guest.
@@ -201,8 +234,8 @@ pub trait Container: Send + Sync + 'static {
     /// it again changes nothing.
     fn drain(&self) {}
     /// Asks the guest to end: an HTTP handler stops accepting and finishes what it has; a process
-    /// (WASI has no signals) is killed. After `grace` everything is killed (code 137).
-    /// `Exited` is pushed when it has ended.
+    /// that hears shutdown is told, any other one (WASI has no signals) is killed. After `grace`
+    /// everything is killed (code 137). `Exited` is pushed when it has ended.
     fn stop(&self, grace: std::time::Duration);
     /// What it used and holds now; the bytes are those that count against the limit.
     fn usage(&self) -> Usage;

@@ -17,12 +17,15 @@ use super::command::Command;
 use super::host::{HostState, Linkers};
 use super::{ArtifactKind, PrepareError, Prepared};
 use crate::artifact::inspect::{WasiVersion, entry_of};
+use crate::artifact::interfaces::grant_of;
 
 /// Code of one artifact, ready to be instantiated.
 pub struct PreparedCode {
     pub(super) code: Code,
     /// What it can be run as beside serving, where a handler exports a command, too.
     pub(super) command: Option<Command>,
+    /// See [`Prepared::special_imports`].
+    special_imports: Vec<String>,
     /// Length of the native code, in bytes: what keeping it in memory costs.
     pub(super) size_bytes: usize,
 }
@@ -40,6 +43,10 @@ impl Prepared for PreparedCode {
             Code::Command(kind) => kind,
             Code::P2Http(_) | Code::P3Http(_) => ArtifactKind::Http,
         }
+    }
+
+    fn special_imports(&self) -> &[String] {
+        &self.special_imports
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -63,6 +70,7 @@ impl PreparedCode {
     ) -> Result<Self, PrepareError> {
         let internal = |error: wasmtime::Error| PrepareError::Internal(format!("{error:#}"));
         let invalid = |error: wasmtime::Error| PrepareError::InvalidModule(format!("{error:#}"));
+        let mut special_imports = Vec::new();
         let (code, command) = match Engine::detect_precompiled(native) {
             Some(Precompiled::Module) => {
                 // SAFETY: the caller's promise.
@@ -73,11 +81,15 @@ impl PreparedCode {
             Some(Precompiled::Component) => {
                 // SAFETY: the caller's promise.
                 let component = unsafe { Component::deserialize(engine, native) };
-                component_code(engine, linkers, &component.map_err(internal)?)?
+                let component = component.map_err(internal)?;
+                let imports = component.component_type();
+                let imports = imports.imports(engine).map(|(name, _)| name);
+                special_imports.extend(imports.filter(is_special).map(str::to_owned));
+                component_code(engine, linkers, &component)?
             }
             None => return Err(PrepareError::Internal("not compiled code".to_owned())),
         };
-        Ok(Self { code, command, size_bytes: native.len() })
+        Ok(Self { code, command, special_imports, size_bytes: native.len() })
     }
 }
 
@@ -106,6 +118,11 @@ impl PreparedCode {
         };
         GuestProfiler::new_component(engine, name, interval, component.clone(), [])
     }
+}
+
+/// See [`Prepared::special_imports`].
+fn is_special(import: &&str) -> bool {
+    import.starts_with("wasmfleet:") || grant_of(import).is_some()
 }
 
 fn component_code(

@@ -125,6 +125,21 @@ fn shadow_p2_udp(instance: &mut LinkerInstance<'_, HostState>) -> wasmtime::Resu
     )
 }
 
+type P3SendParams = (Resource<p3::UdpSocket>, Vec<u8>, Option<p3::IpSocketAddress>);
+
+/// As [`p2_bind_before_connect`], for datagrams of WASI 0.3, whose sockets need no bind.
+fn p3_bind_before_send(
+    state: &mut HostState,
+    socket: &Resource<p3::UdpSocket>,
+    remote: p3::IpSocketAddress,
+) {
+    let Some(local) = source_address(&state.network, remote.into()) else { return };
+    let again = Resource::new_borrow(socket.rep());
+    let mut host = state.sockets();
+    // Our check answers at once, so this bind never waits.
+    let _ = p3::HostUdpSocket::bind(&mut host, again, local.into()).now_or_never();
+}
+
 fn shadow_p3(instance: &mut LinkerInstance<'_, HostState>) -> wasmtime::Result<()> {
     instance.func_wrap_async(
         "[method]tcp-socket.bind",
@@ -145,6 +160,35 @@ fn shadow_p3(instance: &mut LinkerInstance<'_, HostState>) -> wasmtime::Result<(
                 let address = store.data().network.bind_address(wanted.into());
                 let mut host = store.data_mut().sockets();
                 settle(p3::HostUdpSocket::bind(&mut host, socket, address.into()).await)
+            })
+        },
+    )?;
+    instance.func_wrap_async(
+        "[method]udp-socket.connect",
+        |mut store: StoreContextMut<'_, HostState>,
+         (socket, remote): (Resource<p3::UdpSocket>, p3::IpSocketAddress)| {
+            Box::new(async move {
+                p3_bind_before_send(store.data_mut(), &socket, remote);
+                let mut host = store.data_mut().sockets();
+                settle(p3::HostUdpSocket::connect(&mut host, socket, remote).await)
+            })
+        },
+    )?;
+    instance.func_wrap_concurrent(
+        "[method]udp-socket.send",
+        |accessor: &Accessor<HostState>, params: P3SendParams| {
+            Box::pin(async move {
+                let (socket, data, remote) = params;
+                if let Some(remote) = remote {
+                    accessor.with(|mut access| {
+                        p3_bind_before_send(access.data_mut(), &socket, remote);
+                    });
+                }
+                let sockets = accessor.with_getter::<WasiSockets>(HostState::sockets);
+                let sent = <WasiSockets as p3::HostUdpSocketWithStore<HostState>>::send(
+                    &sockets, socket, data, remote,
+                );
+                settle(sent.await)
             })
         },
     )?;

@@ -283,6 +283,7 @@ impl Runtime for WasmRuntime {
         let meter = Meter::new(self.ticker.clone(), spec.cpu_limit_millicores, self.worker_threads);
         let meter = Arc::new(meter);
         let sandbox = sandbox(spec, self.tls.clone(), self.cluster.clone()).await?;
+        sandbox.signals.connect(&reporter);
         let again = self.again.clone();
         let handler = match &prepared.code {
             Code::P2Http(pre) => Handler::P2(pre.clone()),

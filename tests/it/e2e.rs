@@ -10,3 +10,4 @@ mod programs;
 mod rollout;
 mod separate;
 mod wasmctl;
+mod worlds;

@@ -1,6 +1,7 @@
 //! Clients of others, unmodified, against the built programs. A test says by name what it lacks.
 
 mod custom;
+mod guest_languages;
 mod helm;
 mod kubectl;
 mod kubectl_access;

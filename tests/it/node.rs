@@ -9,3 +9,4 @@ mod probes;
 mod registration;
 mod restarts;
 mod volumes;
+mod workload;

@@ -13,3 +13,5 @@ mod http_limits;
 pub mod inspect;
 mod limits;
 pub mod network;
+mod outbound;
+mod workload;

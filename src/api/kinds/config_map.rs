@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
-use super::checks;
+use super::{checks, pod_grants};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
 use crate::api::table::{self, Column};
@@ -59,6 +59,15 @@ impl Kind for ConfigMap {
         for (key, value) in self.binary_data.iter().flatten() {
             checks::config_map_key(errors, &binary_path.key(key), key);
             bytes += value.0.len();
+        }
+        // A bucket of `wasi:keyvalue`, whose keys programs choose: they count, too.
+        let name = self.metadata.name.as_deref().unwrap_or_default();
+        if name.starts_with(pod_grants::BUCKET_PREFIX) {
+            let keys = self.binary_data.iter().flatten().map(|(key, _)| key.len());
+            bytes += keys.clone().sum::<usize>();
+            if keys.clone().count() > pod_grants::BUCKET_MAX_KEYS {
+                errors.too_many(&binary_path, keys.count(), pod_grants::BUCKET_MAX_KEYS);
+            }
         }
         if bytes > DATA_MAX_BYTES {
             errors.too_long(&Path::ROOT, DATA_MAX_BYTES);

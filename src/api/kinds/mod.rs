@@ -96,6 +96,7 @@ pub mod pod_columns;
 mod pod_defaults;
 mod pod_field_rows;
 pub mod pod_fields;
+pub mod pod_grants;
 mod pod_template;
 mod pod_update;
 mod pod_validation;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
 use serde_json::Value;
 
-use super::{checks, ephemeral_containers, pod_columns, pod_defaults, pod_fields};
+use super::{checks, ephemeral_containers, pod_columns, pod_defaults, pod_fields, pod_grants};
 use super::{pod_update, pod_validation, pod_warnings, resources};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta, Subresource};
@@ -91,6 +91,7 @@ impl Kind for Pod {
     }
 
     fn validate(&self, errors: &mut Errors) {
+        pod_grants::validate(errors, self.metadata.annotations.as_ref());
         let path = Path::new("spec");
         let Some(spec) = &self.spec else { return errors.required(&path, "") };
         pod_validation::validate(errors, &path, spec);
@@ -121,6 +122,8 @@ impl Kind for Pod {
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        let (new, before) = (&self.metadata.annotations, &old.metadata.annotations);
+        pod_grants::validate_update(errors, new.as_ref(), before.as_ref());
         if let (Some(new), Some(old)) = (&self.spec, &old.spec) {
             pod_update::validate(errors, &Path::new("spec"), new, old);
         }

@@ -1,14 +1,18 @@
-//! The link check: an image of the cluster's own registry whose component imports what nothing
-//! provides is refused when a Pod, or a template of Pods, is applied.
+//! The link check: an image of the cluster's own registry whose component imports what its pod does
+//! not grant is refused when a Pod, or a template of Pods, is applied. What nothing provides was
+//! refused when it was pushed.
 //!
 //! A missing image is no error: it may be pushed later.
+
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use super::{Admitter, Attributes, Verb};
 use crate::api::field::{Errors, Path};
 use crate::api::{ApiError, Object};
-use crate::apiserver::artifacts::ImageError;
+use crate::apiserver::artifacts::{ImageCheck, ImageError};
+use crate::artifact::interfaces::{GRANTS, refusal};
 
 /// Where the kinds of each group have their Pod spec.
 pub(super) const POD_SPECS: &[(&str, &str, &[&str])] = &[
@@ -40,6 +44,19 @@ impl Admitter for LinkCheck {
             return Ok(());
         };
         let mut errors = Errors::default();
+        let metadata: Vec<&str> =
+            path[..path.len() - 1].iter().copied().chain(["metadata", "annotations"]).collect();
+        let granted = |object: &Object| -> BTreeSet<&'static str> {
+            let map = object.at(&metadata).and_then(Value::as_object);
+            let given = |annotation: &str| {
+                let text = map.and_then(|map| map.get(annotation)?.as_str()).unwrap_or_default();
+                text.split(',').any(|name| !name.trim().is_empty())
+            };
+            let all = GRANTS.iter().map(|grant| grant.annotation);
+            all.filter(|annotation| given(annotation)).collect()
+        };
+        let (now, before) = (granted(object), attributes.old.map(granted));
+        let same_grants = before.as_ref() == Some(&now);
         let root = path.join(".");
         let root = Path::new(&root);
         for list in CONTAINER_LISTS {
@@ -49,11 +66,19 @@ impl Admitter for LinkCheck {
             for (index, container) in containers.into_iter().flatten().enumerate() {
                 let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
                 let before = old.and_then(|old| old.get(index)?.get("image")?.as_str());
-                if image.is_empty() || before == Some(image) {
+                if image.is_empty() || (before == Some(image) && same_grants) {
                     continue;
                 }
                 match artifacts.check_image(image) {
-                    Ok(_) => {}
+                    Ok(ImageCheck::Known { imports, .. }) => {
+                        let mut imports = imports.iter();
+                        let given = |annotation: &str| now.contains(annotation);
+                        if let Some(why) = imports.find_map(|import| refusal(import, given)) {
+                            let list = root.child(list);
+                            errors.invalid(&list.index(index).child("image"), image, &why);
+                        }
+                    }
+                    Ok(ImageCheck::Unknown | ImageCheck::Foreign) => {}
                     Err(ImageError::BadName(why)) => {
                         let list = root.child(list);
                         errors.invalid(&list.index(index).child("image"), image, &why);

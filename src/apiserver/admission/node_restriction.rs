@@ -13,6 +13,7 @@ use super::{Admitter, Attributes, Verb};
 use crate::api::kinds::storage::PROVISIONER_FINALIZER;
 use crate::api::{ApiError, Object};
 use crate::apiserver::authz;
+use crate::apiserver::node_graph::Referent;
 
 /// Labels below it are for administrators only
 /// (kubernetes.io/docs/reference/labels-annotations-taints).
@@ -55,6 +56,9 @@ impl Admitter for NodeRestriction {
             );
             let refused = || Err(ApiError::forbidden(&call.info.gvr, &call.name, why));
             return if is_held { Ok(()) } else { refused() };
+        }
+        if attributes.is("", "configmaps") && attributes.verb == Verb::Create {
+            return bucket_of_a_pod(attributes, node, object);
         }
         if !is_node || attributes.verb == Verb::Delete {
             return Ok(());
@@ -102,6 +106,16 @@ fn differs_in_hold(old: &Object, new: &Object) -> bool {
         object
     };
     without(old) == without(new)
+}
+
+/// A node makes the buckets of its pods, and no other ConfigMap. Its updates are seen in their URL.
+fn bucket_of_a_pod(attributes: &Attributes, node: &str, object: &Object) -> Result<(), ApiError> {
+    let (namespace, name) = (attributes.call.namespace.as_str(), object.name());
+    if attributes.server.node_graph.refers(node, namespace, Referent::Bucket, name) {
+        return Ok(());
+    }
+    let why = format!("no relationship found between node '{node}' and this object");
+    Err(ApiError::forbidden(&attributes.call.info.gvr, name, why))
 }
 
 fn taints(object: &Object) -> &[Value] {

@@ -162,7 +162,7 @@ impl Session {
                     return Some((Ok(frame(stream, &bytes)), self));
                 }
                 event = self.ends.recv() => match event {
-                    Some(RuntimeEvent::Started { .. }) => {}
+                    Some(RuntimeEvent::Started { .. } | RuntimeEvent::Readiness { .. }) => {}
                     Some(RuntimeEvent::Exited { exit, .. }) => {
                         self.exit = Some((exit.code, exit.message));
                     }

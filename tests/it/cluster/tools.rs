@@ -175,6 +175,12 @@ pub fn operator() -> Option<&'static Path> {
     OPERATOR.get_or_init(find).as_deref()
 }
 
+/// A sample program that is built and not committed, in the same way.
+pub fn sample(file: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/guests").join(file);
+    if path.exists() { Some(path) } else { missing(&format!("target/tools/guests has no {file}")) }
+}
+
 /// Debian's registry and skopeo, in the same way.
 pub fn registry_tools() -> Option<(&'static Path, &'static Path)> {
     static FOUND: OnceLock<Option<(PathBuf, PathBuf)>> = OnceLock::new();

@@ -104,8 +104,11 @@ async fn what_is_pushed_is_found_again() {
     let catalog = fixture.send(Method::GET, "/v2/_catalog", "").await;
     assert_eq!(catalog.json()["repositories"], serde_json::json!(["other", "team/hello"]));
 
-    let known =
-        ImageCheck::Known { digest: pushed.digest.clone(), kind: ArtifactKind::Preview1Command };
+    let known = ImageCheck::Known {
+        digest: pushed.digest.clone(),
+        kind: ArtifactKind::Preview1Command,
+        imports: vec!["wasi_snapshot_preview1::proc_exit".to_string()],
+    };
     let reopened = Artifacts::open(&fixture.dir.path().join("registry")).unwrap();
     let check = |image: &str| reopened.check_image(image).unwrap();
     assert_eq!(check("team/hello:v1"), known);

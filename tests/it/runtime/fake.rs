@@ -39,6 +39,7 @@ async fn start(runtime: &FakeRuntime, digest: &str, args: &[&str]) -> Running {
         names: Arc::new(NoNames),
         allowed_hosts: Vec::new(),
         core_dumps: None,
+        workload: Arc::default(),
     };
     let (sender, events) = mpsc::channel(4);
     let container = runtime.start(spec, sender).await.expect("starts");
