@@ -18,7 +18,7 @@ mod routes;
 mod uploads;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,9 +29,11 @@ use super::rbac::Rules;
 use super::{Body, User};
 use crate::artifact::ArtifactKind;
 use crate::base::durable::create_dirs;
+use crate::engine::compile::Compiler;
 use crate::images::Reference;
 use uploads::Uploads;
 
+pub(super) use blobs::frames as file_frames;
 pub use manifests::Collected;
 
 /// Largest blob (a program), in bytes.
@@ -39,7 +41,10 @@ pub const MAX_BLOB_BYTES: u64 = crate::images::MAX_BLOB_BYTES;
 /// Of the registry's directories.
 const DIR_MODE: u32 = 0o755;
 /// The longest silence in the middle of an upload.
-const UPLOAD_SILENCE: Duration = Duration::from_secs(30);
+pub(super) const UPLOAD_SILENCE: Duration = Duration::from_secs(30);
+
+/// Told of each program that is pushed: its digest and where it lies.
+pub type OnPush = Box<dyn Fn(&str, &Path) + Send + Sync>;
 
 /// The registry; share it by `Arc`.
 pub struct Artifacts {
@@ -48,6 +53,8 @@ pub struct Artifacts {
     /// Held by whoever changes manifests or tags, or collects garbage. Checks of programs happen
     /// under it too, so that at most one is in memory.
     changes: Arc<tokio::sync::Mutex<()>>,
+    pushed: OnceLock<OnPush>,
+    checker: OnceLock<Compiler>,
 }
 
 /// Why the registry cannot be opened or used.
@@ -110,7 +117,33 @@ impl Artifacts {
         }
         let uploads = Uploads::open(&dir.join("uploads")).map_err(failed)?;
         let changes = Arc::default();
-        Ok(Arc::new(Artifacts { dir: dir.to_path_buf(), uploads, changes }))
+        let (pushed, checker) = (OnceLock::new(), OnceLock::new());
+        Ok(Arc::new(Artifacts { dir: dir.to_path_buf(), uploads, changes, pushed, checker }))
+    }
+
+    /// Tells of programs that are pushed from now on, once.
+    pub fn on_push(&self, listener: OnPush) {
+        let _ = self.pushed.set(listener);
+    }
+
+    /// Has programs checked in the bounds of a compiler, and not in this process. Set once, before the
+    /// first request.
+    pub fn check_with(&self, checker: Compiler) {
+        let _ = self.checker.set(checker);
+    }
+
+    /// The digest of a manifest's program, and where it lies.
+    ///
+    /// # Errors
+    /// When the registry's own files cannot be read.
+    pub(super) fn program(
+        &self,
+        repository: &str,
+        version: &str,
+    ) -> std::io::Result<Option<(String, PathBuf)>> {
+        let Some(record) = self.record(repository, version)? else { return Ok(None) };
+        let path = self.blob_path(&record.wasm_digest);
+        Ok(path.map(|path| (record.wasm_digest, path)))
     }
 
     /// Answers a request to `/v2/…`, if [`super::authz`] allows its method on its path: node agents

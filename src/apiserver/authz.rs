@@ -11,6 +11,7 @@ use super::rbac::Rules;
 use super::user::{SYSTEM_MASTERS, SYSTEM_NODES};
 use crate::api::error::Reason;
 use crate::api::{ApiError, Gvr};
+use crate::client::node_paths::code_path;
 
 /// What a request wants to do. `resource` is `None` for paths outside the resources, whose verb is
 /// the method in lower case.
@@ -164,11 +165,12 @@ pub fn node_may_create(user: &User, resource: &Gvr, name: &str) -> bool {
     }
 }
 
-/// Nodes pull programs, and open their own tunnel.
+/// Nodes pull programs, open their own tunnel, and ask for code of what they run.
 fn path_allowed(node: &str, attributes: &Attributes<'_>) -> bool {
     let path = attributes.path;
-    matches!(attributes.verb, "get" | "head")
-        && (is_under(path, "/v2") || path == super::nodes::tunnel_path(node))
+    let reads = matches!(attributes.verb, "get" | "head")
+        && (is_under(path, "/v2") || path == super::nodes::tunnel_path(node));
+    reads || matches!(attributes.verb, "get" | "post") && path.starts_with(&code_path(node))
 }
 
 /// `/v2` covers `/v2` and `/v2/…`, and not `/v2x`.

@@ -20,8 +20,8 @@ use super::streams::proxy;
 use super::subresource::method_not_allowed;
 use super::websocket;
 use super::{
-    Body, User, authn, authz, discovery, full, health, impersonation, join, nodes, openid, reply,
-    respond,
+    Body, User, authn, authz, code, discovery, full, health, impersonation, join, nodes, openid,
+    reply, respond,
 };
 use crate::api::ApiError;
 use crate::api::error::Reason;
@@ -69,6 +69,9 @@ where
         // Programs are large: the registry bounds their silence and not their time.
         Ok(user) if is_registry => {
             Box::pin(registry(&server, user, Request::from_parts(parts, body))).await
+        }
+        Ok(user) if code::is_path(path) => {
+            Box::pin(code::respond(&server, user, Request::from_parts(parts, body))).await
         }
         Ok(user) => {
             // Boxed, since the connection moves what it drives.

@@ -8,43 +8,21 @@
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use serde::{Deserialize, Serialize};
 
 use super::pki::{MAX_CSR_BYTES, Pki, PkiError};
 use super::service::{ApiServer, read_error};
 use super::{Body, User, authn, reply};
 use crate::api::error::{Cause, Reason};
 use crate::api::{ApiError, Gvr};
+pub use crate::client::join::{JOIN_PATH, JoinRequest, JoinResponse};
 use crate::store::Key;
 
-/// Where machines join.
-pub const JOIN_PATH: &str = "/wasmfleet/v1/join";
 /// Largest request, in bytes.
 const MAX_REQUEST_BYTES: usize = 2 * MAX_CSR_BYTES;
 /// Longest node name, in characters: it becomes a label's value (`kubernetes.io/hostname`).
 const MAX_NODE_NAME: usize = 63;
 
 const NODES: Gvr = Gvr::new("", "v1", "nodes", false);
-
-/// What a machine sends.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JoinRequest {
-    /// The name of the Node.
-    pub node: String,
-    /// A PKCS #10 request, PEM; only its public key is used.
-    pub csr: String,
-}
-
-/// What it is given: PEM texts, and what it cannot ask for.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct JoinResponse {
-    /// The client certificate for the user `system:node:<name>`.
-    pub certificate: String,
-    pub ca: String,
-    /// The ranges of pods' and Services' addresses: where its guests may connect to.
-    pub cluster_ranges: Vec<String>,
-}
 
 /// Answers a request to [`JOIN_PATH`]; a server without a CA has no such path.
 pub async fn respond<B>(server: &ApiServer, request: Request<B>) -> Response<Body>

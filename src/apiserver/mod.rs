@@ -9,6 +9,7 @@ pub mod authz;
 mod bearer;
 mod body;
 mod bootstrap;
+mod code;
 mod computed;
 mod conversion;
 mod definitions;

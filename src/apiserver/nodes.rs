@@ -24,9 +24,8 @@ use tokio::time::Instant;
 use super::{Body, User, authz, reply};
 use crate::api::ApiError;
 use crate::api::error::Reason;
+pub use crate::client::node_paths::{TUNNEL_PROTOCOL, tunnel_path};
 
-/// The name of the protocol in the `Upgrade` header.
-pub const TUNNEL_PROTOCOL: &str = "wasmfleet-tunnel";
 /// How long a request waits for a node that is not connected.
 const TUNNEL_WAIT: Duration = Duration::from_secs(5);
 /// How long a node may take to begin its answer.
@@ -61,11 +60,6 @@ struct Table {
     tunnels: HashMap<String, (u64, Sender)>,
     /// Counts tunnels, so that the newer of two is known.
     last: u64,
-}
-
-/// `/wasmfleet/v1/nodes/<name>/tunnel`.
-pub fn tunnel_path(node: &str) -> String {
-    format!("/wasmfleet/v1/nodes/{node}/tunnel")
 }
 
 impl Tunnels {

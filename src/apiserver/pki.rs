@@ -7,11 +7,8 @@
 //! a certificate: [`super::join`] and the daemon do.
 
 mod files;
-mod kubeconfig;
-mod pinned;
 mod request;
 mod serving;
-mod token;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -25,17 +22,15 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
-use sha2::{Digest, Sha256};
 
 use super::User;
 use super::tokens::Signer;
 use super::user::AUTHENTICATED;
 use crate::base::clock::{Clock, RealClock};
+use crate::client::join::{self, fingerprint};
 
-pub use kubeconfig::kubeconfig;
-pub use pinned::pinned_client_config;
+pub use crate::client::join::{JoinToken, kubeconfig, pinned_client_config};
 pub use request::CertificateRequest;
-pub use token::JoinToken;
 
 /// Validity of the CA's certificate, in days.
 const CA_DAYS: u32 = 3650;
@@ -103,12 +98,12 @@ impl Pki {
         let join_secret = match files::read(dir, "join.secret")? {
             Some(secret) => secret.trim().to_string(),
             None => {
-                let secret = token::new_secret();
+                let secret = join::new_secret();
                 files::write_private(dir, "join.secret", &secret)?;
                 secret
             }
         };
-        if join_secret.len() < token::MIN_SECRET_CHARS {
+        if join_secret.len() < join::MIN_SECRET_CHARS {
             let why = "it is too short".to_string();
             return Err(PkiError::Unreadable { what: "join.secret".into(), why });
         }
@@ -206,6 +201,12 @@ impl Pki {
         JoinToken { ca_fingerprint: self.ca_fingerprint(), secret: self.0.join_secret.clone() }
     }
 
+    /// The CA's key, PKCS #8: with it the cluster signs compiled code, so that a node needs to trust
+    /// nothing but the CA.
+    pub fn code_key(&self) -> Vec<u8> {
+        self.0.issuer.key().serialize_der()
+    }
+
     /// Signs the tokens of service accounts.
     pub fn tokens(&self) -> &Arc<Signer> {
         &self.0.tokens
@@ -213,7 +214,7 @@ impl Pki {
 
     /// Whether a presented secret is the join token's; takes the same time for every answer.
     pub fn accepts_join_secret(&self, secret: &str) -> bool {
-        token::same_secret(secret, &self.0.join_secret)
+        join::same_secret(secret, &self.0.join_secret)
     }
 
     fn root_store(&self) -> Result<rustls::RootCertStore, PkiError> {
@@ -278,11 +279,6 @@ fn token_key(dir: &Path) -> Result<Signer, PkiError> {
     let key = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes())
         .map_err(|error| unreadable(error.to_string()))?;
     Signer::new(key.secret_pkcs8_der()).map_err(|error| unreadable(error.to_string()))
-}
-
-/// SHA-256 in hexadecimal.
-fn fingerprint(der: &[u8]) -> String {
-    hex::encode(Sha256::digest(der))
 }
 
 /// Makes the CA and writes its key, then its certificate: `(certificate, key)`, both PEM.

@@ -4,8 +4,8 @@
 //! stages are in files of their own: [`super::read`], [`super::watch`], [`super::write`],
 //! [`super::delete`] and [`super::subresource`]. Knows nothing of HTTP.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::admission::cluster_ip::Cidr;
 use super::admission::validating_policy_table::Policies;
 use super::artifacts::Artifacts;
+use super::code::CodeEndpoint;
 use super::conversion::Conversions;
 use super::definitions::Definitions;
 use super::filter::FieldMemo;
@@ -40,6 +41,7 @@ use crate::base::ids::Ids;
 use crate::base::keyed_locks::KeyedLocks;
 use crate::base::metrics::Metrics;
 use crate::client::SharedApi;
+use crate::engine::service::CompileService;
 use crate::store::{CommitError, Committed, Entry, Key, Op, ReadError, SharedStore};
 
 /// Requests that only read, at the same time, over HTTP (upstream's default).
@@ -118,6 +120,8 @@ pub struct ApiServer {
     pub(super) started: Timestamp,
     pub(super) ids: Arc<Ids>,
     pub(super) artifacts: Option<Arc<Artifacts>>,
+    /// Compiles for nodes; until it is set, nodes are told that nobody does.
+    pub(super) code: OnceLock<CodeEndpoint>,
     pub(super) nodes: Arc<Tunnels>,
     pub(super) pki: Option<Arc<Pki>>,
     pub(super) tokens: Arc<Signer>,
@@ -195,6 +199,7 @@ impl ApiServer {
             clock: parts.clock,
             ids: parts.ids,
             artifacts: parts.artifacts,
+            code: OnceLock::new(),
             nodes: parts.nodes,
             pki: parts.pki,
             tokens,
@@ -211,6 +216,17 @@ impl ApiServer {
             policies: Arc::default(),
             next_service_ip: AtomicU64::new(0),
         })
+    }
+
+    /// Nodes are given code that `service` compiles, and pushed programs are compiled ahead. Its
+    /// workers are the caller's affair.
+    pub fn compile_with(&self, service: Arc<CompileService>) {
+        if let Some(artifacts) = &self.artifacts {
+            let ahead = service.clone();
+            artifacts.on_push(Box::new(move |digest, path| ahead.prefetch(digest, path)));
+        }
+        // Set once, before the first request.
+        let _ = self.code.set(CodeEndpoint::new(service));
     }
 
     /// What `/metrics` shows; other parts of the process add theirs.

@@ -4,6 +4,8 @@
 
 pub mod cache;
 pub mod event;
+pub mod join;
+pub mod node_paths;
 pub mod recorder;
 pub mod remote;
 

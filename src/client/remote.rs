@@ -97,6 +97,23 @@ impl Remote {
         Err(refusal(response).await)
     }
 
+    /// Sends a request with a whole body and answers with head and body as they come; HTTP errors are
+    /// errors. What is sent gets time by its size.
+    pub async fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<http::Response<Body>, ApiError> {
+        let upload = Duration::from_secs(body.len() as u64 / UPLOAD_BYTES_PER_SECOND);
+        let head = self.open(method, path, &[("accept", "*/*")], body);
+        let response = in_time(REQUEST_TIMEOUT + upload, head).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(refusal(response).await)
+    }
+
     /// Upgrades a connection to `protocol` and gives its two-way byte stream.
     pub async fn upgrade(
         &self,

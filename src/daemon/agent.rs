@@ -13,22 +13,21 @@ use tokio::time::Instant;
 use super::args::{NodeArgs, default_data_dir};
 use super::data_dir::DataDir;
 use super::images;
+use super::local_node::{self, Code};
 use super::names::ServiceNames;
-use super::{SHUTDOWN_LIMIT, join, local_node, ready, signals};
+use super::{SHUTDOWN_LIMIT, code, join, ready, signals};
 use crate::api::ApiError;
-use crate::apiserver::nodes::tunnel_path;
 use crate::base::clock::RealClock;
 use crate::base::ids::Ids;
 use crate::base::{SharedClock, Tasks};
 use crate::client::cache::Cache;
+use crate::client::node_paths::{TUNNEL_PROTOCOL, tunnel_path};
 use crate::client::recorder::Recorder;
 use crate::client::remote::Remote;
 use crate::client::{Api, SharedApi, Target};
 use crate::node::{Node, Parts, tunnel};
 use crate::proxy::Proxy;
 
-/// What the server knows the tunnel's protocol as.
-const TUNNEL_PROTOCOL: &str = "wasmfleet-tunnel";
 /// The wait before a lost tunnel is dialled again, doubling to the most.
 const FIRST_REDIAL: Duration = Duration::from_millis(100);
 const MOST_REDIAL: Duration = Duration::from_secs(10);
@@ -172,7 +171,11 @@ fn start(
     let ranges = join::cluster_ranges(dir.path())?;
     let kubeconfig = dir.join(join::KUBECONFIG);
     let access = local_node::api_access(&kubeconfig, Some(&args.server), &ranges)?;
-    let runtime = local_node::runtime(dir.path(), ranges.clone(), access)?;
+    let code = match args.compile_here() {
+        true => Code::Compiled(local_node::compiler()?),
+        false => Code::From(code::server(remote.clone(), name, &kubeconfig)?),
+    };
+    let runtime = local_node::runtime(dir.path(), ranges.clone(), access, code)?;
     let cache = Cache::new();
     let parts = Parts {
         api: api.clone(),

@@ -1,7 +1,6 @@
 //! What can be typed after `wasmfleet`. Defaults that depend on the machine are filled in here, so
 //! that the rooms get plain options.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -11,16 +10,8 @@ use crate::node::{Capacity, Thresholds};
 const ABOUT: &str = "Kubernetes for WebAssembly: the Kubernetes API, scheduler, controllers, node \
                      agent and service proxy in one program";
 
-const UP_EXAMPLES: &str = "\
-Examples:
-  wasmfleet up --demo            a cluster with a first workload; Ctrl-C stops it
-  wasmfleet up --demo --once     the same, ending after the first answer (for scripts)
-  wasmfleet up --data-dir d --kubeconfig d/kubeconfig --listen 127.0.0.1:0 --nodes 3
-
-`ready` is printed on a line of its own once the API answers and every node is Ready; logs go to
-stderr. Started again with the same data directory, it brings every workload back.";
-
-const SERVER_EXAMPLES: &str = "\
+/// Of `server` and `node`, which belong together.
+pub(super) const SERVER_EXAMPLES: &str = "\
 Example:
   wasmfleet server --data-dir cp --listen 127.0.0.1:6443
   wasmfleet node --server https://127.0.0.1:6443 --token-file cp/join-token --data-dir n1 --name n1";
@@ -34,72 +25,16 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// A whole cluster on this machine: control plane and nodes, no root needed
-    #[command(after_help = UP_EXAMPLES)]
-    Up(UpArgs),
-    /// A control plane: API server, controllers, scheduler
-    #[command(after_help = SERVER_EXAMPLES)]
-    Server(ServerArgs),
+    #[cfg(feature = "control-plane")]
+    #[command(flatten)]
+    ControlPlane(super::control_plane_args::Command),
     /// A node agent that joins a control plane and runs its pods
     #[command(after_help = SERVER_EXAMPLES)]
     Node(NodeArgs),
-    /// Compiles a module from stdin to stdout, within limits (started by the node agent)
+    /// Compiles a module from stdin to stdout, within limits (started by this program)
+    #[cfg(feature = "compiler")]
     #[command(hide = true)]
     Compile,
-}
-
-#[derive(Args)]
-pub struct UpArgs {
-    #[command(flatten)]
-    pub server: ServerArgs,
-    /// How many nodes run in this process
-    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
-    pub nodes: u32,
-    #[command(flatten)]
-    pub node: NodeTuning,
-    /// Push the bundled component, apply the hello example, and call it
-    #[arg(long)]
-    pub demo: bool,
-    /// With --demo: end after the answer, with exit code 0
-    #[arg(long, requires = "demo")]
-    pub once: bool,
-}
-
-#[derive(Args)]
-pub struct ServerArgs {
-    /// Where the cluster's state, keys and artifacts are kept
-    /// [default: $XDG_DATA_HOME/wasmfleet, or ~/.local/share/wasmfleet]
-    #[arg(long, value_name = "DIR", env = "WASMFLEET_DATA_DIR", hide_env_values = true)]
-    pub data_dir: Option<PathBuf>,
-    /// Where the administrator's kubeconfig is written [default: DATA_DIR/kubeconfig]
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-    /// The address of the API server; port 0 takes any free one
-    #[arg(long, default_value = "127.0.0.1:6443", value_name = "ADDR:PORT")]
-    pub listen: SocketAddr,
-    /// Addresses of pods; a block of it is given to each node
-    /// [default: the first free part of 127.64.0.0/10]
-    #[arg(long, value_name = "CIDR", requires = "service_cidr")]
-    pub cluster_cidr: Option<String>,
-    /// Addresses of Services [default: the matching part of 127.128.0.0/12]
-    #[arg(long, value_name = "CIDR", requires = "cluster_cidr")]
-    pub service_cidr: Option<String>,
-    /// Seconds without a heartbeat after which a node counts as lost
-    #[arg(long, default_value_t = 40, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..))]
-    pub node_grace_seconds: u64,
-    /// Seconds for which watches and paged lists can go on from an older state
-    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
-    #[arg(value_parser = clap::value_parser!(u64).range(10..=86400))]
-    pub history_seconds: u64,
-    /// Seconds for which Events are kept after their last write
-    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
-    #[arg(value_parser = clap::value_parser!(u64).range(10..=31_536_000))]
-    pub event_ttl_seconds: u64,
-    /// Seconds after a signal to stop in which requests are still served, though not ready any more
-    #[arg(long, default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=8))]
-    pub shutdown_delay_seconds: u64,
-    #[command(flatten)]
-    pub log: LogArgs,
 }
 
 #[derive(Args)]
@@ -120,10 +55,28 @@ pub struct NodeArgs {
     /// [default: $XDG_DATA_HOME/wasmfleet-node, or ~/.local/share/wasmfleet-node]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Compile programs on this node, and ask the control plane for none of its code
+    #[cfg(feature = "compiler")]
+    #[arg(long)]
+    pub compile_here: bool,
     #[command(flatten)]
     pub tuning: NodeTuning,
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+impl NodeArgs {
+    /// Whether the node compiles for itself; without a compiler it cannot.
+    pub fn compile_here(&self) -> bool {
+        #[cfg(feature = "compiler")]
+        {
+            self.compile_here
+        }
+        #[cfg(not(feature = "compiler"))]
+        {
+            false
+        }
+    }
 }
 
 /// What a node offers, and how often it reports.

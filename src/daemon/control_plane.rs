@@ -9,7 +9,7 @@ use anyhow::Context;
 use k8s_openapi::api::core::v1::Node;
 use tokio::net::TcpListener;
 
-use super::args::ServerArgs;
+use super::control_plane_args::ServerArgs;
 use super::data_dir::{DIR_MODE, DataDir, write_private};
 use super::local_node;
 use super::metrics;
@@ -19,7 +19,6 @@ use crate::apiserver::artifacts::Artifacts;
 use crate::apiserver::listener::{self, Limits};
 use crate::apiserver::nodes::Tunnels;
 use crate::apiserver::pki::Pki;
-use crate::apiserver::pki::kubeconfig;
 use crate::apiserver::service::{ApiServer, Options, Parts};
 use crate::apiserver::user::SYSTEM_MASTERS;
 use crate::apiserver::{User, user};
@@ -29,9 +28,13 @@ use crate::base::ids::Ids;
 use crate::base::{SharedClock, Tasks};
 use crate::client::Client;
 use crate::client::cache::Cache;
+use crate::client::join::kubeconfig;
 use crate::client::recorder::Recorder;
 use crate::controllers::driver::DriverOptions;
 use crate::controllers::{self, Driver};
+use crate::engine::compile::Compiler;
+use crate::engine::seal::Signer;
+use crate::engine::service::{self, CompileService};
 use crate::scheduler::{self, Scheduler};
 use crate::store::SharedStore;
 use crate::store::redb::{self, RedbStore};
@@ -99,6 +102,8 @@ pub async fn start(
     });
     metrics::show_process(server.metrics(), clock.now());
     metrics::show_store(server.metrics(), foundation.store.clone());
+    foundation.artifacts.check_with(Compiler::new(args.compile.options()?));
+    compile_for_nodes(args, dir, &foundation.pki, &server, tasks)?;
     server.bootstrap(Some(foundation.address)).await.context("preparing the cluster")?;
     let cache = Cache::new();
     cache.lean();
@@ -156,6 +161,32 @@ pub async fn lay(args: &ServerArgs, dir: &DataDir) -> anyhow::Result<Foundation>
     let open = || RedbStore::open(&file, redb::Options::default());
     let store = tokio::task::block_in_place(open).with_context(|| file.display().to_string())?;
     Ok(Foundation { listener, address, network, pki, store: Arc::new(store), artifacts })
+}
+
+/// Programs are compiled for nodes in other processes, which are given what the cluster's CA signed.
+fn compile_for_nodes(
+    args: &ServerArgs,
+    dir: &DataDir,
+    pki: &Pki,
+    server: &Arc<ApiServer>,
+    tasks: &Tasks,
+) -> anyhow::Result<()> {
+    let signer = match Signer::new(&pki.code_key()) {
+        Ok(signer) => signer,
+        Err(error) => {
+            tracing::warn!(%error, "nodes have to compile for themselves: the CA cannot sign code");
+            return Ok(());
+        }
+    };
+    let mut options = service::Options::new(args.compile.options()?, dir.join("code"));
+    options.workers = args.compile.compilers.map_or(options.workers, |count| count as usize);
+    let service = CompileService::open(options, signer).context("the directory of code")?;
+    for _ in 0..service.workers() {
+        tasks.spawn("compiler", service.clone().work());
+    }
+    metrics::show_compiler(server.metrics(), service.clone());
+    server.compile_with(service);
+    Ok(())
 }
 
 /// A deleted node's tunnel is closed; an agent that lives registers again and dials again.

@@ -6,13 +6,13 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName};
-use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 
 use super::data_dir::write_private;
-use crate::apiserver::join::{JOIN_PATH, JoinRequest, JoinResponse};
-use crate::apiserver::pki::kubeconfig;
-use crate::apiserver::pki::{JoinToken, pinned_client_config};
+use crate::client::join::{
+    JOIN_PATH, JoinRequest, JoinResponse, JoinToken, fingerprint as fingerprint_of, kubeconfig,
+    pinned_client_config,
+};
 use crate::client::remote::Remote;
 use crate::runtime::IpRange;
 
@@ -70,7 +70,7 @@ async fn fetch_ca(server: &str, fingerprint: &str) -> anyhow::Result<Certificate
     let connector = tokio_rustls::TlsConnector::from(config);
     let stream = connector.connect(name, stream).await.with_context(reach)?;
     let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let same = |der: &&CertificateDer| hex::encode(Sha256::digest(der)) == fingerprint;
+    let same = |der: &&CertificateDer| fingerprint_of(der) == fingerprint;
     let ca = shown.iter().find(same).context("the server showed no CA certificate")?;
     Ok(ca.clone().into_owned())
 }

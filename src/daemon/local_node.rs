@@ -1,5 +1,4 @@
-//! Nodes in the control plane's process: the same agent as elsewhere, over the API without HTTP
-//! and a tunnel that is a pipe.
+//! What every node agent of a program is given: its runtime, its settings, its way to the API.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -10,37 +9,44 @@ use anyhow::Context;
 use base64::Engine;
 
 use super::args::NodeTuning;
-use super::control_plane::ControlPlane;
-use super::images;
-use super::names::ServiceNames;
-use crate::apiserver::User;
-use crate::base::Tasks;
-use crate::base::ids::Ids;
-use crate::client::recorder::Recorder;
-use crate::engine::compile::CompilerPlace;
-use crate::node::{self, Node, Parts, tunnel};
+use crate::engine::compile::{self, CompilerPlace};
+use crate::engine::supply::Server;
+use crate::node;
 use crate::runtime::wasm::{self, WasmRuntime};
-use crate::runtime::{ApiAccess, IpRange, Runtime};
-
-/// Bytes in flight in a tunnel that is a pipe.
-const PIPE_BYTES: usize = 64 << 10;
-
-/// The wait before a tunnel that ended is made anew.
-const REATTACH_WAIT: Duration = Duration::from_millis(100);
+use crate::runtime::{ApiAccess, IpRange};
 
 /// The port of the Service `kubernetes`.
 const API_PORT: u16 = 443;
+
+/// Where native code comes from.
+pub enum Code {
+    /// Compiled in children of this process, in bounds.
+    Compiled(compile::Options),
+    /// From the control plane; where there is none for this machine, as above.
+    From(Server),
+}
+
+/// Compiling in children of this process, with the usual bounds.
+pub fn compiler() -> anyhow::Result<compile::Options> {
+    let program = std::env::current_exe().context("finding this program's own file")?;
+    Ok(compile::Options::new(CompilerPlace::ChildProcess(program)))
+}
 
 /// The runtime of this process. Compiled code is kept under `dir`; guests may connect to `cluster`.
 pub fn runtime(
     dir: &Path,
     cluster: Vec<IpRange>,
     api: Option<ApiAccess>,
+    code: Code,
 ) -> anyhow::Result<Arc<WasmRuntime>> {
-    let program = std::env::current_exe().context("finding this program's own file")?;
+    let (compiler, server) = match code {
+        Code::Compiled(compiler) => (compiler, None),
+        Code::From(server) => (compiler()?, Some(server)),
+    };
     let clock = Arc::new(jiff::Timestamp::now);
-    let place = CompilerPlace::ChildProcess(program);
-    let mut options = wasm::Options::new(place, Some(dir.join("compiled")), clock);
+    let mut options = wasm::Options::new(compiler.place.clone(), Some(dir.join("compiled")), clock);
+    options.compiler = compiler;
+    options.server = server;
     options.api = api;
     options.cluster = cluster;
     Ok(WasmRuntime::new(options)?)
@@ -54,8 +60,7 @@ pub fn api_access(
     cluster: &[IpRange],
 ) -> anyhow::Result<Option<ApiAccess>> {
     let Some(service) = api_service(cluster) else { return Ok(None) };
-    let file = kube::config::Kubeconfig::read_from(kubeconfig)?;
-    let one = file.clusters.into_iter().find_map(|named| named.cluster);
+    let one = cluster_of(kubeconfig)?;
     let Some((Some(url), Some(ca))) = one.map(|one| (one.server, one.certificate_authority_data))
     else {
         return Ok(None);
@@ -65,6 +70,18 @@ pub fn api_access(
     let server = format!("{host}:{}", url.port_u16().unwrap_or(API_PORT));
     let ca = base64::engine::general_purpose::STANDARD.decode(ca)?;
     Ok(Some(ApiAccess::new(SocketAddr::new(service, API_PORT), &server, &ca)?))
+}
+
+/// The CA that a kubeconfig trusts, PEM.
+pub fn ca_of(kubeconfig: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+    let ca = cluster_of(kubeconfig)?.and_then(|one| one.certificate_authority_data);
+    let decode = |ca| base64::engine::general_purpose::STANDARD.decode(ca);
+    Ok(ca.map(decode).transpose()?)
+}
+
+fn cluster_of(kubeconfig: &Path) -> anyhow::Result<Option<kube::config::Cluster>> {
+    let file = kube::config::Kubeconfig::read_from(kubeconfig)?;
+    Ok(file.clusters.into_iter().find_map(|named| named.cluster))
 }
 
 /// The address of the Service `kubernetes`: the first of the range of Services, which is the second
@@ -90,41 +107,4 @@ pub fn options(
     options.lease_period = Duration::from_secs(tuning.heartbeat_seconds);
     options.lease_duration = Duration::from_secs(tuning.heartbeat_seconds * 4);
     options
-}
-
-/// Starts a node agent of this process.
-pub fn start(
-    plane: &ControlPlane,
-    options: node::Options,
-    tuning: &NodeTuning,
-    runtime: Arc<dyn Runtime>,
-    tasks: &Tasks,
-) -> anyhow::Result<()> {
-    let (name, dir) = (options.name.clone(), options.data_dir.clone());
-    let api = plane.server.api(User::node(&name));
-    let recorder = Recorder::new(api.clone(), "kubelet", plane.clock.clone());
-    recorder.run(tasks);
-    let images = images::open(api.clone(), &dir.join("images"), tuning, tasks)?;
-    let parts = Parts {
-        api,
-        runtime,
-        images: Arc::new(images),
-        names: ServiceNames::new(plane.cache.clone()),
-        clock: plane.clock.clone(),
-        ids: Arc::new(Ids::from_system()),
-        notices: Arc::new(move |notice| recorder.record(notice)),
-    };
-    let node = Node::new(options, parts)?;
-    let (tunnels, served, stop) = (plane.tunnels.clone(), node.clone(), tasks.stop());
-    tasks.spawn_until_done("tunnel", async move {
-        // It is closed when its Node is deleted; the agent registers again and needs another.
-        while !stop.is_set() {
-            let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-            tunnels.attach(served.name(), ours);
-            tunnel::serve(theirs, served.clone(), stop.clone()).await;
-            tokio::time::sleep(REATTACH_WAIT).await;
-        }
-    });
-    node.run(tasks);
-    Ok(())
 }

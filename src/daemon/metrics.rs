@@ -1,10 +1,13 @@
 //! Numbers of the whole process, and of parts that know nothing of Prometheus.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use crate::base::metrics::{Looked, Metrics, Sample};
 use crate::controllers::Driver;
 use crate::controllers::driver::Stats;
+use crate::engine::service::{self as compiler, CompileService};
 use crate::store::SharedStore;
 
 /// What every Prometheus client library tells of its process, read from `/proc`.
@@ -51,7 +54,7 @@ pub fn show_store(metrics: &Metrics, store: SharedStore) {
 
 /// How each controller fares.
 pub fn show_controllers(metrics: &Metrics, driver: Driver) {
-    let driver = std::sync::Arc::new(driver);
+    let driver = Arc::new(driver);
     let show = |name, help, kind, value: fn(&Stats) -> u64| {
         let driver = driver.clone();
         metrics.look(name, help, kind, move || {
@@ -89,6 +92,38 @@ pub fn show_controllers(metrics: &Metrics, driver: Driver) {
         Looked::Counter,
         |stats| stats.panics,
     );
+}
+
+/// What is compiled for nodes.
+pub fn show_compiler(metrics: &Metrics, service: Arc<CompileService>) {
+    let show = |name, help, kind, value: fn(&compiler::Stats) -> u64| {
+        let service = service.clone();
+        metrics.look(name, help, kind, move || Sample::plain(value(&service.stats()) as f64));
+    };
+    show(
+        "wasmfleet_compiler_compiled",
+        "Programs compiled for nodes, each once for each kind of machine",
+        Looked::Counter,
+        |stats| stats.compiled,
+    );
+    show(
+        "wasmfleet_compiler_failed",
+        "Programs that did not compile, or not within the limits",
+        Looked::Counter,
+        |stats| stats.failed,
+    );
+    show(
+        "wasmfleet_compiler_preempted",
+        "Times that a program compiled ahead made room for one that was waited for",
+        Looked::Counter,
+        |stats| stats.preempted,
+    );
+    show("wasmfleet_compiler_waiting", "Programs that wait", Looked::Gauge, |stats| {
+        stats.waiting as u64
+    });
+    show("wasmfleet_compiler_running", "Compilers that run", Looked::Gauge, |stats| {
+        stats.running as u64
+    });
 }
 
 /// The text after the program's name in `/proc/self/stat`, whose name may have spaces.

@@ -3,17 +3,28 @@
 
 mod agent;
 mod args;
-mod control_plane;
+mod code;
 mod data_dir;
-mod demo;
 mod images;
 mod join;
 mod local_node;
-mod metrics;
 mod names;
-mod network;
 mod ready;
 mod signals;
+
+#[cfg(feature = "control-plane")]
+mod control_plane;
+#[cfg(feature = "control-plane")]
+mod control_plane_args;
+#[cfg(feature = "control-plane")]
+mod demo;
+#[cfg(feature = "control-plane")]
+mod inner_node;
+#[cfg(feature = "control-plane")]
+mod metrics;
+#[cfg(feature = "control-plane")]
+mod network;
+#[cfg(feature = "control-plane")]
 mod up;
 
 use std::io::IsTerminal;
@@ -23,7 +34,6 @@ use std::time::Duration;
 use clap::Parser;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::engine::compile::child;
 use args::{Cli, Command, LogArgs};
 
 /// How long everything may take to end after a signal.
@@ -34,9 +44,10 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let log = match &cli.command {
         // Limits of memory and threads hold in this process: nothing else may be started in it.
-        Command::Compile => return exit_code(child::child_main()),
-        Command::Up(args) => &args.server.log,
-        Command::Server(args) => &args.log,
+        #[cfg(feature = "compiler")]
+        Command::Compile => return exit_code(crate::engine::compile::child_main()),
+        #[cfg(feature = "control-plane")]
+        Command::ControlPlane(command) => command.log(),
         Command::Node(args) => &args.log,
     };
     if let Err(message) = start_log(log) {
@@ -54,9 +65,10 @@ pub fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match cli.command {
-            Command::Up(args) => up::run(args).await,
-            Command::Server(args) => up::run_server(args).await,
+            #[cfg(feature = "control-plane")]
+            Command::ControlPlane(command) => up::run_command(command).await,
             Command::Node(args) => agent::run(args).await,
+            #[cfg(feature = "compiler")]
             Command::Compile => Ok(()),
         }
     });
@@ -80,6 +92,7 @@ fn raise_descriptors() {
     }
 }
 
+#[cfg(feature = "compiler")]
 fn exit_code(code: i32) -> ExitCode {
     u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
 }

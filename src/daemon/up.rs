@@ -9,10 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use parking_lot::Mutex;
 
-use super::args::{ServerArgs, UpArgs, default_data_dir};
+use super::args::default_data_dir;
 use super::control_plane::{self, ControlPlane, Foundation};
+use super::control_plane_args::{Command, ServerArgs, UpArgs};
 use super::data_dir::DataDir;
-use super::{SHUTDOWN_LIMIT, demo, local_node, ready, signals};
+use super::local_node::{self, Code};
+use super::{SHUTDOWN_LIMIT, demo, inner_node, ready, signals};
 use crate::apiserver::User;
 use crate::base::Tasks;
 use crate::base::clock::RealClock;
@@ -26,8 +28,16 @@ use crate::store::SharedStore;
 /// From start to every node being ready.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
+/// One of the commands that have a control plane.
+pub async fn run_command(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(args) => run(args).await,
+        Command::Server(args) => run_server(args).await,
+    }
+}
+
 /// A whole cluster in this process.
-pub async fn run(args: UpArgs) -> anyhow::Result<()> {
+async fn run(args: UpArgs) -> anyhow::Result<()> {
     let mut stop = pin!(signals::stop_requested());
     let dir = DataDir::open(&data_dir(&args.server)?)?;
     let foundation = control_plane::lay(&args.server, &dir).await?;
@@ -51,7 +61,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
 }
 
 /// A control plane in this process; nodes join from others.
-pub async fn run_server(args: ServerArgs) -> anyhow::Result<()> {
+async fn run_server(args: ServerArgs) -> anyhow::Result<()> {
     let mut stop = pin!(signals::stop_requested());
     let dir = DataDir::open(&data_dir(&args)?)?;
     let foundation = control_plane::lay(&args, &dir).await?;
@@ -179,11 +189,12 @@ fn start_nodes(
     }
     let ranges = plane.network.ranges()?;
     let access = local_node::api_access(&plane.kubeconfig, None, &ranges)?;
-    let runtime = local_node::runtime(dir.path(), ranges.clone(), access)?;
+    let code = Code::Compiled(args.server.compile.options()?);
+    let runtime = local_node::runtime(dir.path(), ranges.clone(), access, code)?;
     for name in &names {
         let node_dir = dir.join("nodes").join(name);
         let options = local_node::options(name, &node_dir, &args.node, args.nodes, &ranges);
-        local_node::start(plane, options, &args.node, runtime.clone(), tasks)
+        inner_node::start(plane, options, &args.node, runtime.clone(), tasks)
             .with_context(|| format!("starting {name}"))?;
         if let Some(proxy) = proxy {
             proxy.add_local_node(name);

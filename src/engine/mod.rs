@@ -1,11 +1,17 @@
 //! The WebAssembly engine's settings, shared by the half that compiles and the half that runs.
 //!
-//! Owns: the one wasmtime `Config` and its hash, compilation in bounds ([`compile`]) and the disk
-//! cache of compiled code ([`cache`]). What a program is, the room `artifact` reads; it never runs a
-//! guest: that is the room `runtime`.
+//! Owns: the one wasmtime `Config` and its hash, the machines that code can be for ([`target`]),
+//! compilation in bounds ([`compile`]), sealed code on disk ([`cache`], [`seal`]), and the two ways to
+//! come by code: of a node ([`supply`]), and of a control plane that compiles for all ([`service`]).
+//! What a program is, the room `artifact` reads; it never runs a guest: that is the room `runtime`.
 
 pub mod cache;
 pub mod compile;
+pub mod seal;
+#[cfg(feature = "compiler")]
+pub mod service;
+pub mod supply;
+pub mod target;
 
 use sha2::{Digest, Sha256};
 use wasmtime::{Config, Engine, WasmBacktraceDetails};
@@ -65,12 +71,10 @@ pub fn new_engine() -> wasmtime::Result<Engine> {
 }
 
 /// What [`settings_hash`] covers, as text: version, target and every setting above.
-fn settings_text() -> String {
+fn settings_text(target: &str) -> String {
     format!(
-        "wasmtime={WASMTIME_VERSION} target={}-{} features={:#x} reservation={} guard={} \
+        "wasmtime={WASMTIME_VERSION} target={target} features={:#x} reservation={} guard={} \
          growth={} stack={} fiber={} epochs=1 cow=1 guard_before=0",
-        std::env::consts::ARCH,
-        std::env::consts::OS,
         features().bits(),
         MEMORY_RESERVATION_BYTES,
         MEMORY_GUARD_BYTES,
@@ -80,10 +84,12 @@ fn settings_text() -> String {
     )
 }
 
-/// Hex sha256 over wasmtime's version, the target and our settings: the second half of the key of
-/// compiled code. Wasmtime's own compatibility hash needs the compiler, which a node may lack.
+/// Hex sha256 over wasmtime's version, this very machine and our settings: the second half of the key
+/// of code that is compiled where it runs. Wasmtime's own compatibility hash needs the compiler, which
+/// a node may lack. Code that is compiled for others has [`target::Target::settings_hash`].
 pub fn settings_hash() -> String {
-    hex::encode(Sha256::digest(settings_text().as_bytes()))
+    let machine = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
+    hex::encode(Sha256::digest(settings_text(&machine)))
 }
 
 #[cfg(test)]

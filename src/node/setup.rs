@@ -26,7 +26,8 @@ use super::workload;
 use crate::api::kinds::ephemeral_containers::as_container;
 use crate::api::kinds::pod_grants;
 use crate::runtime::{
-    ArtifactKind, Container, ContainerSpec, Mount, PrepareError, Prepared, StartError, refusal,
+    ArtifactKind, Container, ContainerSpec, Mount, PrepareError, Prepared, Runner, StartError,
+    refusal,
 };
 use crate::volumes::{self, Context, Need, Objects, VolumeError};
 
@@ -435,7 +436,7 @@ async fn prepare(
     if node.images_seen.add(name, &image) {
         node.node_changed.notify_one();
     }
-    let artifact = code(node, &request, &image).await?;
+    let artifact = code(node, place, &request, &image).await?;
     if image.present {
         tell("Pulled", format!("Container image {name:?} already present on machine"));
     } else {
@@ -461,6 +462,7 @@ fn not_pulled(error: PullError) -> StartFailure {
 /// once however many containers are waiting for it.
 async fn code(
     node: &Shared,
+    place: &Place,
     request: &PullRequest<'_>,
     image: &ResolvedImage,
 ) -> Result<Arc<dyn Prepared>, StartFailure> {
@@ -472,15 +474,26 @@ async fn code(
     if let Some(code) = node.runtime.prepared(digest).await {
         return Ok(code);
     }
+    let meta = &place.pod.metadata;
+    let runner = Runner {
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        pod: meta.name.clone().unwrap_or_default(),
+        image: image.image_id.clone(),
+    };
+    if let Some(code) = node.runtime.fetched(digest, &runner).await.map_err(not_prepared)? {
+        return Ok(code);
+    }
     let loaded = node.images.load(request, image).await.map_err(not_pulled)?;
-    let prepared = node.runtime.prepare(digest, loaded.wasm.clone()).await;
-    prepared.map_err(|error| match error {
+    node.runtime.prepare(digest, loaded.wasm.clone()).await.map_err(not_prepared)
+}
+
+fn not_prepared(error: PrepareError) -> StartFailure {
+    match error {
         PrepareError::InvalidModule(text) => StartFailure::new("InvalidModule", text, false),
         // A limit may be hit because the machine is short of memory now.
-        PrepareError::CompileLimit(text) | PrepareError::Internal(text) => {
-            StartFailure::new("CreateContainerError", text, true)
-        }
-    })
+        PrepareError::CompileLimit(text) => StartFailure::new("CompileLimit", text, true),
+        PrepareError::Internal(text) => StartFailure::new("CreateContainerError", text, true),
+    }
 }
 
 /// The recipe and the attempt's log.

@@ -50,6 +50,7 @@ pub type ContainerId = String;
 pub use crate::artifact::ArtifactKind;
 pub use crate::artifact::interfaces::refusal;
 pub use crate::engine::WASMTIME_VERSION;
+pub use crate::engine::supply::Runner;
 pub use container::Clock;
 pub use core_dump::CoreDumps;
 pub use http_limits::HttpLimits;
@@ -278,6 +279,19 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// The code of a digest that is in the memory or disk cache already, without its bytes.
     async fn prepared(&self, digest: &str) -> Option<Arc<dyn Prepared>>;
+
+    /// The code of a program that somebody else compiles and knows by the image's name; `None`: its
+    /// bytes are needed.
+    ///
+    /// # Errors
+    /// A verdict on the program, or when it cannot be asked for.
+    async fn fetched(
+        &self,
+        _digest: &str,
+        _runner: &Runner,
+    ) -> Result<Option<Arc<dyn Prepared>>, PrepareError> {
+        Ok(None)
+    }
 
     /// Starts a container and pushes its events to `events`. HTTP handlers are listening when this
     /// returns.

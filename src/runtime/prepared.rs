@@ -18,6 +18,7 @@ use super::host::{HostState, Linkers};
 use super::{ArtifactKind, PrepareError, Prepared};
 use crate::artifact::inspect::{WasiVersion, entry_of};
 use crate::artifact::interfaces::grant_of;
+use crate::engine::supply::Native;
 
 /// Code of one artifact, ready to be instantiated.
 pub struct PreparedCode {
@@ -55,7 +56,8 @@ impl Prepared for PreparedCode {
 }
 
 impl PreparedCode {
-    /// Loads native code that [`crate::engine::compile`] made with our settings.
+    /// Loads native code that [`crate::engine::compile`] made with our settings. A file is mapped: its
+    /// pages are shared, and the kernel may drop them.
     ///
     /// # Errors
     /// When the code is of other settings, or the artifact wants a function of an interface that
@@ -66,21 +68,36 @@ impl PreparedCode {
     pub unsafe fn load(
         engine: &Engine,
         linkers: &Linkers,
-        native: &[u8],
+        native: &Native,
     ) -> Result<Self, PrepareError> {
         let internal = |error: wasmtime::Error| PrepareError::Internal(format!("{error:#}"));
         let invalid = |error: wasmtime::Error| PrepareError::InvalidModule(format!("{error:#}"));
         let mut special_imports = Vec::new();
-        let (code, command) = match Engine::detect_precompiled(native) {
+        let found = match native {
+            Native::File(file) => Engine::detect_precompiled_file(file.path()).map_err(internal)?,
+            Native::Bytes(code) => Engine::detect_precompiled(code),
+        };
+        let (code, command) = match found {
             Some(Precompiled::Module) => {
                 // SAFETY: the caller's promise.
-                let module = unsafe { Module::deserialize(engine, native) }.map_err(internal)?;
+                let module = unsafe {
+                    match native {
+                        Native::File(file) => Module::deserialize_file(engine, file.path()),
+                        Native::Bytes(code) => Module::deserialize(engine, code),
+                    }
+                };
+                let module = module.map_err(internal)?;
                 let pre = linkers.modules.instantiate_pre(&module).map_err(invalid)?;
                 (Code::Command(ArtifactKind::Preview1Command), Some(Command::Preview1(pre)))
             }
             Some(Precompiled::Component) => {
                 // SAFETY: the caller's promise.
-                let component = unsafe { Component::deserialize(engine, native) };
+                let component = unsafe {
+                    match native {
+                        Native::File(file) => Component::deserialize_file(engine, file.path()),
+                        Native::Bytes(code) => Component::deserialize(engine, code),
+                    }
+                };
                 let component = component.map_err(internal)?;
                 let imports = component.component_type();
                 let imports = imports.imports(engine).map(|(name, _)| name);
@@ -89,7 +106,11 @@ impl PreparedCode {
             }
             None => return Err(PrepareError::Internal("not compiled code".to_owned())),
         };
-        Ok(Self { code, command, special_imports, size_bytes: native.len() })
+        let size_bytes = match native {
+            Native::File(file) => usize::try_from(file.code_bytes()).unwrap_or(usize::MAX),
+            Native::Bytes(code) => code.len(),
+        };
+        Ok(Self { code, command, special_imports, size_bytes })
     }
 }
 

@@ -24,10 +24,9 @@ use super::policy::IpRange;
 use super::prepared::{Code, PreparedCode};
 use super::stacks::Stacks;
 use super::{Container, ContainerSpec, PrepareError, Prepared, Runtime, RuntimeEvent, StartError};
-use crate::artifact::check_imports;
-use crate::engine::cache::DiskCache;
-use crate::engine::compile::{self, CompileError, Compiler, CompilerPlace};
-use crate::engine::{self, settings_hash};
+use crate::engine;
+use crate::engine::compile::{self, CompileError, CompilerPlace};
+use crate::engine::supply::{self, Native, Runner, Supply};
 
 /// Threads for guests' blocking system calls (files), at most.
 const MAX_BLOCKING_THREADS: usize = 64;
@@ -44,6 +43,8 @@ pub struct Options {
     /// Where compiled code is kept; `None`: in memory only.
     pub cache_directory: Option<PathBuf>,
     pub cache_max_bytes: u64,
+    /// The control plane that compiles; `None`: everything is compiled here.
+    pub server: Option<supply::Server>,
     /// The times that bound requests to HTTP handlers.
     pub http: HttpLimits,
     /// Addresses of the cluster's pods and Services: what guests may connect to.
@@ -62,6 +63,7 @@ impl Options {
             compiler: compile::Options::new(compiler),
             cache_directory,
             cache_max_bytes: 1 << 30,
+            server: None,
             http: HttpLimits::default(),
             cluster: vec![IpRange::ALL_PODS, IpRange::ALL_SERVICES],
             api: None,
@@ -99,8 +101,16 @@ struct Inner {
     engine: Engine,
     linkers: Linkers,
     code: CodeCache,
-    disk: Option<DiskCache>,
-    compiler: Compiler,
+    supply: Supply,
+}
+
+/// What code is made of.
+enum Origin {
+    /// Only what is here already.
+    Kept,
+    /// Somebody else compiles it, for whom is to run it.
+    Named(Runner),
+    Program(Bytes),
 }
 
 impl WasmRuntime {
@@ -112,11 +122,13 @@ impl WasmRuntime {
         config.with_host_stack(Arc::new(Stacks::default()));
         let engine = Engine::new(&config).map_err(not_made)?;
         let linkers = Linkers::new(&engine).map_err(not_made)?;
-        let disk = options
-            .cache_directory
-            .map(|path| DiskCache::open(path, options.cache_max_bytes, &settings_hash()))
-            .transpose()
-            .map_err(NewRuntimeError::Cache)?;
+        let supply = Supply::open(supply::Options {
+            compiler: options.compiler,
+            directory: options.cache_directory,
+            max_bytes: options.cache_max_bytes,
+            server: options.server,
+        })
+        .map_err(NewRuntimeError::Cache)?;
         let worker_threads = options.worker_threads.max(1);
         let threads = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(worker_threads)
@@ -127,13 +139,12 @@ impl WasmRuntime {
             .build()
             .map_err(NewRuntimeError::Threads)?;
         let ticker = Arc::new(Ticker::start(&engine).map_err(NewRuntimeError::Threads)?);
-        let compiler = Compiler::new(options.compiler);
         let code = CodeCache::default();
         let (guests, clock) = (threads.handle().clone(), options.clock.clone());
         let again = Arc::new(Again { engine: engine.clone(), guests, clock });
         Ok(Arc::new(Self {
             again,
-            inner: Arc::new(Inner { engine, linkers, code, disk, compiler }),
+            inner: Arc::new(Inner { engine, linkers, code, supply }),
             ticker,
             tls: Tls::new(options.api),
             http: options.http,
@@ -149,7 +160,7 @@ impl WasmRuntime {
     async fn code(
         &self,
         digest: &str,
-        wasm: Option<Bytes>,
+        origin: Origin,
     ) -> Result<Option<Arc<PreparedCode>>, PrepareError> {
         let internal = |error: &dyn std::fmt::Display| PrepareError::Internal(error.to_string());
         let slot = self.inner.code.slot(digest);
@@ -163,7 +174,7 @@ impl WasmRuntime {
         let (inner, digest) = (self.inner.clone(), digest.to_owned());
         let made = self.again.guests.spawn(async move {
             let _making = making;
-            inner.make(&slot, &digest, wasm).await
+            inner.make(&slot, &digest, origin).await
         });
         made.await.map_err(|error| internal(&error))?
     }
@@ -174,7 +185,7 @@ impl Inner {
         self: &Arc<Self>,
         slot: &Arc<Slot>,
         digest: &str,
-        wasm: Option<Bytes>,
+        origin: Origin,
     ) -> Result<Option<Arc<PreparedCode>>, PrepareError> {
         if let Some(code) = self.code.get(slot) {
             return Ok(Some(code));
@@ -185,27 +196,43 @@ impl Inner {
         }
         let (inner, its_digest) = (self.clone(), digest.to_owned());
         let kept = blocking(move || inner.kept_code(&its_digest)).await?;
-        let code = match (kept, wasm) {
-            (Some(code), _) => code,
-            (None, None) => return Ok(None),
-            (None, Some(wasm)) => match self.compile(digest, wasm).await {
-                Ok(code) => code,
-                Err(error) => {
-                    slot.remember(&error);
-                    return Err(error);
-                }
-            },
+        let made = match (kept, origin) {
+            (Some(code), _) => Ok(Some(code)),
+            (None, Origin::Kept) => Ok(None),
+            (None, Origin::Named(runner)) => self.fetch(digest, &runner).await,
+            (None, Origin::Program(wasm)) => self.compile(digest, wasm).await.map(Some),
         };
+        let Some(code) = made.inspect_err(|error| slot.remember(error))? else { return Ok(None) };
         let code = Arc::new(code);
         self.code.put(slot, &code);
         Ok(Some(code))
     }
 
     fn kept_code(&self, digest: &str) -> Option<PreparedCode> {
-        let native = self.disk.as_ref()?.get(digest)?;
-        // SAFETY: the cache returns only what it was given by `compile`, checked by its hash.
-        let loaded = unsafe { PreparedCode::load(&self.engine, &self.linkers, &native) };
-        loaded.inspect_err(|error| tracing::warn!(digest, %error, "kept code does not load")).ok()
+        let native = self.supply.kept(digest)?;
+        let loaded = self.load(&native);
+        loaded
+            .inspect_err(|error| {
+                tracing::warn!(digest, %error, "kept code does not load");
+                self.supply.forget(digest);
+            })
+            .ok()
+    }
+
+    fn load(&self, native: &Native) -> Result<PreparedCode, PrepareError> {
+        // SAFETY: the supply gives only what the compiler gave this moment, and files whose seal holds.
+        unsafe { PreparedCode::load(&self.engine, &self.linkers, native) }
+    }
+
+    async fn fetch(
+        self: &Arc<Self>,
+        digest: &str,
+        runner: &Runner,
+    ) -> Result<Option<PreparedCode>, PrepareError> {
+        let fetched = self.supply.fetch(digest, runner).await.map_err(of_compiler)?;
+        let Some(native) = fetched else { return Ok(None) };
+        let inner = self.clone();
+        blocking(move || inner.load(&native)).await?.map(Some)
     }
 
     async fn compile(
@@ -215,32 +242,24 @@ impl Inner {
     ) -> Result<PreparedCode, PrepareError> {
         let (bytes, its_digest) = (wasm.clone(), digest.to_owned());
         blocking(move || {
-            if format!("sha256:{}", hex::encode(Sha256::digest(&bytes))) != its_digest {
-                let message = format!("the artifact is not what its digest {its_digest} names");
-                return Err(PrepareError::Internal(message));
+            if format!("sha256:{}", hex::encode(Sha256::digest(&bytes))) == its_digest {
+                return Ok(());
             }
-            check_imports(&bytes)
-                .map(|_| ())
-                .map_err(|error| PrepareError::InvalidModule(error.to_string()))
+            let message = format!("the artifact is not what its digest {its_digest} names");
+            Err(PrepareError::Internal(message))
         })
         .await??;
-        let native = self.compiler.compile(wasm).await.map_err(|error| match error {
-            CompileError::Invalid(message) => PrepareError::InvalidModule(message),
-            CompileError::Limit(message) => PrepareError::CompileLimit(message),
-            CompileError::Internal(message) => PrepareError::Internal(message),
-        })?;
-        let (inner, digest) = (self.clone(), digest.to_owned());
-        blocking(move || {
-            // SAFETY: these bytes came from the compiler this moment.
-            let code = unsafe { PreparedCode::load(&inner.engine, &inner.linkers, &native) }?;
-            if let Some(disk) = &inner.disk
-                && let Err(error) = disk.put(&digest, &native)
-            {
-                tracing::warn!(digest, %error, "compiled code is not kept");
-            }
-            Ok(code)
-        })
-        .await?
+        let native = self.supply.make(digest, wasm).await.map_err(of_compiler)?;
+        let inner = self.clone();
+        blocking(move || inner.load(&native)).await?
+    }
+}
+
+fn of_compiler(error: CompileError) -> PrepareError {
+    match error {
+        CompileError::Invalid(message) => PrepareError::InvalidModule(message),
+        CompileError::Limit(message) => PrepareError::CompileLimit(message),
+        CompileError::Internal(message) => PrepareError::Internal(message),
     }
 }
 
@@ -254,17 +273,26 @@ async fn blocking<T: Send + 'static>(
 #[async_trait::async_trait]
 impl Runtime for WasmRuntime {
     async fn prepare(&self, digest: &str, wasm: Bytes) -> Result<Arc<dyn Prepared>, PrepareError> {
-        match self.code(digest, Some(wasm)).await? {
+        match self.code(digest, Origin::Program(wasm)).await? {
             Some(code) => Ok(code),
             None => Err(PrepareError::Internal("no code was made".to_owned())),
         }
     }
 
     async fn prepared(&self, digest: &str) -> Option<Arc<dyn Prepared>> {
-        match self.code(digest, None).await {
+        match self.code(digest, Origin::Kept).await {
             Ok(Some(code)) => Some(code),
             Ok(None) | Err(_) => None,
         }
+    }
+
+    async fn fetched(
+        &self,
+        digest: &str,
+        runner: &Runner,
+    ) -> Result<Option<Arc<dyn Prepared>>, PrepareError> {
+        let code = self.code(digest, Origin::Named(runner.clone())).await?;
+        Ok(code.map(|code| code as Arc<dyn Prepared>))
     }
 
     async fn start(

@@ -6,6 +6,7 @@ mod admission;
 mod applies;
 mod caches;
 mod cel;
+mod code;
 mod computed;
 mod connections;
 mod conversion;

@@ -4,10 +4,12 @@
 mod abuse;
 mod api_access;
 mod bad_input;
+mod compiled;
 mod containers;
 mod inside;
 mod programs;
 mod rollout;
 mod separate;
+mod small_node;
 mod wasmctl;
 mod worlds;

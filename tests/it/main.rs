@@ -4,6 +4,7 @@ mod api;
 mod apipure;
 mod checks;
 mod cluster;
+mod compiling;
 mod conformance;
 mod documents;
 mod e2e;

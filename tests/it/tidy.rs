@@ -15,7 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("runtime", &["engine", "artifact", "base"]),
     ("images", &["artifact", "client", "api", "base"]),
     ("volumes", &["client", "api", "base"]),
-    ("apiserver", &["store", "artifact", "images", "client", "api", "base"]),
+    ("apiserver", &["store", "engine", "artifact", "images", "client", "api", "base"]),
     ("controllers", &["client", "api", "base"]),
     ("scheduler", &["client", "api", "base"]),
     ("proxy", &["client", "api", "base"]),

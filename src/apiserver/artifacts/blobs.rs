@@ -84,7 +84,8 @@ impl Artifacts {
     }
 }
 
-fn frames(
+/// What a file holds, from where it stands.
+pub(in crate::apiserver) fn frames(
     file: tokio::fs::File,
 ) -> impl futures::Stream<Item = Result<Frame<Bytes>, io::Error>> + Send {
     futures::stream::try_unfold(file, |mut file| async move {

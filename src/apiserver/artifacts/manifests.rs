@@ -19,6 +19,7 @@ use crate::apiserver::{Body, full, reply};
 use crate::artifact::{Inspection, check_imports};
 use crate::base::clock::{Clock, RealClock};
 use crate::base::durable::{create_dirs, sync_parent};
+use crate::engine::compile::CompileError;
 use crate::images::layout::{MANIFEST_TYPE, Manifest};
 use crate::images::{MAX_MANIFEST_BYTES, digest_hex, digest_of};
 
@@ -93,6 +94,10 @@ impl Artifacts {
         let tag = digest_hex(version).is_none().then_some(version);
         self.keep_manifest(repository, tag, &text, &record)?;
         tracing::info!(repository, version, digest, "an artifact was pushed");
+        let path = self.blob_path(&record.wasm_digest);
+        if let (Some(pushed), Some(path)) = (self.pushed.get(), path) {
+            pushed(&record.wasm_digest, &path);
+        }
         let mut response = reply::empty(StatusCode::CREATED);
         let location = format!("/v2/{repository}/manifests/{digest}");
         for (header, value) in [(LOCATION, &location), (CONTENT_DIGEST, &digest)] {
@@ -103,9 +108,21 @@ impl Artifacts {
         Ok(response)
     }
 
-    /// The link check of a program. It takes about 10 ms a megabyte, on a thread of its own.
+    /// The link check of a program. It takes about 10 ms a megabyte, in a process of its own where
+    /// there is a checker, else on a thread of its own.
     async fn inspect(&self, digest: &str, size: u64) -> OciResult<Inspection> {
         let path = self.blob_path(digest).ok_or_else(|| refused("its layer has no digest"))?;
+        if let Some(checker) = self.checker.get() {
+            let bytes = tokio::fs::read(path).await?;
+            if bytes.len() as u64 != size {
+                let length = bytes.len();
+                return Err(refused(&format!("its layer has {length} bytes and not {size}")));
+            }
+            return checker.check(bytes.into()).await.map_err(|error| match error {
+                CompileError::Invalid(why) | CompileError::Limit(why) => refused(&why),
+                CompileError::Internal(why) => io::Error::other(why).into(),
+            });
+        }
         let checked = tokio::task::spawn_blocking(move || {
             let bytes = fs::read(path)?;
             if bytes.len() as u64 != size {

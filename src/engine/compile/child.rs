@@ -1,12 +1,14 @@
 //! The compiler's child process: both ends of it.
 //!
-//! The parent writes two limits and the WebAssembly to the child's standard input and closes it;
-//! the child limits itself, compiles, writes the code to its standard output and exits. It
+//! The parent writes two limits, what is to be done and the WebAssembly to the child's standard input and
+//! closes it; the child limits itself, checks and compiles, writes the code to its standard output and exits. It
 //! reads no file and no argument but the subcommand's name; its environment is a bound on its threads.
+//! It has the lowest priority for the CPU, and is the first to go where the machine is out of memory.
+//! Of the disk it has none, because it does not touch it.
 //!
 //! ```text
-//!   stdin:  memory limit u64 LE | CPU limit u64 LE | WebAssembly … EOF
-//!   stdout: native code … EOF            exit 0
+//!   stdin:  memory limit u64 LE | CPU limit u64 LE | work, 64 bytes, zeros at its end | WebAssembly … EOF
+//!   stdout: native code … EOF, or what the check found as JSON        exit 0
 //!   stderr: a message for the author     exit 65 (bad artifact), other (the compiler failed)
 //! ```
 
@@ -19,7 +21,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
-use super::{CompileError, Options, compile_here};
+use super::{CompileError, Options, Target, Work, check_here, compile_here, compile_unchecked};
 use crate::artifact::inspect::MAX_ARTIFACT_BYTES;
 
 /// The hidden subcommand with which a program becomes the compiler.
@@ -34,11 +36,25 @@ const MAX_CODE_BYTES: u64 = 1 << 30;
 /// Of the child's messages, what a parent keeps.
 const MAX_MESSAGE_BYTES: u64 = 4 << 10;
 /// A compile gives way to everything else on the machine.
-const NICENESS: i32 = 10;
-const HEADER_BYTES: usize = 16;
+const NICENESS: i32 = 19;
+/// The first to be killed where the machine is out of memory (proc(5), `oom_score_adj`).
+const OOM_SCORE: &str = "1000";
+/// What the allocator reserves of the address space at once, in KiB: by default it is a gibibyte, as
+/// much as a child may have in all.
+const ARENA_RESERVE_KIB: &str = "16384";
+/// The two limits.
+const LIMITS_BYTES: usize = 16;
+/// `check`, or to compile for `<triple> <cpu>`, or, where it is empty, for this very machine.
+const WORK_BYTES: usize = 64;
+const CHECK: &str = "check";
+const HEADER_BYTES: usize = LIMITS_BYTES + WORK_BYTES;
 /// Threads of one compile. Each takes address space (a stack, and the allocator's arena of 64 MiB
 /// or more), which is bounded: one for each core of a large machine would leave none to compile in.
 const MAX_THREADS: usize = 4;
+
+/// A module of two functions that do nothing.
+const TWO_FUNCTIONS: &[u8] =
+    b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x03\x02\0\0\x0a\x07\x02\x02\0\x0b\x02\0\x0b";
 
 /// The child's whole life: reads standard input, writes standard output; the caller exits with
 /// the code returned.
@@ -64,38 +80,72 @@ fn compile_stream(input: &mut dyn Read, output: &mut dyn Write) -> Result<(), Co
     let internal = |error: std::io::Error| CompileError::Internal(error.to_string());
     let mut header = [0_u8; HEADER_BYTES];
     input.read_exact(&mut header).map_err(internal)?;
-    let (memory, cpu) = header.split_at(8);
+    let (limits, work) = header.split_at(LIMITS_BYTES);
+    let (memory, cpu) = limits.split_at(8);
     let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
     limit_this_process(number(memory), number(cpu)).map_err(internal)?;
+    let work = read_work(work)?;
+    if let Work::Compile(target) = work {
+        // Starts the compiler's threads while there is room for their stacks: later, a program that
+        // took all of it would look like a fault of ours.
+        let _ = compile_unchecked(TWO_FUNCTIONS, target, true);
+    }
     let mut wasm = Vec::new();
     let most = MAX_ARTIFACT_BYTES as u64 + 1;
     input.take(most).read_to_end(&mut wasm).map_err(internal)?;
-    let code = compile_here(&wasm, true)?;
-    output.write_all(&code).and_then(|()| output.flush()).map_err(internal)
+    let made = match work {
+        Work::Compile(target) => compile_here(&wasm, target, true)?,
+        Work::Check => serde_json::to_vec(&check_here(&wasm)?).map_err(|e| internal(e.into()))?,
+    };
+    output.write_all(&made).and_then(|()| output.flush()).map_err(internal)
+}
+
+fn read_work(bytes: &[u8]) -> Result<Work, CompileError> {
+    let text = String::from_utf8_lossy(bytes);
+    let text = text.trim_end_matches('\0');
+    match text {
+        "" => return Ok(Work::Compile(None)),
+        CHECK => return Ok(Work::Check),
+        _ => {}
+    }
+    let (triple, cpu) = text.split_once(' ').unwrap_or((text, ""));
+    let target = Target::named(triple, cpu);
+    target.map(|t| Work::Compile(Some(t))).map_err(|e| CompileError::Internal(e.to_string()))
+}
+
+/// Address space of this process, in bytes (proc(5), `statm`).
+fn address_space() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = text.split(' ').next().and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or_default() * rustix::param::page_size() as u64
 }
 
 fn limit_this_process(memory_bytes: u64, cpu_seconds: u64) -> std::io::Result<()> {
     // A core dump of a killed compiler would be larger than anything else on the disk.
     let hard = |value| Rlimit { current: Some(value), maximum: Some(value) };
     setrlimit(Resource::Core, hard(0))?;
-    setrlimit(Resource::As, hard(memory_bytes))?;
+    // Beyond what it has already: the program itself, and what its allocator reserved.
+    setrlimit(Resource::As, hard(address_space().saturating_add(memory_bytes)))?;
     setrlimit(Resource::Cpu, hard(cpu_seconds))?;
     // Best effort: a container may forbid it.
     let _ = rustix::process::nice(NICENESS);
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     Ok(())
 }
 
-/// Compiles `wasm` in a child running `program`; the child dies with the returned future.
-pub(super) async fn compile(
+/// Works on `wasm` in a child running `program`; the child dies with the returned future.
+pub(super) async fn run_child(
     program: &Path,
     options: &Options,
     wasm: Bytes,
+    work: Work,
 ) -> Result<Vec<u8>, CompileError> {
     let mut child = Command::new(program)
         .arg(SUBCOMMAND)
         .env_clear()
         .env("RAYON_NUM_THREADS", threads().to_string())
         .env("MALLOC_ARENA_MAX", MAX_THREADS.to_string())
+        .env("MIMALLOC_ARENA_RESERVE", ARENA_RESERVE_KIB)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -104,7 +154,8 @@ pub(super) async fn compile(
         .map_err(|error| {
             CompileError::Internal(format!("cannot start the compiler {program:?}: {error}"))
         })?;
-    match tokio::time::timeout(options.wall_limit, converse(&mut child, options, wasm)).await {
+    match tokio::time::timeout(options.wall_limit, converse(&mut child, options, wasm, work)).await
+    {
         Ok(result) => result,
         Err(_) => {
             let _ = child.kill().await;
@@ -122,6 +173,7 @@ async fn converse(
     child: &mut Child,
     options: &Options,
     wasm: Bytes,
+    work: Work,
 ) -> Result<Vec<u8>, CompileError> {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(mut stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
@@ -129,7 +181,14 @@ async fn converse(
     };
     let mut header = [0_u8; HEADER_BYTES];
     header[..8].copy_from_slice(&options.memory_limit_bytes.to_le_bytes());
-    header[8..].copy_from_slice(&options.cpu_limit_seconds.to_le_bytes());
+    header[8..LIMITS_BYTES].copy_from_slice(&options.cpu_limit_seconds.to_le_bytes());
+    let text = match work {
+        Work::Check => CHECK.to_owned(),
+        Work::Compile(target) => target.map(|target| target.to_string()).unwrap_or_default(),
+    };
+    // All targets of the table fit.
+    let length = text.len().min(WORK_BYTES);
+    header[LIMITS_BYTES..LIMITS_BYTES + length].copy_from_slice(&text.as_bytes()[..length]);
     let send = async move {
         // A child that dies early closes its end; its exit status says why, not this error.
         let _ = stdin.write_all(&header).await;
@@ -163,10 +222,10 @@ fn judge(
         (Some(code), _) => {
             Err(CompileError::Internal(format!("the compiler exited with {code}: {message}")))
         }
-        // An allocation that fails aborts the child; the CPU limit kills it, and so does a system
-        // that is out of memory. The artifact may fit another time: a limit is no verdict on it.
+        // An allocation that fails and a stack that overflows abort the child; the CPU limit kills it,
+        // and so does a system that is out of memory. The artifact may fit another time: a limit is no verdict on it.
         (None, signal) => Err(CompileError::Limit(format!(
-            "compiling exceeded {} MiB of memory or {} s of processor time (signal {})",
+            "compiling exceeded {} MiB of memory, {} s of processor time or the stack (signal {})",
             options.memory_limit_bytes >> 20,
             options.cpu_limit_seconds,
             signal.unwrap_or(0),

@@ -191,6 +191,19 @@ pub fn registry_tools() -> Option<(&'static Path, &'static Path)> {
     FOUND.get_or_init(find).as_ref().map(|(registry, skopeo)| (&**registry, &**skopeo))
 }
 
+/// `wasmfleet` without compiler and control plane; in the same way, but that it is built here.
+pub fn node_program() -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target-node/debug/wasmfleet");
+    if path.exists() {
+        return Some(path);
+    }
+    let text = "target-node has no node program: cargo build --no-default-features --features node \
+                --target-dir target-node";
+    assert!(std::env::var_os(REQUIRE_TOOLS).is_none(), "{text}");
+    println!("not tested: {text}");
+    None
+}
+
 /// The program that `scripts/setup-tests.sh` brought, or the one in PATH.
 fn find(name: &str, version: &str, words: &[&str]) -> Option<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin").join(name);

@@ -5,24 +5,30 @@ use std::path::Path;
 use crate::cluster::tools::has;
 use crate::cluster::{Program, WASMCTL, WASMFLEET, guests, http, tools, until};
 
-struct Server {
-    dir: tempfile::TempDir,
+pub struct Server {
+    pub dir: tempfile::TempDir,
     program: Program,
     url: String,
+    options: &'static [&'static str],
 }
 
 impl Server {
     fn start() -> Server {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (program, url) = Server::serve(dir.path(), "127.0.0.1:0");
-        Server { dir, program, url }
+        Server::start_with(&[])
     }
 
-    fn serve(dir: &Path, listen: &str) -> (Program, String) {
+    pub fn start_with(options: &'static [&'static str]) -> Server {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (program, url) = Server::serve(dir.path(), "127.0.0.1:0", options);
+        Server { dir, program, url, options }
+    }
+
+    fn serve(dir: &Path, listen: &str, options: &[&str]) -> (Program, String) {
         let data = dir.join("server");
         let args = ["server", "--listen", listen, "--node-grace-seconds", "4", "--data-dir"];
         let mut args = args.to_vec();
         args.push(data.to_str().expect("UTF-8"));
+        args.extend(options);
         let program = Program::start(WASMFLEET, &args, Some(dir));
         let line = program.wait_line("API server");
         program.wait_line("ready");
@@ -32,10 +38,10 @@ impl Server {
     /// Serves once more at the same address, after the program ended.
     fn start_again(&mut self) {
         let address = self.url.trim_start_matches("https://").to_string();
-        (self.program, self.url) = Server::serve(self.dir.path(), &address);
+        (self.program, self.url) = Server::serve(self.dir.path(), &address, self.options);
     }
 
-    fn node_args(&self, name: &str, token: &Path) -> Vec<String> {
+    pub fn node_args(&self, name: &str, token: &Path) -> Vec<String> {
         let text = |path: &Path| path.to_str().expect("UTF-8").to_string();
         let data = text(&self.dir.path().join(name));
         let words = ["node", "--server", &self.url, "--name", name, "--data-dir", &data];
@@ -45,19 +51,24 @@ impl Server {
         args
     }
 
-    fn token(&self) -> std::path::PathBuf {
+    pub fn token(&self) -> std::path::PathBuf {
         self.dir.path().join("server/join-token")
     }
 
     fn node(&self, name: &str) -> Program {
+        self.node_with(name, &[])
+    }
+
+    pub fn node_with(&self, name: &str, options: &[&str]) -> Program {
         let args = self.node_args(name, &self.token());
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
+        args.extend(options);
         let node = Program::start(WASMFLEET, &args, None);
         node.wait_line("ready");
         node
     }
 
-    fn wasmctl_with(&self, words: &str, stdin: &str) -> tools::Output {
+    pub fn wasmctl_with(&self, words: &str, stdin: &str) -> tools::Output {
         let kubeconfig = self.dir.path().join("server/kubeconfig");
         let mut output =
             tools::run(WASMCTL.as_ref(), words, stdin, &kubeconfig, self.dir.path(), &[]);
@@ -65,11 +76,11 @@ impl Server {
         output
     }
 
-    fn wasmctl(&self, words: &str) -> String {
+    pub fn wasmctl(&self, words: &str) -> String {
         self.wasmctl_with(words, "").ok()
     }
 
-    fn wait(&self, what: &str, path: &str, wanted: &str) {
+    pub fn wait(&self, what: &str, path: &str, wanted: &str) {
         until(&format!("{what} {path} = {wanted}"), || {
             let found = self.wasmctl(&format!("get {what} -o jsonpath={{{path}}}"));
             if found == wanted { Ok(()) } else { Err(found) }
@@ -77,7 +88,7 @@ impl Server {
     }
 }
 
-const READY: &str = ".status.conditions[?(@.type==\"Ready\")].status";
+pub const READY: &str = ".status.conditions[?(@.type==\"Ready\")].status";
 
 #[test]
 fn nodes_join_run_are_lost_and_come_back() {

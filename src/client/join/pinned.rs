@@ -11,14 +11,14 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::{PkiError, fingerprint};
+use super::fingerprint;
 
 /// A client configuration that trusts exactly the CA with this fingerprint (of a
 /// [`super::JoinToken`]). It presents no client certificate.
 ///
 /// # Errors
 /// When the TLS library cannot be set up.
-pub fn pinned_client_config(ca_fingerprint: &str) -> Result<Arc<rustls::ClientConfig>, PkiError> {
+pub fn pinned_client_config(ca_fingerprint: &str) -> Result<Arc<rustls::ClientConfig>, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier =
         PinnedCa { ca_fingerprint: ca_fingerprint.to_string(), provider: provider.clone() };

@@ -14,7 +14,7 @@ const PREFIX: &str = "wft1";
 /// Random bytes of a secret.
 const SECRET_BYTES: usize = 32;
 /// A shorter secret in the data directory is refused: 128 bits in hexadecimal.
-pub(super) const MIN_SECRET_CHARS: usize = 32;
+pub const MIN_SECRET_CHARS: usize = 32;
 /// Longest secret that is read, in characters.
 const MAX_SECRET_CHARS: usize = 256;
 
@@ -65,12 +65,13 @@ impl FromStr for JoinToken {
     }
 }
 
-pub(super) fn new_secret() -> String {
+/// A secret of random bytes.
+pub fn new_secret() -> String {
     Ids::from_system().secret(SECRET_BYTES)
 }
 
 /// Compares digests without an early exit, so that the time tells neither length nor prefix.
-pub(super) fn same_secret(given: &str, ours: &str) -> bool {
+pub fn same_secret(given: &str, ours: &str) -> bool {
     let (a, b) = (Sha256::digest(given.as_bytes()), Sha256::digest(ours.as_bytes()));
     let difference = a.iter().zip(b.iter()).fold(0u8, |sum, (x, y)| sum | (x ^ y));
     std::hint::black_box(difference) == 0
