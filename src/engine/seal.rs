@@ -142,7 +142,10 @@ impl Seal {
         let statement = key.statement(&hash.finalize().into());
         let holds = magic == MAGIC
             && match self {
-                Seal::Checksum => seal[..32] == *Sha256::digest(statement),
+                Seal::Checksum => {
+                    let (sum, rest) = seal.split_at(32);
+                    *sum == *Sha256::digest(statement) && rest.iter().all(|byte| *byte == 0)
+                }
                 Seal::Signed { trust, .. } => {
                     let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &trust.0);
                     key.verify(statement.as_bytes(), seal).is_ok()

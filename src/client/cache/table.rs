@@ -13,6 +13,9 @@ use super::objects::Objects;
 use crate::api::resource::{Gvr, Kind};
 use crate::api::{ApiError, ObjectKey, Raw};
 
+/// Reads an object without what is dropped.
+type Read<T> = fn(&Raw) -> Result<T, ApiError>;
+
 /// One kind's objects and indexes.
 pub(super) struct Table<T> {
     objects: Objects<Kept<T>>,
@@ -25,7 +28,7 @@ pub(super) struct Table<T> {
     /// Drops what nobody reads.
     pub(super) slim: fn(&mut T),
     /// Reads the rest only.
-    pub(super) read: Option<fn(&Raw) -> Result<T, ApiError>>,
+    pub(super) read: Option<Read<T>>,
     /// The newest revision seen.
     pub(super) revision: u64,
     /// When it was listed first.
