@@ -139,7 +139,7 @@ struct FakeCode {
 }
 
 impl FakeCode {
-    fn new(digest: &str, script: Script) -> Arc<dyn Prepared> {
+    fn prepared(digest: &str, script: Script) -> Arc<dyn Prepared> {
         let Script { kind, tells_readiness, imports, .. } = script;
         Arc::new(FakeCode { digest: digest.to_owned(), kind, tells_readiness, imports })
     }
@@ -251,13 +251,13 @@ impl Runtime for FakeRuntime {
             PrepareFailure::Internal(message) => PrepareError::Internal(message),
         })?;
         *self.state.lock().prepared.entry(digest.to_owned()).or_default() += 1;
-        Ok(FakeCode::new(digest, script))
+        Ok(FakeCode::prepared(digest, script))
     }
 
     async fn prepared(&self, digest: &str) -> Option<Arc<dyn Prepared>> {
         let state = self.state.lock();
         state.prepared.get(digest)?;
-        Some(FakeCode::new(digest, state.script_of(digest, &[])))
+        Some(FakeCode::prepared(digest, state.script_of(digest, &[])))
     }
 
     async fn start(

@@ -2,8 +2,9 @@
 //!
 //! Reading and compiling a program work on an attacker's bytes before any sandbox exists (types in
 //! types overflow the stack of whoever validates them), so both run in a child process that can be
-//! killed: this program again, with a hidden subcommand (see [`child`]). Tests and small tools may compile in their own process. How many compile at once is
-//! bounded here; what is kept of the result is the cache's affair.
+//! killed: this program again, with a hidden subcommand (see [`child`]). Tests and small tools may
+//! compile in their own process. How many compile at once is bounded here; what is kept of the result
+//! is the cache's affair.
 
 pub mod child;
 #[cfg(not(feature = "compiler"))]

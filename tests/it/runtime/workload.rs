@@ -10,9 +10,12 @@ use wasmfleet::runtime::{ExitReason, RuntimeEvent};
 
 use super::harness::{Harness, Output, Running, built};
 
+/// Of one bucket.
+type Entries = BTreeMap<String, Vec<u8>>;
+
 /// Buckets in memory, each with the number of its writes as its version.
 #[derive(Default)]
-struct Memory(Mutex<BTreeMap<String, (u64, BTreeMap<String, Vec<u8>>)>>);
+struct Memory(Mutex<BTreeMap<String, (u64, Entries)>>);
 
 #[async_trait::async_trait]
 impl Platform for Memory {
