@@ -16,6 +16,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc};
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Trap, WasmBacktrace};
 
 use super::command::Outcome;
@@ -117,9 +118,15 @@ impl End {
 
 /// A trap and its frames, the cause first, as people read it.
 pub fn describe(error: &wasmtime::Error) -> String {
-    let mut text = match error.downcast_ref::<Trap>() {
-        Some(trap) => format!("trap: {trap}"),
-        None => format!("{}", error.root_cause()),
+    let mut text = match (error.downcast_ref::<Trap>(), error.downcast_ref::<ResourceTableError>())
+    {
+        (Some(trap), _) => format!("trap: {trap}"),
+        (_, Some(ResourceTableError::Full)) => {
+            "it holds as many handles (files, streams, sockets, timers) as a program may: close \
+             what is not used"
+                .to_owned()
+        }
+        _ => format!("{}", error.root_cause()),
     };
     if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
         text.push('\n');

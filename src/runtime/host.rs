@@ -20,7 +20,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::input::GuestInput;
 use super::limits::{
-    MAX_HANDLES, MAX_HTTP_FIELDS_BYTES, MAX_RANDOM_BYTES, MAX_REQUEST_HANDLES, bound, bound_waiting,
+    MAX_HTTP_FIELDS_BYTES, MAX_RANDOM_BYTES, MAX_REQUEST_HANDLES, bound, bound_waiting, max_handles,
 };
 use super::memory::{MemoryAccount, StoreLimits};
 use super::outgoing::{OutgoingHttp, Tls};
@@ -136,7 +136,7 @@ impl Sandbox {
     /// # Errors
     /// When the container has not even the memory for an instance.
     pub fn store(&self, engine: &Engine) -> Result<Store<HostState>, StartError> {
-        let state = self.state(self.limits()?, MAX_HANDLES);
+        let state = self.state(self.limits()?, max_handles());
         let mut store = Store::new(engine, state);
         bound(&mut store, &self.profiling, |state| &mut state.limits);
         Ok(store)
@@ -179,7 +179,7 @@ impl Sandbox {
         let open_sockets = StoreSockets::new(self.sockets.clone());
         let mut wasi = self.wasi(&open_sockets).build_p1();
         let view = wasi.ctx();
-        view.table.set_max_capacity(MAX_HANDLES);
+        view.table.set_max_capacity(max_handles());
         view.ctx.filesystem().clone_from(&self.files);
         let mut store = Store::new(engine, ModuleState { wasi, limits });
         bound(&mut store, &self.profiling, |state| &mut state.limits);

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use rustix::process::{Resource, getrlimit};
 use wasmtime::{ResourceLimiter, ResourceLimiterAsync, Store, UpdateDeadline};
 
 use super::meter::note_yield;
@@ -21,14 +22,30 @@ pub const MAX_TABLES: usize = 100;
 pub const MAX_MEMORIES: usize = 16;
 /// Bytes that a guest may pass to the host in one call. A file's stream takes 1 MiB at once.
 pub const HOSTCALL_BYTES: usize = 2 << 20;
-/// Handles of a guest and host resources (sockets, streams, files) that a process may hold.
+/// Handles of a guest and host resources (sockets, streams, files) that a process may hold, at most;
+/// see [`max_handles`].
 pub const MAX_HANDLES: usize = 4096;
+/// A process gets no fewer, however few file descriptors there are.
+const MIN_HANDLES: usize = 256;
+/// And no more than this part of the file descriptors: each handle may be a file.
+const PART_OF_DESCRIPTORS: usize = 4;
 /// The same of the instance that serves one HTTP request; a container has many of them.
 pub const MAX_REQUEST_HANDLES: usize = 256;
 /// One block of HTTP header fields, in bytes.
 pub const MAX_HTTP_FIELDS_BYTES: usize = 64 << 10;
 /// Random bytes in one call.
 pub const MAX_RANDOM_BYTES: u64 = 1 << 20;
+
+/// Handles of one process on this host.
+pub fn max_handles() -> usize {
+    (descriptors() / PART_OF_DESCRIPTORS).clamp(MIN_HANDLES, MAX_HANDLES)
+}
+
+/// File descriptors that this program may have open.
+pub fn descriptors() -> usize {
+    let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(most).unwrap_or(usize::MAX)
+}
 
 /// Puts a store under its bounds and makes its guest yield at every tick of the epoch. Memory
 /// beyond the limit fails at once.
@@ -38,7 +55,7 @@ pub fn bound<T>(
     limits: impl (FnMut(&mut T) -> &mut dyn ResourceLimiter) + Send + Sync + 'static,
 ) {
     store.limiter(limits);
-    bound_rest(store, profiling, MAX_HANDLES);
+    bound_rest(store, profiling, max_handles());
 }
 
 /// Like [`bound`], for one of many instances: memory that others hold is waited for.

@@ -5,12 +5,11 @@
 //! HTTP request has its connection. It is given back when the guest drops the socket, at the latest
 //! with the instance. wasmtime-wasi makes and drops sockets; the functions by which it does are
 //! shadowed in the linker. Files need no count of their own: each takes a handle, and handles are
-//! bounded ([`super::limits::MAX_HANDLES`]).
+//! bounded ([`super::limits::max_handles`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::process::{Resource as Limit, getrlimit};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, LinkerInstance, Resource, ResourceType};
 use wasmtime_wasi::p2;
@@ -20,12 +19,13 @@ use wasmtime_wasi::p3::bindings::sockets::types as p3;
 use wasmtime_wasi::sockets::WasiSocketsView;
 
 use super::host::HostState;
+use super::limits::descriptors;
 use super::sockets::{P2_VERSION, P3_VERSION, settle};
 
 /// Sockets of one container, at most.
 const MAX_SOCKETS: usize = 1024;
 /// And at most this part of the process's file descriptors.
-const PART_OF_DESCRIPTORS: u64 = 8;
+const PART_OF_DESCRIPTORS: usize = 8;
 
 /// The sockets of one container.
 pub struct SocketAccount {
@@ -40,9 +40,7 @@ impl SocketAccount {
 
     /// An account of what this process has room for.
     pub fn of_process() -> Arc<Self> {
-        let descriptors = getrlimit(Limit::Nofile).current.unwrap_or(u64::MAX);
-        let part = usize::try_from(descriptors / PART_OF_DESCRIPTORS).unwrap_or(usize::MAX);
-        Self::new(part.clamp(1, MAX_SOCKETS))
+        Self::new((descriptors() / PART_OF_DESCRIPTORS).clamp(1, MAX_SOCKETS))
     }
 
     fn take(&self) -> bool {
