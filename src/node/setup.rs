@@ -290,6 +290,9 @@ pub async fn start(
         mounts: recipe.mounts,
         pod_ip: place.ip,
         http_port: recipe.http_port,
+        // Validated when the pod was made.
+        requests_per_instance: pod_grants::instance_reuse_count(meta.annotations.as_ref())
+            .unwrap_or(1),
         memory_limit_bytes: recipe.memory_limit_bytes,
         cpu_limit_millicores: recipe.cpu_limit_millicores,
         logs: console.clone(),

@@ -34,8 +34,9 @@ use super::exec::{Again, exec};
 use super::host::{Sandbox, start_error};
 use super::http_body::{GuestBody, RequestBody, Rest};
 use super::http_connection;
-use super::http_guest::{Failure, Handler, with_authority};
+use super::http_guest::{After, Failure, Handler, with_authority};
 use super::http_limits::HttpLimits;
+use super::http_reuse::{Instance, Resting};
 use super::meter::Meter;
 use super::profile::profile;
 use super::tasks::Tasks;
@@ -71,6 +72,7 @@ pub struct Server {
     handler: Handler,
     address: SocketAddr,
     instances: Arc<Semaphore>,
+    resting: Option<Arc<Resting>>,
     requests: AtomicU64,
     failed_requests: AtomicU64,
     phase: watch::Sender<Phase>,
@@ -106,6 +108,10 @@ impl HttpContainer {
         };
         // A guess, until one has ended: as much again as it begins with.
         sandbox.memory.expect(handler.initial_memory_bytes().saturating_mul(2));
+        let resting = Resting::of(&sandbox);
+        if let Some(resting) = &resting {
+            again.guests.spawn(resting.clone().sweep(sandbox.clone()));
+        }
         let server = Arc::new(Server {
             limits,
             tasks: Arc::default(),
@@ -115,6 +121,7 @@ impl HttpContainer {
             handler,
             address,
             instances: Arc::new(Semaphore::new(MAX_INSTANCES)),
+            resting,
             requests: AtomicU64::new(0),
             failed_requests: AtomicU64::new(0),
             phase: watch::Sender::new(Phase::Serving),
@@ -146,8 +153,9 @@ impl Container for HttpContainer {
 
     fn usage(&self) -> Usage {
         let server = &self.server;
+        let resting = server.resting.as_ref().map_or(0, |resting| resting.count());
         Usage {
-            instances: (MAX_INSTANCES - server.instances.available_permits()) as u64,
+            instances: (MAX_INSTANCES - server.instances.available_permits() + resting) as u64,
             requests: server.requests.load(Ordering::Relaxed),
             failed_requests: server.failed_requests.load(Ordering::Relaxed),
             ..usage(&server.sandbox, &server.meter)
@@ -200,6 +208,9 @@ async fn supervise(
     server.sandbox.ended.send_replace(true);
     server.tasks.abort();
     server.tasks.wait().await;
+    if let Some(resting) = &server.resting {
+        resting.close();
+    }
     server.sandbox.signals.disconnect();
     reporter.exited(started_at, end).await;
 }
@@ -358,9 +369,16 @@ impl Server {
         let by = Instant::now() + self.limits.response_head;
         let place = async {
             let permit = self.instances.clone().acquire_owned().await.ok()?;
-            Some((permit, self.sandbox.memory.admit().await))
+            let rested = self.resting.as_ref().and_then(|resting| resting.take());
+            Some((
+                permit,
+                match rested {
+                    Some(instance) => instance,
+                    None => self.fresh_instance().await,
+                },
+            ))
         };
-        let Ok(Some((permit, memory))) = timeout_at(by, place).await else {
+        let Ok(Some((permit, instance))) = timeout_at(by, place).await else {
             let waited = self.limits.response_head;
             return self.refuse(&Failure::Busy(waited));
         };
@@ -371,13 +389,20 @@ impl Server {
             limits: self.limits,
         };
         let request = request.map(|body| RequestBody::new(body, self.limits.stalled_client));
-        let store = self.sandbox.admitted_store(&self.engine, memory);
-        let handled = self.handler.handle(store, &self.meter, &self.sandbox, rest, request);
+        let dumps = self.sandbox.spec.core_dumps.is_some().then(|| self.sandbox.clone());
+        let after = After { resting: self.resting.clone(), dumps };
+        let handled = self.handler.handle(instance, &self.meter, after, rest, request);
         match timeout_at(by, handled).await {
             Ok(Ok(response)) => response,
             Ok(Err(failure)) => self.refuse(&failure),
             Err(_) => self.refuse(&Failure::Late(self.limits.response_head)),
         }
+    }
+
+    /// Waits for memory for one more.
+    async fn fresh_instance(&self) -> Instance {
+        let memory = self.sandbox.memory.admit().await;
+        Instance::fresh(self.sandbox.admitted_store(&self.engine, memory))
     }
 
     /// The user reads why in the log, the client learns only whose fault it was.

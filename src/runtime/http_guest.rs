@@ -1,4 +1,4 @@
-//! One HTTP request to a guest: a fresh instance, and its response's head. The body is
+//! One HTTP request to a guest: its instance, and its response's head. The body is
 //! `http_body`'s.
 //!
 //! The guest runs inside the future that serves the request and then inside the body that is
@@ -15,7 +15,6 @@ use std::time::Duration;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use tokio::sync::oneshot;
-use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::ProxyPre as P2ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme as P2Scheme;
 use wasmtime_wasi_http::p3::bindings::ServicePre as P3ServicePre;
@@ -25,6 +24,7 @@ use super::container::describe;
 use super::core_dump;
 use super::host::{HostState, Sandbox};
 use super::http_body::{GuestBody, RequestBody, Rest};
+use super::http_reuse::{Exports, Instance, Resting};
 use super::memory::OutOfMemory;
 use super::meter::{Interrupted, Meter, Metered};
 
@@ -144,71 +144,91 @@ impl Handler {
         pages.saturating_mul(PAGE_BYTES).saturating_mul(u64::from(resources.num_memories))
     }
 
-    /// Gives a request to a fresh instance and returns its response; the body drives the guest.
+    /// Gives a request to an instance and returns its response; the body drives the guest.
     ///
     /// # Errors
     /// When there was no response.
     pub async fn handle(
         &self,
-        store: Store<HostState>,
+        instance: Instance,
         meter: &Arc<Meter>,
-        sandbox: &Arc<Sandbox>,
+        after: After,
         rest: Rest,
         request: Request<RequestBody>,
     ) -> Result<Response<GuestBody>, Failure> {
         let (sender, receiver) = oneshot::channel();
-        let dumps = sandbox.spec.core_dumps.is_some().then(|| sandbox.clone());
         let guest = match self {
             Self::P2(pre) => {
-                Metered::new(meter.clone(), run_p2(store, pre.clone(), request, sender, dumps))
+                Metered::new(meter.clone(), run_p2(instance, pre.clone(), request, sender, after))
             }
             Self::P3(pre) => {
-                Metered::new(meter.clone(), run_p3(store, pre.clone(), request, sender, dumps))
+                Metered::new(meter.clone(), run_p3(instance, pre.clone(), request, sender, after))
             }
         };
         respond(guest, receiver, rest).await
     }
 }
 
+/// What becomes of an instance that has served its request.
+#[derive(Default)]
+pub struct After {
+    /// Where one that did well rests; without it each serves one request.
+    pub resting: Option<Arc<Resting>>,
+    /// Whose core dump is kept of one that trapped.
+    pub dumps: Option<Arc<Sandbox>>,
+}
+
+impl After {
+    /// Passes the result on.
+    fn done(self, result: wasmtime::Result<()>, mut instance: Instance) -> wasmtime::Result<()> {
+        match (&result, self) {
+            (Ok(()), After { resting: Some(resting), .. }) => resting.keep(instance),
+            (Err(error), After { dumps: Some(sandbox), .. }) => {
+                core_dump::keep(&mut instance.store, &sandbox, error);
+            }
+            _ => {}
+        }
+        result
+    }
+}
+
 async fn run_p2(
-    mut store: Store<HostState>,
+    mut instance: Instance,
     pre: P2ProxyPre<HostState>,
     request: Request<RequestBody>,
     sender: HeadSender,
-    dumps: Option<Arc<Sandbox>>,
+    after: After,
 ) -> wasmtime::Result<()> {
-    dumped(serve_p2(&mut store, pre, request, sender).await, store, dumps)
+    let result = serve_p2(&mut instance, pre, request, sender).await;
+    after.done(result, instance)
 }
 
 async fn run_p3(
-    mut store: Store<HostState>,
+    mut instance: Instance,
     pre: P3ServicePre<HostState>,
     request: Request<RequestBody>,
     sender: HeadSender,
-    dumps: Option<Arc<Sandbox>>,
+    after: After,
 ) -> wasmtime::Result<()> {
-    dumped(serve_p3(&mut store, pre, request, sender).await, store, dumps)
-}
-
-/// The same result; of a trap a core dump is kept where it is wanted.
-fn dumped(
-    result: wasmtime::Result<()>,
-    mut store: Store<HostState>,
-    dumps: Option<Arc<Sandbox>>,
-) -> wasmtime::Result<()> {
-    if let (Err(error), Some(sandbox)) = (&result, dumps) {
-        core_dump::keep(&mut store, &sandbox, error);
-    }
-    result
+    let result = serve_p3(&mut instance, pre, request, sender).await;
+    after.done(result, instance)
 }
 
 async fn serve_p2(
-    store: &mut Store<HostState>,
+    instance: &mut Instance,
     pre: P2ProxyPre<HostState>,
     request: Request<RequestBody>,
     sender: HeadSender,
 ) -> wasmtime::Result<()> {
-    let proxy = pre.instantiate_async(&mut *store).await?;
+    let Instance { store, exports, .. } = instance;
+    let proxy = match exports {
+        Some(Exports::P2(proxy)) => proxy,
+        _ => {
+            let made = Exports::P2(pre.instantiate_async(&mut *store).await?);
+            let Exports::P2(proxy) = exports.insert(made) else { unreachable!("just made") };
+            proxy
+        }
+    };
     let mut http = store.data_mut().http();
     let request = http.new_incoming_request(P2Scheme::Http, request)?;
     let out = http.new_response_outparam_from_callback(move |response| match response {
@@ -221,12 +241,20 @@ async fn serve_p2(
 }
 
 async fn serve_p3(
-    store: &mut Store<HostState>,
+    instance: &mut Instance,
     pre: P3ServicePre<HostState>,
     request: Request<RequestBody>,
     sender: HeadSender,
 ) -> wasmtime::Result<()> {
-    let service = pre.instantiate_async(&mut *store).await?;
+    let Instance { store, exports, .. } = instance;
+    let service = match exports {
+        Some(Exports::P3(service)) => service,
+        _ => {
+            let made = Exports::P3(pre.instantiate_async(&mut *store).await?);
+            let Exports::P3(service) = exports.insert(made) else { unreachable!("just made") };
+            service
+        }
+    };
     let hooks = store.data_mut().http().hooks;
     let (request, sent) = wasmtime_wasi_http::p3::Request::from_http(hooks, request);
     store

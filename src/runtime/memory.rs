@@ -49,6 +49,8 @@ pub struct MemoryAccount {
     expected_bytes: AtomicU64,
     /// Tells those that wait that something was given back.
     room: Notify,
+    /// Told when one begins to wait.
+    pressure: Notify,
     waiting: AtomicUsize,
     /// Requests are admitted in the order in which they came.
     queue: tokio::sync::Mutex<()>,
@@ -77,6 +79,7 @@ impl MemoryAccount {
             committed_bytes: AtomicU64::new(0),
             expected_bytes: AtomicU64::new(0),
             room: Notify::new(),
+            pressure: Notify::new(),
             waiting: AtomicUsize::new(0),
             queue: tokio::sync::Mutex::new(()),
             admitted: Mutex::default(),
@@ -115,12 +118,18 @@ impl MemoryAccount {
         limits
     }
 
+    /// Returns when somebody waits for memory. One listens.
+    pub async fn pressed(&self) {
+        self.pressure.notified().await;
+    }
+
     /// Tries, and tries again whenever something was given back.
     async fn when_there_is_room<T>(&self, attempt: impl Fn() -> Option<T>) -> T {
         if let Some(got) = attempt() {
             return got;
         }
         let _waiting = Waiting::new(&self.waiting);
+        self.pressure.notify_one();
         loop {
             let room = self.room.notified();
             tokio::pin!(room);

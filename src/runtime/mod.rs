@@ -16,6 +16,7 @@ mod http_body;
 mod http_connection;
 mod http_guest;
 mod http_limits;
+mod http_reuse;
 mod input;
 mod limits;
 mod lookup;
@@ -134,6 +135,9 @@ pub struct ContainerSpec {
     pub pod_ip: IpAddr,
     /// The port an HTTP handler is served on.
     pub http_port: u16,
+    /// Requests that one instance of an HTTP handler serves, one after the other; 1: each has a
+    /// fresh one.
+    pub requests_per_instance: u32,
     /// Bound of linear memories, tables and a fixed amount for each instance together, in bytes.
     /// The host's buffers for a guest are bounded by constants instead (see `limits`).
     pub memory_limit_bytes: u64,
@@ -263,7 +267,8 @@ pub trait Container: Send + Sync + 'static {
 pub struct Usage {
     pub cpu_micros: u64,
     pub memory_bytes: u64,
-    /// Instances that there are now: one of a process, one for each request that is served.
+    /// Instances that there are now: one of a process, one for each request that is served, and
+    /// those that rest between two requests.
     pub instances: u64,
     /// Requests that an HTTP handler got, and those among them that its guest did not answer.
     pub requests: u64,

@@ -10,6 +10,7 @@ mod harness;
 mod http;
 mod http_ending;
 mod http_limits;
+mod http_reuse;
 pub mod inspect;
 mod limits;
 pub mod network;

@@ -15,6 +15,9 @@ pub const CONFIG: &str = "wasmfleet.dev/config";
 pub const KEYVALUE: &str = "wasmfleet.dev/keyvalue";
 /// Audiences of which the pod's programs may ask for a token of its service account.
 pub const TOKEN_AUDIENCES: &str = "wasmfleet.dev/token-audiences";
+/// Requests that one instance of an HTTP handler serves, one after the other; without it each
+/// request has a fresh one. Named as the option of `wasmtime serve`.
+pub const MAX_INSTANCE_REUSE_COUNT: &str = "wasmfleet.dev/max-instance-reuse-count";
 
 /// What a bucket's ConfigMap is called: this and the bucket's name.
 pub const BUCKET_PREFIX: &str = "keyvalue.";
@@ -37,6 +40,12 @@ pub fn bucket_object(bucket: &str) -> String {
     format!("{BUCKET_PREFIX}{bucket}")
 }
 
+/// [`MAX_INSTANCE_REUSE_COUNT`], 1 without it; `None`: it is not a number from 1 on.
+pub fn instance_reuse_count(annotations: Option<&Annotations>) -> Option<u32> {
+    let text = annotations.and_then(|map| map.get(MAX_INSTANCE_REUSE_COUNT));
+    text.map_or(Some(1), |text| text.parse().ok().filter(|count| *count > 0))
+}
+
 pub fn validate(errors: &mut Errors, annotations: Option<&Annotations>) {
     let root = Path::new("metadata");
     let root = root.child("annotations");
@@ -54,13 +63,18 @@ pub fn validate(errors: &mut Errors, annotations: Option<&Annotations>) {
             }
         }
     }
+    if instance_reuse_count(annotations).is_none() {
+        let value = annotations.and_then(|map| map.get(MAX_INSTANCE_REUSE_COUNT));
+        errors.invalid(&root.key(MAX_INSTANCE_REUSE_COUNT), value, "must be a number from 1 on");
+    }
 }
 
 /// What a Pod was given when it was made is what its node may fetch for it.
 pub fn validate_update(errors: &mut Errors, new: Option<&Annotations>, old: Option<&Annotations>) {
     let root = Path::new("metadata");
     let root = root.child("annotations");
-    for annotation in [ALLOWED_HOSTS, CONFIG, KEYVALUE, TOKEN_AUDIENCES] {
+    let fixed = [ALLOWED_HOSTS, CONFIG, KEYVALUE, TOKEN_AUDIENCES, MAX_INSTANCE_REUSE_COUNT];
+    for annotation in fixed {
         let value = |map: Option<&Annotations>| map.and_then(|map| map.get(annotation)).cloned();
         if value(new) != value(old) {
             errors.forbidden(&root.key(annotation), "may not change while the pod exists");
@@ -91,6 +105,18 @@ mod tests {
         assert_eq!(count(CONFIG, "a.b,../c"), 1);
         assert_eq!(count(CONFIG, &"a,".repeat(MAX_NAMES + 1)), 1);
         assert_eq!(count(ALLOWED_HOSTS, "*,a:80,b/c"), 0);
+    }
+
+    #[test]
+    fn a_reuse_count_is_a_number() {
+        assert_eq!(instance_reuse_count(None), Some(1));
+        for (text, count) in [("1", Some(1)), ("1000", Some(1000)), ("0", None), ("-1", None)] {
+            let map = annotations(MAX_INSTANCE_REUSE_COUNT, text);
+            assert_eq!(instance_reuse_count(Some(&map)), count, "{text}");
+            let mut errors = Errors::default();
+            validate(&mut errors, Some(&map));
+            assert_eq!(errors.is_empty(), count.is_some(), "{text}");
+        }
     }
 
     #[test]

@@ -43,6 +43,11 @@ pub async fn serve(harness: &Harness, wasm: &[u8]) -> (Running, SocketAddr) {
 
 /// A handler that counts to `steps` and then answers, in the text guests' world.
 pub fn handler(steps: u32, then: &str) -> Vec<u8> {
+    handler_that("", steps, then)
+}
+
+/// The same, that does something else first.
+pub fn handler_that(first: &str, steps: u32, then: &str) -> Vec<u8> {
     let template = r#"(module
   (import "wasi:http/types@0.2.0" "[constructor]fields" (func $fields (result i32)))
   (import "wasi:http/types@0.2.0" "[constructor]outgoing-response" (func $response (param i32) (result i32)))
@@ -58,6 +63,7 @@ pub fn handler(steps: u32, then: &str) -> Vec<u8> {
   (data (i32.const 16) "hello from wat http\0a")
   (func (export "wasi:http/incoming-handler@0.2.0#handle") (param $req i32) (param $out i32)
     (local $resp i32) (local $ob i32) (local $s i32) (local $i i32)
+    FIRST
     (loop $count
       (local.set $i (i32.add (local.get $i) (i32.const 1)))
       (br_if $count (i32.lt_u (local.get $i) (i32.const STEPS))))
@@ -72,7 +78,8 @@ pub fn handler(steps: u32, then: &str) -> Vec<u8> {
     THEN
     (call $drop-stream (local.get $s))
     (call $finish (local.get $ob) (i32.const 0) (i32.const 0) (i32.const 512))))"#;
-    http_component(&template.replace("STEPS", &steps.to_string()).replace("THEN", then))
+    let text = template.replace("FIRST", first).replace("STEPS", &steps.to_string());
+    http_component(&text.replace("THEN", then))
 }
 
 /// Sends text over a connection of its own and returns all that is answered, until its end.

@@ -39,6 +39,7 @@ async fn start(runtime: &FakeRuntime, digest: &str, args: &[&str]) -> Running {
         names: Arc::new(NoNames),
         allowed_hosts: Vec::new(),
         core_dumps: None,
+        requests_per_instance: 1,
         workload: Arc::default(),
     };
     let (sender, events) = mpsc::channel(4);

@@ -151,6 +151,7 @@ impl Harness {
             names: Arc::new(NoNames),
             allowed_hosts: Vec::new(),
             core_dumps: None,
+            requests_per_instance: 1,
             workload: Arc::default(),
         };
         (spec, logs)
