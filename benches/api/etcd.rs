@@ -15,7 +15,11 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+
+use crate::certificates::Certificates;
+use crate::connection::tls;
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// A gRPC message's head: not compressed, and its length.
@@ -23,9 +27,19 @@ const HEAD_BYTES: usize = 5;
 /// More than a list of the objects of these figures needs.
 const QUOTA_BYTES: u64 = 4 << 30;
 
+/// How etcd is spoken to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Plain,
+    /// As Kubernetes does: both sides show a certificate.
+    Tls,
+}
+
 pub struct Etcd {
     child: Child,
     address: SocketAddr,
+    /// What clients show and expect; `None` in plain text.
+    certificates: Option<Certificates>,
     _dir: tempfile::TempDir,
 }
 
@@ -42,14 +56,25 @@ pub fn is_installed() -> bool {
 
 impl Etcd {
     /// `None` if it is not installed.
-    pub async fn start() -> anyhow::Result<Option<Etcd>> {
+    pub async fn start(transport: Transport) -> anyhow::Result<Option<Etcd>> {
         if !is_installed() {
             return Ok(None);
         }
         let dir = tempfile::tempdir()?;
         let [address, peers] = [free_address()?, free_address()?];
-        let (clients, peers) = (format!("http://{address}"), format!("http://{peers}"));
-        let child = Command::new("etcd")
+        let scheme = if transport == Transport::Tls { "https" } else { "http" };
+        let (clients, peers) = (format!("{scheme}://{address}"), format!("http://{peers}"));
+        let mut command = Command::new("etcd");
+        let certificates = match transport {
+            Transport::Plain => None,
+            Transport::Tls => Some(Certificates::write(dir.path())?),
+        };
+        if let Some(certificates) = &certificates {
+            command.arg("--trusted-ca-file").arg(&certificates.authority);
+            command.arg("--cert-file").arg(&certificates.certificate);
+            command.arg("--key-file").arg(&certificates.key).arg("--client-cert-auth");
+        }
+        let child = command
             .arg("--data-dir")
             .arg(dir.path().join("data"))
             .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
@@ -58,7 +83,7 @@ impl Etcd {
             .args(["--log-level", "error", "--quota-backend-bytes", &QUOTA_BYTES.to_string()])
             .stdout(Stdio::null())
             .spawn()?;
-        let etcd = Etcd { child, address, _dir: dir };
+        let etcd = Etcd { child, address, certificates, _dir: dir };
         tokio::time::timeout(START_LIMIT, etcd.wait_for_a_write()).await.context("etcd's start")?;
         Ok(Some(etcd))
     }
@@ -79,13 +104,16 @@ impl Etcd {
     }
 
     pub async fn connect(&self) -> anyhow::Result<Client> {
-        let stream = TcpStream::connect(self.address).await?;
-        stream.set_nodelay(true)?;
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder.initial_stream_window_size(8 << 20).initial_connection_window_size(16 << 20);
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        Ok(Client(sender))
+        match &self.certificates {
+            Some(certificates) => {
+                Client::over(tls(self.address, certificates.client.clone()).await?).await
+            }
+            None => {
+                let stream = TcpStream::connect(self.address).await?;
+                stream.set_nodelay(true)?;
+                Client::over(stream).await
+            }
+        }
     }
 
     /// Clients of which each has a connection, as ours have.
@@ -111,6 +139,17 @@ fn free_address() -> anyhow::Result<SocketAddr> {
 }
 
 impl Client {
+    async fn over<S>(stream: S) -> anyhow::Result<Client>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(8 << 20).initial_connection_window_size(16 << 20);
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Client(sender))
+    }
+
     /// KV.Put: PutRequest { key = 1, value = 2 }.
     pub async fn put(&mut self, key: &[u8], value: &[u8]) -> anyhow::Result<()> {
         let mut message = message();

@@ -1,11 +1,13 @@
 //! What requests cost: the built server program as a process of its own on a fresh directory,
-//! driven over HTTPS, and beside it in the same run etcd (plain gRPC, the same bytes, the same disk).
+//! driven over HTTPS, and beside it in the same run etcd (gRPC in plain text, for writes also over TLS
+//! as Kubernetes speaks to it; the same bytes, the same disk).
 //!
 //! `cargo bench --bench api`; `-- NAME…` runs some of the figures, `-- writes 256` those of writes
 //! with so many clients only. Prints a table. Times a second
 //! depend on what else the machine does: read the ratios, and CPU time, which is the server
 //! process's own (user and system); that of the load generator is shown apart.
 
+mod certificates;
 mod connection;
 mod etcd;
 #[path = "../common/launch.rs"]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::connection::Connection;
-use crate::etcd::{self, Etcd};
+use crate::etcd::{self, Etcd, Transport};
 use crate::report::{Report, median};
 use crate::server::{self, Server};
 use crate::stats;
@@ -36,7 +36,7 @@ fn pods_of(namespace: usize) -> String {
 
 pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
     let server = Server::start().await?;
-    let etcd = Etcd::start().await?;
+    let etcd = Etcd::start(Transport::Plain).await?;
     for n in 0..NAMESPACES {
         server.make_namespace(&format!("load-{n}")).await?;
     }

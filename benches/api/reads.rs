@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::connection::{Connection, get};
-use crate::etcd::{Client, Etcd};
+use crate::etcd::{Client, Etcd, Transport};
 use crate::load::{self, Clients, Operation};
 use crate::report::{Report, number};
 use crate::server::Server;
@@ -46,7 +46,7 @@ impl Operation for Range {
 
 pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
     let server = Server::start().await?;
-    let etcd = Etcd::start().await?;
+    let etcd = Etcd::start(Transport::Plain).await?;
     let body = format!("{{\"metadata\":{{\"name\":\"one\"}},\"data\":{{\"v\":\"{:01024}\"}}}}", 0);
     let stored = server.connect().await?.post(MAPS, body.as_bytes()).await?.body.to_vec();
     let mut ours: Clients = Vec::new();

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::connection::{self, Connection};
-use crate::etcd::{Client, Etcd};
+use crate::etcd::{Client, Etcd, Transport};
 use crate::report::{Report, number};
 use crate::server::Server;
 use crate::stats;
@@ -102,7 +102,7 @@ async fn ours(rate: usize) -> anyhow::Result<Outcome> {
 }
 
 async fn etcd(rate: usize) -> anyhow::Result<Option<Outcome>> {
-    let Some(etcd) = Etcd::start().await? else { return Ok(None) };
+    let Some(etcd) = Etcd::start(Transport::Plain).await? else { return Ok(None) };
     let prefix = "/registry/configmaps/watched/";
     let mut streams = Vec::new();
     for mut client in etcd.connect_all(CONNECTIONS).await? {

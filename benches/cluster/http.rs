@@ -1,5 +1,5 @@
-//! HTTP requests to a pod's own address and through its Service, with a small closed-loop client
-//! of ours over kept-alive connections.
+//! HTTP requests to a pod's own address, through its Service, and to `wasmtime serve` with the same
+//! component, with a small closed-loop client of ours over kept-alive connections.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,9 +12,14 @@ use tokio::net::TcpStream;
 use wasmfleet::client::DeleteOptions;
 
 use crate::cluster::Cluster;
+use crate::serve::{self, Serve};
 use crate::stats;
 
 const NAMESPACE: &str = "default";
+/// What `http:v1` is.
+const GUEST: &str = "rust-http-p2.wasm";
+const REUSE_ANNOTATION: &str = "wasmfleet.dev/max-instance-reuse-count";
+const REUSE_COUNT: u32 = 1000;
 const CONNECTIONS: usize = 8;
 const ROUND: Duration = Duration::from_secs(2);
 /// Direct and through the Service take turns.
@@ -23,35 +28,85 @@ const LIMIT: Duration = Duration::from_secs(30);
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n";
 
 pub async fn through_service_and_direct(cluster: &Cluster) -> anyhow::Result<Value> {
-    let pod: Pod = serde_json::from_value(json!({
-        "metadata": {"name": "web", "namespace": NAMESPACE, "labels": {"app": "web"}},
-        "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "http:v1",
-            "ports": [{"containerPort": 8080}]}]}}))?;
     let service: Service = serde_json::from_value(json!({
         "metadata": {"name": "web", "namespace": NAMESPACE},
         "spec": {"selector": {"app": "web"}, "ports": [{"port": 8080}]}}))?;
-    cluster.client.create(&pod).await?;
+    cluster.client.create(&pod("web", json!({}))?).await?;
     let service = cluster.client.create(&service).await?;
     let ip = service.spec.and_then(|s| s.cluster_ip).context("cluster IP")?;
     let through: SocketAddr = format!("{ip}:8080").parse()?;
     wait_answer(through).await?;
-    let pod: Pod = cluster.client.get(NAMESPACE, "web").await?;
-    let ip = pod.status.and_then(|s| s.pod_ip).context("pod IP")?;
-    let direct: SocketAddr = format!("{ip}:8080").parse()?;
+    let direct = address_of(cluster, "web").await?;
 
     let mut figures = [Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
         for (figures, address) in figures.iter_mut().zip([direct, through]) {
-            figures.push(round(cluster, address).await?);
+            figures.push(round(cluster.pid(), address).await?);
         }
     }
+    let beside_fresh = beside(cluster, direct, None).await?;
+    let reused = pod("web-reuse", json!({REUSE_ANNOTATION: REUSE_COUNT.to_string()}))?;
+    cluster.client.create(&reused).await?;
+    let reusing = address_of(cluster, "web-reuse").await?;
+    wait_answer(reusing).await?;
+    let beside_reused = beside(cluster, reusing, Some(REUSE_COUNT)).await?;
     cluster.client.delete::<Service>(NAMESPACE, "web", &DeleteOptions::default()).await?;
-    cluster.client.delete::<Pod>(NAMESPACE, "web", &DeleteOptions::default()).await?;
+    for pod in ["web", "web-reuse"] {
+        cluster.client.delete::<Pod>(NAMESPACE, pod, &DeleteOptions::default()).await?;
+    }
     let [direct, through] = figures.map(median);
     Ok(json!({
         "direct": {"requests_per_second": direct.0, "cpu_us_a_request": direct.1},
         "through_service": {"requests_per_second": through.0, "cpu_us_a_request": through.1},
         "service_to_direct_ratio": through.0 / direct.0,
+        "beside_wasmtime_serve": {"fresh_instances": beside_fresh, "reused_instances": beside_reused},
+    }))
+}
+
+fn pod(name: &str, annotations: Value) -> anyhow::Result<Pod> {
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"app": name},
+            "annotations": annotations},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "http:v1",
+            "ports": [{"containerPort": 8080}]}]}}))?)
+}
+
+/// Where a pod listens, once it has an address.
+async fn address_of(cluster: &Cluster, pod: &str) -> anyhow::Result<SocketAddr> {
+    let work = async {
+        loop {
+            let pod: Pod = cluster.client.get(NAMESPACE, pod).await?;
+            if let Some(ip) = pod.status.and_then(|status| status.pod_ip) {
+                return anyhow::Ok(format!("{ip}:8080").parse()?);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, work).await.with_context(|| format!("{pod}'s address"))?
+}
+
+/// Both servers on one core, the clients on another.
+async fn beside(
+    cluster: &Cluster,
+    direct: SocketAddr,
+    reuse: Option<u32>,
+) -> anyhow::Result<Value> {
+    let Some(serve) = Serve::start(GUEST, reuse)? else { return Ok(Value::Null) };
+    wait_answer(serve.address).await?;
+    let on_one_core = serve::part(&[cluster.pid(), serve.pid()])?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(round(cluster.pid(), direct).await?);
+        theirs.push(round(serve.pid(), serve.address).await?);
+    }
+    let mut ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(o, t)| o.0 / t.0).collect();
+    ratios.sort_by(f64::total_cmp);
+    let (ours, theirs) = (median(ours), median(theirs));
+    Ok(json!({
+        "on_one_core": on_one_core,
+        "requests_per_second": {"wasmfleet": ours.0, "wasmtime_serve": theirs.0},
+        "cpu_us_a_request": {"wasmfleet": ours.1, "wasmtime_serve": theirs.1},
+        "ratios_of_requests_per_second": ratios,
     }))
 }
 
@@ -74,9 +129,9 @@ async fn wait_answer(address: SocketAddr) -> anyhow::Result<()> {
     tokio::time::timeout(LIMIT, work).await.with_context(|| format!("waiting for {address}"))
 }
 
-/// Requests a second, and CPU time of the cluster a request in microseconds.
-async fn round(cluster: &Cluster, address: SocketAddr) -> anyhow::Result<(f64, f64)> {
-    let cpu = stats::cpu_micros(cluster.pid())?;
+/// Requests a second, and CPU time of the server a request in microseconds.
+async fn round(server: u32, address: SocketAddr) -> anyhow::Result<(f64, f64)> {
+    let cpu = stats::cpu_micros(server)?;
     let begin = Instant::now();
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..CONNECTIONS {
@@ -96,7 +151,7 @@ async fn round(cluster: &Cluster, address: SocketAddr) -> anyhow::Result<(f64, f
     while let Some(client) = clients.join_next().await {
         count += client??;
     }
-    let cpu = (stats::cpu_micros(cluster.pid())? - cpu) as f64;
+    let cpu = (stats::cpu_micros(server)? - cpu) as f64;
     Ok((count as f64 / begin.elapsed().as_secs_f64(), cpu / count as f64))
 }
 

@@ -11,6 +11,7 @@ mod launch;
 mod pods;
 #[path = "../common/program.rs"]
 mod program;
+mod serve;
 #[path = "../common/stats.rs"]
 mod stats;
 mod store;

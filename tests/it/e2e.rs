@@ -7,6 +7,7 @@ mod bad_input;
 mod compiled;
 mod containers;
 mod inside;
+mod leaks;
 mod programs;
 mod rollout;
 mod separate;

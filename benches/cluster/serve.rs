@@ -1,0 +1,80 @@
+//! `wasmtime serve` beside us: the same component, the same client, in the same run.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context;
+
+/// The program to measure beside us, where it is not in the PATH.
+const VARIABLE: &str = "WASMFLEET_BENCH_WASMTIME";
+/// What the servers may use while they are measured, and what the clients.
+const SERVERS_CORE: u8 = 0;
+const CLIENTS_CORE: u8 = 1;
+
+pub struct Serve {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Serve {
+    /// Serves one of the built guests, with an instance for so many requests (its default without
+    /// it); `None` if there is no `wasmtime`.
+    pub fn start(guest: &str, reuse: Option<u32>) -> anyhow::Result<Option<Serve>> {
+        let program = std::env::var_os(VARIABLE).unwrap_or_else(|| "wasmtime".into());
+        let version = Command::new(&program).arg("--version").output();
+        let Ok(version) = version else {
+            eprintln!(
+                "wasmtime is not installed: its figures are missing; scripts/setup-benches.sh"
+            );
+            return Ok(None);
+        };
+        eprint!("beside {}", String::from_utf8_lossy(&version.stdout));
+        let built = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/guests/built");
+        // It is told its address, so it cannot take a free one by itself.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let mut command = Command::new(&program);
+        command.args(["serve", "-S", "cli", "--addr", &address.to_string()]);
+        if let Some(count) = reuse {
+            command.args(["--max-instance-reuse-count", &count.to_string()]);
+        }
+        let child = command
+            .arg(built.join(guest))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("wasmtime serve")?;
+        Ok(Some(Serve { child, address }))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Puts all threads of servers on one core, and those of this program on another; `false` where
+/// there is one only.
+pub fn part(servers: &[u32]) -> anyhow::Result<bool> {
+    if std::thread::available_parallelism()?.get() < 2 {
+        return Ok(false);
+    }
+    for pid in servers {
+        pin(*pid, SERVERS_CORE)?;
+    }
+    pin(std::process::id(), CLIENTS_CORE)?;
+    Ok(true)
+}
+
+fn pin(pid: u32, core: u8) -> anyhow::Result<()> {
+    let mut taskset = Command::new("taskset");
+    taskset.args(["--all-tasks", "--cpu-list", "--pid", &core.to_string(), &pid.to_string()]);
+    let status = taskset.stdout(Stdio::null()).status().context("taskset (util-linux)")?;
+    anyhow::ensure!(status.success(), "taskset ended with {status}");
+    Ok(())
+}
