@@ -21,6 +21,7 @@ const GUEST: &str = "rust-http-p2.wasm";
 const REUSE_ANNOTATION: &str = "wasmfleet.dev/max-instance-reuse-count";
 const REUSE_COUNT: u32 = 1000;
 const CONNECTIONS: usize = 8;
+const COLD_REQUESTS: usize = 1000;
 const ROUND: Duration = Duration::from_secs(2);
 /// Direct and through the Service take turns.
 const ROUNDS: usize = 5;
@@ -44,6 +45,7 @@ pub async fn through_service_and_direct(cluster: &Cluster) -> anyhow::Result<Val
             figures.push(round(cluster.pid(), address).await?);
         }
     }
+    let cold = cold(direct).await?;
     let beside_fresh = beside(cluster, direct, None).await?;
     let reused = pod("web-reuse", json!({REUSE_ANNOTATION: REUSE_COUNT.to_string()}))?;
     cluster.client.create(&reused).await?;
@@ -59,6 +61,7 @@ pub async fn through_service_and_direct(cluster: &Cluster) -> anyhow::Result<Val
         "direct": {"requests_per_second": direct.0, "cpu_us_a_request": direct.1},
         "through_service": {"requests_per_second": through.0, "cpu_us_a_request": through.1},
         "service_to_direct_ratio": through.0 / direct.0,
+        "cold_request": cold,
         "beside_wasmtime_serve": {"fresh_instances": beside_fresh, "reused_instances": beside_reused},
     }))
 }
@@ -108,6 +111,19 @@ async fn beside(
         "cpu_us_a_request": {"wasmfleet": ours.1, "wasmtime_serve": theirs.1},
         "ratios_of_requests_per_second": ratios,
     }))
+}
+
+/// Requests to a pod that has no instance, one after the other, each with its own connection.
+async fn cold(address: SocketAddr) -> anyhow::Result<Value> {
+    let mut times = Vec::with_capacity(COLD_REQUESTS);
+    for _ in 0..COLD_REQUESTS {
+        let begin = Instant::now();
+        let mut stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        request(&mut stream, &mut vec![0; 4096]).await?;
+        times.push(begin.elapsed());
+    }
+    Ok(stats::latencies(times))
 }
 
 fn median(mut rounds: Vec<(f64, f64)>) -> (f64, f64) {
