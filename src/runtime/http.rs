@@ -148,6 +148,7 @@ impl Container for HttpContainer {
         let server = &self.server;
         Usage {
             instances: (MAX_INSTANCES - server.instances.available_permits()) as u64,
+            is_handler: true,
             requests: server.requests.load(Ordering::Relaxed),
             failed_requests: server.failed_requests.load(Ordering::Relaxed),
             ..usage(&server.sandbox, &server.meter)
