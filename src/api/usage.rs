@@ -35,4 +35,7 @@ pub struct Amounts {
     pub cpu_nanocores: u64,
     pub memory_bytes: u64,
     pub window_millis: u64,
+    /// Requests that an HTTP handler got, in thousandths of one a second; `None` for what is none.
+    #[serde(default)]
+    pub requests_milli: Option<u64>,
 }

@@ -25,7 +25,9 @@ use super::filter::Filter;
 use super::read::Listed;
 use super::service::{ApiServer, Call, read_error};
 use super::subresource::log;
-use crate::api::kinds::resource_metrics::{ContainerMetrics, NodeMetrics, PodMetrics, Usage};
+use crate::api::kinds::resource_metrics::{
+    ContainerMetrics, NodeMetrics, PodMetrics, REQUESTS, Usage,
+};
 use crate::api::resource::Kind;
 use crate::api::usage::{Amounts, NodeUsage, PodUsage};
 use crate::api::{ApiError, Gvr, Raw};
@@ -211,12 +213,15 @@ fn whole_seconds(at: jiff::Timestamp) -> Time {
     Time(jiff::Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
-/// As metrics-server writes them.
+/// As metrics-server writes them, and the requests of HTTP handlers.
 fn amounts(of: &Amounts) -> Usage {
     let (cpu, memory) = (of.cpu_nanocores, of.memory_bytes.div_ceil(1024));
+    let requests = of.requests_milli.map(|milli| (REQUESTS, format!("{milli}m")));
     [("cpu", format!("{cpu}n")), ("memory", format!("{memory}Ki"))]
+        .into_iter()
+        .chain(requests)
         .map(|(name, text)| (name.to_string(), Quantity(text)))
-        .into()
+        .collect()
 }
 
 /// `15.02s`, as Go writes a duration.
@@ -266,9 +271,17 @@ mod tests {
 
     #[test]
     fn amounts_and_windows_are_written_as_metrics_server_does() {
-        let of = Amounts { cpu_nanocores: 1_500, memory_bytes: 1025, window_millis: 15_020 };
+        let mut of = Amounts {
+            cpu_nanocores: 1_500,
+            memory_bytes: 1025,
+            window_millis: 15_020,
+            requests_milli: None,
+        };
         let usage = amounts(&of);
         assert_eq!((usage["cpu"].0.as_str(), usage["memory"].0.as_str()), ("1500n", "2Ki"));
+        assert!(!usage.contains_key(REQUESTS));
+        of.requests_milli = Some(12_500);
+        assert_eq!(amounts(&of)[REQUESTS].0, "12500m");
         assert_eq!(window(of.window_millis), "15.02s");
         assert_eq!((window(20_000), window(0)), ("20s".to_string(), "0s".to_string()));
     }

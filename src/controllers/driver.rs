@@ -1,11 +1,11 @@
 //! The only loop: wakes controllers by the cache's changes (and by a slow periodic pass, so that a
-//! lost signal costs only time), lets the pure `reconcile` decide on a view, performs the plan, and
-//! backs off by key where it failed.
+//! lost signal costs only time), asks what no cache keeps, lets the pure `decide` (`reconcile`, for
+//! most) plan on a view, performs the plan, and backs off by key where it failed.
 //!
 //! ```text
-//!   cache change ─▶ keys() ─▶ dirty set ─▶ worker: barrier ─▶ reconcile(view) ─▶ perform ─▶ settle
-//!                                 ▲                                                 │
-//!                                 └──── back-off on failure, again_after ◀──────────┘
+//!   cache change ─▶ keys() ─▶ dirty set ─▶ worker: barrier, asks() ─▶ decide(view) ─▶ perform ─▶ settle
+//!                                 ▲                                                  │
+//!                                 └──── back-off on failure, again_after ◀───────────┘
 //! ```
 //!
 //! One key of a controller is worked on by one worker at a time. It knows no kinds.
@@ -18,6 +18,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::ask::{self, Answer};
 use super::barrier::{Barrier, Check, PATIENCE};
 use super::executor::{Budget, Done, Executor};
 use super::{Controller, Plan, namespace};
@@ -178,7 +179,7 @@ impl Loop {
     }
 
     /// Runs a pure function; a panic in it costs this key one try.
-    fn guarded(&self, key: &ObjectKey, decide: impl FnOnce() -> Plan) -> Result<Plan, ApiError> {
+    fn guarded<T>(&self, key: &ObjectKey, decide: impl FnOnce() -> T) -> Result<T, ApiError> {
         std::panic::catch_unwind(AssertUnwindSafe(decide)).map_err(|panic| {
             let text = panic
                 .downcast_ref::<String>()
@@ -294,12 +295,31 @@ impl Shared {
             },
         }
         one.counts.reconciles.fetch_add(1, Ordering::Relaxed);
+        let answers = match self.ask(one, key).await {
+            Ok(answers) => answers,
+            Err(error) => return one.fail(key, &error, &self.clock),
+        };
         let now = self.clock.now();
-        let decided = one.guarded(key, || one.controller.reconcile(&self.cache.view(), key, now));
-        match decided {
+        let decide = || one.controller.decide(&self.cache.view(), key, &answers, now);
+        match one.guarded(key, decide) {
             Ok(plan) => self.perform(one, key, plan).await,
             Err(error) => one.fail(key, &error, &self.clock),
         }
+    }
+
+    /// What the controller wants to know beside the view.
+    async fn ask(&self, one: &Loop, key: &ObjectKey) -> Result<Vec<Answer>, ApiError> {
+        let mut answers = Vec::new();
+        for _ in 0..ask::MOST_ROUNDS {
+            let asked =
+                one.guarded(key, || one.controller.asks(&self.cache.view(), key, &answers))?;
+            if asked.is_empty() {
+                break;
+            }
+            let asked = asked.into_iter().map(|asked| ask::perform(&self.executor.api, asked));
+            answers.extend(futures::future::join_all(asked).await);
+        }
+        Ok(answers)
     }
 
     async fn perform(&self, one: &Loop, key: &ObjectKey, plan: Plan) {

@@ -7,6 +7,7 @@
 
 pub mod driver;
 
+mod ask;
 mod barrier;
 mod cluster_role_aggregation;
 mod cron_job;
@@ -29,6 +30,7 @@ mod node_lifecycle;
 mod ownership;
 mod persistent_volume;
 mod plan;
+mod pod_autoscaler;
 mod pod_gc;
 mod pods;
 mod proportion;
@@ -49,8 +51,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, coordination::v1 as coordination};
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::{apps::v1 as apps, autoscaling::v2 as autoscaling, batch::v1 as batch};
+use k8s_openapi::api::{coordination::v1 as coordination, core::v1 as core};
 use k8s_openapi::api::{policy::v1 as policy, rbac::v1 as rbac, storage::v1 as storage};
 
 use crate::api::registry::Registry;
@@ -60,6 +63,7 @@ use crate::base::Tasks;
 use crate::client::SharedApi;
 use crate::client::cache::{Cache, Changed, Described, View};
 
+pub use ask::{Answer, Ask};
 pub use driver::Driver;
 pub use plan::{Action, Outcome, Plan, Write, target_of};
 
@@ -79,6 +83,18 @@ pub trait Controller: Send + Sync + 'static {
     /// What should be done about a key. Pure: no I/O, no clock, no randomness (names that must be
     /// unique are derived from content or left to `generateName`).
     fn reconcile(&self, view: &View, key: &ObjectKey, now: Timestamp) -> Plan;
+
+    /// What must be asked before a key is decided on, beside what the view shows. Called again with
+    /// what was answered, some times at most, until nothing more is asked.
+    fn asks(&self, _view: &View, _key: &ObjectKey, _answers: &[Answer]) -> Vec<Ask> {
+        Vec::new()
+    }
+
+    /// [`Controller::reconcile`] with what was answered; as pure. The view may be newer than that
+    /// on which the questions were made.
+    fn decide(&self, view: &View, key: &ObjectKey, _answers: &[Answer], now: Timestamp) -> Plan {
+        self.reconcile(view, key, now)
+    }
 
     /// What should be told after a plan was performed: conditions about failed writes, events that
     /// name what was created. Its own writes are not settled again.
@@ -225,6 +241,7 @@ pub fn all(options: &Options) -> Vec<Arc<dyn Controller>> {
         Arc::new(taint_eviction::TaintEvictionController::new(options)),
         Arc::new(node_ipam::NodeIpamController::new(options)),
         Arc::new(disruption::DisruptionController),
+        Arc::new(pod_autoscaler::PodAutoscaler::default()),
         Arc::new(resource_quota::ResourceQuotaController::new(options)),
         Arc::new(persistent_volume::PersistentVolumeController),
         Arc::new(local_provisioner::LocalProvisioner),
@@ -263,6 +280,7 @@ macro_rules! kept_kinds {
             apps::ControllerRevision,
             apps::DaemonSet,
             apps::StatefulSet,
+            autoscaling::HorizontalPodAutoscaler,
             batch::CronJob,
             batch::Job,
             discovery::EndpointSlice,

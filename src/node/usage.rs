@@ -1,6 +1,6 @@
-//! What the node's pods use: processor time by the runtime's meters, and memory as the runtime
-//! accounts for it. Rates need two looks: each container's time is looked at now and then, and
-//! whoever asks is told what was used since a look that is not too young.
+//! What the node's pods use: processor time by the runtime's meters, memory as the runtime accounts
+//! for it, and the requests that come to them. Rates need two looks: each container is looked at now
+//! and then, and whoever asks is told what was used since a look that is not too young.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const LOOK_PERIOD: Duration = Duration::from_secs(15);
 /// A rate over less would tell the moment's noise.
 const LEAST_WINDOW: SignedDuration = SignedDuration::from_secs(5);
 
-/// Earlier looks at a processor time that only grows.
+/// Earlier looks at counts that only grow.
 pub struct Looks {
     /// When it was nothing.
     pub since: Timestamp,
@@ -31,6 +31,7 @@ pub struct Looks {
 struct Mark {
     at: Timestamp,
     cpu_micros: u64,
+    requests: u64,
 }
 
 impl Looks {
@@ -38,27 +39,31 @@ impl Looks {
         Looks { since, marks: Mutex::default() }
     }
 
-    fn mark(&self, at: Timestamp, cpu_micros: u64) {
+    fn mark(&self, at: Timestamp, usage: &Usage) {
+        let Usage { cpu_micros, requests, .. } = *usage;
         let mut marks = self.marks.lock();
-        *marks = [Some(Mark { at, cpu_micros }), marks[0]];
+        *marks = [Some(Mark { at, cpu_micros, requests }), marks[0]];
     }
 
-    /// What was used since the youngest look that is old enough, in billionths of a core, and how
-    /// long that is in milliseconds.
-    fn rate(&self, now: Timestamp, cpu_micros: u64) -> (u64, u64) {
+    /// What is used now; rates are since the youngest look that is old enough.
+    fn amounts(&self, now: Timestamp, usage: &Usage) -> Amounts {
         let old_enough = |mark: &Mark| now.duration_since(mark.at) >= LEAST_WINDOW;
         let marks = *self.marks.lock();
-        let begin = Mark { at: self.since, cpu_micros: 0 };
+        let begin = Mark { at: self.since, cpu_micros: 0, requests: 0 };
         let from = marks.into_iter().flatten().find(old_enough).unwrap_or(begin);
-        let window = u64::try_from(now.duration_since(from.at).as_millis()).unwrap_or(0).max(1);
-        let used = cpu_micros.saturating_sub(from.cpu_micros);
-        // Microseconds a millisecond are thousandths of a core.
-        (used.saturating_mul(1_000_000) / window, window)
-    }
-
-    fn amounts(&self, now: Timestamp, usage: &Usage) -> Amounts {
-        let (cpu_nanocores, window_millis) = self.rate(now, usage.cpu_micros);
-        Amounts { cpu_nanocores, memory_bytes: usage.memory_bytes, window_millis }
+        let window_millis =
+            u64::try_from(now.duration_since(from.at).as_millis()).unwrap_or(0).max(1);
+        let rate = |now: u64, before: u64| {
+            now.saturating_sub(before).saturating_mul(1_000_000) / window_millis
+        };
+        Amounts {
+            // Microseconds a millisecond are thousandths of a core.
+            cpu_nanocores: rate(usage.cpu_micros, from.cpu_micros),
+            memory_bytes: usage.memory_bytes,
+            window_millis,
+            // As many in a millisecond are thousands a second.
+            requests_milli: usage.is_handler.then(|| rate(usage.requests, from.requests)),
+        }
     }
 }
 
@@ -121,7 +126,7 @@ impl Shared {
     }
 }
 
-/// Looks at the processor time of every container now and then.
+/// Looks at the counts of every container now and then.
 pub async fn keep_looking(node: Arc<Shared>) {
     loop {
         node.clock.sleep(LOOK_PERIOD).await;
@@ -129,12 +134,12 @@ pub async fn keep_looking(node: Arc<Shared>) {
         for (_, entry) in node.pods.all() {
             for (_, running) in entry.all_running() {
                 if let Some(container) = running.container.upgrade() {
-                    running.looks.mark(now, container.usage().cpu_micros);
+                    running.looks.mark(now, &container.usage());
                 }
             }
         }
         let (total, _) = node.total(now);
-        node.looks.mark(now, total.cpu_micros);
+        node.looks.mark(now, &total);
     }
 }
 
@@ -145,15 +150,32 @@ mod tests {
     #[test]
     fn rates_are_of_a_window_that_is_long_enough() {
         let at = |seconds: i64| Timestamp::from_second(seconds).unwrap();
+        let used = |cpu_micros: u64| Usage { cpu_micros, ..Usage::default() };
         let looks = Looks::since(at(0));
+        let rate = |seconds: i64, cpu_micros: u64| {
+            let amounts = looks.amounts(at(seconds), &used(cpu_micros));
+            assert_eq!(amounts.requests_milli, None);
+            (amounts.cpu_nanocores, amounts.window_millis)
+        };
         // Half a core since the start.
-        assert_eq!(looks.rate(at(2), 1_000_000), (500_000_000, 2000));
-        looks.mark(at(15), 1_000_000);
-        assert_eq!(looks.rate(at(17), 1_000_000).1, 17_000, "the look is too young");
-        assert_eq!(looks.rate(at(20), 6_000_000), (1_000_000_000, 5000));
-        looks.mark(at(30), 6_000_000);
-        assert_eq!(looks.rate(at(31), 6_000_000), (5_000_000_000_000 / 16_000, 16_000));
-        assert_eq!(looks.rate(at(40), 6_000_000), (0, 10_000));
-        assert_eq!(looks.rate(at(30), 0).0, 0, "a time that fell is no rate");
+        assert_eq!(rate(2, 1_000_000), (500_000_000, 2000));
+        looks.mark(at(15), &used(1_000_000));
+        assert_eq!(rate(17, 1_000_000).1, 17_000, "the look is too young");
+        assert_eq!(rate(20, 6_000_000), (1_000_000_000, 5000));
+        looks.mark(at(30), &used(6_000_000));
+        assert_eq!(rate(31, 6_000_000), (5_000_000_000_000 / 16_000, 16_000));
+        assert_eq!(rate(40, 6_000_000), (0, 10_000));
+        assert_eq!(rate(30, 0).0, 0, "a time that fell is no rate");
+    }
+
+    #[test]
+    fn requests_of_handlers_have_a_rate() {
+        let at = |seconds: i64| Timestamp::from_second(seconds).unwrap();
+        let got = |requests: u64| Usage { is_handler: true, requests, ..Usage::default() };
+        let looks = Looks::since(at(0));
+        assert_eq!(looks.amounts(at(10), &got(0)).requests_milli, Some(0));
+        assert_eq!(looks.amounts(at(10), &got(25)).requests_milli, Some(2_500));
+        looks.mark(at(15), &got(100));
+        assert_eq!(looks.amounts(at(25), &got(1_100)).requests_milli, Some(100_000));
     }
 }

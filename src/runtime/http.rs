@@ -156,6 +156,7 @@ impl Container for HttpContainer {
         let resting = server.resting.as_ref().map_or(0, |resting| resting.count());
         Usage {
             instances: (MAX_INSTANCES - server.instances.available_permits() + resting) as u64,
+            is_handler: true,
             requests: server.requests.load(Ordering::Relaxed),
             failed_requests: server.failed_requests.load(Ordering::Relaxed),
             ..usage(&server.sandbox, &server.meter)

@@ -270,6 +270,8 @@ pub struct Usage {
     /// Instances that there are now: one of a process, one for each request that is served, and
     /// those that rest between two requests.
     pub instances: u64,
+    /// Whether requests come to it at all.
+    pub is_handler: bool,
     /// Requests that an HTTP handler got, and those among them that its guest did not answer.
     pub requests: u64,
     pub failed_requests: u64,

@@ -5,6 +5,7 @@ mod guest_languages;
 mod helm;
 mod kubectl;
 mod kubectl_access;
+mod kubectl_autoscale;
 mod kubectl_budget;
 mod kubectl_policy;
 mod kubectl_quota;

@@ -1,5 +1,6 @@
 //! Objects in, plan as text out: each controller's decisions, without a server or time passing.
 
+mod autoscalers;
 mod budgets;
 mod deployments;
 mod endpoints;
@@ -19,6 +20,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -86,6 +88,7 @@ impl Objects {
         objects.fill::<Endpoints>();
         objects.fill::<EndpointSlice>();
         objects.fill::<PodDisruptionBudget>();
+        objects.fill::<HorizontalPodAutoscaler>();
         objects.fill::<ResourceQuota>();
         objects.fill::<ClusterRole>();
         objects.fill::<PersistentVolume>();

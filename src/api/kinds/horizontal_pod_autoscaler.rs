@@ -10,13 +10,16 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 use serde_json::Value;
 
-use super::{autoscaling_validation, checks, workload};
+use super::resource_metrics::REQUESTS;
+use super::{autoscaling_validation, checks};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta};
 use crate::api::table::{self, Column};
 
 /// What pods use of their CPU requests where an autoscaler does not say, in percent.
 pub const DEFAULT_CPU_PERCENT: i32 = 80;
+/// The resources that nodes measure (metrics.k8s.io).
+const MEASURED: &[&str] = &["cpu", "memory"];
 /// How many metrics a table's cell shows.
 const MAX_SHOWN: usize = 2;
 
@@ -59,7 +62,10 @@ impl Kind for HorizontalPodAutoscaler {
     }
 
     fn warnings(&self) -> Vec<String> {
-        vec![workload::stored_only("HorizontalPodAutoscaler")]
+        let metrics = self.spec.iter().flat_map(|spec| spec.metrics.iter().flatten().enumerate());
+        let unmeasured = metrics.filter_map(|(i, metric)| Some((i, unmeasured(metric)?)));
+        let warn = |(i, why): (usize, String)| format!("spec.metrics[{i}]: {why}");
+        unmeasured.map(warn).collect()
     }
 
     fn columns() -> &'static [Column] {
@@ -89,6 +95,26 @@ impl Kind for HorizontalPodAutoscaler {
             table::age(&self.metadata, now),
         ]
     }
+}
+
+/// Why the controller will have nothing to look at; `None` for what nodes measure.
+fn unmeasured(metric: &MetricSpec) -> Option<String> {
+    let other = |resource: &str| {
+        (!resource.is_empty() && !MEASURED.contains(&resource))
+            .then(|| format!("nodes measure {}, and no {resource}", MEASURED.join(" and ")))
+    };
+    if let Some(one) = &metric.resource {
+        return other(&one.name);
+    }
+    if let Some(one) = &metric.container_resource {
+        return other(&one.name);
+    }
+    if let Some(one) = &metric.pods {
+        let is_measured = one.metric.name == REQUESTS && one.metric.selector.is_none();
+        let other = || format!("of pods this cluster measures {REQUESTS}, which has no labels");
+        return (!is_measured).then(other);
+    }
+    Some(format!("this cluster serves no {} metrics: no number follows from it", metric.type_))
 }
 
 /// The one metric that autoscalers had at first.

@@ -14,7 +14,11 @@ use crate::api::quantity::Quantity as Amount;
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta, NameRule};
 use crate::api::table::{self, Column};
 
-/// The amounts that are told, `cpu` and `memory`.
+/// Requests a second that a container got, beside the resources: told of HTTP handlers alone. The
+/// name is that under which autoscalers know it, as a metric of pods.
+pub const REQUESTS: &str = "http_requests_per_second";
+
+/// The amounts that are told: `cpu`, `memory`, and [`REQUESTS`] of HTTP handlers.
 pub type Usage = BTreeMap<String, Quantity>;
 
 /// What the pods of a node use.
@@ -69,7 +73,7 @@ pub struct ContainerMetrics {
     /// The container's name.
     #[serde(default)]
     pub name: String,
-    /// What is used, by resource: cpu and memory.
+    /// What is used, by resource: cpu and memory, and http_requests_per_second of HTTP handlers.
     #[serde(default)]
     pub usage: Usage,
 }

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use serde_json::json;
 use wasmfleet::api::error::Reason;
 use wasmfleet::api::{ApiError, Object, Raw};
 use wasmfleet::client::{
@@ -39,6 +41,8 @@ pub struct Faults {
     most_pods: AtomicUsize,
     /// Writes asked for.
     writes: AtomicU64,
+    /// What the running pods of a namespace use together, in MiB.
+    load: AtomicU64,
 }
 
 impl Faults {
@@ -50,6 +54,7 @@ impl Faults {
             random,
             most_pods,
             writes: AtomicU64::new(0),
+            load: AtomicU64::new(0),
         })
     }
 
@@ -60,6 +65,11 @@ impl Faults {
     /// Refuses pods beyond a number, as a quota does.
     pub fn allow_pods(&self, most: usize) {
         self.most_pods.store(most, Ordering::Relaxed);
+    }
+
+    /// What running pods use together from now on, in MiB.
+    pub fn load(&self, mebibytes: u64) {
+        self.load.store(mebibytes, Ordering::Relaxed);
     }
 
     pub fn writes(&self) -> u64 {
@@ -120,6 +130,30 @@ impl FaultyApi {
         Err(ApiError::forbidden(&target.resource, "", "exceeded quota: injected"))
     }
 
+    /// metrics.k8s.io, as nodes would fill it: the pods that run share the load.
+    async fn measured(&self, target: &Target, options: &ListOptions) -> Result<RawList, ApiError> {
+        let pods = Target::all::<Pod>(target.namespace.as_deref());
+        let mut list = self.inner.list(&pods, options).await?;
+        let pods = list.items.iter().map(Raw::decode::<Pod>);
+        let pods: Vec<Pod> = pods.collect::<Result<_, ApiError>>()?;
+        let runs = |pod: &&Pod| {
+            let status = pod.status.as_ref();
+            status.is_some_and(|status| status.phase.as_deref() == Some("Running"))
+                && pod.metadata.deletion_timestamp.is_none()
+        };
+        let running: Vec<&Pod> = pods.iter().filter(runs).collect();
+        let load = self.faults.load.load(Ordering::Relaxed) * 1024;
+        let each = load / (running.len() as u64).max(1);
+        let measured = running.iter().map(|pod| {
+            let usage = json!({"cpu": "1m", "memory": format!("{each}Ki")});
+            let metrics = json!({"metadata": {"name": pod.metadata.name}, "window": "15s",
+                "containers": [{"name": "c", "usage": usage}]});
+            Raw(Bytes::from(metrics.to_string()))
+        });
+        list.items = measured.collect();
+        Ok(list)
+    }
+
     fn read_fault(&self) -> Result<(), ApiError> {
         if self.faults.strikes(UNAVAILABLE) {
             return Err(ApiError::unavailable("injected"));
@@ -137,7 +171,10 @@ impl Api for FaultyApi {
 
     async fn list(&self, target: &Target, options: &ListOptions) -> Result<RawList, ApiError> {
         self.read_fault()?;
-        self.inner.list(target, options).await
+        match &*target.resource.group {
+            "metrics.k8s.io" => self.measured(target, options).await,
+            _ => self.inner.list(target, options).await,
+        }
     }
 
     async fn watch(
