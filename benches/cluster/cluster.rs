@@ -16,6 +16,13 @@ use crate::launch::launch;
 use crate::stats;
 
 const STARTS: usize = 5;
+const NODES: usize = 2;
+/// Images and the files that they are made of.
+const GUESTS: [(&str, &str); 3] = [
+    ("http:v1", "rust-http-p2.wasm"),
+    ("tcp:v1", "rust-tcp-p2.wasm"),
+    ("command:v1", "rust-cmd-p2.wasm"),
+];
 /// Idle figures are read after this rest.
 const REST: Duration = Duration::from_secs(10);
 
@@ -28,8 +35,12 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start() -> anyhow::Result<Cluster> {
+        Cluster::with_nodes(NODES).await
+    }
+
+    pub async fn with_nodes(nodes: usize) -> anyhow::Result<Cluster> {
         let dir = tempfile::tempdir()?;
-        let (child, remote) = start(dir.path()).await?;
+        let (child, remote) = start(dir.path(), nodes).await?;
         let client = Client::new(Arc::new(remote.clone()), "bench");
         Ok(Cluster { child, remote, client, _dir: dir })
     }
@@ -46,12 +57,12 @@ impl Cluster {
         let used = stats::cpu_micros(self.pid())? - before;
         let rss = stats::rss_bytes(self.pid())?;
         let share = used as f64 / REST.as_micros() as f64;
-        Ok(json!({"rss_mb": rss as f64 / 1e6, "cpu_share_of_a_core": share, "nodes": 2}))
+        Ok(json!({"rss_mb": rss as f64 / 1e6, "cpu_share_of_a_core": share, "nodes": NODES}))
     }
 
     pub async fn push_guests(&self) -> anyhow::Result<()> {
         let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/guests/built");
-        for (image, file) in [("http:v1", "rust-http-p2.wasm"), ("tcp:v1", "rust-tcp-p2.wasm")] {
+        for (image, file) in GUESTS {
             let wasm = std::fs::read(built.join(file)).with_context(|| file.to_string())?;
             push::push(&self.remote, &image.parse()?, wasm.into(), Interfaces::default()).await?;
         }
@@ -80,8 +91,8 @@ fn terminate(child: &mut Child) -> anyhow::Result<()> {
 }
 
 /// Starts `wasmfleet up`.
-async fn start(dir: &Path) -> anyhow::Result<(Child, Remote)> {
-    let (child, config) = launch(dir, &["up", "--nodes", "2"]).await?;
+async fn start(dir: &Path, nodes: usize) -> anyhow::Result<(Child, Remote)> {
+    let (child, config) = launch(dir, &["up", "--nodes", &nodes.to_string()]).await?;
     Ok((child, Remote::new(config)?))
 }
 
@@ -92,7 +103,7 @@ pub async fn start_times() -> anyhow::Result<Value> {
         let dir = tempfile::tempdir()?;
         for times in [&mut fresh, &mut again] {
             let begin = Instant::now();
-            let (mut child, remote) = start(dir.path()).await?;
+            let (mut child, remote) = start(dir.path(), NODES).await?;
             let client = Client::new(Arc::new(remote), "bench");
             client.list::<k8s_openapi::api::core::v1::Node>(None, &ListOptions::default()).await?;
             times.push(begin.elapsed());

@@ -1,10 +1,12 @@
 //! The benchmark driver: starts the built program, drives it as clients do, and prints one JSON
-//! object. `cargo bench --bench cluster`; `-- NAME…` runs some of the figures.
+//! object. `cargo bench --bench cluster`; `-- NAME…` runs some of the figures. `density` runs only where it
+//! is named, and a number after it says how many pods: `-- density 10000`.
 //!
 //! A shared machine gives no stable absolute figures: compare ratios within one run, and read the
 //! store's figures beside the disk's own fdatasync rate.
 
 mod cluster;
+mod density;
 mod http;
 #[path = "../common/launch.rs"]
 mod launch;
@@ -19,10 +21,15 @@ mod store;
 use serde_json::{Map, Value};
 
 /// A figure's name and how it is measured on a running cluster.
-const FIGURES: &[&str] = &["start", "idle", "pods", "deployment", "http", "writes"];
+const FIGURES: &[&str] = &["start", "idle", "pods", "deployment", "http", "writes", "density"];
+/// Pods of the figure `density` where no number says so.
+const DENSITY_PODS: usize = 10_000;
 
 fn main() -> anyhow::Result<()> {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let mut wanted: Vec<String> =
+        std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let number = wanted.last().and_then(|last| last.parse().ok());
+    wanted.truncate(wanted.len() - usize::from(number.is_some()));
     for name in &wanted {
         anyhow::ensure!(
             FIGURES.contains(&name.as_str()),
@@ -31,7 +38,14 @@ fn main() -> anyhow::Result<()> {
     }
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let report = runtime.block_on(measure(&wants))?;
+    let mut report = Map::new();
+    if wanted.is_empty() || wanted.iter().any(|name| name != "density") {
+        report = runtime.block_on(measure(&wants))?;
+    }
+    if wanted.iter().any(|name| name == "density") {
+        let pods = number.unwrap_or(DENSITY_PODS);
+        report.insert("density".into(), runtime.block_on(density::measure(pods))?);
+    }
     println!("{}", serde_json::to_string_pretty(&Value::Object(report))?);
     Ok(())
 }

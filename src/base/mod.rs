@@ -1,6 +1,7 @@
 //! What std could have had: time that can be virtual, back-off, a coalescing key queue, locks by key,
 //! tasks with one way to shut down, directories that outlive a power failure, ids that can be
-//! seeded, numbers for Prometheus, and a walk below a directory that no link leads out of. Knows nothing of Kubernetes.
+//! seeded, numbers for Prometheus, what idle threads do, and a walk below a directory that no link leads
+//! out of. Knows nothing of Kubernetes.
 
 pub mod backoff;
 pub mod beneath;
@@ -11,6 +12,7 @@ pub mod frames;
 pub mod ids;
 pub mod keyed_locks;
 pub mod metrics;
+pub mod rest;
 pub mod tasks;
 
 pub use clock::{Clock, SharedClock};

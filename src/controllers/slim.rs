@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
 use crate::api::kinds::config_map::ROOT_CA;
+use crate::api::kinds::pod_room;
 use crate::api::{ApiError, Raw};
 use crate::client::cache::Cache;
 
@@ -33,16 +34,10 @@ fn pod(pod: &mut Pod) {
         }
         spec.volumes.take_if(|volumes| volumes.is_empty());
         spec.ephemeral_containers = None;
-        spec.containers.shrink_to_fit();
         let init = spec.init_containers.iter_mut().flatten();
         init.chain(&mut spec.containers).for_each(container);
-        spec.tolerations.iter_mut().for_each(Vec::shrink_to_fit);
     }
-    if let Some(status) = &mut pod.status {
-        status.conditions.iter_mut().for_each(Vec::shrink_to_fit);
-        status.pod_ips.iter_mut().for_each(Vec::shrink_to_fit);
-    }
-    pod.metadata.owner_references.iter_mut().for_each(Vec::shrink_to_fit);
+    pod_room::give_back(pod);
 }
 
 fn container(container: &mut Container) {
@@ -56,7 +51,6 @@ fn container(container: &mut Container) {
     container.liveness_probe = None;
     container.readiness_probe = None;
     container.startup_probe = None;
-    container.ports.iter_mut().for_each(Vec::shrink_to_fit);
 }
 
 /// Of ConfigMaps, the controllers keep one in step; of the others they only know that they are there.

@@ -36,6 +36,8 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use args::{Cli, Command, LogArgs};
 
+use crate::base::rest;
+
 /// How long everything may take to end after a signal.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 
@@ -56,7 +58,8 @@ pub fn main() -> ExitCode {
     }
     raise_descriptors();
     crate::client::remote::install_crypto();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match threads.enable_all().on_thread_park(rest::before_waiting).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: the program's threads cannot be started: {error}");

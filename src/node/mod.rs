@@ -51,6 +51,7 @@ use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
+use crate::api::kinds::pod_room;
 use crate::api::{Gvr, ObjectKey};
 use crate::base::dirty_set::DirtySet;
 use crate::base::ids::Ids;
@@ -122,6 +123,7 @@ pub struct Shared {
     /// By digest: whose code is being made ready.
     preparing: KeyedLocks,
     tokens: tokens::PodTokens,
+    config_maps: sources::Held,
     core_dumps: Arc<inspect::KeptDumps>,
     facts: Arc<Facts>,
     runtime_events: mpsc::Sender<RuntimeEvent>,
@@ -254,6 +256,7 @@ impl Node {
             images_seen: register::ImagesSeen::default(),
             preparing: KeyedLocks::default(),
             tokens: tokens::PodTokens::default(),
+            config_maps: sources::Held::default(),
             core_dumps: Arc::default(),
             facts: Arc::new(facts),
             runtime_events,
@@ -288,6 +291,7 @@ impl Node {
                 marks.mark(change.key.clone());
             }
         }));
+        cache.slim::<Pod>(pod_room::give_back);
         let api = self.shared.client.api.clone();
         let name = &self.shared.options.name;
         cache.keep::<NodeObject>(api.clone(), &format!("metadata.name={name}"), tasks);

@@ -379,6 +379,7 @@ impl PodState {
         let init = spec.init_containers.iter().flatten();
         let mut containers: Vec<ContainerState> =
             init.map(|c| ContainerState::new(c, role(c))).collect();
+        containers.reserve_exact(spec.containers.len());
         containers.extend(spec.containers.iter().map(|c| ContainerState::new(c, Role::Main)));
         let mut state = PodState {
             pod,

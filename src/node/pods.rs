@@ -33,10 +33,37 @@ pub struct PodEntry {
     running: Mutex<HashMap<String, Running>>,
 }
 
+/// What readers ask of the pod's status: a whole one takes kilobytes.
 #[derive(Default)]
 struct Statuses {
     ip: Option<IpAddr>,
-    containers: Vec<ContainerStatus>,
+    containers: Box<[Summary]>,
+}
+
+struct Summary {
+    name: String,
+    /// The number of the newest attempt.
+    restart_count: i32,
+    /// That attempt runs or ran.
+    has_run: bool,
+    /// One before it ended.
+    ended_before: bool,
+    /// Why it waits.
+    waiting: Option<String>,
+}
+
+impl Summary {
+    fn of(status: &ContainerStatus) -> Summary {
+        let (state, last) = (status.state.as_ref(), status.last_state.as_ref());
+        let waiting = state.and_then(|s| s.waiting.as_ref());
+        Summary {
+            name: status.name.clone(),
+            restart_count: status.restart_count,
+            has_run: state.is_some_and(|s| s.running.is_some() || s.terminated.is_some()),
+            ended_before: last.is_some_and(|s| s.terminated.is_some()),
+            waiting: waiting.and_then(|w| w.reason.clone()),
+        }
+    }
 }
 
 /// A container that runs, for those who reach into it. It does not keep it alive.
@@ -106,7 +133,7 @@ impl PodEntry {
         let all = inits.chain(status.container_statuses.iter().flatten());
         let all = all.chain(status.ephemeral_container_statuses.iter().flatten());
         let ip = status.pod_ip.as_ref().and_then(|ip| ip.parse().ok());
-        *self.statuses.lock() = Statuses { ip, containers: all.cloned().collect() };
+        *self.statuses.lock() = Statuses { ip, containers: all.map(Summary::of).collect() };
     }
 
     /// The pod's address, while it has one.
@@ -177,17 +204,54 @@ impl PodEntry {
     pub fn attempts(&self, container: &str) -> Attempts {
         let statuses = self.statuses.lock();
         let status = statuses.containers.iter().find(|status| status.name == container);
-        let state = status.and_then(|s| s.state.as_ref());
-        let ended_before =
-            status.and_then(|s| s.last_state.as_ref()?.terminated.as_ref()).is_some();
-        let number = status.map(|s| s.restart_count).unwrap_or_default();
-        let waiting = state.and_then(|s| s.waiting.as_ref()).and_then(|w| w.reason.clone());
-        if state.is_some_and(|s| s.running.is_some() || s.terminated.is_some()) {
+        let ended_before = status.is_some_and(|status| status.ended_before);
+        let number = status.map(|status| status.restart_count).unwrap_or_default();
+        let waiting = status.and_then(|status| status.waiting.clone());
+        if status.is_some_and(|status| status.has_run) {
             let previous = ended_before.then_some(number - 1);
             return Attempts { current: Some(number), previous, waiting };
         }
         // Waiting for a restart: the attempt that ended is both.
         let last = ended_before.then_some(number);
         Attempts { current: last, previous: last, waiting }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_asked_of_a_status_is_kept() {
+        let pod: Pod = serde_json::from_value(json!({
+            "kind": "Pod", "apiVersion": "v1",
+            "metadata": {"name": "p", "namespace": "n", "uid": "u"},
+        }))
+        .expect("a pod");
+        let entry = PodTable::default().insert(&Arc::new(pod));
+        let exit = json!({"terminated": {"exitCode": 1}});
+        let waits = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        let set = |state: &serde_json::Value, last: &serde_json::Value, restarts: i32| {
+            let status = json!({"podIP": "127.64.0.9", "containerStatuses": [{"name": "c",
+                "image": "i", "imageID": "", "ready": false, "restartCount": restarts,
+                "state": state, "lastState": last}]});
+            entry.set_statuses(&serde_json::from_value(status).expect("a status"));
+            entry.attempts("c")
+        };
+        let attempts = |current, previous, waiting: Option<&str>| Attempts {
+            current,
+            previous,
+            waiting: waiting.map(str::to_string),
+        };
+        let nothing = json!({});
+        assert_eq!(set(&json!({"running": {}}), &nothing, 0), attempts(Some(0), None, None));
+        assert_eq!(set(&exit, &exit, 2), attempts(Some(2), Some(1), None));
+        let again = attempts(Some(2), Some(2), Some("CrashLoopBackOff"));
+        assert_eq!(set(&waits, &exit, 2), again);
+        assert_eq!(entry.restarts(), [("c".to_string(), 2)]);
+        assert_eq!(entry.attempts("other"), attempts(None, None, None));
+        assert_eq!(entry.ip(), "127.64.0.9".parse().ok());
     }
 }

@@ -1,10 +1,12 @@
 //! Fetches the ConfigMaps, Secrets and tokens that a pod's volumes and environments need. They
 //! are read when a pod starts and again on a slow period; the node watches none of them.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::Shared;
@@ -16,12 +18,42 @@ use crate::volumes::{Need, Objects};
 
 /// Requests of one pod under way at once.
 const PARALLEL_FETCHES: usize = 8;
+/// Names of ConfigMaps that are remembered; more of them are held by each pod for itself.
+const MOST_NAMES: usize = 4096;
+
+/// ConfigMaps that pods hold: most pods of a namespace hold the same, at least the one with the cluster's
+/// certificate.
+#[derive(Default)]
+pub struct Held(Mutex<HashMap<(String, String), Weak<ConfigMap>>>);
+
+impl Held {
+    /// The same object, of which there is one however many hold it.
+    fn of(&self, map: ConfigMap) -> Arc<ConfigMap> {
+        let meta = &map.metadata;
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        let name = (text(&meta.namespace), text(&meta.name));
+        let mut held = self.0.lock();
+        if let Some(known) = held.get(&name).and_then(Weak::upgrade)
+            && *known == map
+        {
+            return known;
+        }
+        if held.len() >= MOST_NAMES {
+            held.retain(|_, one| one.strong_count() > 0);
+        }
+        let map = Arc::new(map);
+        if held.len() < MOST_NAMES {
+            held.insert(name, Arc::downgrade(&map));
+        }
+        map
+    }
+}
 
 enum Found {
     ConfigMap(String, Arc<ConfigMap>),
     Secret(String, Arc<Secret>),
     Claim(String, Arc<PersistentVolumeClaim>, Option<Arc<PersistentVolume>>),
-    Token((String, i64), String),
+    Token((String, i64), Arc<str>),
     Nothing,
 }
 
@@ -52,7 +84,7 @@ async fn fetch_one(node: &Shared, pod: &Pod, need: &Need) -> Result<Found, ApiEr
     let result = match need {
         Need::ConfigMap(name) => {
             let map = client.get::<ConfigMap>(namespace, name).await;
-            map.map(|map| Found::ConfigMap(name.clone(), Arc::new(map)))
+            map.map(|map| Found::ConfigMap(name.clone(), node.config_maps.of(map)))
         }
         Need::Secret(name) => {
             let secret = client.get::<Secret>(namespace, name).await;
@@ -96,7 +128,7 @@ pub(super) async fn token(
     pod: &Pod,
     audience: &str,
     seconds: i64,
-) -> Result<String, ApiError> {
+) -> Result<Arc<str>, ApiError> {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let now = node.clock.now();
     let held = node.tokens.get(uid, audience, seconds, now);
@@ -119,7 +151,7 @@ async fn request_token(
     pod: &Pod,
     audience: &str,
     seconds: i64,
-) -> Result<(String, i64), ApiError> {
+) -> Result<(Arc<str>, i64), ApiError> {
     let client = &node.client;
     let account = spec(pod).service_account_name.as_deref().unwrap_or("default");
     let target = Target {
@@ -147,7 +179,34 @@ async fn request_token(
     let answer = client.api.create(&target, request, &options).await?.object()?;
     let life = answer.at(&["spec", "expirationSeconds"]).and_then(|life| life.as_i64());
     match answer.at(&["status", "token"]).and_then(|token| token.as_str()) {
-        Some(token) => Ok((token.to_string(), life.unwrap_or(seconds))),
+        Some(token) => Ok((token.into(), life.unwrap_or(seconds))),
         None => Err(ApiError::internal("the answer to a TokenRequest holds no token")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_config_map_is_held_once() {
+        let held = Held::default();
+        let map = |name: &str, version: &str| {
+            let mut map = ConfigMap::default();
+            map.metadata.name = Some(name.into());
+            map.metadata.resource_version = Some(version.into());
+            map
+        };
+        let one = held.of(map("a", "1"));
+        assert!(Arc::ptr_eq(&one, &held.of(map("a", "1"))));
+        assert!(!Arc::ptr_eq(&one, &held.of(map("b", "1"))));
+        let newer = held.of(map("a", "2"));
+        assert_eq!(newer.metadata.resource_version.as_deref(), Some("2"));
+        assert!(Arc::ptr_eq(&newer, &held.of(map("a", "2"))));
+        drop((one, newer));
+        for n in 0..2 * MOST_NAMES {
+            held.of(map(&n.to_string(), "1"));
+        }
+        assert!(held.0.lock().len() <= MOST_NAMES);
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 use tokio::task::AbortHandle;
 
 use super::Shared;
@@ -35,21 +36,31 @@ pub struct StatusWriter {
 struct Slot {
     /// The newest object known.
     base: Arc<Pod>,
-    pending: Option<PodStatus>,
-    /// The last status that was given.
-    told: Option<PodStatus>,
+    pending: Option<Box<PodStatus>>,
+    /// The digest of the last status that was given: a pod rests for hours with it.
+    told: Option<Told>,
     delete: bool,
     /// The object is gone or is another one: nothing is sent any more.
     gone: bool,
     writing: Option<AbortHandle>,
-    /// Waits to tell the same status again.
-    repeating: Option<AbortHandle>,
+    /// Waits to tell the newest status again.
+    repeating: Option<(AbortHandle, Box<PodStatus>)>,
+}
+
+type Told = [u8; 32];
+
+/// `None` if it cannot be written as JSON, which it always can.
+fn digest(status: &PodStatus) -> Option<Told> {
+    let mut digest = Sha256::new();
+    serde_json::to_writer(&mut digest, status).ok()?;
+    Some(digest.finalize().into())
 }
 
 impl Drop for StatusWriter {
     fn drop(&mut self) {
         let mut slot = self.slot.lock();
-        for task in [slot.writing.take(), slot.repeating.take()].into_iter().flatten() {
+        let repeating = slot.repeating.take().map(|(task, _)| task);
+        for task in [slot.writing.take(), repeating].into_iter().flatten() {
             task.abort();
         }
     }
@@ -80,15 +91,19 @@ impl StatusWriter {
         if slot.gone {
             return;
         }
-        if slot.told.as_ref() == Some(&status) {
-            if slot.repeating.is_none() && slot.is_overwritten(self.node.clock.now()) {
+        let (told, status) = (digest(&status), Box::new(status));
+        if told.is_some() && slot.told == told {
+            if slot.repeating.is_none() && slot.is_overwritten(&status, self.node.clock.now()) {
                 let (node, shared) = (self.node.clone(), self.slot.clone());
                 let task = tokio::spawn(async move { repeat(node, shared).await });
-                slot.repeating = Some(task.abort_handle());
+                slot.repeating = Some((task.abort_handle(), status));
             }
             return;
         }
-        slot.told = Some(status.clone());
+        slot.told = told;
+        if let Some((_, repeated)) = &mut slot.repeating {
+            repeated.clone_from(&status);
+        }
         slot.pending = Some(status);
         wake(&self.node, &self.slot, &mut slot);
     }
@@ -113,18 +128,15 @@ fn wake(node: &Arc<Shared>, shared: &Arc<Mutex<Slot>>, slot: &mut Slot) {
 async fn repeat(node: Arc<Shared>, shared: Arc<Mutex<Slot>>) {
     node.clock.sleep(REPEAT_WAIT).await;
     let mut slot = shared.lock();
-    slot.repeating = None;
-    if slot.is_overwritten(node.clock.now()) {
-        slot.pending = slot.told.clone();
+    let Some((_, status)) = slot.repeating.take() else { return };
+    if slot.is_overwritten(&status, node.clock.now()) {
+        slot.pending = Some(status);
         wake(&node, &shared, &mut slot);
     }
 }
 
 impl Slot {
     fn observe(&mut self, pod: &Arc<Pod>) {
-        let revision = |pod: &Pod| {
-            parse_revision(pod.metadata.resource_version.as_deref().unwrap_or_default())
-        };
         if pod.metadata.uid != self.base.metadata.uid {
             self.gone = true;
         } else if revision(pod) >= revision(&self.base) {
@@ -132,15 +144,26 @@ impl Slot {
         }
     }
 
+    /// [`Slot::observe`] of an answer. Where the watch brought the same object already, that one stays:
+    /// others hold it too.
+    fn observe_answer(&mut self, pod: Pod) {
+        if pod.metadata.uid != self.base.metadata.uid || revision(&pod) > revision(&self.base) {
+            self.observe(&Arc::new(pod));
+        }
+    }
+
     /// Whether the newest object differs from what was told, though nothing is on its way.
-    fn is_overwritten(&self, now: Timestamp) -> bool {
+    fn is_overwritten(&self, told: &PodStatus, now: Timestamp) -> bool {
         if self.gone || self.writing.is_some() || self.pending.is_some() {
             return false;
         }
-        let Some(told) = self.told.clone() else { return false };
         let base = self.base.status.as_ref();
-        base != Some(&merge(base, told, now))
+        base != Some(&merge(base, told.clone(), now))
     }
+}
+
+fn revision(pod: &Pod) -> u64 {
+    parse_revision(pod.metadata.resource_version.as_deref().unwrap_or_default())
 }
 
 /// What is to be sent next.
@@ -156,7 +179,7 @@ fn next(slot: &mut Slot) -> Next {
         return Next::Nothing;
     }
     if let Some(status) = slot.pending.take() {
-        return Next::Status(slot.base.clone(), Box::new(status));
+        return Next::Status(slot.base.clone(), status);
     }
     if std::mem::take(&mut slot.delete) {
         return Next::Delete(slot.base.clone());
@@ -178,7 +201,7 @@ async fn write_all(node: &Shared, slot: &Mutex<Slot>) {
         let error = match result {
             Ok(new) => {
                 if let Some(new) = new {
-                    slot.lock().observe(&Arc::new(new));
+                    slot.lock().observe_answer(new);
                 }
                 wait = FIRST_RETRY;
                 continue;
@@ -203,7 +226,7 @@ async fn write_all(node: &Shared, slot: &Mutex<Slot>) {
 /// A failed write comes again, unless a newer one waits already.
 fn give_back(slot: &mut Slot, step: Next) {
     match step {
-        Next::Status(_, status) => drop(slot.pending.get_or_insert(*status)),
+        Next::Status(_, status) => drop(slot.pending.get_or_insert(status)),
         Next::Delete(_) => slot.delete = true,
         Next::Nothing => {}
     }
@@ -213,7 +236,7 @@ async fn refetch(node: &Shared, slot: &Mutex<Slot>) {
     let base = slot.lock().base.clone();
     let (namespace, name) = key(&base);
     match node.client.get::<Pod>(namespace, name).await {
-        Ok(pod) => slot.lock().observe(&Arc::new(pod)),
+        Ok(pod) => slot.lock().observe_answer(pod),
         Err(error) if error.is_not_found() => slot.lock().gone = true,
         Err(error) => tracing::debug!(%error, "a pod was not read again"),
     }

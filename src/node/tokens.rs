@@ -2,6 +2,7 @@
 //! is over, so that the slow look at volumes asks the API for none in between.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
@@ -19,7 +20,7 @@ struct Held {
     audience: String,
     /// As the pod asks for.
     asked_seconds: i64,
-    token: String,
+    token: Arc<str>,
     renew_at: Timestamp,
     expires_at: Timestamp,
 }
@@ -29,9 +30,9 @@ struct Held {
 pub enum Holding {
     Nothing,
     /// Good for long enough.
-    Fresh(String),
+    Fresh(Arc<str>),
     /// Valid, to be used where no other is to be had.
-    Old(String),
+    Old(Arc<str>),
 }
 
 impl PodTokens {
@@ -50,7 +51,7 @@ impl PodTokens {
         &self,
         pod_uid: &str,
         (audience, asked_seconds): (&str, i64),
-        token: &str,
+        token: &Arc<str>,
         life_seconds: i64,
         now: Timestamp,
     ) {
@@ -64,7 +65,7 @@ impl PodTokens {
         list.push(Held {
             audience: audience.to_string(),
             asked_seconds,
-            token: token.to_string(),
+            token: token.clone(),
             renew_at: after(most.min(MAX_AGE.as_secs())),
             expires_at: after(life_seconds),
         });
@@ -90,20 +91,20 @@ mod tests {
     fn a_token_is_renewed_before_it_expires() {
         let tokens = PodTokens::default();
         let at = |second: i64| Timestamp::from_second(second).unwrap();
-        tokens.put("p", ("", 3607), "one", 3600, at(0));
-        tokens.put("p", ("vault", 600), "two", 600, at(0));
+        tokens.put("p", ("", 3607), &"one".into(), 3600, at(0));
+        tokens.put("p", ("vault", 600), &"two".into(), 600, at(0));
         let get = |second: i64| tokens.get("p", "", 3607, at(second));
         assert_eq!(get(2879), Holding::Fresh("one".into()));
         assert_eq!(get(2880), Holding::Old("one".into()));
         assert_eq!(get(3600), Holding::Nothing);
         assert_eq!(tokens.get("p", "vault", 600, at(1)), Holding::Fresh("two".into()));
         assert_eq!(tokens.get("p", "vault", 601, at(1)), Holding::Nothing);
-        tokens.put("p", ("", 3607), "three", 3600, at(2880));
+        tokens.put("p", ("", 3607), &"three".into(), 3600, at(2880));
         assert_eq!(get(2881), Holding::Fresh("three".into()));
         tokens.forget("p");
         assert_eq!(get(2881), Holding::Nothing);
         // Long lives are no reason to keep a token for ever.
-        tokens.put("p", ("", 1 << 32), "long", 1 << 32, at(0));
+        tokens.put("p", ("", 1 << 32), &"long".into(), 1 << 32, at(0));
         assert_eq!(tokens.get("p", "", 1 << 32, at(86_400)), Holding::Old("long".into()));
     }
 }

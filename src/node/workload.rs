@@ -102,7 +102,7 @@ impl Platform for OfPod {
         let node = self.node()?;
         let _turn = node.workload_calls.acquire().await.map_err(|e| e.to_string())?;
         let token = sources::token(&node, &self.pod, audience, TOKEN_SECONDS).await;
-        token.map_err(|error| error.message)
+        token.map(|token| token.to_string()).map_err(|error| error.message)
     }
 
     async fn read(&self, bucket: &str) -> Result<Bucket, String> {

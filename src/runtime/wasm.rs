@@ -24,6 +24,7 @@ use super::policy::IpRange;
 use super::prepared::{Code, PreparedCode};
 use super::stacks::Stacks;
 use super::{Container, ContainerSpec, PrepareError, Prepared, Runtime, RuntimeEvent, StartError};
+use crate::base::rest;
 use crate::engine;
 use crate::engine::compile::{self, CompileError, CompilerPlace};
 use crate::engine::supply::{self, Native, Runner, Supply};
@@ -135,6 +136,7 @@ impl WasmRuntime {
             .event_interval(EVENT_INTERVAL)
             .max_blocking_threads(MAX_BLOCKING_THREADS)
             .thread_name("guest")
+            .on_thread_park(rest::before_waiting)
             .enable_all()
             .build()
             .map_err(NewRuntimeError::Threads)?;

@@ -59,7 +59,7 @@ pub struct Objects {
     /// Those that the claims are bound to, by their names.
     pub volumes: BTreeMap<String, Arc<PersistentVolume>>,
     /// By audience and lifetime in seconds.
-    pub tokens: BTreeMap<(String, i64), String>,
+    pub tokens: BTreeMap<(String, i64), Arc<str>>,
 }
 
 /// What volumes and environments are made from.

@@ -97,6 +97,7 @@ mod pod_defaults;
 mod pod_field_rows;
 pub mod pod_fields;
 pub mod pod_grants;
+pub mod pod_room;
 mod pod_template;
 mod pod_update;
 mod pod_validation;
