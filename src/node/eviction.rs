@@ -3,23 +3,17 @@
 //! Source: k8s.io/kubernetes pkg/kubelet/eviction (rankDiskPressureFunc, evictionMessage).
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 
 use super::Shared;
-use super::inbox::Inbox;
 use super::machine::{self, Room};
-use super::pod_state::{Event, spec};
+use super::pod_state::spec;
 use crate::api::quantity::Quantity;
-use crate::client::event::Notice;
-use crate::volumes::{self, empty_dir};
+use crate::volumes::{self, Host, empty_dir};
 
-/// Between two looks (kubelet: 10 s).
-pub const PERIOD: Duration = Duration::from_secs(10);
 /// Pods of this priority and above are never evicted (system-node-critical and its like).
-const CRITICAL: i32 = 2_000_000_000;
+pub const CRITICAL: i32 = 2_000_000_000;
 const RESOURCE: &str = "ephemeral-storage";
 
 /// What a pod wrote and what it asked for.
@@ -29,23 +23,13 @@ struct Usage {
     priority: i32,
 }
 
-/// Ends a pod if the disk is low.
-pub async fn relieve(node: Arc<Shared>, pods: Vec<(Arc<Pod>, Arc<Inbox>)>) {
-    let (shared, list) = (node.clone(), pods.iter().map(|(pod, _)| pod.clone()).collect());
-    let found = tokio::task::spawn_blocking(move || look(&shared, list)).await;
-    let Ok(Some((at, message))) = found else { return };
-    let (pod, inbox) = &pods[at];
-    node.tell(Notice::warning(&**pod, "Evicted", message.clone()));
-    inbox.event(Event::Evicted { reason: "Evicted".into(), message });
-}
-
-/// The pod to end, by its place in the list, and what it is told (blocking).
-fn look(node: &Shared, pods: Vec<Arc<Pod>>) -> Option<(usize, String)> {
+/// The pod to end if the disk is low, by its place in the list, and what it is told (blocking).
+pub fn look<'a>(node: &Shared, pods: impl Iterator<Item = &'a Pod>) -> Option<(usize, String)> {
     let room = machine::room(&node.options.data_dir, &node.options.eviction)?;
     if !room.is_low() {
         return None;
     }
-    let usages: Vec<Usage> = pods.iter().map(|pod| usage(node, pod)).collect();
+    let usages: Vec<Usage> = pods.map(|pod| usage(node, pod)).collect();
     let at = worst(&usages)?;
     Some((at, message(room, &usages[at])))
 }
@@ -78,7 +62,7 @@ fn worst(usages: &[Usage]) -> Option<usize> {
 fn usage(node: &Shared, pod: &Pod) -> Usage {
     let pod_dir = node.pod_dir(pod.metadata.uid.as_deref().unwrap_or_default());
     let logs = node.pod_log_dir(pod);
-    let used_bytes = scratch_dirs(&pod_dir, pod)
+    let used_bytes = scratch_dirs(&pod_dir, pod, &node.facts.host)
         .iter()
         .chain([&logs])
         .map(|dir| empty_dir::usage_bytes(dir))
@@ -91,11 +75,13 @@ fn usage(node: &Shared, pod: &Pod) -> Usage {
     Usage { used_bytes, requested_bytes: requests.sum(), priority }
 }
 
-/// The directories of a pod that go with it and that it writes to.
-fn scratch_dirs(pod_dir: &Path, pod: &Pod) -> Vec<PathBuf> {
+/// The directories of a pod on disk that go with it and that it writes to.
+fn scratch_dirs(pod_dir: &Path, pod: &Pod, host: &Host) -> Vec<PathBuf> {
     let list = spec(pod).volumes.iter().flatten();
-    let scratch = list.filter(|volume| (empty_dir::KIND.matches)(volume));
-    scratch.filter_map(|volume| volumes::volume_dir(pod_dir, volume).ok()).collect()
+    let scratch = list.filter(|volume| {
+        (empty_dir::KIND.matches)(volume) && !empty_dir::is_in_memory(volume, host)
+    });
+    scratch.filter_map(|volume| volumes::volume_dir(pod_dir, volume, host).ok()).collect()
 }
 
 #[cfg(test)]

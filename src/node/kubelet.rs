@@ -170,6 +170,9 @@ impl Node {
         let help = "HTTP requests that the container's program did not answer";
         let failed = count(|m| m.usage.failed_requests);
         show("wasmfleet_http_failed_requests", help, Looked::Counter, failed);
+        let help = "Connections, datagrams and look-ups outside of the cluster that were refused";
+        let denials = count(|m| m.usage.denials);
+        show("wasmfleet_container_outbound_denied", help, Looked::Counter, denials);
         metrics.text()
     }
 

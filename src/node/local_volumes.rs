@@ -15,7 +15,7 @@ use super::{Options, Shared, register};
 use crate::api::ApiError;
 use crate::api::kinds::storage::{self, PROVISIONER_FINALIZER};
 use crate::client::Patch;
-use crate::volumes::{Host, Objects, claim, writer};
+use crate::volumes::{Host, Objects, claim, memory_dir, writer};
 
 /// Between two looks at what became of the volumes here.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ const MOST_AT_ONCE: usize = 64;
 /// Below the data directory.
 const DIR: &str = "volumes";
 
-/// What the node has for volumes that outlive a pod. Errors are of directories that cannot be used.
+/// What the node has for volumes beside the pods' own directories. Errors are of directories that cannot be used.
 pub fn host(options: &Options) -> std::io::Result<Host> {
     let named = |path: &Path, error: std::io::Error| {
         std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
@@ -35,7 +35,8 @@ pub fn host(options: &Options) -> std::io::Result<Host> {
         |path: &std::path::PathBuf| std::fs::canonicalize(path).map_err(|error| named(path, error));
     let allowed_dirs = options.host_paths.iter().map(canonical).collect::<Result<_, _>>()?;
     let labels = register::labels_of(options);
-    Ok(Host { volumes_dir, allowed_dirs, labels })
+    let memory_dir = memory_dir::find(&options.memory_roots, &options.data_dir).map(Arc::new);
+    Ok(Host { volumes_dir, allowed_dirs, labels, memory_dir })
 }
 
 fn finalizers(volume: &PersistentVolume) -> Vec<String> {

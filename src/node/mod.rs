@@ -13,6 +13,7 @@ mod inbox;
 pub mod inspect;
 pub mod ip;
 mod kubelet;
+mod local_storage;
 mod local_volumes;
 pub mod logs;
 mod machine;
@@ -204,8 +205,6 @@ enum Event {
     },
     /// The slow look at everything.
     Refresh,
-    /// The look at the disk.
-    Disk,
 }
 
 struct Worker {
@@ -300,6 +299,7 @@ impl Node {
         tasks.spawn("node usage", usage::keep_looking(self.shared.clone()));
         tasks.spawn("node lease", register::keep_lease(self.shared.clone()));
         tasks.spawn("local volumes", local_volumes::reclaim(self.shared.clone()));
+        tasks.spawn("local storage", local_storage::keep_looking(self.shared.clone()));
         let manager = Manager::new(self.shared.clone(), cache, dirty);
         tasks.spawn("node", manager.run(events));
     }
@@ -330,7 +330,6 @@ impl Manager {
         self.reserve_addresses();
         self.clean_up().await;
         let mut refresh = Box::pin(self.sleep_refresh());
-        let mut disk = Box::pin(self.sleep_disk());
         let mut batch: Vec<Event> = Vec::new();
         let mut from_runtime: Vec<RuntimeEvent> = Vec::new();
         loop {
@@ -344,10 +343,6 @@ impl Manager {
                 () = &mut refresh => {
                     batch.push(Event::Refresh);
                     refresh = Box::pin(self.sleep_refresh());
-                }
-                () = &mut disk => {
-                    batch.push(Event::Disk);
-                    disk = Box::pin(self.sleep_disk());
                 }
             }
             // Whatever else waits is taken in the same turn.
@@ -372,29 +367,13 @@ impl Manager {
         async move { node.clock.sleep(node.options.refresh_period).await }
     }
 
-    fn sleep_disk(&self) -> impl Future<Output = ()> + Send + 'static {
-        let node = self.node.clone();
-        async move { node.clock.sleep(eviction::PERIOD).await }
-    }
-
     fn handle(&mut self, event: Event) {
         match event {
             Event::Pod(key) => self.sync(key),
             Event::Runtime(event) => self.node.pleg.route(event),
             Event::Ended { uid, key, panicked } => self.on_ended(uid, key, panicked),
             Event::Refresh => self.refresh(),
-            Event::Disk => self.look_at_disk(),
         }
-    }
-
-    /// A full disk ends a pod that wrote much.
-    fn look_at_disk(&self) {
-        let view = self.cache.view();
-        let pods = self.workers.iter().filter_map(|(uid, worker)| {
-            let pod = view.get_key::<Pod>(&worker.key)?;
-            (pod.metadata.uid.as_ref() == Some(uid)).then(|| (pod.clone(), worker.inbox.clone()))
-        });
-        tokio::spawn(eviction::relieve(self.node.clone(), pods.collect()));
     }
 
     /// Tells the pod's worker what the API has now; begins one for a new pod.
@@ -481,7 +460,11 @@ impl Manager {
             view.all::<Pod>().filter_map(|pod| pod.metadata.uid.clone()).collect()
         };
         let (logs, dir) = (self.node.logs.clone(), self.node.options.data_dir.join("pods"));
+        let memory = self.node.facts.host.memory_dir.clone();
         let work = move || -> std::io::Result<()> {
+            if let Some(Err(error)) = memory.map(|memory| memory.retain(&uids)) {
+                tracing::warn!(%error, "volumes of old pods are left in memory");
+            }
             logs.retain(&uids)?;
             let list = match std::fs::read_dir(&dir) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

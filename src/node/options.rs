@@ -31,6 +31,8 @@ pub struct Options {
     /// Directories of the machine whose content hostPath volumes, and local PersistentVolumes that are
     /// made by hand, may be.
     pub host_paths: Vec<PathBuf>,
+    /// Directories in memory where emptyDirs of medium Memory may be; the first that is on a tmpfs.
+    pub memory_roots: Vec<PathBuf>,
     /// When memory and disk are low.
     pub eviction: Thresholds,
     /// The bound of containers without `limits.memory`.
@@ -66,6 +68,7 @@ impl Options {
             data_dir,
             labels: BTreeMap::new(),
             host_paths: Vec::new(),
+            memory_roots: vec!["/dev/shm".into(), user_dir()],
             eviction: Thresholds::default(),
             default_memory_limit_bytes: 256 << 20,
             timing: Timing::default(),
@@ -80,6 +83,11 @@ impl Options {
     pub(super) fn objects_fresh(&self) -> SignedDuration {
         OBJECTS_FRESH
     }
+}
+
+/// A tmpfs that systemd mounts for each user.
+fn user_dir() -> PathBuf {
+    format!("/run/user/{}", rustix::process::geteuid().as_raw()).into()
 }
 
 impl Capacity {

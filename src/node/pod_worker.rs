@@ -81,7 +81,7 @@ impl PodWorker {
         let mut state = PodState::new(pod.clone(), node.options.timing, now);
         let kept_ip = address_to_keep(&pod);
         restore(&mut state, now);
-        let entry = node.pods.insert(&pod);
+        let entry = node.pods.insert(&pod, &inbox);
         let status = super::status::StatusWriter::new(node.clone(), pod);
         PodWorker {
             node,
@@ -419,19 +419,15 @@ impl PodWorker {
         });
     }
 
-    /// Volumes follow their objects, and their limits are checked.
+    /// Volumes follow their objects.
     fn refresh(&mut self) {
         let Sandbox::Ready { ip } = self.state.sandbox else { return };
         if self.state.ending.is_some() || spec(&self.state.pod).volumes.is_none() {
             return;
         }
-        let (node, inbox) = (self.node.clone(), self.inbox.clone());
-        let (pod, files) = (self.state.pod.clone(), self.files.clone());
-        let task = tokio::spawn(async move {
-            if let Some(event) = volumes_check::refresh(&node, &pod, ip, files).await {
-                inbox.event(event);
-            }
-        });
+        let (node, pod, files) = (self.node.clone(), self.state.pod.clone(), self.files.clone());
+        let task =
+            tokio::spawn(async move { volumes_check::refresh(&node, &pod, ip, files).await });
         self.refreshing = Some(Task(task.abort_handle()));
     }
 }

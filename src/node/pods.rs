@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use parking_lot::Mutex;
 
+use super::inbox::Inbox;
 use super::logs::AttemptLog;
 use super::streams::{Console, Programs};
 use super::usage::Looks;
@@ -26,6 +27,8 @@ pub struct PodTable {
 /// One pod.
 pub struct PodEntry {
     pub uid: String,
+    /// Its worker's.
+    pub inbox: Arc<Inbox>,
     /// The newest object.
     pod: Mutex<Arc<Pod>>,
     ended_cpu_micros: Arc<AtomicU64>,
@@ -88,9 +91,10 @@ pub struct Attempts {
 
 impl PodTable {
     /// Adds a pod; one of the same name that is still being removed gives way.
-    pub fn insert(&self, pod: &Arc<Pod>) -> Arc<PodEntry> {
+    pub fn insert(&self, pod: &Arc<Pod>, inbox: &Arc<Inbox>) -> Arc<PodEntry> {
         let entry = Arc::new(PodEntry {
             uid: pod.metadata.uid.clone().unwrap_or_default(),
+            inbox: inbox.clone(),
             pod: Mutex::new(pod.clone()),
             ended_cpu_micros: self.ended_cpu_micros.clone(),
             statuses: Mutex::default(),

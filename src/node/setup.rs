@@ -25,11 +25,12 @@ use super::streams::{Console, Programs};
 use super::workload;
 use crate::api::kinds::ephemeral_containers::as_container;
 use crate::api::kinds::pod_grants;
+use crate::client::event::Notice;
 use crate::runtime::{
     ArtifactKind, Container, ContainerSpec, Mount, PrepareError, Prepared, Runner, StartError,
     refusal,
 };
-use crate::volumes::{self, Context, Need, Objects, VolumeError};
+use crate::volumes::{self, Context, Need, Objects, VolumeError, empty_dir};
 
 /// What all starts of a pod share.
 #[derive(Clone)]
@@ -142,10 +143,14 @@ pub async fn set_up(
 pub async fn tear_down(node: &Shared, pod: &Arc<Pod>, files: Arc<tokio::sync::Mutex<()>>) {
     node.tokens.forget(uid(pod));
     let dir = node.pod_dir(uid(pod));
+    let (facts, of) = (node.facts.clone(), uid(pod).to_string());
     let guard = files.lock_owned().await;
     let result = tokio::task::spawn_blocking(move || {
         let _guard = guard;
-        volumes::writer::remove(&dir)
+        let in_memory = facts.host.memory_dir.as_ref().map_or(Ok(()), |memory| memory.remove(&of));
+        let on_disk = volumes::writer::remove(&dir);
+        in_memory.map_err(|error| error.to_string())?;
+        on_disk.map_err(|error| error.to_string())
     });
     if let Ok(Err(error)) = result.await {
         tracing::warn!(uid = uid(pod), %error, "a pod's directory is left behind");
@@ -191,8 +196,26 @@ impl Sandbox<'_> {
 
     async fn make_volumes(&mut self) -> Result<(), SetupError> {
         let Some(ip) = self.ip.as_ref().map(|ip| ip.ip) else { return Ok(()) };
+        self.tell_of_missing_memory();
         let what = (Arc::new(self.objects.clone()), Volumes::All);
         write_volumes(self.node, self.pod, ip, what, self.files.clone()).await.map_err(failed_mount)
+    }
+
+    /// A volume that is not what its pod asks for is told of.
+    fn tell_of_missing_memory(&self) {
+        if self.node.facts.host.memory_dir.is_some() {
+            return;
+        }
+        let list = volume_list(self.pod).iter().filter(|volume| empty_dir::wants_memory(volume));
+        let names: Vec<&str> = list.map(|volume| &*volume.name).collect();
+        if !names.is_empty() {
+            let text = format!(
+                "This node has no tmpfs that it may write to: volumes of medium Memory are directories \
+                 on its disk ({})",
+                names.join(", ")
+            );
+            self.node.tell(Notice::warning(&**self.pod, "NoMemoryMedium", text));
+        }
     }
 }
 

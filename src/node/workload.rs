@@ -18,6 +18,8 @@ use super::pod_state::spec;
 use super::sources;
 use crate::api::kinds::pod_grants::{self, bucket_object, names};
 use crate::client::Patch;
+use crate::client::event::Severity;
+use crate::runtime::Denial;
 use crate::runtime::workload::{Bucket, Changes, Identity, Platform, Workload, WriteError};
 use crate::volumes::{Context, Need, VolumeError};
 
@@ -75,15 +77,20 @@ pub fn workload(
         config,
         buckets: listed(pod_grants::KEYVALUE),
         audiences: listed(pod_grants::TOKEN_AUDIENCES),
-        platform: Arc::new(OfPod { node: Arc::downgrade(node), pod: pod.clone() }),
+        platform: Arc::new(OfPod {
+            node: Arc::downgrade(node),
+            pod: pod.clone(),
+            container: container.name.clone(),
+        }),
         ..Workload::default()
     }
 }
 
-/// The platform of one pod. A guest that is still ending holds no node.
+/// The platform of one container. A guest that is still ending holds no node.
 struct OfPod {
     node: Weak<Shared>,
     pod: Arc<Pod>,
+    container: String,
 }
 
 impl OfPod {
@@ -96,8 +103,35 @@ impl OfPod {
     }
 }
 
+/// What is told of something that a container was refused.
+fn refusal_text(denial: &Denial) -> String {
+    let Denial { host, port, can_be_listed } = denial;
+    let what = match port {
+        Some(port) if host.contains(':') => format!("Connection to [{host}]:{port}"),
+        Some(port) => format!("Connection to {host}:{port}"),
+        None => format!("Look-up of {host}"),
+    };
+    let hosts = pod_grants::ALLOWED_HOSTS;
+    match can_be_listed {
+        true => format!(
+            "{what} denied: outside of the cluster a pod reaches only hosts that its annotation {hosts} \
+             lists, and {host:?} is not among them"
+        ),
+        false => format!(
+            "{what} denied: addresses of the node's machine and link are closed, and no {hosts} opens \
+             them"
+        ),
+    }
+}
+
 #[async_trait::async_trait]
 impl Platform for OfPod {
+    fn denied(&self, denial: Denial) {
+        let Ok(node) = self.node() else { return };
+        let (text, reason) = (refusal_text(&denial), "OutboundDenied");
+        node.tell_of(&self.pod, &self.container, Severity::Warning, reason, text);
+    }
+
     async fn token(&self, audience: &str) -> Result<String, String> {
         let node = self.node()?;
         let _turn = node.workload_calls.acquire().await.map_err(|e| e.to_string())?;

@@ -258,6 +258,7 @@ pub fn usage(sandbox: &Sandbox, meter: &Meter) -> Usage {
         cpu_micros: meter.cpu_micros(),
         memory_bytes: sandbox.memory.used_bytes(),
         instances: 1,
+        denials: sandbox.network.denials.count(),
         ..Usage::default()
     }
 }

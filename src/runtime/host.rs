@@ -18,6 +18,7 @@ use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::denials::Denials;
 use super::input::GuestInput;
 use super::limits::{
     MAX_HTTP_FIELDS_BYTES, MAX_RANDOM_BYTES, MAX_REQUEST_HANDLES, bound, bound_waiting, max_handles,
@@ -58,13 +59,14 @@ impl Sandbox {
     /// # Errors
     /// When a mount's directory cannot be opened.
     pub fn new(spec: ContainerSpec, tls: Tls, cluster: Arc<[IpRange]>) -> Result<Self, StartError> {
-        let network = Arc::new(NetworkPolicy::new(
+        let network = NetworkPolicy::new(
             spec.pod_ip,
             cluster,
             spec.namespace.clone(),
             spec.names.clone(),
             &spec.allowed_hosts,
-        ));
+        );
+        let network = Arc::new(network.telling(Denials::to(spec.workload.platform.clone())));
         let sockets = SocketAccount::of_process();
         Ok(Self {
             files: open_mounts(&spec.mounts)?,

@@ -88,7 +88,7 @@ fn shadow_p2(instance: &mut LinkerInstance<'_, HostState>) -> wasmtime::Result<(
             let state = store.data_mut();
             state.ctx().table.get(&network)?;
             let policy = Arc::clone(&state.network);
-            let answer = async move { policy.resolve(&name).await }.boxed().shared();
+            let answer = async move { policy.look_up(&name, None).await }.boxed().shared();
             let stream = AddressStream { answer, rest: None };
             let made: Result<_, ErrorCode> = Ok(state.ctx().table.push(stream)?);
             Ok((made,))
@@ -116,7 +116,7 @@ fn shadow_p3(instance: &mut LinkerInstance<'_, HostState>) -> wasmtime::Result<(
         |accessor: &Accessor<HostState>, (name,): (String,)| {
             Box::pin(async move {
                 let policy = accessor.with(|mut access| Arc::clone(&access.data_mut().network));
-                let answer: Answer = policy.resolve(&name).await;
+                let answer: Answer = policy.look_up(&name, None).await;
                 let addresses = answer.map_err(p3_error).map(|addresses| {
                     addresses.into_iter().map(p3_types::IpAddress::from).collect::<Vec<_>>()
                 });

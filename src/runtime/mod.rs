@@ -8,6 +8,7 @@ mod code;
 mod command;
 mod container;
 mod core_dump;
+mod denials;
 mod exec;
 pub mod fake;
 mod host;
@@ -54,6 +55,7 @@ pub use crate::engine::WASMTIME_VERSION;
 pub use crate::engine::supply::Runner;
 pub use container::Clock;
 pub use core_dump::CoreDumps;
+pub use denials::Denial;
 pub use http_limits::HttpLimits;
 pub use input::Input;
 pub use outgoing::ApiAccess;
@@ -275,6 +277,8 @@ pub struct Usage {
     /// Requests that an HTTP handler got, and those among them that its guest did not answer.
     pub requests: u64,
     pub failed_requests: u64,
+    /// Connections, datagrams and look-ups that it was refused.
+    pub denials: u64,
 }
 
 /// Runs containers. One per process, shared by the nodes in it.

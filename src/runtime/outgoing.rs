@@ -209,7 +209,7 @@ async fn connect<'a>(
     port: u16,
     api: Option<&'a ApiAccess>,
 ) -> Result<(TcpStream, Option<&'a ApiAccess>), Error> {
-    let addresses = network.resolve(host).await.map_err(|error| match error {
+    let addresses = network.look_up(host, Some(port)).await.map_err(|error| match error {
         LookupError::Denied => Error::HttpRequestDenied,
         LookupError::Invalid => Error::HttpRequestUriInvalid,
         LookupError::NotFound => {
@@ -220,7 +220,7 @@ async fn connect<'a>(
     let literal = host.parse::<IpAddr>().is_ok();
     let mut last = Error::DestinationIpProhibited;
     for address in addresses {
-        if literal && !network.may_connect(address) {
+        if literal && !network.let_connect(SocketAddr::new(address, port)) {
             continue;
         }
         let to = SocketAddr::new(address, port);
@@ -376,8 +376,8 @@ mod tests {
         let names = Arc::new(Shop(address(2)));
         let cluster = Arc::new([IpRange::ALL_PODS]);
         let network = NetworkPolicy::new(address(1), cluster, "default".to_owned(), names, &[]);
-        let sockets = SocketAccount::new(2);
-        let mut outgoing = OutgoingHttp::new(Arc::new(network), Tls::default(), sockets.clone());
+        let (network, sockets) = (Arc::new(network), SocketAccount::new(2));
+        let mut outgoing = OutgoingHttp::new(network.clone(), Tls::default(), sockets.clone());
         let mut send = |uri: &str| {
             let done: Driver = Box::new(std::future::ready(Ok(())));
             Box::into_pin(outgoing.send_request(get(uri), None, done))
@@ -398,6 +398,7 @@ mod tests {
         assert!(matches!(host, Error::DestinationIpProhibited), "{host:?}");
         let world = refused(send("https://example.com/").await);
         assert!(matches!(world, Error::HttpRequestDenied), "{world:?}");
+        assert_eq!(network.denials.count(), 2);
         let _others: Vec<_> = std::iter::from_fn(|| sockets.permit()).collect();
         let many = refused(send(&format!("http://shop:{port}/")).await);
         assert!(matches!(many, Error::ConnectionLimitReached), "{many:?}");

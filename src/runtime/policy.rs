@@ -12,6 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Names;
+use super::denials::Denials;
 
 /// Addresses of allowed hosts that a container's look-ups are remembered by, at most; the oldest
 /// is forgotten first.
@@ -33,6 +34,7 @@ pub struct NetworkPolicy {
     allowed_hosts: Vec<String>,
     /// What allowed hosts' names resolved to: these addresses are open for plain sockets, too.
     resolved: Mutex<VecDeque<IpAddr>>,
+    pub denials: Denials,
 }
 
 /// Why a name gives no address.
@@ -55,8 +57,13 @@ impl NetworkPolicy {
         let allowed_hosts: Vec<String> =
             allowed_hosts.iter().map(|host| host_of(host).to_ascii_lowercase()).collect();
         let allow_all = allowed_hosts.iter().any(|host| host == "*");
-        let resolved = Mutex::default();
-        Self { pod_ip, cluster, namespace, names, allow_all, allowed_hosts, resolved }
+        let (resolved, denials) = (Mutex::default(), Denials::default());
+        Self { pod_ip, cluster, namespace, names, allow_all, allowed_hosts, resolved, denials }
+    }
+
+    /// The same, and what it refuses is told.
+    pub fn telling(self, denials: Denials) -> Self {
+        Self { denials, ..self }
     }
 
     /// Where a guest's bind really goes: a wildcard means the pod's own address.
@@ -84,6 +91,28 @@ impl NetworkPolicy {
             && (self.allow_all
                 || self.lists(&address.to_string())
                 || self.resolved.lock().contains(&address))
+    }
+
+    /// [`Self::may_connect`] of a guest that tries; a refusal is noted.
+    pub fn let_connect(&self, to: SocketAddr) -> bool {
+        let may = self.may_connect(to.ip());
+        if !may {
+            let address = to.ip().to_canonical();
+            self.denials.note(&address, Some(to.port()), !is_host_local(address));
+        }
+        may
+    }
+
+    /// [`Self::resolve`] for a guest that will connect to `port` of what it finds; a refusal is noted.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn look_up(&self, name: &str, port: Option<u16>) -> Result<Vec<IpAddr>, LookupError> {
+        let found = self.resolve(name).await;
+        if found == Err(LookupError::Denied) {
+            self.denials.note(&name, port, true);
+        }
+        found
     }
 
     /// Whether an address is a pod's or a Service's of this cluster. Other clusters on the machine

@@ -29,7 +29,7 @@ pub fn is_allowed(network: &NetworkPolicy, address: SocketAddr, reason: SocketAd
     match reason {
         SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => network.may_bind(address),
         SocketAddrUse::TcpListen => address.ip() == network.pod_ip,
-        SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => network.may_connect(address.ip()),
+        SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => network.let_connect(address),
         // Who may reach a pod is decided before it is reached; how many is `socket_count`'s.
         SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => true,
     }

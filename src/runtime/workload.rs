@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::denials::Denial;
+
 /// What a guest may ask the platform for, as far as its pod was given it.
 pub struct Workload {
     pub identity: Identity,
@@ -65,6 +67,8 @@ pub trait Platform: Send + Sync + 'static {
         version: Option<&str>,
         changes: Changes,
     ) -> Result<(), WriteError>;
+    /// Is told that the network was refused to the container; must not block.
+    fn denied(&self, _: Denial) {}
 }
 
 /// For containers outside of a cluster: it has nothing.

@@ -1,11 +1,11 @@
-//! emptyDir: a directory that lives as long as the pod. `medium: Memory` is kept on disk too: a
-//! node without root cannot mount tmpfs.
+//! emptyDir: a directory that lives as long as the pod, on the node's disk or, with `medium: Memory`,
+//! on a tmpfs of the machine ([`super::memory_dir`]) where there is one.
 
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::Volume;
 
-use super::{Content, VolumeKind};
+use super::{Content, Host, VolumeKind};
 use crate::api::quantity::Quantity;
 
 /// Entries that one look at the usage visits at most; more is taken as over the limit.
@@ -23,11 +23,26 @@ pub static KIND: VolumeKind = VolumeKind {
     refreshes: false,
 };
 
-/// The bytes that the volume may hold, where it says so.
-pub fn size_limit(volume: &Volume) -> Option<u64> {
+/// The medium of volumes that are to be in memory (core/v1 StorageMedium).
+const MEMORY: &str = "Memory";
+
+/// Whether the volume is to be in memory.
+pub fn wants_memory(volume: &Volume) -> bool {
+    let source = volume.empty_dir.as_ref();
+    source.is_some_and(|source| source.medium.as_deref() == Some(MEMORY))
+}
+
+/// Whether the volume is in memory on a node.
+pub fn is_in_memory(volume: &Volume, host: &Host) -> bool {
+    wants_memory(volume) && host.memory_dir.is_some()
+}
+
+/// What the volume may hold, where it says so: as text, and in bytes.
+pub fn size_limit(volume: &Volume) -> Option<(String, u64)> {
     let limit = volume.empty_dir.as_ref()?.size_limit.as_ref()?;
-    let bytes = Quantity::parse(&limit.0).ok()?.value();
-    u64::try_from(bytes).ok().filter(|bytes| *bytes > 0)
+    let limit = Quantity::parse(&limit.0).ok()?;
+    let bytes = u64::try_from(limit.value()).ok().filter(|bytes| *bytes > 0)?;
+    Some((limit.to_string(), bytes))
 }
 
 /// The bytes of all files below a directory (blocking); links are not followed.

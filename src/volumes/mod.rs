@@ -10,6 +10,7 @@ pub mod downward_api;
 pub mod empty_dir;
 pub mod field_ref;
 pub mod host_path;
+pub mod memory_dir;
 pub mod projected;
 pub mod secret;
 pub mod sub_path;
@@ -77,7 +78,7 @@ pub struct Context<'a> {
     pub host: &'a Host,
 }
 
-/// What the node has for volumes that outlive a pod.
+/// What the node has for volumes beside the pods' own directories.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
     /// Where volumes are that were made on this node.
@@ -86,6 +87,8 @@ pub struct Host {
     pub allowed_dirs: Vec<PathBuf>,
     /// The node's labels, which volumes may ask for.
     pub labels: BTreeMap<String, String>,
+    /// Where volumes in memory are; without it they are on disk.
+    pub memory_dir: Option<Arc<memory_dir::MemoryDir>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -185,7 +188,7 @@ pub fn needs(volumes: &[Volume]) -> Result<Vec<Need>, VolumeError> {
 pub fn place(pod_dir: &Path, volume: &Volume, context: &Context) -> Result<Place, VolumeError> {
     let kind = kind_of(volume)?;
     if kind.refreshes || kind.name == empty_dir::KIND.name {
-        let root = volume_dir(pod_dir, volume)?;
+        let root = volume_dir(pod_dir, volume, context.host)?;
         // Only scratch space is writable, whatever the mount says (as upstream since 1.9.6).
         return Ok(Place { root, sub_path: PathBuf::new(), read_only: kind.refreshes });
     }
@@ -197,20 +200,41 @@ pub fn place(pod_dir: &Path, volume: &Volume, context: &Context) -> Result<Place
     }
 }
 
-/// The directory of a volume below the pod's directory.
-pub fn volume_dir(pod_dir: &Path, volume: &Volume) -> Result<PathBuf, VolumeError> {
+/// The directory of a volume: below the pod's directory, or below its twin in memory.
+pub fn volume_dir(pod_dir: &Path, volume: &Volume, host: &Host) -> Result<PathBuf, VolumeError> {
+    let name = dir_name(volume)?;
+    match &host.memory_dir {
+        Some(memory) if empty_dir::wants_memory(volume) => {
+            Ok(memory.pod_dir(uid_of(pod_dir)).join(name))
+        }
+        _ => Ok(pod_dir.join(name)),
+    }
+}
+
+fn dir_name(volume: &Volume) -> Result<String, VolumeError> {
     // Names are DNS labels by validation; a path must not depend on it.
     check_path(&volume.name)?;
     // One directory a volume and none in between: pods that start pay for each.
-    Ok(pod_dir.join(format!("{}~{}", kind_of(volume)?.name, volume.name)))
+    Ok(format!("{}~{}", kind_of(volume)?.name, volume.name))
+}
+
+/// Pods' directories have their names.
+fn uid_of(pod_dir: &Path) -> &str {
+    pod_dir.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 /// Makes or refreshes one volume (blocking). Answers whether anything was changed.
 pub fn set_up(pod_dir: &Path, volume: &Volume, context: &Context) -> Result<bool, VolumeError> {
-    let dir = volume_dir(pod_dir, volume)?;
+    let dir = volume_dir(pod_dir, volume, context.host)?;
     let kind = kind_of(volume)?;
     match (kind.content)(volume, context)? {
         Content::Scratch => {
+            if let Some(memory) =
+                context.host.memory_dir.as_ref().filter(|_| empty_dir::wants_memory(volume))
+            {
+                let made = memory.make(uid_of(pod_dir), &dir_name(volume)?);
+                return writer::io("make directory", &dir, made);
+            }
             let fresh = !dir.exists();
             writer::make_dir(&dir, 0o755)?;
             Ok(fresh)

@@ -254,7 +254,7 @@ const RESOURCES: &[Row] =
 const LIMITS: &[Row] = &[
     honoured("cpu"),
     honoured("memory"),
-    warned("ephemeral-storage", "the storage that a pod writes is not limited yet"),
+    honoured("ephemeral-storage"),
     warned("*", "this resource is not limited"),
 ];
 
@@ -305,8 +305,10 @@ const VOLUME: &[Row] = &[
     refused("vsphereVolume", NO_VOLUME),
 ];
 
-const EMPTY_DIR: &[Row] =
-    &[warned("medium", "the volume is a directory on the node's disk"), honoured("sizeLimit")];
+const EMPTY_DIR: &[Row] = &[
+    refused("medium", "huge pages are not supported; Memory is").unless(&["Memory"]),
+    honoured("sizeLimit"),
+];
 
 const PROJECTED: &[Row] = &[honoured("defaultMode"), within("sources", PROJECTION)];
 

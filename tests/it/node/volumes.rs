@@ -130,6 +130,79 @@ async fn an_empty_dir_beyond_its_limit_ends_the_pod() {
     rig.pod_is("a", "Failed (Evicted) unready web:Error=137/0").await;
 }
 
+/// A pod with one emptyDir, whose container has these limits.
+fn writer(empty_dir: serde_json::Value, limits: serde_json::Value) -> serde_json::Value {
+    json!({
+        "volumes": [{"name": "tmp", "emptyDir": empty_dir}],
+        "containers": [{"name": "web", "image": "hello", "resources": {"limits": limits},
+            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}]})
+}
+
+async fn is_evicted(rig: &Rig, name: &str, message: &str) {
+    let pod = rig.pod_is(name, "Failed (Evicted) unready web:Error=137/0").await;
+    assert_eq!(pod.status.as_ref().unwrap().message.as_deref(), Some(message));
+    assert!(rig.notices.lock().iter().any(|n| n.reason == "Evicted" && n.message == message));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_dir_in_memory_is_bounded_by_the_pods_memory_and_leaves_nothing() {
+    let mut rig = Rig::start().await;
+    let spec = writer(json!({"medium": "Memory"}), json!({"memory": "1Mi"}));
+    rig.create("a", spec.clone()).await;
+    rig.pod_is("a", "Running ready web:running/0").await;
+    let dir = rig.running().mounts[0].host_path.clone();
+    if dir.starts_with(rig.dir.path()) {
+        println!("not tested: there is no tmpfs here");
+        return;
+    }
+    fs::write(dir.join("kept"), "x").unwrap();
+    // What a pod has outlives the agent; what one had that is gone does not.
+    rig.create("b", spec).await;
+    rig.pod_is("b", "Running ready web:running/0").await;
+    let mounts = rig.runtime.running().into_iter().map(|one| one.mounts[0].host_path.clone());
+    let other = mounts.into_iter().find(|found| *found != dir).unwrap();
+    assert!(other.exists());
+    rig.stop_agent().await;
+    rig.delete("b", Some(0)).await;
+    rig.start_agent();
+    rig.gone("b").await;
+    rig.pod_is("a", "Running ready web:running/1").await;
+    assert!(!other.exists());
+    assert_eq!(fs::read_to_string(dir.join("kept")).unwrap(), "x");
+    fs::write(dir.join("big"), vec![0; 1 << 20]).unwrap();
+    let pod = rig.pod("a", |pod| pod.status.as_ref().is_some_and(|status| status.reason.is_some()));
+    let message = pod.await.status.as_ref().unwrap().message.clone();
+    let wanted = "Usage of EmptyDir volume \"tmp\" exceeds the limit \"1Mi\". ";
+    assert_eq!(message.as_deref(), Some(wanted));
+    rig.delete("a", Some(0)).await;
+    rig.gone("a").await;
+    // The node's own directory goes with its last pod.
+    let top = dir.parent().unwrap().parent().unwrap();
+    assert!(!top.exists(), "{}", top.display());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_memory_to_write_to_a_volume_is_on_disk_and_it_is_told() {
+    let rig = Rig::with(|options| options.memory_roots = Vec::new()).await;
+    rig.create("a", writer(json!({"medium": "Memory", "sizeLimit": "1Ki"}), json!({}))).await;
+    rig.pod_is("a", "Running ready web:running/0").await;
+    assert!(rig.told("NoMemoryMedium").await.message.contains("(tmp)"));
+    let dir = rig.running().mounts[0].host_path.clone();
+    assert!(dir.starts_with(rig.dir.path()));
+    fs::write(dir.join("big"), vec![0; 2048]).unwrap();
+    is_evicted(&rig, "a", "Usage of EmptyDir volume \"tmp\" exceeds the limit \"1Ki\". ").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ephemeral_storage_beyond_its_limit_ends_the_pod() {
+    let rig = Rig::start().await;
+    rig.create("a", writer(json!({}), json!({"ephemeral-storage": "1Ki"}))).await;
+    rig.pod_is("a", "Running ready web:running/0").await;
+    fs::write(rig.running().mounts[0].host_path.join("big"), vec![0; 2048]).unwrap();
+    let message = "Pod ephemeral local storage usage exceeds the total limit of containers 1Ki. ";
+    is_evicted(&rig, "a", message).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pod_holds_a_token_that_is_renewed() {
     let rig = Rig::start().await;

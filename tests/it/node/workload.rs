@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
+use wasmfleet::client::event::Severity;
+use wasmfleet::runtime::Denial;
 use wasmfleet::runtime::fake::Script;
 use wasmfleet::runtime::workload::WriteError;
 
@@ -127,4 +129,36 @@ async fn what_a_pod_does_not_grant_is_not_started() {
     let refused = rig.client.patch::<k8s_openapi::api::core::v1::Pod>("default", "b", more).await;
     let refused = refused.unwrap_err();
     assert!(refused.code == 422 && refused.message.contains("keyvalue"), "{}", refused.message);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_network_refuses_is_told_of_the_container() {
+    let rig = Rig::start().await;
+    create(&rig.api, "pods", pod("a", json!({}))).await.unwrap();
+    rig.pod_is("a", "Running ready main:running/0").await;
+    let platform = rig.running().workload.platform.clone();
+    let denial =
+        |host: &str, port, can_be_listed| Denial { host: host.into(), port, can_be_listed };
+    platform.denied(denial("api.example.com", Some(443), true));
+    let told = rig.told("OutboundDenied").await;
+    assert_eq!(told.severity, Severity::Warning);
+    assert_eq!(told.regarding.field_path.as_deref(), Some("spec.containers{main}"));
+    assert_eq!(
+        told.message,
+        "Connection to api.example.com:443 denied: outside of the cluster a pod reaches only hosts that its \
+         annotation wasmfleet.dev/allowed-hosts lists, and \"api.example.com\" is not among them"
+    );
+    platform.denied(denial("::1", Some(80), false));
+    platform.denied(denial("example.com", None, true));
+    let texts: Vec<String> = rig.notices.lock().iter().map(|n| n.message.clone()).collect();
+    assert!(
+        texts
+            .iter()
+            .any(|t| t.starts_with("Connection to [::1]:80 denied: addresses of the node's"))
+    );
+    assert!(
+        texts
+            .iter()
+            .any(|t| t.starts_with("Look-up of example.com denied: outside of the cluster"))
+    );
 }
