@@ -14,6 +14,8 @@ pub const AGNHOST: &str = "agnhost:v1";
 pub const HTTPD: &str = "httpd:v1";
 /// Does what its arguments say, and ends.
 pub const BUSYBOX: &str = "busybox:v1";
+/// Fails once, and succeeds when it is started again over the same directory.
+pub const ONCE: &str = "once:v1";
 
 /// What the images are made of: guests of `cluster/guests.rs`.
 pub const IMAGES: &[(&str, &str)] = &[
@@ -21,6 +23,7 @@ pub const IMAGES: &[(&str, &str)] = &[
     (AGNHOST, "p1-agnhost.wat"),
     (HTTPD, "rust-http-p2.wasm"),
     (BUSYBOX, "rust-cmd-p1.wasm"),
+    (ONCE, "p1-once.wat"),
 ];
 
 pub const REPLICA_SETS: &str = "apps/v1/replicasets";

@@ -9,7 +9,7 @@ use crate::conformance::checks::{
     annotation, counts, holds, is, is_later, is_seen, label, label_patch, name,
 };
 use crate::conformance::workloads::{
-    BUSYBOX, are_running, condition, controller, is_true, phase, uid,
+    BUSYBOX, ONCE, are_running, condition, controller, is_true, phase, uid,
 };
 use crate::conformance::{Case, Collection, Context, Patch, case, eventually, refused};
 
@@ -25,10 +25,18 @@ pub const CASES: &[Case] = &[
         indexed
     ),
     case!("Job should delete a job", deletion),
+    case!(
+        "Job should execute all indexes despite some failing when using backoffLimitPerIndex",
+        all_indexes
+    ),
     case!("Job should manage the lifecycle of a job", lifecycle),
     case!(
         "Job should mark indexes as failed when the FailIndex action is matched in podFailurePolicy",
         failed_index
+    ),
+    case!(
+        "Job should run a job to completion when tasks sometimes fail and are locally restarted",
+        fail_once
     ),
     case!(
         "Job should terminate job execution when the number of failed indexes exceeds \
@@ -200,6 +208,41 @@ async fn failed_index(context: &Context) -> Result<()> {
     is(&status["completedIndexes"], "0")?;
     is(&status["failed"], 1)?;
     is(&status["succeeded"], 1)
+}
+
+/// Upstream's pods count; these look for a file with the name of their index, which the even ones
+/// find.
+async fn all_indexes(context: &Context) -> Result<()> {
+    let jobs = context.own(JOBS);
+    let even = json!({"metadata": {"name": "even"}, "data": {"0": "", "2": ""}});
+    context.own("v1/configmaps").create(&even).await?;
+    let find = "cat=/data/$(JOB_COMPLETION_INDEX)";
+    let mut wanted = job("with-backoff-limit-per-index", find, 2, 4);
+    make_indexed(&mut wanted);
+    wanted["spec"].as_object_mut().map(|spec| spec.remove("backoffLimit"));
+    wanted["spec"]["backoffLimitPerIndex"] = 1.into();
+    wanted["spec"]["template"]["spec"]["volumes"] =
+        json!([{"name": "data", "configMap": {"name": "even"}}]);
+    jobs.create(&wanted).await?;
+    let status = fails(&jobs, name(&wanted), "FailedIndexes").await?["status"].take();
+    is(&status["failedIndexes"], "1,3")?;
+    is(&status["completedIndexes"], "0,2")?;
+    is(&status["failed"], 4)?;
+    is(&status["succeeded"], 2)
+}
+
+async fn fail_once(context: &Context) -> Result<()> {
+    let mut wanted = job("fail-once-local", "", 2, 4);
+    let pod = &mut wanted["spec"]["template"]["spec"];
+    pod["restartPolicy"] = "OnFailure".into();
+    pod["containers"][0]["image"] = ONCE.into();
+    context.own(JOBS).create(&wanted).await?;
+    completes(&context.own(JOBS), name(&wanted), 4, "CompletionsReached").await?;
+    // Not upstream's: that it was so.
+    for pod in context.own("v1/pods").items_labelled("job=fail-once-local").await? {
+        is(&pod["status"]["containerStatuses"][0]["restartCount"], 1)?;
+    }
+    Ok(())
 }
 
 /// A Job of five indexes, the first of which is enough.
