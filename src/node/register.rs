@@ -203,14 +203,21 @@ fn status(
     now: Timestamp,
 ) -> NodeStatus {
     let resources = resources(&node.options.capacity);
+    let with_extended = |before: Option<&BTreeMap<String, Quantity>>| {
+        // Others say how much there is of resources that are not the node's own, as a kubelet lets
+        // them (names with a domain).
+        let extended = before.into_iter().flatten().filter(|(name, _)| name.contains('/'));
+        let extended = extended.map(|(name, amount)| (name.clone(), amount.clone()));
+        Some(extended.chain(resources.clone()).collect())
+    };
     let address = |type_: &str, address: String| NodeAddress { type_: type_.into(), address };
     NodeStatus {
         addresses: Some(vec![
             address("InternalIP", node.options.host_ip.to_string()),
             address("Hostname", node.options.name.clone()),
         ]),
-        allocatable: Some(resources.clone()),
-        capacity: Some(resources),
+        allocatable: with_extended(old.and_then(|old| old.allocatable.as_ref())),
+        capacity: with_extended(old.and_then(|old| old.capacity.as_ref())),
         conditions: Some(conditions(node, old, pressure, now)),
         images: Some(node.images_seen.list()),
         node_info: Some(NodeSystemInfo {

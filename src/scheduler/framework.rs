@@ -5,7 +5,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::snapshot::{Amount, NodeInfo, PodInfo};
+use super::pod_info::PodInfo;
+use super::resources::Amount;
+use super::snapshot::NodeInfo;
 
 /// The highest score that a plugin gives; fine enough that one small pod moves a large node's score.
 pub const MAX_SCORE: i64 = 10_000;
@@ -23,6 +25,12 @@ pub trait FilterPlugin: Send + Sync + 'static {
 
     /// Whether the answer for a node changes when a pod is placed on it.
     fn depends_on_pods(&self) -> bool {
+        false
+    }
+
+    /// Whether pods of lower priority that leave the node may turn a refusal into a yes. Source:
+    /// KEP-624's Unschedulable, as against UnschedulableAndUnresolvable.
+    fn is_resolvable(&self, _pod: &PodInfo, _node: &NodeInfo) -> bool {
         false
     }
 
@@ -81,6 +89,8 @@ pub struct Refusal {
     pub whole: Option<String>,
     /// Reason → number of nodes, sorted by reason.
     pub reasons: BTreeMap<Cow<'static, str>, usize>,
+    /// Why no room is made for it.
+    pub preemption: Option<String>,
     /// What can help.
     pub wakes: Vec<Wake>,
 }
@@ -129,17 +139,24 @@ impl Refusal {
         }
     }
 
-    /// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`
+    /// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable. preemption: …`
     pub fn message(&self) -> String {
         if self.nodes == 0 {
             return "no nodes available to schedule pods".into();
         }
-        if let Some(whole) = &self.whole {
-            return format!("0/{} nodes are available: {whole}.", self.nodes);
+        let why = match &self.whole {
+            Some(whole) => whole.clone(),
+            None => {
+                let counts = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}"));
+                let mut counts: Vec<String> = counts.collect();
+                counts.sort();
+                counts.join(", ")
+            }
+        };
+        let mut message = format!("0/{} nodes are available: {why}.", self.nodes);
+        if let Some(preemption) = &self.preemption {
+            message.push_str(&format!(" preemption: {preemption}"));
         }
-        let mut counts: Vec<String> =
-            self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        counts.sort();
-        format!("0/{} nodes are available: {}.", self.nodes, counts.join(", "))
+        message
     }
 }

@@ -2,39 +2,49 @@
 //! the loop tries all waiting pods in one pure cycle and binds the results side by side. A placed
 //! pod counts as assumed until the cache shows it bound; a refused one waits in the queue from the
 //! moment of the decision, so that no change falls between the two.
+//!
+//! ```text
+//!   waiting ─▶ filters, scores ─▶ bound
+//!                 └─ nobody takes it ─▶ refused ─▶ waiting, after a change that may help
+//!                                         └─ pods of lower priority leave for it: a nominee, to
+//!                                            whom their node is kept
+//! ```
 
+pub mod budgets;
 pub mod cycle;
+mod evictions;
 pub mod framework;
+pub mod nominees;
 pub mod plugins;
+pub mod pod_info;
+pub mod preemption;
 pub mod queue;
+pub mod resources;
 pub mod snapshot;
+mod state;
 pub mod volumes;
 mod volumes_write;
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::api::storage::v1::StorageClass;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::api::resource::Gvr;
-use crate::api::{ApiError, Object};
+use crate::api::{ApiError, Object, ObjectKey};
 use crate::base::SharedClock;
-use crate::client::cache::{AnyObject, Cache, Changed};
+use crate::client::cache::{AnyObject, Cache};
 use crate::client::event::Notice;
 use crate::client::{Client, Patch, Target, WriteOptions};
 use cycle::Decision;
-use framework::{Framework, Wake};
-use queue::Queue;
-use snapshot::{PodInfo, Snapshot};
+use framework::Framework;
+use pod_info::PodInfo;
+use state::State;
 use volumes::Step;
 
 /// Pods decided in one cycle.
@@ -79,16 +89,9 @@ pub struct Scheduler {
     options: Options,
 }
 
-struct State {
-    snapshot: Snapshot,
-    queue: Queue,
-    /// The pods that need a node as last seen, those whose binding is under way included.
-    pending: HashMap<String, Arc<dyn AnyObject>>,
-}
-
 impl Scheduler {
-    /// Listens to `cache`, which must keep Nodes, Pods, claims, volumes and storage classes (and should
-    /// be filled after this call).
+    /// Listens to `cache`, which must keep Nodes, Pods, claims, volumes, storage classes and
+    /// PodDisruptionBudgets (and should be filled after this call).
     pub fn new(
         client: Client,
         cache: &Cache,
@@ -98,9 +101,9 @@ impl Scheduler {
     ) -> Scheduler {
         let state = Arc::new(Mutex::new(State::new(options)));
         let wake = Arc::new(Notify::new());
-        let (heard, woken) = (state.clone(), wake.clone());
+        let (heard, woken, time) = (state.clone(), wake.clone(), clock.clone());
         cache.listen(Box::new(move |change| {
-            let take_in = AssertUnwindSafe(|| heard.lock().take_in(change));
+            let take_in = AssertUnwindSafe(|| heard.lock().take_in(change, time.now()));
             match std::panic::catch_unwind(take_in) {
                 Ok(false) => {}
                 Ok(true) => woken.notify_one(),
@@ -147,12 +150,19 @@ impl Scheduler {
             match decision {
                 Decision::Bind { .. } => {}
                 Decision::Provide { pod, .. } => state.expect(pod.clone(), now),
-                Decision::Refuse { pod, refusal } => {
+                Decision::Refuse { pod, refusal, .. } => {
                     state.put_aside(pod.clone(), refusal.wakes.clone(), now);
                 }
+                Decision::Preempt { pod, refusal, preemption } => {
+                    state.put_aside(pod.clone(), refusal.wakes.clone(), now);
+                    // They find another node sooner than by waiting for this one.
+                    preemption.displaced.iter().for_each(|one| state.queue.hurry(&one.uid, now));
+                }
+                Decision::Later { pod } => state.put_back(pod.clone()),
                 Decision::Fail { pod, .. } => state.put_aside(pod.clone(), Vec::new(), now),
             }
         }
+        state.wake_freed(now);
         (decisions, state.queue.next_at())
     }
 
@@ -181,10 +191,17 @@ impl Scheduler {
                     }
                 }
             }
-            Decision::Refuse { pod, refusal } => {
-                self.tell_refused(&pod, "Unschedulable", refusal.message()).await;
+            Decision::Refuse { pod, refusal, ends_nomination } => {
+                let nomination = if ends_nomination { Some(None) } else { None };
+                self.tell_refused(&pod, "Unschedulable", refusal.message(), nomination).await;
             }
-            Decision::Fail { pod, text } => self.tell_refused(&pod, "SchedulerError", text).await,
+            Decision::Preempt { pod, refusal, preemption } => {
+                self.preempt(&pod, refusal.message(), &preemption).await;
+            }
+            Decision::Later { .. } => {}
+            Decision::Fail { pod, text } => {
+                self.tell_refused(&pod, "SchedulerError", text, None).await;
+            }
         }
     }
 
@@ -255,34 +272,60 @@ impl Scheduler {
         let now = self.clock.now();
         let mut state = self.state.lock();
         if state.snapshot.forget(&pod.uid) {
-            state.queue.wake(Wake::PodGone);
-            // It may want something else by now.
-            let seen = state.pending.get(&pod.uid).and_then(|pod| pod.as_any().downcast_ref());
-            if let Some(pod) = seen.map(PodInfo::of) {
-                state.put_aside(pod, Vec::new(), now);
+            state.try_again(&pod.uid, now);
+            state.wake_freed(now);
+        }
+    }
+
+    /// Tells that nobody takes a pod, and, where `nomination` is one, which node is being made free
+    /// for it. Answers whether that is written.
+    async fn tell_refused(
+        &self,
+        pod: &PodInfo,
+        reason: &str,
+        message: String,
+        nomination: Option<Option<&str>>,
+    ) -> bool {
+        let Some(pending) = self.state.lock().pending.get(&pod.uid).cloned() else { return false };
+        (self.tell)(Notice::warning(&*pending, "FailedScheduling", message.clone()));
+        let mut status = serde_json::Map::new();
+        if !has_condition(&*pending, &message) {
+            let condition = json!({
+                "type": "PodScheduled", "status": "False", "reason": reason,
+                "message": message, "lastTransitionTime": self.now(),
+            });
+            status.insert("conditions".into(), json!([condition]));
+        }
+        if let Some(node) = nomination {
+            status.insert("nominatedNodeName".into(), json!(node));
+        }
+        if status.is_empty() {
+            return true;
+        }
+        match self.patch_status(&pod.key, &pod.uid, Value::Object(status)).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(pod = %pod.key, %error, "the refusal was not written");
+                false
             }
         }
     }
 
-    async fn tell_refused(&self, pod: &PodInfo, reason: &str, message: String) {
-        let Some(pending) = self.state.lock().pending.get(&pod.uid).cloned() else { return };
-        (self.tell)(Notice::warning(&*pending, "FailedScheduling", message.clone()));
-        if has_condition(&*pending, &message) {
-            return;
-        }
-        let now = self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let condition = json!({
-            "type": "PodScheduled", "status": "False", "reason": reason,
-            "message": message, "lastTransitionTime": now,
-        });
-        let patch = Patch::Strategic(json!({
-            "metadata": {"uid": pod.uid}, "status": {"conditions": [condition]},
-        }));
-        let target = Target::one::<Pod>(&pod.key.namespace, &pod.key.name).subresource("status");
+    /// Now, as statuses have it.
+    fn now(&self) -> String {
+        self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    }
+
+    async fn patch_status(
+        &self,
+        key: &ObjectKey,
+        uid: &str,
+        status: Value,
+    ) -> Result<(), ApiError> {
+        let patch = Patch::Strategic(json!({"metadata": {"uid": uid}, "status": status}));
+        let target = Target::one::<Pod>(&key.namespace, &key.name).subresource("status");
         let options = WriteOptions { field_manager: NAME.into(), ..WriteOptions::default() };
-        if let Err(error) = self.client.api.patch(&target, patch, &options).await {
-            tracing::debug!(pod = %pod.key, %error, "the condition PodScheduled was not written");
-        }
+        self.client.api.patch(&target, patch, &options).await.map(drop)
     }
 }
 
@@ -295,120 +338,4 @@ fn has_condition(pod: &dyn AnyObject, message: &str) -> bool {
             && condition.status == "False"
             && condition.message.as_deref() == Some(message)
     })
-}
-
-impl State {
-    fn new(options: Options) -> State {
-        let retry_anyway = SignedDuration::try_from(options.retry_anyway);
-        State {
-            snapshot: Snapshot::default(),
-            queue: Queue::new(retry_anyway.unwrap_or(SignedDuration::MAX)),
-            pending: HashMap::new(),
-        }
-    }
-
-    /// Lets a pod that got no node wait; one that is gone does not.
-    fn put_aside(&mut self, pod: PodInfo, wakes: Vec<Wake>, now: Timestamp) {
-        if let Some(seen) = self.pending.get(&pod.uid) {
-            self.queue.refuse(pod, created(seen.meta()), wakes, now);
-        }
-    }
-
-    /// Lets a pod wait for its claims.
-    fn expect(&mut self, pod: PodInfo, now: Timestamp) {
-        if let Some(seen) = self.pending.get(&pod.uid) {
-            let wakes = pod.volumes.wakes();
-            self.queue.expect(pod, created(seen.meta()), wakes, now);
-        }
-    }
-
-    /// Takes a change of storage in; answers whether it was one.
-    fn take_in_storage(&mut self, change: &Changed) -> bool {
-        let volumes = &mut self.snapshot.volumes;
-        if change.resource == Gvr::of::<PersistentVolumeClaim>() {
-            volumes.set_claim(&change.key, change.typed::<PersistentVolumeClaim>().1);
-            self.queue.wake(volumes::wake_of(&change.key));
-        } else if change.resource == Gvr::of::<PersistentVolume>() {
-            if volumes.set_volume(&change.key.name, change.typed::<PersistentVolume>().1) {
-                self.queue.wake(Wake::Volume);
-            }
-        } else if change.resource == Gvr::of::<StorageClass>() {
-            volumes.set_class(&change.key.name, change.typed::<StorageClass>().1);
-            self.queue.wake(Wake::Volume);
-        } else {
-            return false;
-        }
-        true
-    }
-
-    /// Takes a change in; answers whether the loop should look.
-    fn take_in(&mut self, change: &Changed) -> bool {
-        if self.take_in_storage(change) {
-            return true;
-        }
-        if change.resource == Gvr::of::<Node>() {
-            let (_, new) = change.typed::<Node>();
-            match new {
-                Some(node) => {
-                    if !self.snapshot.set_node(node) {
-                        return false;
-                    }
-                    self.queue.wake(Wake::Node);
-                }
-                None => self.snapshot.remove_node(&change.key.name),
-            }
-            return true;
-        }
-        if change.resource != Gvr::of::<Pod>() {
-            return false;
-        }
-        let (old, new) = change.typed::<Pod>();
-        let mut freed = false;
-        if let Some(old) = old
-            && old.metadata.uid != new.and_then(|new| new.metadata.uid.clone())
-        {
-            let uid = old.metadata.uid.as_deref().unwrap_or_default();
-            freed |= self.snapshot.remove_pod(uid);
-            self.queue.forget(uid);
-            self.pending.remove(uid);
-        }
-        let mut waits = false;
-        if let (Some(pod), Some(shared)) = (new, &change.new) {
-            freed |= self.snapshot.set_pod(pod);
-            waits = self.queue_pod(pod, shared);
-        }
-        if freed {
-            self.queue.wake(Wake::PodGone);
-        }
-        freed || waits
-    }
-
-    /// Queues a pod that needs a node, forgets one that does not.
-    fn queue_pod(&mut self, pod: &Pod, shared: &Arc<dyn AnyObject>) -> bool {
-        let uid = pod.metadata.uid.clone().unwrap_or_default();
-        if !needs_node(pod) {
-            self.queue.forget(&uid);
-            self.pending.remove(&uid);
-            return false;
-        }
-        self.pending.insert(uid.clone(), shared.clone());
-        if self.snapshot.is_placed(&uid) {
-            return false;
-        }
-        self.queue.put(PodInfo::of(pod), created(&pod.metadata))
-    }
-}
-
-fn created(meta: &ObjectMeta) -> Timestamp {
-    meta.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0)
-}
-
-fn needs_node(pod: &Pod) -> bool {
-    let Some(spec) = &pod.spec else { return false };
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("Pending");
-    spec.node_name.as_deref().unwrap_or_default().is_empty()
-        && spec.scheduler_name.as_deref().unwrap_or(NAME) == NAME
-        && spec.scheduling_gates.as_ref().is_none_or(Vec::is_empty)
-        && pod.metadata.deletion_timestamp.is_none()
-        && !matches!(phase, "Succeeded" | "Failed")
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::framework::Wake;
-use super::snapshot::PodInfo;
+use super::pod_info::PodInfo;
 use crate::base::backoff::{Backoff, Limits};
 
 /// The wait of a refused pod after a change that may help it.
@@ -152,6 +152,16 @@ impl Queue {
         }
     }
 
+    /// Brings a refused pod forward to now, whatever its back-off: what was done for it is done.
+    pub fn hurry(&mut self, uid: &str, now: Timestamp) {
+        let Some(refused) = self.refused.get_mut(uid) else { return };
+        if now < refused.at {
+            self.times.remove(&(refused.at, uid.to_string()));
+            refused.at = now;
+            self.times.insert((now, uid.to_string()));
+        }
+    }
+
     /// Makes the refused pods whose time has come active.
     pub fn advance(&mut self, now: Timestamp) {
         while self.times.first().is_some_and(|(at, _)| *at <= now) {
@@ -175,7 +185,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduler::snapshot::Wants;
+    use crate::scheduler::pod_info::Wants;
 
     const ANYWAY: SignedDuration = SignedDuration::from_mins(5);
 
@@ -236,6 +246,16 @@ mod tests {
         queue.wake(Wake::Node);
         queue.advance(t(1000));
         assert!(queue.is_empty() && queue.next_at().is_none());
+    }
+
+    #[test]
+    fn a_pod_for_which_all_is_done_comes_at_once() {
+        let mut queue = Queue::new(ANYWAY);
+        queue.refuse(pod("a", 0), t(0), vec![Wake::PodGone], t(0));
+        queue.hurry("a", t(0));
+        queue.hurry("unknown", t(0));
+        queue.advance(t(0));
+        assert_eq!(uids(queue.take(2)), ["a"]);
     }
 
     #[test]

@@ -1,214 +1,77 @@
-//! What the scheduler knows of nodes and pods, reduced to what decisions need, and kept up to date
-//! by changes: nothing is counted anew in a cycle.
+//! What the scheduler knows of nodes and of the pods on them, reduced to what decisions need, and
+//! kept up to date by changes: nothing is counted anew in a cycle.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{
-    Container, Node, NodeSelector, Pod, PreferredSchedulingTerm, Taint, Toleration,
-};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 
-use super::volumes::{ClaimRef, Needs, Volumes};
+use super::budgets::{Budgets, Labels};
+use super::nominees::{Displaced, Nominees};
+use super::pod_info::{self, HostPort, PodInfo};
+use super::resources::Resources;
+use super::volumes::Volumes;
 use crate::api::ObjectKey;
-use crate::api::kinds::storage;
 use crate::api::quantity::Quantity;
 
-/// An amount of a resource, wide enough for the sum of any number of what a quantity can say.
-pub type Amount = i128;
-
-/// Amounts that pods ask for and nodes have. CPU in thousandths of a core, all else in whole units.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Resources {
-    pub milli_cpu: Amount,
-    pub memory_bytes: Amount,
-    /// Extended resources and the rest by name.
-    pub others: BTreeMap<String, Amount>,
-}
-
-/// A pod as far as scheduling cares. Pods with equal `wants` get equal answers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PodInfo {
-    pub key: ObjectKey,
-    pub uid: String,
-    pub wants: std::sync::Arc<Wants>,
-    /// What its claims ask of a node, as a cycle found it.
-    pub volumes: std::sync::Arc<Needs>,
-}
-
-/// The part of a pod's spec that filters and scores read.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Wants {
-    pub node_name: String,
-    pub requests: Resources,
-    pub node_selector: BTreeMap<String, String>,
-    pub required_affinity: Option<NodeSelector>,
-    pub preferred_affinity: Vec<PreferredSchedulingTerm>,
-    pub tolerations: Vec<Toleration>,
-    pub images: Vec<String>,
-    pub priority: i32,
-    /// The claims that it mounts.
-    pub claims: Vec<ClaimRef>,
-}
-
-/// A node as far as scheduling cares, with what its pods have taken.
+/// A node as far as scheduling cares, with what its pods have taken. Cheap to clone: a cycle asks
+/// what would be if pods of it were not there.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeInfo {
-    pub name: String,
-    pub labels: BTreeMap<String, String>,
-    pub taints: Vec<Taint>,
+    pub name: Arc<str>,
+    pub labels: Arc<Labels>,
+    pub taints: Arc<Vec<Taint>>,
     pub unschedulable: bool,
-    pub allocatable: Resources,
+    pub allocatable: Arc<Resources>,
     /// How many pods it may run.
     pub allocatable_pods: i64,
     pub requested: Resources,
     pub pods: i64,
+    /// The ports of the node that its pods have.
+    pub ports: Vec<HostPort>,
     /// Names of images on the node → their size in bytes.
-    pub images: BTreeMap<String, i64>,
+    pub images: Arc<BTreeMap<String, i64>>,
 }
 
-/// All nodes and the pods placed on them.
+/// All nodes, the pods placed on them, and the nominees.
 #[derive(Clone, Default)]
 pub struct Snapshot {
     nodes: Vec<NodeInfo>,
-    by_name: HashMap<String, usize>,
+    by_name: HashMap<Arc<str>, usize>,
     /// Where each counted pod is and what it takes; by uid.
-    placed: HashMap<String, Placed>,
-    /// Usage of nodes that are not known (yet), so that a node that returns has it.
-    strays: HashMap<String, BTreeSet<String>>,
+    placed: HashMap<Arc<str>, Placed>,
+    /// The counted pods of each node, the lowest priority first; of nodes that are not known (yet)
+    /// too, so that a node that returns has them.
+    residents: HashMap<Arc<str>, BTreeSet<(i32, Arc<str>)>>,
+    /// Each set of labels once: the pods of a workload share theirs.
+    labels: HashSet<Arc<Labels>>,
+    nominees: Nominees,
+    /// Nodes on which a place, or room for a nominee, became free.
+    freed: BTreeSet<Arc<str>>,
     pub volumes: Volumes,
+    pub budgets: Budgets,
 }
 
-#[derive(Clone)]
-struct Placed {
-    node: String,
-    requests: Resources,
-    claims: Vec<ObjectKey>,
+/// A pod that is counted on a node.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    pub node: Arc<str>,
+    pub key: ObjectKey,
+    pub priority: i32,
+    /// When its node took it on.
+    pub started: Option<Timestamp>,
+    pub labels: Arc<Labels>,
+    pub requests: Resources,
+    pub ports: Vec<HostPort>,
+    pub claims: Vec<ObjectKey>,
+    /// Its deletion is seen.
+    pub is_ending: bool,
+    /// It was told to make room, or is about to be.
+    pub is_preempted: bool,
     /// Placed by us and not yet seen bound.
-    assumed: bool,
-}
-
-impl Resources {
-    fn add(&mut self, other: &Resources, sign: Amount) {
-        self.milli_cpu += sign * other.milli_cpu;
-        self.memory_bytes += sign * other.memory_bytes;
-        for (name, amount) in &other.others {
-            *self.others.entry(name.clone()).or_default() += sign * amount;
-        }
-    }
-
-    fn max(&mut self, other: &Resources) {
-        self.milli_cpu = self.milli_cpu.max(other.milli_cpu);
-        self.memory_bytes = self.memory_bytes.max(other.memory_bytes);
-        for (name, amount) in &other.others {
-            let mine = self.others.entry(name.clone()).or_default();
-            *mine = (*mine).max(*amount);
-        }
-    }
-
-    /// Reads a map of quantities; what cannot be read counts as 0 (the API validates them).
-    pub fn read(map: Option<&BTreeMap<String, WireQuantity>>) -> Resources {
-        let mut resources = Resources::default();
-        for (name, amount) in map.into_iter().flatten() {
-            let Ok(amount) = Quantity::parse(&amount.0) else { continue };
-            match name.as_str() {
-                "cpu" => resources.milli_cpu = amount.milli().into(),
-                "memory" => resources.memory_bytes = amount.value().into(),
-                "pods" => {}
-                other => {
-                    resources.others.insert(other.into(), amount.value().into());
-                }
-            }
-        }
-        resources
-    }
-}
-
-impl PodInfo {
-    pub fn of(pod: &Pod) -> PodInfo {
-        PodInfo {
-            key: ObjectKey::of(&pod.metadata),
-            uid: pod.metadata.uid.clone().unwrap_or_default(),
-            wants: std::sync::Arc::new(Wants::of(pod)),
-            volumes: std::sync::Arc::default(),
-        }
-    }
-
-    /// The claims that it mounts.
-    fn claims(&self) -> Vec<ObjectKey> {
-        let space = self.key.namespace.as_str();
-        let claims = self.wants.claims.iter();
-        claims.map(|claim| ObjectKey::new(space, claim.name.as_str())).collect()
-    }
-}
-
-impl Wants {
-    fn of(pod: &Pod) -> Wants {
-        let Some(spec) = &pod.spec else { return Wants::default() };
-        let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
-        Wants {
-            node_name: spec.node_name.clone().unwrap_or_default(),
-            requests: requests(pod),
-            node_selector: spec.node_selector.clone().unwrap_or_default(),
-            required_affinity: affinity
-                .and_then(|a| a.required_during_scheduling_ignored_during_execution.clone()),
-            preferred_affinity: affinity
-                .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.clone())
-                .unwrap_or_default(),
-            tolerations: spec.tolerations.clone().unwrap_or_default(),
-            images: spec.containers.iter().filter_map(|c| c.image.clone()).collect(),
-            priority: spec.priority.unwrap_or_default(),
-            claims: claims(pod),
-        }
-    }
-}
-
-/// The claims that a pod mounts.
-fn claims(pod: &Pod) -> Vec<ClaimRef> {
-    let name = pod.metadata.name.as_deref();
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let claims = volumes.filter_map(|volume| {
-        let is_ephemeral = volume.persistent_volume_claim.is_none();
-        let name = storage::claim_name(name, volume)?.into_owned();
-        Some(ClaimRef { name, is_ephemeral })
-    });
-    claims.collect()
-}
-
-/// A pod's effective request: the sum of its containers and sidecars, or the most that an init
-/// container needs beside the sidecars before it, if that is more (KEP-753).
-fn requests(pod: &Pod) -> Resources {
-    let Some(spec) = &pod.spec else { return Resources::default() };
-    let of = |c: &Container| {
-        Resources::read(c.resources.as_ref().and_then(|resources| resources.requests.as_ref()))
-    };
-    let mut total = Resources::default();
-    for container in &spec.containers {
-        total.add(&of(container), 1);
-    }
-    let (mut sidecars, mut most) = (Resources::default(), Resources::default());
-    for container in spec.init_containers.iter().flatten() {
-        let request = of(container);
-        if container.restart_policy.as_deref() == Some("Always") {
-            sidecars.add(&request, 1);
-            total.add(&request, 1);
-            most.max(&sidecars);
-        } else {
-            let mut beside = sidecars.clone();
-            beside.add(&request, 1);
-            most.max(&beside);
-        }
-    }
-    total.max(&most);
-    total.add(&Resources::read(spec.overhead.as_ref()), 1);
-    total
-}
-
-/// Whether a pod holds its place: bound and not finished.
-pub fn holds_place(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
-    let bound =
-        pod.spec.as_ref().is_some_and(|s| s.node_name.as_deref().is_some_and(|n| !n.is_empty()));
-    bound && !matches!(phase, "Succeeded" | "Failed")
+    is_assumed: bool,
 }
 
 impl NodeInfo {
@@ -218,15 +81,15 @@ impl NodeInfo {
         let allocatable = status.and_then(|s| s.allocatable.as_ref().or(s.capacity.as_ref()));
         let pods = allocatable.and_then(|a| a.get("pods"));
         NodeInfo {
-            name: node.metadata.name.clone().unwrap_or_default(),
-            labels: node.metadata.labels.clone().unwrap_or_default(),
-            taints: spec.and_then(|s| s.taints.clone()).unwrap_or_default(),
+            name: node.metadata.name.as_deref().unwrap_or_default().into(),
+            labels: Arc::new(node.metadata.labels.clone().unwrap_or_default()),
+            taints: Arc::new(spec.and_then(|s| s.taints.clone()).unwrap_or_default()),
             unschedulable: spec.and_then(|s| s.unschedulable).unwrap_or_default(),
-            allocatable: Resources::read(allocatable),
+            allocatable: Arc::new(Resources::read(allocatable)),
             allocatable_pods: pods
                 .and_then(|q| Quantity::parse(&q.0).ok())
                 .map_or(0, |quantity| quantity.value()),
-            images: images(node),
+            images: Arc::new(images(node)),
             ..NodeInfo::default()
         }
     }
@@ -240,9 +103,22 @@ impl NodeInfo {
             && self.allocatable_pods == other.allocatable_pods
     }
 
-    fn take(&mut self, requests: &Resources, sign: i64) {
-        self.requested.add(requests, sign.into());
-        self.pods += sign;
+    /// Counts a pod in.
+    pub fn take(&mut self, requests: &Resources, ports: &[HostPort]) {
+        self.requested.add(requests, 1);
+        self.pods += 1;
+        self.ports.extend_from_slice(ports);
+    }
+
+    /// Counts a pod out.
+    pub fn give_back(&mut self, requests: &Resources, ports: &[HostPort]) {
+        self.requested.add(requests, -1);
+        self.pods -= 1;
+        for port in ports {
+            if let Some(at) = self.ports.iter().position(|taken| taken == port) {
+                self.ports.swap_remove(at);
+            }
+        }
     }
 }
 
@@ -263,26 +139,46 @@ impl Snapshot {
     }
 
     pub fn node(&self, name: &str) -> Option<&NodeInfo> {
-        self.by_name.get(name).map(|n| &self.nodes[*n])
+        self.index(name).map(|n| &self.nodes[n])
+    }
+
+    fn index(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The node as a pod may use it: what nominees of its priority or a higher one need is taken.
+    /// More of what is taken never makes a filter content, so that this one look is enough.
+    pub fn for_pod(&self, index: usize, pod: &PodInfo) -> Cow<'_, NodeInfo> {
+        let mut node = Cow::Borrowed(&self.nodes[index]);
+        if self.nominees.is_empty() {
+            return node;
+        }
+        for (uid, nominee) in self.nominees.on(&self.nodes[index].name) {
+            if uid != pod.uid && nominee.wants.priority >= pod.wants.priority {
+                node.to_mut().take(&nominee.wants.requests, &nominee.wants.ports);
+            }
+        }
+        node
     }
 
     /// Takes a node's new state; what its pods have taken stays. Answers whether a pod that was
     /// refused may fit now: a new list of images, say, only changes scores.
     pub fn set_node(&mut self, node: &Node) -> bool {
         let mut info = NodeInfo::of(node);
-        match self.by_name.get(&info.name) {
+        match self.index(&info.name) {
             Some(n) => {
-                let old = &mut self.nodes[*n];
-                info.requested = old.requested.clone();
+                let old = &mut self.nodes[n];
+                info.requested = std::mem::take(&mut old.requested);
+                info.ports = std::mem::take(&mut old.ports);
                 info.pods = old.pods;
                 let changed = !old.filters_alike(&info);
                 *old = info;
                 changed
             }
             None => {
-                for uid in self.strays.remove(&info.name).unwrap_or_default() {
-                    if let Some(placed) = self.placed.get(&uid) {
-                        info.take(&placed.requests, 1);
+                for (_, uid) in self.residents.get(&info.name).into_iter().flatten() {
+                    if let Some(placed) = self.placed.get(uid) {
+                        info.take(&placed.requests, &placed.ports);
                     }
                 }
                 self.by_name.insert(info.name.clone(), self.nodes.len());
@@ -298,48 +194,105 @@ impl Snapshot {
         if let Some(moved) = self.nodes.get(n) {
             self.by_name.insert(moved.name.clone(), n);
         }
-        let left = self.placed.iter().filter(|(_, placed)| placed.node == name);
-        let uids: BTreeSet<String> = left.map(|(uid, _)| uid.clone()).collect();
-        if !uids.is_empty() {
-            self.strays.insert(name.to_string(), uids);
-        }
     }
 
     /// Takes a pod's new state. Answers whether a place became free.
     pub fn set_pod(&mut self, pod: &Pod) -> bool {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default();
-        if !holds_place(pod) {
+        if !pod_info::holds_place(pod) {
             // An assumed pod is not bound yet in what we see; it keeps its place until the bind
             // fails or is seen.
-            let assumed = self.placed.get(uid).is_some_and(|placed| placed.assumed);
+            let assumed = self.placed.get(uid).is_some_and(|placed| placed.is_assumed);
             return !(assumed && node.is_empty()) && self.remove_pod(uid);
         }
-        if let Some(placed) = self.placed.get_mut(uid)
-            && placed.node == node
-        {
-            placed.assumed = false;
-            return false;
+        let is_ending = pod.metadata.deletion_timestamp.is_some();
+        let labels = pod.metadata.labels.as_ref();
+        let started = pod.status.as_ref().and_then(|status| Some(status.start_time.as_ref()?.0));
+        let is_there = self.placed.get(uid).is_some_and(|placed| &*placed.node == node);
+        let mut freed = false;
+        if !is_there {
+            freed = self.remove_pod(uid);
+            let space = pod.metadata.namespace.as_deref().unwrap_or_default();
+            let claims = pod_info::claims(pod).into_iter();
+            let placed = Placed {
+                node: node.into(),
+                key: ObjectKey::of(&pod.metadata),
+                priority: pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default(),
+                started: None,
+                labels: Arc::default(),
+                requests: pod_info::requests(pod),
+                ports: pod_info::host_ports(pod),
+                claims: claims.map(|claim| ObjectKey::new(space, claim.name)).collect(),
+                is_ending: false,
+                is_preempted: false,
+                is_assumed: false,
+            };
+            self.place(uid, placed);
         }
-        let freed = self.remove_pod(uid);
-        let space = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let claims = claims(pod).into_iter().map(|claim| ObjectKey::new(space, claim.name));
-        let claims = claims.collect();
-        let placed = Placed { node: node.into(), requests: requests(pod), claims, assumed: false };
-        self.place(uid, placed);
+        let labels = self.share(uid, labels);
+        if let Some(placed) = self.placed.get_mut(uid) {
+            placed.is_assumed = false;
+            placed.started = started;
+            // Until its end is seen, what was decided about it holds.
+            placed.is_preempted = match is_ending {
+                true => pod_info::is_preempted(pod),
+                false => placed.is_preempted && !placed.is_ending,
+            };
+            placed.is_ending = is_ending;
+            if let Some(labels) = labels {
+                let before = std::mem::replace(&mut placed.labels, labels);
+                self.unshare(before);
+            }
+        }
         freed
     }
 
-    /// Counts a pod on a node before the bind is seen.
+    /// The one copy of a pod's labels, where they are others than before.
+    fn share(&mut self, uid: &str, labels: Option<&Labels>) -> Option<Arc<Labels>> {
+        let labels = labels?;
+        if self.placed.get(uid).is_some_and(|placed| *placed.labels == *labels) {
+            return None;
+        }
+        if let Some(shared) = self.labels.get(labels) {
+            return Some(shared.clone());
+        }
+        let shared = Arc::new(labels.clone());
+        self.labels.insert(shared.clone());
+        Some(shared)
+    }
+
+    fn unshare(&mut self, labels: Arc<Labels>) {
+        let is_shared = self.labels.get(&labels).is_some_and(|one| Arc::ptr_eq(one, &labels));
+        // One in the set, one here.
+        if is_shared && Arc::strong_count(&labels) <= 2 {
+            self.labels.remove(&labels);
+        }
+    }
+
+    /// Counts a pod on a node before the bind is seen. A nominee is none any more.
     pub fn assume(&mut self, pod: &PodInfo, node: &str) {
         self.remove_pod(&pod.uid);
-        let (requests, claims) = (pod.wants.requests.clone(), pod.claims());
-        self.place(&pod.uid, Placed { node: node.into(), requests, claims, assumed: true });
+        self.end_nomination(&pod.uid, node);
+        let placed = Placed {
+            node: node.into(),
+            key: pod.key.clone(),
+            priority: pod.wants.priority,
+            started: None,
+            labels: Arc::default(),
+            requests: pod.wants.requests.clone(),
+            ports: pod.wants.ports.clone(),
+            claims: pod.claims(),
+            is_ending: false,
+            is_preempted: false,
+            is_assumed: true,
+        };
+        self.place(&pod.uid, placed);
     }
 
     /// Takes an assumption back; answers whether that made a place free.
     pub fn forget(&mut self, uid: &str) -> bool {
-        self.placed.get(uid).is_some_and(|placed| placed.assumed) && self.remove_pod(uid)
+        self.placed.get(uid).is_some_and(|placed| placed.is_assumed) && self.remove_pod(uid)
     }
 
     /// Whether a pod is counted on some node.
@@ -348,31 +301,105 @@ impl Snapshot {
     }
 
     fn place(&mut self, uid: &str, placed: Placed) {
-        match self.by_name.get(&placed.node) {
-            Some(n) => self.nodes[*n].take(&placed.requests, 1),
-            None => {
-                self.strays.entry(placed.node.clone()).or_default().insert(uid.to_string());
-            }
+        if let Some(n) = self.index(&placed.node) {
+            self.nodes[n].take(&placed.requests, &placed.ports);
         }
         self.volumes.count_users(&placed.claims, true);
-        self.placed.insert(uid.to_string(), placed);
+        let uid: Arc<str> = uid.into();
+        let residents = self.residents.entry(placed.node.clone()).or_default();
+        residents.insert((placed.priority, uid.clone()));
+        self.placed.insert(uid, placed);
     }
 
     /// Removes a pod; answers whether it was counted.
     pub fn remove_pod(&mut self, uid: &str) -> bool {
-        let Some(placed) = self.placed.remove(uid) else { return false };
+        let Some((uid, placed)) = self.placed.remove_entry(uid) else { return false };
         self.volumes.count_users(&placed.claims, false);
-        match self.by_name.get(&placed.node) {
-            Some(n) => self.nodes[*n].take(&placed.requests, -1),
-            None => {
-                if let Some(uids) = self.strays.get_mut(&placed.node) {
-                    uids.remove(uid);
-                    if uids.is_empty() {
-                        self.strays.remove(&placed.node);
-                    }
-                }
+        if let Some(n) = self.index(&placed.node) {
+            self.nodes[n].give_back(&placed.requests, &placed.ports);
+        }
+        if let Some(residents) = self.residents.get_mut(&placed.node) {
+            residents.remove(&(placed.priority, uid));
+            if residents.is_empty() {
+                self.residents.remove(&placed.node);
             }
         }
+        self.unshare(placed.labels);
+        self.freed.insert(placed.node);
         true
+    }
+
+    /// The pods of a node whose priority is below this one, with their uids.
+    pub fn residents_below(
+        &self,
+        node: &str,
+        priority: i32,
+    ) -> impl Iterator<Item = (&Arc<str>, &Placed)> {
+        let residents = self.residents.get(node).into_iter().flatten();
+        let lower = residents.take_while(move |(one, _)| *one < priority);
+        lower.filter_map(|(_, uid)| self.placed.get_key_value(uid))
+    }
+
+    /// The nodes on which something became free since the last call.
+    pub fn take_freed(&mut self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut self.freed)
+    }
+}
+
+/// Nominees and victims.
+impl Snapshot {
+    pub fn nominees(&self) -> &Nominees {
+        &self.nominees
+    }
+
+    /// The index of the node that is being made free for a pod, where it is known.
+    pub fn nominated_index(&self, uid: &str) -> Option<usize> {
+        self.index(self.nominees.node_of(uid)?)
+    }
+
+    /// Counts a decision as made: the pod is a nominee of the node, the victims go, and nominees of
+    /// lower priority are none any more. Answers who those are, and whether a budget was charged.
+    pub fn nominate<'a>(
+        &mut self,
+        pod: &PodInfo,
+        node: &str,
+        victims: impl Iterator<Item = &'a str>,
+    ) -> (Vec<Displaced>, bool) {
+        let displaced = self.nominees.below(node, pod.wants.priority);
+        for one in &displaced {
+            self.nominees.remove(&one.uid);
+        }
+        let left = self.nominees.assume(pod, node);
+        self.freed.extend(left.map(Arc::<str>::from));
+        let mut charged = false;
+        for uid in victims {
+            let Some(placed) = self.placed.get_mut(uid) else { continue };
+            if !placed.is_ending && !placed.is_preempted {
+                charged |= self.budgets.charge(&placed.key, &placed.labels);
+            }
+            placed.is_preempted = true;
+        }
+        (displaced, charged)
+    }
+
+    /// Takes in what a waiting pod's status says.
+    pub fn see_nomination(&mut self, pod: &PodInfo, told: Option<&str>) {
+        let left = self.nominees.see(pod, told);
+        self.freed.extend(left.map(Arc::<str>::from));
+    }
+
+    /// A pod is a nominee no more, since it has a place, or does not wait.
+    pub fn end_nomination(&mut self, uid: &str, place: &str) {
+        let left = self.nominees.remove(uid).filter(|node| node != place);
+        self.freed.extend(left.map(Arc::<str>::from));
+    }
+
+    /// A victim was not evicted.
+    pub fn spare(&mut self, uid: &str) {
+        if let Some(placed) = self.placed.get_mut(uid)
+            && !placed.is_ending
+        {
+            placed.is_preempted = false;
+        }
     }
 }

@@ -90,8 +90,8 @@ pub struct Needs {
     pub affinities: Vec<NodeSelector>,
     /// A claim has a volume that is not there.
     pub lacks_volume: bool,
-    /// Another pod has a claim that is for one pod alone.
-    pub is_taken: bool,
+    /// Its claims that are for one pod alone, and how many pods have each.
+    pub alone: Vec<(ObjectKey, usize)>,
     pub unbound: Vec<Unbound>,
 }
 
@@ -271,7 +271,9 @@ impl Volumes {
                     "PVC \"{key}\" was not created for pod \"{pod}\" (pod is not owner)"
                 ));
             }
-            needs.is_taken |= claim.is_alone && self.users.contains_key(&key);
+            if claim.is_alone {
+                needs.alone.push((key.clone(), self.users.get(&key).copied().unwrap_or(0)));
+            }
             if claim.is_bound {
                 match self.volumes.get(&claim.volume) {
                     Some(volume) => needs.affinities.extend(volume.affinity.clone()),
@@ -347,13 +349,25 @@ pub fn suits(affinity: &NodeSelector, node: &NodeInfo) -> bool {
 }
 
 impl Needs {
+    /// Whether another pod has a claim that is for one pod alone.
+    pub fn is_taken(&self) -> bool {
+        self.alone.iter().any(|(_, users)| *users > 0)
+    }
+
+    /// Takes a pod that mounts these claims as gone, or as there again.
+    pub fn count(&mut self, claims: &[ObjectKey], is_there: bool) {
+        for (_, users) in self.alone.iter_mut().filter(|(claim, _)| claims.contains(claim)) {
+            *users = if is_there { *users + 1 } else { users.saturating_sub(1) };
+        }
+    }
+
     /// How the unbound claims get their volumes on a node; `None` where they cannot.
     pub fn steps(&self, node: &NodeInfo) -> Option<Vec<Step>> {
         let mut steps: Vec<Step> = Vec::new();
         for unbound in &self.unbound {
             if let Some(selected) = &unbound.selected_node {
                 // It is being made there.
-                if *selected != node.name {
+                if **selected != *node.name {
                     return None;
                 }
                 continue;

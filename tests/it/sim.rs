@@ -12,6 +12,7 @@ mod fakes;
 mod faulty;
 mod jobs;
 mod nodes;
+mod preemption;
 mod rollouts;
 mod scheduling;
 mod stateful;

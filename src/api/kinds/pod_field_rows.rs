@@ -37,7 +37,7 @@ pub const POD_SPEC: &[Row] = &[
     honoured("nodeSelector"),
     warned("os", "Wasm runs on nodes of every operating system; this has no effect"),
     honoured("overhead"),
-    harmless("preemptionPolicy", "told with the priority, if there is one"),
+    honoured("preemptionPolicy"),
     honoured("priority"),
     honoured("priorityClassName"),
     honoured("readinessGates"),
@@ -242,8 +242,12 @@ const TCP_SOCKET: &[Row] =
 
 const CONTAINER_PORT: &[Row] = &[
     honoured("containerPort"),
-    refused("hostIP", "ports of the host are not supported yet"),
-    refused("hostPort", "ports of the host are not supported yet").unless(&["0"]),
+    harmless("hostIP", "the warning of hostPort says it"),
+    warned(
+        "hostPort",
+        "nodes do not serve ports of the host, the scheduler only keeps such pods apart",
+    )
+    .unless(&["0"]),
     honoured("name"),
     refused("protocol", "SCTP is not supported").unless(&["TCP", "UDP"]),
 ];

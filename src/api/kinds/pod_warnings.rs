@@ -20,18 +20,7 @@ pub fn warnings(spec: &PodSpec, path: &Path) -> Vec<String> {
         }
     }
     duplicate_ports(spec, path, &mut warnings);
-    preemption(spec, path, &mut warnings);
     warnings
-}
-
-/// A priority puts a pod in front of others that wait, which is half of what it promises.
-fn preemption(spec: &PodSpec, path: &Path, warnings: &mut Vec<String>) {
-    let class = spec.priority_class_name.as_deref().unwrap_or_default();
-    let has_priority = spec.priority.unwrap_or_default() != 0 || !class.is_empty();
-    if has_priority && spec.preemption_policy.as_deref() != Some("Never") {
-        let path = path.child("priorityClassName");
-        warnings.push(format!("{path}: no running pod of lower priority is preempted yet"));
-    }
 }
 
 /// Of two variables of one name the later one counts.

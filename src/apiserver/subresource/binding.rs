@@ -87,6 +87,8 @@ impl ApiServer {
         let now = timestamp(self.clock.now());
         let status = pod.fields_mut().entry("status").or_insert_with(|| json!({}));
         if let Some(status) = status.as_object_mut() {
+            // It has what was being made free for it (KEP-5278).
+            status.remove("nominatedNodeName");
             set_scheduled(status, &now);
         }
         Ok(pod)

@@ -2,7 +2,8 @@
 //! other.
 
 use crate::scheduler::framework::{MAX_SCORE, ScorePlugin, share};
-use crate::scheduler::snapshot::{NodeInfo, PodInfo};
+use crate::scheduler::pod_info::PodInfo;
+use crate::scheduler::snapshot::NodeInfo;
 
 pub struct BalancedAllocation;
 

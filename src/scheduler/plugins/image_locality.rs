@@ -1,7 +1,8 @@
 //! Prefers nodes that have the pod's artifacts already: no pull, and the compiled code is there.
 
 use crate::scheduler::framework::{MAX_SCORE, ScorePlugin};
-use crate::scheduler::snapshot::{NodeInfo, PodInfo};
+use crate::scheduler::pod_info::PodInfo;
+use crate::scheduler::snapshot::NodeInfo;
 
 pub struct ImageLocality;
 

@@ -1,7 +1,9 @@
 //! Prefers nodes with the most room left.
 
 use crate::scheduler::framework::{ScorePlugin, share};
-use crate::scheduler::snapshot::{Amount, NodeInfo, PodInfo};
+use crate::scheduler::pod_info::PodInfo;
+use crate::scheduler::resources::Amount;
+use crate::scheduler::snapshot::NodeInfo;
 
 pub struct LeastAllocated;
 

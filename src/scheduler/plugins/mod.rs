@@ -5,6 +5,7 @@ mod image_locality;
 mod least_allocated;
 mod node_affinity;
 mod node_name;
+mod node_ports;
 mod node_resources_fit;
 mod node_unschedulable;
 mod taint_toleration;
@@ -20,6 +21,7 @@ pub fn default_framework() -> Framework {
             Box::new(node_name::NodeName),
             Box::new(taint_toleration::TaintToleration),
             Box::new(node_affinity::NodeAffinity),
+            Box::new(node_ports::NodePorts),
             Box::new(node_resources_fit::NodeResourcesFit),
             Box::new(volume_binding::VolumeBinding),
         ],

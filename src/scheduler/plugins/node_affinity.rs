@@ -5,7 +5,8 @@ use k8s_openapi::api::core::v1::NodeSelectorTerm;
 
 use crate::api::placement;
 use crate::scheduler::framework::{FilterPlugin, MAX_SCORE, Reasons, ScorePlugin, Wake};
-use crate::scheduler::snapshot::{NodeInfo, PodInfo};
+use crate::scheduler::pod_info::PodInfo;
+use crate::scheduler::snapshot::NodeInfo;
 
 pub struct NodeAffinity;
 

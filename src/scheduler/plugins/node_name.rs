@@ -1,7 +1,8 @@
 //! Honours `spec.nodeName` that the user set.
 
 use crate::scheduler::framework::{FilterPlugin, Reasons, Wake};
-use crate::scheduler::snapshot::{NodeInfo, PodInfo};
+use crate::scheduler::pod_info::PodInfo;
+use crate::scheduler::snapshot::NodeInfo;
 
 pub struct NodeName;
 
@@ -12,7 +13,7 @@ impl FilterPlugin for NodeName {
 
     fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reasons> {
         let wanted = &pod.wants.node_name;
-        if wanted.is_empty() || *wanted == node.name {
+        if wanted.is_empty() || **wanted == *node.name {
             return Ok(());
         }
         Err(vec!["node(s) didn't match the requested node name".into()])

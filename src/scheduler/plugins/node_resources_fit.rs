@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::scheduler::framework::{FilterPlugin, Reasons, Wake};
-use crate::scheduler::snapshot::{Amount, NodeInfo, PodInfo};
+use crate::scheduler::pod_info::PodInfo;
+use crate::scheduler::resources::Amount;
+use crate::scheduler::snapshot::NodeInfo;
 
 pub struct NodeResourcesFit;
 
@@ -38,6 +40,15 @@ impl FilterPlugin for NodeResourcesFit {
         true
     }
 
+    /// What exceeds the whole node does not fit, whoever leaves.
+    fn is_resolvable(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
+        let (wants, has) = (&pod.wants.requests, &node.allocatable);
+        let mut others = wants.others.iter();
+        wants.milli_cpu <= has.milli_cpu
+            && wants.memory_bytes <= has.memory_bytes
+            && others.all(|(name, wanted)| *wanted <= has.others.get(name).copied().unwrap_or(0))
+    }
+
     fn woken_by(&self) -> &'static [Wake] {
         &[Wake::Node, Wake::PodGone]
     }
@@ -46,7 +57,8 @@ impl FilterPlugin for NodeResourcesFit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduler::snapshot::{Resources, Wants};
+    use crate::scheduler::pod_info::Wants;
+    use crate::scheduler::resources::Resources;
 
     fn pod(milli_cpu: Amount, memory_bytes: Amount) -> PodInfo {
         let requests = Resources { milli_cpu, memory_bytes, ..Resources::default() };
@@ -62,7 +74,7 @@ mod tests {
     #[test]
     fn counts_pods_and_cpu() {
         let mut node = NodeInfo { allocatable_pods: 1, ..NodeInfo::default() };
-        node.allocatable.milli_cpu = 100;
+        std::sync::Arc::make_mut(&mut node.allocatable).milli_cpu = 100;
         assert_eq!(NodeResourcesFit.filter(&pod(100, 0), &node), Ok(()));
         let short = |reasons: &[&'static str]| Err(reasons.iter().map(|r| (*r).into()).collect());
         assert_eq!(NodeResourcesFit.filter(&pod(101, 0), &node), short(&["Insufficient cpu"]));

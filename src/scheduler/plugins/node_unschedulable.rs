@@ -2,7 +2,8 @@
 
 use super::taint_toleration::tolerates;
 use crate::scheduler::framework::{FilterPlugin, Reasons, Wake};
-use crate::scheduler::snapshot::{NodeInfo, PodInfo};
+use crate::scheduler::pod_info::PodInfo;
+use crate::scheduler::snapshot::NodeInfo;
 use k8s_openapi::api::core::v1::Taint;
 
 pub struct NodeUnschedulable;

@@ -2,7 +2,8 @@
 //! beside another pod with a claim that is for one pod alone (upstream's VolumeRestrictions).
 
 use crate::scheduler::framework::{FilterPlugin, Reasons, Wake};
-use crate::scheduler::snapshot::{NodeInfo, PodInfo};
+use crate::scheduler::pod_info::PodInfo;
+use crate::scheduler::snapshot::NodeInfo;
 use crate::scheduler::volumes::suits;
 
 const TAKEN: &str = "node has pod using PersistentVolumeClaim with the same name and \
@@ -20,7 +21,7 @@ impl FilterPlugin for VolumeBinding {
 
     fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reasons> {
         let needs = &pod.volumes;
-        let why = if needs.is_taken {
+        let why = if needs.is_taken() {
             TAKEN
         } else if needs.lacks_volume {
             NOT_THERE
@@ -32,6 +33,10 @@ impl FilterPlugin for VolumeBinding {
             return Ok(());
         };
         Err(vec![why.into()])
+    }
+
+    fn is_resolvable(&self, pod: &PodInfo, _: &NodeInfo) -> bool {
+        pod.volumes.is_taken()
     }
 
     fn woken_by(&self) -> &'static [Wake] {

@@ -2,8 +2,8 @@
 
 mod limit_ranges;
 mod predicates;
-mod priority_classes;
+mod preemption;
 
 use super::Case;
 
-pub const CASES: &[&[Case]] = &[limit_ranges::CASES, predicates::CASES, priority_classes::CASES];
+pub const CASES: &[&[Case]] = &[limit_ranges::CASES, predicates::CASES, preemption::CASES];

@@ -65,6 +65,8 @@ struct State {
     available: BTreeSet<ObjectKey>,
     /// The node of each pod, by uid.
     nodes: BTreeMap<String, String>,
+    /// The highest priority for which each node was ever being made free.
+    nominated: BTreeMap<String, i32>,
     violations: Vec<String>,
 }
 
@@ -141,6 +143,7 @@ impl Truth {
     fn check_pod(&self, state: &mut State, view: &View, change: &Changed) {
         if let (_, Some(pod)) = change.typed::<Pod>() {
             check_node(state, pod);
+            check_preemption(state, pod);
         }
         let owner = change.object().and_then(|pod| controller(pod.meta()));
         let set = owner.and_then(|name| view.get::<ReplicaSet>(&change.key.namespace, &name));
@@ -321,6 +324,25 @@ fn check_node(state: &mut State, pod: &Pod) {
     let first = state.nodes.entry(uid.clone()).or_insert_with(|| node.clone()).clone();
     if first != node {
         state.violate(format!("pod {uid} was on {first} and is on {node}"));
+    }
+}
+
+/// Nobody goes but for a pod of a higher priority, which is told its node before.
+fn check_preemption(state: &mut State, pod: &Pod) {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let priority = spec.priority.unwrap_or_default();
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    if let Some(node) = wasmfleet::scheduler::pod_info::nominated_node(pod) {
+        let highest = state.nominated.entry(node.into()).or_insert(priority);
+        *highest = priority.max(*highest);
+        if spec.preemption_policy.as_deref() == Some("Never") {
+            state.violate(format!("{node} is made free for {name}, which never preempts"));
+        }
+    }
+    let told = wasmfleet::scheduler::pod_info::is_preempted(pod);
+    let highest = state.nominated.get(node_of(pod)).copied();
+    if told && highest.is_none_or(|highest| highest <= priority) {
+        state.violate(format!("{name} of priority {priority} was evicted for one of {highest:?}"));
     }
 }
 

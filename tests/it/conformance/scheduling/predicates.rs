@@ -4,7 +4,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::conformance::checks::{is, name};
-use crate::conformance::workloads::{becomes, is_running, is_true, pause_pod, phase, run};
+use crate::conformance::workloads::{
+    HTTPD, becomes, is_running, is_true, pause_pod, phase, pod, run,
+};
 use crate::conformance::{Case, Context, case, eventually};
 
 pub const CASES: &[Case] = &[
@@ -19,6 +21,11 @@ pub const CASES: &[Case] = &[
     case!(
         "SchedulerPredicates validates that NodeSelector is respected if not matching [Serial]",
         not_matching
+    ),
+    case!(
+        "SchedulerPredicates validates that there exists conflict between pods with same hostPort \
+         and protocol but one using 0.0.0.0 hostIP [Serial]",
+        host_ports
     ),
 ];
 
@@ -85,6 +92,33 @@ async fn matching(context: &Context) -> Result<()> {
     let ran = becomes(&pods, "with-labels", "not pending", |pod| phase(pod) != "Pending").await;
     unlabel(context, &node, &key).await?;
     is(&ran?["spec"]["nodeName"], node)
+}
+
+async fn host_ports(context: &Context) -> Result<()> {
+    let pods = context.own("v1/pods");
+    let (node, key) = labelled_node(context).await?;
+    let found = context.all("v1/nodes").get(&node).await?;
+    let addresses = found["status"]["addresses"].as_array().context("addresses")?;
+    let mut internal = addresses.iter().filter(|address| address["type"] == "InternalIP");
+    let ip = internal.next().context("an internal address")?["address"].clone();
+    let with_port = |name: &str, ip: Value| {
+        let mut pod = pod(name, json!({}), HTTPD);
+        pod["spec"]["nodeSelector"] = json!({key.as_str(): "42"});
+        let port = json!({"hostPort": 54322, "containerPort": 8080, "protocol": "TCP",
+            "hostIP": ip});
+        pod["spec"]["containers"][0]["ports"] = json!([port]);
+        pod
+    };
+    let conflict = async || {
+        pods.create(&with_port("pod4", "".into())).await?;
+        becomes(&pods, "pod4", "not pending", |pod| phase(pod) != "Pending").await?;
+        // Upstream waits in vain for it to be scheduled.
+        is_not_scheduled(context, &with_port("pod5", ip)).await?;
+        result_is(context, 1, 1).await
+    };
+    let result = conflict().await;
+    unlabel(context, &node, &key).await?;
+    result
 }
 
 /// Thousandths of a CPU.

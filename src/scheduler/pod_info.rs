@@ -1,0 +1,189 @@
+//! A pod as far as scheduling cares: what it asks of its node, and what of that stays taken there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{
+    Container, NodeSelector, Pod, PreferredSchedulingTerm, Toleration,
+};
+
+use super::resources::Resources;
+use super::volumes::{ClaimRef, Needs};
+use crate::api::ObjectKey;
+use crate::api::kinds::storage;
+
+/// The reason of the condition DisruptionTarget of a pod that makes room for another one.
+pub const PREEMPTED: &str = "PreemptionByScheduler";
+
+/// A pod as far as scheduling cares. Pods with equal `wants` get equal answers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodInfo {
+    pub key: ObjectKey,
+    pub uid: String,
+    pub wants: Arc<Wants>,
+    /// What its claims ask of a node, as a cycle found it.
+    pub volumes: Arc<Needs>,
+}
+
+/// The part of a pod's spec that filters and scores read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wants {
+    pub node_name: String,
+    pub requests: Resources,
+    pub ports: Vec<HostPort>,
+    pub node_selector: BTreeMap<String, String>,
+    pub required_affinity: Option<NodeSelector>,
+    pub preferred_affinity: Vec<PreferredSchedulingTerm>,
+    pub tolerations: Vec<Toleration>,
+    pub images: Vec<String>,
+    pub priority: i32,
+    /// Whether pods of lower priority may not be preempted for it (`preemptionPolicy: Never`).
+    pub never_preempts: bool,
+    /// The claims that it mounts.
+    pub claims: Vec<ClaimRef>,
+}
+
+/// A port of the node that a container wants.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// `0.0.0.0` is every address of the node.
+    pub ip: String,
+    pub protocol: String,
+    pub port: i32,
+}
+
+impl PodInfo {
+    pub fn of(pod: &Pod) -> PodInfo {
+        PodInfo {
+            key: ObjectKey::of(&pod.metadata),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            wants: Arc::new(Wants::of(pod)),
+            volumes: Arc::default(),
+        }
+    }
+
+    /// The claims that it mounts.
+    pub fn claims(&self) -> Vec<ObjectKey> {
+        let space = self.key.namespace.as_str();
+        let claims = self.wants.claims.iter();
+        claims.map(|claim| ObjectKey::new(space, claim.name.as_str())).collect()
+    }
+}
+
+impl Wants {
+    fn of(pod: &Pod) -> Wants {
+        let Some(spec) = &pod.spec else { return Wants::default() };
+        let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
+        Wants {
+            node_name: spec.node_name.clone().unwrap_or_default(),
+            requests: requests(pod),
+            ports: host_ports(pod),
+            node_selector: spec.node_selector.clone().unwrap_or_default(),
+            required_affinity: affinity
+                .and_then(|a| a.required_during_scheduling_ignored_during_execution.clone()),
+            preferred_affinity: affinity
+                .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.clone())
+                .unwrap_or_default(),
+            tolerations: spec.tolerations.clone().unwrap_or_default(),
+            images: spec.containers.iter().filter_map(|c| c.image.clone()).collect(),
+            priority: spec.priority.unwrap_or_default(),
+            never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
+            claims: claims(pod),
+        }
+    }
+}
+
+impl HostPort {
+    /// Whether one node cannot give both.
+    pub fn conflicts(&self, other: &HostPort) -> bool {
+        let is_same = self.port == other.port && self.protocol == other.protocol;
+        is_same && (self.ip == other.ip || [&self.ip, &other.ip].iter().any(|ip| *ip == ANY))
+    }
+}
+
+/// Every address of a node.
+const ANY: &str = "0.0.0.0";
+
+/// The claims that a pod mounts.
+pub fn claims(pod: &Pod) -> Vec<ClaimRef> {
+    let name = pod.metadata.name.as_deref();
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let claims = volumes.filter_map(|volume| {
+        let is_ephemeral = volume.persistent_volume_claim.is_none();
+        let name = storage::claim_name(name, volume)?.into_owned();
+        Some(ClaimRef { name, is_ephemeral })
+    });
+    claims.collect()
+}
+
+fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+/// The ports of the node that a pod's containers and sidecars want.
+pub fn host_ports(pod: &Pod) -> Vec<HostPort> {
+    let Some(spec) = &pod.spec else { return Vec::new() };
+    let sidecars = spec.init_containers.iter().flatten().filter(|one| is_sidecar(one));
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|one| one.ports.iter().flatten());
+    let wanted = ports.filter_map(|port| {
+        let or = |given: &Option<String>, default: &str| {
+            given.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| default.into())
+        };
+        Some(HostPort {
+            ip: or(&port.host_ip, ANY),
+            protocol: or(&port.protocol, "TCP"),
+            port: port.host_port.filter(|port| *port > 0)?,
+        })
+    });
+    wanted.collect()
+}
+
+/// A pod's effective request: the sum of its containers and sidecars, or the most that an init
+/// container needs beside the sidecars before it, if that is more (KEP-753).
+pub fn requests(pod: &Pod) -> Resources {
+    let Some(spec) = &pod.spec else { return Resources::default() };
+    let of = |c: &Container| {
+        Resources::read(c.resources.as_ref().and_then(|resources| resources.requests.as_ref()))
+    };
+    let mut total = Resources::default();
+    for container in &spec.containers {
+        total.add(&of(container), 1);
+    }
+    let (mut sidecars, mut most) = (Resources::default(), Resources::default());
+    for container in spec.init_containers.iter().flatten() {
+        let request = of(container);
+        if is_sidecar(container) {
+            sidecars.add(&request, 1);
+            total.add(&request, 1);
+            most.max(&sidecars);
+        } else {
+            let mut beside = sidecars.clone();
+            beside.add(&request, 1);
+            most.max(&beside);
+        }
+    }
+    total.max(&most);
+    total.add(&Resources::read(spec.overhead.as_ref()), 1);
+    total
+}
+
+/// Whether a pod holds its place: bound and not finished.
+pub fn holds_place(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
+    let bound =
+        pod.spec.as_ref().is_some_and(|s| s.node_name.as_deref().is_some_and(|n| !n.is_empty()));
+    bound && !matches!(phase, "Succeeded" | "Failed")
+}
+
+/// Whether a pod was told that it makes room for another one.
+pub fn is_preempted(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut target = conditions.filter(|one| one.type_ == "DisruptionTarget");
+    target.any(|one| one.status == "True" && one.reason.as_deref() == Some(PREEMPTED))
+}
+
+/// The node that is being made free for a pod that waits (`status.nominatedNodeName`).
+pub fn nominated_node(pod: &Pod) -> Option<&str> {
+    let node = pod.status.as_ref()?.nominated_node_name.as_deref()?;
+    (!node.is_empty()).then_some(node)
+}
