@@ -1,9 +1,10 @@
 //! The cluster's own registry of Wasm artifacts: the OCI distribution endpoints below `/v2/`, on
 //! disk beside the store.
 //!
-//! Only artifacts in the CNCF Wasm OCI artifact layout come in, and only those that the engine can
-//! run: the link check happens once, when a manifest is pushed, so that a Pod is never scheduled
-//! with a program whose imports nothing provides. Blobs are kept by digest and shared by all
+//! Programs come in as artifacts in the CNCF Wasm OCI artifact layout, and only those that the engine
+//! can run: the link check happens once, when a manifest is pushed, so that a Pod is never scheduled
+//! with a program whose imports nothing provides. Images without a layer of Wasm come in as files that
+//! volumes may be of, if a node can unpack what they are made of. Blobs are kept by digest and shared by all
 //! repositories; what no manifest names any more is removed by [`Artifacts::collect_garbage`].
 //!
 //! On disk: `blobs/sha256/<hex>`, `repositories/<name>/_manifests/<hex>` (the record of a
@@ -31,6 +32,7 @@ use crate::artifact::ArtifactKind;
 use crate::base::durable::create_dirs;
 use crate::engine::compile::Compiler;
 use crate::images::Reference;
+use crate::images::layout::MANIFEST_TYPE;
 use uploads::Uploads;
 
 pub(super) use blobs::frames as file_frames;
@@ -86,6 +88,8 @@ pub enum ImageCheck {
         kind: ArtifactKind,
         imports: Vec<String>,
     },
+    /// It is files for volumes, and no program.
+    Files,
     /// Nobody pushed it yet.
     Unknown,
     /// It is in another registry: its node will see.
@@ -98,11 +102,23 @@ pub enum ImageCheck {
 pub struct Record {
     /// Of the manifest, and of the blobs that it names.
     pub digest: String,
+    /// Empty of files.
     pub wasm_digest: String,
     pub config_digest: String,
-    pub kind: ArtifactKind,
+    /// `None`: files for volumes.
+    pub kind: Option<ArtifactKind>,
     pub imports: Vec<String>,
     pub exports: Vec<String>,
+    /// Of files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<String>,
+    /// The manifest's own type; older releases kept only one.
+    #[serde(default = "manifest_type")]
+    pub media_type: String,
+}
+
+fn manifest_type() -> String {
+    MANIFEST_TYPE.to_string()
 }
 
 impl Artifacts {
@@ -175,9 +191,10 @@ impl Artifacts {
             return Ok(ImageCheck::Foreign);
         }
         match self.record(&reference.repository, reference.version()) {
-            Ok(Some(Record { digest, kind, imports, .. })) => {
+            Ok(Some(Record { digest, kind: Some(kind), imports, .. })) => {
                 Ok(ImageCheck::Known { digest, kind, imports })
             }
+            Ok(Some(_)) => Ok(ImageCheck::Files),
             Ok(None) => Ok(ImageCheck::Unknown),
             Err(error) => Err(ImageError::Unreadable(error)),
         }

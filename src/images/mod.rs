@@ -1,10 +1,12 @@
 //! Images: what their names mean, how they are laid out, kept, pulled and pushed.
 //!
-//! An image is a Wasm artifact, one program in one layer, in the cluster's own registry (a name
-//! without a host) or in another one, which may have mirrors. This room moves and checks bytes; whether a program
+//! An image is a Wasm artifact, one program in one layer, or files that are mounted as a volume
+//! ([`content`]), in the cluster's own registry (a name without a host) or in another one, which may
+//! have mirrors. This room moves and checks bytes; whether a program
 //! can run is the engine's knowledge.
 
 pub mod cache;
+pub mod content;
 pub mod credentials;
 pub mod foreign;
 pub mod layout;
@@ -19,7 +21,7 @@ pub use registries::Registries;
 
 use sha2::{Digest, Sha256};
 
-/// Largest Wasm artifact that is pulled or kept, in bytes (256 MiB).
+/// Largest program or layer that is pulled or kept, in bytes (256 MiB).
 pub const MAX_BLOB_BYTES: u64 = 256 << 20;
 /// Largest manifest or config, in bytes (1 MiB).
 pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::cache::{Cache, Known};
 use super::foreign;
@@ -96,7 +96,7 @@ pub enum PullError {
 /// Pulls images; share it by `Arc`.
 pub struct Puller {
     api: SharedApi,
-    cache: Arc<Cache>,
+    pub(super) cache: Arc<Cache>,
     settings: Registries,
     own: Places,
     registries: Mutex<HashMap<String, Weak<Places>>>,
@@ -106,7 +106,7 @@ pub struct Puller {
 }
 
 /// How much of one registry may be under way.
-struct Places {
+pub(super) struct Places {
     questions: Semaphore,
     loads: Arc<Semaphore>,
 }
@@ -166,8 +166,7 @@ impl Puller {
         }
         let Described { digest, wasm_digest, size, secret } = {
             let foreign = image.registry.as_ref().map(|registry| self.registry(registry));
-            let places = foreign.as_deref().unwrap_or(&self.own);
-            let _place = places.questions.acquire().await.map_err(|e| network(image, e))?;
+            let _place = self.question(image, foreign.as_deref()).await?;
             self.describe(image, docker_configs).await?
         };
         let secrets = secrets_of(known, &digest, secret);
@@ -213,8 +212,18 @@ impl Puller {
         Ok(Program { wasm, _taken: taken, _registry: registry })
     }
 
+    /// A place for a question to a registry, or the cluster's own.
+    pub(super) async fn question<'a>(
+        &'a self,
+        image: &Reference,
+        foreign: Option<&'a Places>,
+    ) -> Result<SemaphorePermit<'a>, PullError> {
+        let places = foreign.unwrap_or(&self.own);
+        places.questions.acquire().await.map_err(|error| network(image, error))
+    }
+
     /// The places of a registry; they last while somebody uses them.
-    fn registry(&self, name: &str) -> Arc<Places> {
+    pub(super) fn registry(&self, name: &str) -> Arc<Places> {
         let mut registries = self.registries.lock();
         if let Some(places) = registries.get(name).and_then(Weak::upgrade) {
             return places;
@@ -262,7 +271,12 @@ impl Puller {
     }
 
     /// Whether a pod with these credentials may use what is on the disk.
-    fn may_use(&self, known: &Known, image: &Reference, docker_configs: &[Bytes]) -> bool {
+    pub(super) fn may_use(
+        &self,
+        known: &Known,
+        image: &Reference,
+        docker_configs: &[Bytes],
+    ) -> bool {
         let shown = |candidate: &Candidate| {
             let registry = candidate.image.registry.as_deref().unwrap_or_default();
             let settings = self.settings.settings(registry);
@@ -278,7 +292,7 @@ impl Puller {
                 .any(|secret| known.secrets.contains(&secret))
     }
 
-    fn sources<'a>(
+    pub(super) fn sources<'a>(
         &'a self,
         image: &Reference,
         docker_configs: &'a [Bytes],
@@ -309,7 +323,7 @@ async fn take(image: &Reference, of: &Arc<Semaphore>) -> Result<OwnedSemaphorePe
 }
 
 /// One error of the errors of all places that were asked.
-fn all_failed(image: &Reference, mut failures: Vec<PullError>) -> PullError {
+pub(super) fn all_failed(image: &Reference, mut failures: Vec<PullError>) -> PullError {
     if failures.len() < 2 {
         return failures.pop().unwrap_or_else(|| network(image, "there is nobody to ask"));
     }
@@ -328,7 +342,11 @@ fn all_failed(image: &Reference, mut failures: Vec<PullError>) -> PullError {
 
 /// The fingerprints to remember: of who pulled the same before, and of who did now. Nobody's
 /// credentials mean that everyone may.
-fn secrets_of(known: Option<Known>, digest: &str, secret: Option<String>) -> Vec<String> {
+pub(super) fn secrets_of(
+    known: Option<Known>,
+    digest: &str,
+    secret: Option<String>,
+) -> Vec<String> {
     let Some(secret) = secret else { return Vec::new() };
     let mut secrets = match known {
         // What everyone could pull before may be refused now: only who is let in counts.
@@ -352,11 +370,11 @@ struct Described {
 }
 
 /// One place where an image may be.
-struct Source {
-    image: Reference,
+pub(super) struct Source {
+    pub(super) image: Reference,
     api: SharedApi,
     /// See [`credentials::fingerprint`].
-    secret: Option<String>,
+    pub(super) secret: Option<String>,
     /// `None`: the cluster's own registry.
     foreign: Option<foreign::Registry>,
 }
@@ -400,7 +418,7 @@ impl Source {
     }
 
     /// The manifest of a name; of the digest that it asks for, if it has one.
-    async fn manifest(&self, image: &Reference) -> Result<Bytes, PullError> {
+    pub(super) async fn manifest(&self, image: &Reference) -> Result<Bytes, PullError> {
         let text = match &self.foreign {
             Some(foreign) => foreign.manifest(image).await?,
             None => self.own(&format!("manifests/{}", image.version())).await?,

@@ -139,7 +139,8 @@ fn one_mount(
     // Where the volume is itself below a root that others mount too, links lead no further than that.
     let whole = place.sub_path.join(within);
     let whole = whole.to_str().ok_or_else(|| VolumeError::Invalid("not UTF-8".into()))?;
-    let found = sub_path::resolve(&place.root, whole, &mount.mount_path, &copies)?;
+    let found =
+        sub_path::resolve((&place.root, place.is_shared), whole, &mount.mount_path, &copies)?;
     let is_copy = found.host_path == copies;
     Ok(Mount {
         host_path: found.host_path,

@@ -1,11 +1,13 @@
 //! What the node needs of images: a name becomes a digest, and where its code is not ready yet, Wasm
-//! bytes. [`Puller`] of the room `images` is one; tests have their own.
+//! bytes; of those that are mounted as volumes, layers. [`Puller`] of the room `images` is one; tests have their own.
 
 use std::any::Any;
 
 use bytes::Bytes;
 
+use crate::images::content::{Layer, LayerForm};
 use crate::images::{self, Puller, Reference};
+use crate::volumes::unpack::Form;
 
 /// When to ask the registry (core/v1 Container.imagePullPolicy).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +50,26 @@ pub struct ResolvedImage {
     pub present: bool,
 }
 
-/// An artifact in memory; to be dropped once its code is ready.
+/// What is in an image that is mounted as a volume.
+#[derive(Clone, Debug)]
+pub struct ContentImage {
+    /// `sha256:…` of the manifest that lists the layers.
+    pub digest: String,
+    /// The lowest first.
+    pub layers: Vec<ContentLayer>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ContentLayer {
+    /// `sha256:…`.
+    pub digest: String,
+    pub size: u64,
+    pub form: Form,
+}
+
+/// A program or a layer in memory; to be dropped once its code or its files are ready.
 pub struct LoadedImage {
-    pub wasm: Bytes,
+    pub bytes: Bytes,
     /// Its place among the artifacts that may be in memory.
     pub place: Box<dyn Any + Send>,
 }
@@ -96,6 +115,17 @@ pub trait Images: Send + Sync + 'static {
         request: &PullRequest<'_>,
         image: &ResolvedImage,
     ) -> Result<LoadedImage, PullError>;
+
+    /// Says what is in an image that is mounted as a volume; asks its registry where the policy wants
+    /// it.
+    async fn content(&self, request: &PullRequest<'_>) -> Result<ContentImage, PullError>;
+
+    /// Gets the bytes of one of its layers.
+    async fn layer(
+        &self,
+        request: &PullRequest<'_>,
+        layer: &ContentLayer,
+    ) -> Result<LoadedImage, PullError>;
 }
 
 #[async_trait::async_trait]
@@ -116,7 +146,42 @@ impl Images for Puller {
         let (name, configs) = (reference(request)?, request.docker_configs);
         let (digest, size) = (&image.wasm_digest, image.size_bytes);
         let program = Puller::load(self, &name, policy(request), configs, digest, size).await?;
-        Ok(LoadedImage { wasm: program.wasm.clone(), place: Box::new(program) })
+        Ok(LoadedImage { bytes: program.wasm.clone(), place: Box::new(program) })
+    }
+
+    async fn content(&self, request: &PullRequest<'_>) -> Result<ContentImage, PullError> {
+        let name = reference(request)?;
+        let found = Puller::content(self, &name, policy(request), request.docker_configs).await;
+        let found = found.map_err(of_content)?;
+        let layers = found.layers.into_iter().map(|Layer { digest, size, form }| {
+            let form = match form {
+                LayerForm::Tar => Form::Tar,
+                LayerForm::TarGzip => Form::TarGzip,
+                LayerForm::File(name) => Form::File(name),
+            };
+            ContentLayer { digest, size, form }
+        });
+        Ok(ContentImage { digest: found.digest, layers: layers.collect() })
+    }
+
+    async fn layer(
+        &self,
+        request: &PullRequest<'_>,
+        layer: &ContentLayer,
+    ) -> Result<LoadedImage, PullError> {
+        let (name, configs) = (reference(request)?, request.docker_configs);
+        let ContentLayer { digest, size, .. } = layer;
+        let loaded = Puller::load(self, &name, policy(request), configs, digest, *size).await;
+        let loaded = loaded.map_err(of_content)?;
+        Ok(LoadedImage { bytes: loaded.wasm.clone(), place: Box::new(loaded) })
+    }
+}
+
+/// What nobody can mount now may be pushed anew under the same name.
+fn of_content(error: images::PullError) -> PullError {
+    match PullError::from(error) {
+        PullError::NotWasm(text) => PullError::Failed(text),
+        other => other,
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod container;
 pub mod env;
 mod eviction;
+mod image_volumes;
 pub mod images;
 mod inbox;
 pub mod inspect;
@@ -121,6 +122,7 @@ pub struct Shared {
     looks: usage::Looks,
     pleg: pleg::Pleg,
     images_seen: register::ImagesSeen,
+    image_volumes: image_volumes::ImageVolumes,
     /// By digest: whose code is being made ready.
     preparing: KeyedLocks,
     tokens: tokens::PodTokens,
@@ -224,6 +226,7 @@ impl Node {
         let log_dir = options.data_dir.join("logs");
         let logs = LogStore::open(log_dir, options.logs, parts.clock.clone()).map_err(named)?;
         let host = local_volumes::host(&options)?;
+        let image_volumes = image_volumes::ImageVolumes::new(&options.data_dir)?;
         let facts = Facts {
             host,
             name: options.name.clone(),
@@ -253,6 +256,7 @@ impl Node {
             looks,
             pleg: pleg::Pleg::default(),
             images_seen: register::ImagesSeen::default(),
+            image_volumes,
             preparing: KeyedLocks::default(),
             tokens: tokens::PodTokens::default(),
             config_maps: sources::Held::default(),
@@ -299,6 +303,7 @@ impl Node {
         tasks.spawn("node usage", usage::keep_looking(self.shared.clone()));
         tasks.spawn("node lease", register::keep_lease(self.shared.clone()));
         tasks.spawn("local volumes", local_volumes::reclaim(self.shared.clone()));
+        tasks.spawn("image volumes", image_volumes::keep_collecting(self.shared.clone()));
         tasks.spawn("local storage", local_storage::keep_looking(self.shared.clone()));
         let manager = Manager::new(self.shared.clone(), cache, dirty);
         tasks.spawn("node", manager.run(events));

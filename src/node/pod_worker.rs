@@ -62,6 +62,8 @@ pub struct PodWorker {
     live: HashMap<String, Live>,
     /// Starts under way, and their attempts.
     starting: HashMap<String, (i32, Task)>,
+    /// Images of volumes that kept containers from starting last, by container.
+    unpulled: HashMap<String, String>,
     /// What came of containers whose start was not reported yet, by id.
     early: HashMap<String, Vec<Event>>,
     setting_up: Option<Task>,
@@ -91,6 +93,7 @@ impl PodWorker {
             status,
             live: HashMap::new(),
             starting: HashMap::new(),
+            unpulled: HashMap::new(),
             early: HashMap::new(),
             setting_up: None,
             refreshing: None,
@@ -212,8 +215,7 @@ impl PodWorker {
     fn tell_back_off(&self, name: &str) {
         let Some(container) = self.state.find(name) else { return };
         if container.failure.is_some() {
-            let image = self.state.container_spec(name).and_then(|spec| spec.image.as_deref());
-            let text = format!("Back-off pulling image {:?}", image.unwrap_or_default());
+            let text = format!("Back-off pulling image {:?}", self.image_of(name));
             self.tell_of(name, Severity::Normal, "BackOff", text);
             return;
         }
@@ -225,6 +227,13 @@ impl PodWorker {
             self.state.uid(),
         );
         self.tell_of(name, Severity::Warning, "BackOff", text);
+    }
+
+    /// The image that a container waits for: a volume's, or its own.
+    fn image_of(&self, container: &str) -> &str {
+        let own = || self.state.container_spec(container)?.image.as_deref();
+        let volumes = self.unpulled.get(container).map(String::as_str);
+        volumes.or_else(own).unwrap_or_default()
     }
 
     fn tell_of(&self, container: &str, severity: Severity, reason: &'static str, text: String) {
@@ -309,13 +318,13 @@ impl PodWorker {
     }
 
     fn take_failure(&mut self, name: String, attempt: i32, failure: StartFailure, now: Timestamp) {
-        let StartFailure { reason, message, retry, ran } = failure;
-        let image = || {
-            let spec = self.state.container_spec(&name);
-            spec.and_then(|spec| spec.image.clone()).unwrap_or_default()
+        let StartFailure { reason, message, retry, ran, image } = failure;
+        match image {
+            Some(image) => self.unpulled.insert(name.clone(), image),
+            None => self.unpulled.remove(&name),
         };
         let text = match reason {
-            "ErrImagePull" => format!("Failed to pull image {:?}: {message}", image()),
+            "ErrImagePull" => format!("Failed to pull image {:?}: {message}", self.image_of(&name)),
             _ => format!("container {name}: {message}"),
         };
         self.tell_of(&name, Severity::Warning, "Failed", text);
@@ -386,8 +395,7 @@ impl PodWorker {
             let result = AssertUnwindSafe(work).catch_unwind().await;
             let result = result.unwrap_or_else(|_| {
                 let message = "the node failed unexpectedly".to_string();
-                let reason = "CreateContainerError";
-                Err(StartFailure { reason, message, retry: true, ran: false })
+                Err(StartFailure::new("CreateContainerError", message, true))
             });
             inbox.push(Message::Start { container, attempt, result });
         });

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{Container as ContainerSource, Pod, Volume};
 use super::Shared;
 use super::container::{self, Recipe};
 use super::env;
+use super::image_volumes;
 use super::images::{PullError, PullPolicy, PullRequest, ResolvedImage};
 use super::inbox::Inbox;
 use super::inspect::DumpPlace;
@@ -74,11 +75,13 @@ pub struct StartFailure {
     pub retry: bool,
     /// It counts as a run that failed at once: the container's own fault.
     pub ran: bool,
+    /// The image that was not pulled, where it is not the container's own.
+    pub image: Option<String>,
 }
 
 impl StartFailure {
-    fn new(reason: &'static str, message: impl ToString, retry: bool) -> StartFailure {
-        StartFailure { reason, message: message.to_string(), retry, ran: false }
+    pub fn new(reason: &'static str, message: impl ToString, retry: bool) -> StartFailure {
+        StartFailure { reason, message: message.to_string(), retry, ran: false, image: None }
     }
 }
 
@@ -287,6 +290,7 @@ pub async fn start(
     };
     let source = &*source;
     let objects = fresh_objects(node, place).await?;
+    image_volumes::settle(node, place, source, &objects).await?;
     let (artifact, image_id) = prepare(node, place, source, &objects).await?;
     check_grants(&place.pod, &*artifact)?;
     let tells_readiness = artifact.tells_readiness();
@@ -350,7 +354,7 @@ pub async fn start(
         }
         Err(StartError::Container(message)) => {
             console.close();
-            Err(StartFailure { reason: "StartError", message, retry: true, ran: true })
+            Err(StartFailure { ran: true, ..StartFailure::new("StartError", message, true) })
         }
         Err(StartError::Internal(message)) => {
             console.close();
@@ -479,7 +483,7 @@ async fn prepare(
     Ok((artifact, image.image_id))
 }
 
-fn not_pulled(error: PullError) -> StartFailure {
+pub(super) fn not_pulled(error: PullError) -> StartFailure {
     let (reason, retry) = error.reason();
     StartFailure::new(reason, error, retry)
 }
@@ -510,7 +514,7 @@ async fn code(
         return Ok(code);
     }
     let loaded = node.images.load(request, image).await.map_err(not_pulled)?;
-    node.runtime.prepare(digest, loaded.wasm.clone()).await.map_err(not_prepared)
+    node.runtime.prepare(digest, loaded.bytes.clone()).await.map_err(not_prepared)
 }
 
 fn not_prepared(error: PrepareError) -> StartFailure {

@@ -9,11 +9,17 @@ pub mod config_map;
 pub mod downward_api;
 pub mod empty_dir;
 pub mod field_ref;
+mod gzip;
 pub mod host_path;
+pub mod image;
+mod layer;
 pub mod memory_dir;
 pub mod projected;
 pub mod secret;
 pub mod sub_path;
+pub mod unpack;
+#[cfg(test)]
+mod unpack_tests;
 pub mod writer;
 
 use std::collections::BTreeMap;
@@ -114,6 +120,8 @@ pub enum Content {
     Scratch,
     /// Files that follow their objects; always mounted read-only.
     Files(Files),
+    /// The files of an image, which all pods of the node share.
+    Image,
     /// A directory that outlives the pod: below a root whose path no container can change.
     Directory { root: PathBuf, sub_path: PathBuf, make: bool, read_only: bool },
 }
@@ -126,6 +134,8 @@ pub struct Place {
     /// The way from there; empty for the root itself.
     pub sub_path: PathBuf,
     pub read_only: bool,
+    /// It is not the pod's alone: not even a subPath that is missing is made in it.
+    pub is_shared: bool,
 }
 
 /// Why a volume cannot be made. The messages are upstream's where it has them.
@@ -165,6 +175,7 @@ pub static KINDS: &[&VolumeKind] = &[
     &projected::KIND,
     &claim::KIND,
     &host_path::KIND,
+    &image::KIND,
 ];
 
 /// The row of a volume.
@@ -190,12 +201,22 @@ pub fn place(pod_dir: &Path, volume: &Volume, context: &Context) -> Result<Place
     if kind.refreshes || kind.name == empty_dir::KIND.name {
         let root = volume_dir(pod_dir, volume, context.host)?;
         // Only scratch space is writable, whatever the mount says (as upstream since 1.9.6).
-        return Ok(Place { root, sub_path: PathBuf::new(), read_only: kind.refreshes });
+        let (read_only, sub_path) = (kind.refreshes, PathBuf::new());
+        return Ok(Place { root, sub_path, read_only, is_shared: false });
     }
     match (kind.content)(volume, context)? {
         Content::Directory { root, sub_path, read_only, .. } => {
-            Ok(Place { root, sub_path, read_only })
+            Ok(Place { root, sub_path, read_only, is_shared: false })
         }
+        Content::Image => match image::settled(&volume_dir(pod_dir, volume, context.host)?) {
+            Some(root) => {
+                Ok(Place { root, sub_path: PathBuf::new(), read_only: true, is_shared: true })
+            }
+            None => {
+                let text = format!("the image of volume {:?} is not on this node", volume.name);
+                Err(VolumeError::Missing(text))
+            }
+        },
         _ => Err(VolumeError::Unsupported(volume.name.clone())),
     }
 }
@@ -239,6 +260,8 @@ pub fn set_up(pod_dir: &Path, volume: &Volume, context: &Context) -> Result<bool
             writer::make_dir(&dir, 0o755)?;
             Ok(fresh)
         }
+        // Made when the first container that mounts it starts.
+        Content::Image => Ok(false),
         Content::Files(files) => {
             check_size(&volume.name, &files)?;
             writer::write(&dir, &files)

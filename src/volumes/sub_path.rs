@@ -2,7 +2,7 @@
 //! directory of its own that holds a copy of the file, preopened in place of the file's parent.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -22,11 +22,11 @@ pub struct Resolved {
     pub guest_path: String,
 }
 
-/// Resolves a subPath of a volume (blocking). A directory that is missing is made; `copies` is
-/// where copies of single files go. Links inside the volume are followed as long as they stay in
+/// Resolves a subPath of a volume (blocking). A directory that is missing is made, unless the volume
+/// is shared; `copies` is where copies of single files go. Links inside the volume are followed as long as they stay in
 /// it; who opens the result must hold to that again, for it may have changed by then.
 pub fn resolve(
-    volume: &Path,
+    (volume, is_shared): (&Path, bool),
     sub_path: &str,
     mount_path: &str,
     copies: &Path,
@@ -34,7 +34,13 @@ pub fn resolve(
     check_path(sub_path)?;
     let root = writer::io("open", volume, beneath::root(volume))?;
     let wanted = volume.join(sub_path);
-    let found = beneath::find_or_make(root.as_fd(), Path::new(sub_path), 0o755);
+    let found = match is_shared {
+        true => beneath::find(root.as_fd(), Path::new(sub_path)),
+        false => beneath::find_or_make(root.as_fd(), Path::new(sub_path), 0o755),
+    };
+    if is_shared && found.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Err(VolumeError::Missing(format!("subPath {sub_path:?} is not in its volume")));
+    }
     if found.as_ref().is_err_and(beneath::is_escape) {
         return Err(VolumeError::Invalid(format!("subPath {sub_path:?} leads out of its volume")));
     }
@@ -85,19 +91,22 @@ mod tests {
         let (volume, copies) = (dir.path().join("v"), dir.path().join("c"));
         writer::make_dir(&volume, 0o755).unwrap();
         fs::write(volume.join("key"), "value").unwrap();
-        let found = resolve(&volume, "key", "/etc/app/conf.txt", &copies).unwrap();
+        let found = resolve((&volume, false), "key", "/etc/app/conf.txt", &copies).unwrap();
         assert_eq!((found.host_path.as_path(), &*found.guest_path), (&*copies, "/etc/app"));
         assert_eq!(fs::read_to_string(copies.join("conf.txt")).unwrap(), "value");
-        let found = resolve(&volume, "new/dir", "/data", &copies).unwrap();
+        let found = resolve((&volume, false), "new/dir", "/data", &copies).unwrap();
         assert_eq!(found.host_path.join(found.sub_path), volume.join("new/dir"));
         assert!(volume.join("new/dir").is_dir());
+        assert!(resolve((&volume, true), "new/dir", "/data", &copies).is_ok());
+        let missing = resolve((&volume, true), "missing", "/data", &copies).unwrap_err();
+        assert!(matches!(missing, VolumeError::Missing(_)) && !volume.join("missing").exists());
         // As the writer lays out files: links that stay inside.
         symlink("new", volume.join("..data")).unwrap();
         symlink("..data/dir", volume.join("link")).unwrap();
-        assert!(resolve(&volume, "link", "/data", &copies).is_ok());
+        assert!(resolve((&volume, false), "link", "/data", &copies).is_ok());
         let large = fs::File::create(volume.join("large")).unwrap();
         large.set_len(MOST_BYTES as u64 + 1).unwrap();
-        assert!(resolve(&volume, "large", "/large", &copies).is_err());
+        assert!(resolve((&volume, false), "large", "/large", &copies).is_err());
     }
 
     #[test]
@@ -110,7 +119,7 @@ mod tests {
         symlink("/etc", volume.join("etc")).unwrap();
         symlink("../made", volume.join("dangling")).unwrap();
         for out in ["up", "up/made", "up/secret", "etc", "etc/passwd", "dangling", "../v"] {
-            let error = resolve(&volume, out, "/x/y", &copies).unwrap_err();
+            let error = resolve((&volume, false), out, "/x/y", &copies).unwrap_err();
             assert!(matches!(error, VolumeError::Invalid(_)), "{out}: {error}");
         }
         assert!(!dir.path().join("made").exists() && !copies.exists());

@@ -12,7 +12,7 @@ use super::{checks, ephemeral_containers, probe_validation, resources, volume_va
 use crate::api::field::{Errors, Path};
 use crate::api::names;
 
-const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
+pub const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const RESTART_POLICIES: &[&str] = &["Always", "OnFailure", "Never"];
 const MESSAGE_POLICIES: &[&str] = &["File", "FallbackToLogsOnError"];
 const ENV_FIELDS: &[&str] = &[

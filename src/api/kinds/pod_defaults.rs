@@ -70,11 +70,7 @@ fn set_number(field: &mut Option<i32>, value: i32) {
 }
 
 fn set_container(container: &mut Container) {
-    let policy = if is_latest(container.image.as_deref().unwrap_or_default()) {
-        "Always"
-    } else {
-        "IfNotPresent"
-    };
+    let policy = pull_policy(container.image.as_deref());
     set(&mut container.image_pull_policy, policy);
     set(&mut container.termination_message_path, "/dev/termination-log");
     set(&mut container.termination_message_policy, "File");
@@ -98,6 +94,10 @@ fn set_container(container: &mut Container) {
 }
 
 /// An image without tag and digest means the tag `latest`.
+fn pull_policy(image: Option<&str>) -> &'static str {
+    if is_latest(image.unwrap_or_default()) { "Always" } else { "IfNotPresent" }
+}
+
 fn is_latest(image: &str) -> bool {
     let (name, digest) = match image.split_once('@') {
         Some((name, digest)) => (name, Some(digest)),
@@ -134,6 +134,10 @@ fn set_volume(volume: &mut Volume) {
     }
     if let Some(source) = &mut volume.host_path {
         source.type_.get_or_insert_default();
+    }
+    if let Some(source) = &mut volume.image {
+        let policy = pull_policy(source.reference.as_deref());
+        set(&mut source.pull_policy, policy);
     }
     let template = volume.ephemeral.as_mut().and_then(|e| e.volume_claim_template.as_mut());
     if let Some(template) = template {

@@ -9,8 +9,8 @@ const NO_HOST: &str = "Wasm pods have no access to the host";
 const NO_CLAIMS: &str = "resource claims are not supported";
 const NAMES_NOT_SERVED: &str = "guests have no host name of their own";
 const NO_VOLUME: &str = "this kind of volume is not supported; supported are configMap, \
-                         downwardAPI, emptyDir, ephemeral, hostPath, persistentVolumeClaim, \
-                         projected and secret";
+                         downwardAPI, emptyDir, ephemeral, hostPath, image, \
+                         persistentVolumeClaim, projected and secret";
 const SAME_WARNING: &str = "the warning of topologyKey says it";
 
 /// core/v1 PodSpec.
@@ -293,7 +293,7 @@ const VOLUME: &[Row] = &[
     refused("gitRepo", NO_VOLUME),
     refused("glusterfs", NO_VOLUME),
     warned("hostPath", "nodes mount only what their flag --host-path allows"),
-    refused("image", NO_VOLUME),
+    honoured("image"),
     refused("iscsi", NO_VOLUME),
     honoured("name"),
     refused("nfs", NO_VOLUME),

@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::{
 };
 use serde_json::Value;
 
-use super::{checks, container_validation, labels, persistent_volume_claim, resources};
+use super::container_validation::{self, PULL_POLICIES};
+use super::{checks, labels, persistent_volume_claim, resources};
 use crate::api::field::{Errors, Path};
 
 const FILE_FIELDS: &[&str] = &[
@@ -132,6 +133,14 @@ fn validate_volume(errors: &mut Errors, path: &Path, volume: &Volume) {
     }
     if let Some(source) = &volume.host_path {
         validate_host_path(errors, &path.child("hostPath"), source);
+    }
+    if let Some(source) = &volume.image {
+        let path = path.child("image");
+        if source.reference.as_deref().unwrap_or_default().is_empty() {
+            errors.required(&path.child("reference"), "");
+        }
+        let policy = source.pull_policy.as_deref().unwrap_or_default();
+        checks::one_of(errors, &path.child("pullPolicy"), policy, PULL_POLICIES);
     }
     if let Some(source) = &volume.ephemeral {
         let path = path.child("ephemeral");

@@ -78,6 +78,11 @@ impl Admitter for LinkCheck {
                             errors.invalid(&list.index(index).child("image"), image, &why);
                         }
                     }
+                    Ok(ImageCheck::Files) => {
+                        let list = root.child(list);
+                        let why = "it is files for volumes, and no program";
+                        errors.invalid(&list.index(index).child("image"), image, why);
+                    }
                     Ok(ImageCheck::Unknown | ImageCheck::Foreign) => {}
                     Err(ImageError::BadName(why)) => {
                         let list = root.child(list);

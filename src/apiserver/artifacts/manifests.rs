@@ -20,7 +20,8 @@ use crate::artifact::{Inspection, check_imports};
 use crate::base::clock::{Clock, RealClock};
 use crate::base::durable::{create_dirs, sync_parent};
 use crate::engine::compile::CompileError;
-use crate::images::layout::{MANIFEST_TYPE, Manifest};
+use crate::images::content::{self, ContentError};
+use crate::images::layout::{LayoutError, MANIFEST_TYPE, Manifest};
 use crate::images::{MAX_MANIFEST_BYTES, digest_hex, digest_of};
 
 /// A blob that no manifest names is kept this long: its manifest may be on its way.
@@ -50,7 +51,8 @@ impl Artifacts {
         let mut response = Response::new(full(bytes));
         let headers = response.headers_mut();
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(MANIFEST_TYPE));
+        let media_type = HeaderValue::from_str(&record.media_type);
+        headers.insert(CONTENT_TYPE, media_type.map_err(io::Error::other)?);
         if let Ok(value) = HeaderValue::from_str(&record.digest) {
             headers.insert(CONTENT_DIGEST, value);
         }
@@ -73,28 +75,15 @@ impl Artifacts {
             let message = format!("the manifest is {digest} and not {version}");
             return Err(OciError::bad("DIGEST_INVALID", message));
         }
-        let manifest = Manifest::parse(&text).map_err(|e| refused(&e.to_string()))?;
-        let layer = manifest.wasm().ok_or_else(|| refused("it has no layer"))?.clone();
         let _changes = self.changes.lock().await;
-        for blob in [&manifest.config, &layer] {
-            if !self.has_blob(&blob.digest) {
-                let message = format!("push the blob {} before its manifest", blob.digest);
-                return Err(OciError::bad("MANIFEST_BLOB_UNKNOWN", message));
-            }
-        }
-        let inspection = self.inspect(&layer.digest, layer.size).await?;
-        let record = Record {
-            digest: digest.clone(),
-            wasm_digest: layer.digest,
-            config_digest: manifest.config.digest,
-            kind: inspection.kind,
-            imports: inspection.imports,
-            exports: inspection.exports,
+        let record = match Manifest::parse(&text) {
+            Ok(manifest) => self.record_of_program(&digest, manifest).await?,
+            Err(why) => self.record_of_files(&digest, &text, &why)?,
         };
         let tag = digest_hex(version).is_none().then_some(version);
         self.keep_manifest(repository, tag, &text, &record)?;
         tracing::info!(repository, version, digest, "an artifact was pushed");
-        let path = self.blob_path(&record.wasm_digest);
+        let path = self.blob_path(&record.wasm_digest).filter(|_| record.kind.is_some());
         if let (Some(pushed), Some(path)) = (self.pushed.get(), path) {
             pushed(&record.wasm_digest, &path);
         }
@@ -106,6 +95,57 @@ impl Artifacts {
             }
         }
         Ok(response)
+    }
+
+    /// What is recorded of a program that can run.
+    async fn record_of_program(&self, digest: &str, manifest: Manifest) -> OciResult<Record> {
+        let layer = manifest.wasm().ok_or_else(|| refused("it has no layer"))?.clone();
+        self.has_all([&manifest.config.digest, &layer.digest].into_iter())?;
+        let inspection = self.inspect(&layer.digest, layer.size).await?;
+        Ok(Record {
+            digest: digest.to_string(),
+            wasm_digest: layer.digest,
+            config_digest: manifest.config.digest,
+            kind: Some(inspection.kind),
+            imports: inspection.imports,
+            exports: inspection.exports,
+            layers: Vec::new(),
+            media_type: MANIFEST_TYPE.to_string(),
+        })
+    }
+
+    /// What is recorded of files that a volume may be of. `why` is why they are no program.
+    fn record_of_files(&self, digest: &str, text: &[u8], why: &LayoutError) -> OciResult<Record> {
+        let no_program = || refused(&why.to_string());
+        let files = match content::Document::parse(text) {
+            Ok(content::Document::Manifest(files)) if !files.has_wasm => files,
+            Err(error @ ContentError::Compression(_)) => {
+                return Err(refused(&format!("{why}; as files for volumes, {error}")));
+            }
+            _ => return Err(no_program()),
+        };
+        let layers: Vec<String> = files.layers.into_iter().map(|layer| layer.digest).collect();
+        self.has_all(layers.iter().chain([&files.config_digest]))?;
+        Ok(Record {
+            digest: digest.to_string(),
+            wasm_digest: String::new(),
+            config_digest: files.config_digest,
+            kind: None,
+            imports: Vec::new(),
+            exports: Vec::new(),
+            layers,
+            media_type: files.media_type,
+        })
+    }
+
+    fn has_all<'a>(&self, mut digests: impl Iterator<Item = &'a String>) -> OciResult<()> {
+        match digests.find(|digest| !self.has_blob(digest)) {
+            Some(missing) => {
+                let message = format!("push the blob {missing} before its manifest");
+                Err(OciError::bad("MANIFEST_BLOB_UNKNOWN", message))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The link check of a program. It takes about 10 ms a megabyte, in a process of its own where
@@ -244,6 +284,7 @@ impl Artifacts {
         for repository in self.repositories()? {
             for record in self.records(&repository)? {
                 needed.extend([record.digest, record.wasm_digest, record.config_digest]);
+                needed.extend(record.layers);
             }
         }
         // Compared with the times of files, so it is the machine's clock.

@@ -241,3 +241,35 @@ async fn what_is_not_what_its_digest_says_is_refused() {
     // And it was not kept either.
     assert!(puller.pull(&image, PullPolicy::Never).await.is_err());
 }
+
+#[tokio::test]
+async fn files_for_volumes_come_from_the_own_registry() {
+    let fixture = Fixture::new();
+    let first = fixture.push_files("data:v1", &["one", "two"]).await;
+    let (api, puller) = puller(fixture, None);
+    let image: Reference = "data:v1".parse().unwrap();
+    let never = puller.content(&image, PullPolicy::Never, &[]).await;
+    assert_eq!(never, Err(PullError::NotPresent("data:v1".into())));
+    let content = puller.content(&image, PullPolicy::IfNotPresent, &[]).await.unwrap();
+    assert_eq!((&content.digest, content.layers.len(), content.present), (&first, 2, false));
+    for (layer, text) in content.layers.iter().zip(["one", "two"]) {
+        let (digest, size) = (&layer.digest, layer.size);
+        let loaded = puller.load(&image, PullPolicy::IfNotPresent, &[], digest, size).await;
+        assert_eq!(loaded.unwrap().wasm, text);
+    }
+    // The tag moves on: only Always sees it.
+    let second = api.fixture.push_files("data:v1", &["three"]).await;
+    let content = puller.content(&image, PullPolicy::IfNotPresent, &[]).await.unwrap();
+    assert_eq!((content.digest, content.present), (first, true));
+    let content = puller.content(&image, PullPolicy::Always, &[]).await.unwrap();
+    assert_eq!((content.digest, content.present), (second, false));
+    // Files are no program, and a program's manifest lists one file.
+    let refused = puller.pull(&image, PullPolicy::IfNotPresent).await;
+    assert!(matches!(refused, Err(PullError::Invalid { .. })), "{refused:?}");
+    api.fixture.push("hello", program(0)).await.unwrap();
+    let hello: Reference = "hello".parse().unwrap();
+    let pulled = puller.pull(&hello, PullPolicy::Always).await.unwrap();
+    let content = puller.content(&hello, PullPolicy::IfNotPresent, &[]).await.unwrap();
+    assert_eq!((&content.digest, content.layers.len()), (&pulled.digest, 1));
+    assert_eq!(puller.pull(&hello, PullPolicy::Never).await.unwrap(), pulled);
+}

@@ -52,6 +52,32 @@ impl Fixture {
         Reply { code: head.status, headers: head.headers, body }
     }
 
+    async fn push_blob(&self, repository: &str, bytes: &str) -> String {
+        let digest = digest_of(bytes.as_bytes());
+        let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
+        let pushed = self.send(Method::POST, &path, bytes.to_string()).await;
+        assert_eq!(pushed.code, StatusCode::CREATED);
+        digest
+    }
+
+    /// Pushes texts as layers of an image that is no program, and answers its digest.
+    pub async fn push_files(&self, image: &str, layers: &[&str]) -> String {
+        let (repository, tag) = image.split_once(':').unwrap();
+        let config = self.push_blob(repository, "{}").await;
+        let mut list = Vec::new();
+        for layer in layers {
+            list.push(serde_json::json!({"mediaType": "application/vnd.oci.image.layer.v1.tar",
+                "digest": self.push_blob(repository, layer).await, "size": layer.len()}));
+        }
+        let manifest = serde_json::json!({"schemaVersion": 2, "layers": list,
+            "mediaType": "application/vnd.docker.distribution.manifest.v2+json", "config":
+            {"mediaType": "application/vnd.oci.empty.v1+json", "digest": config, "size": 2}});
+        let path = format!("/v2/{repository}/manifests/{tag}");
+        let pushed = self.send(Method::PUT, &path, manifest.to_string()).await;
+        assert_eq!(pushed.code, StatusCode::CREATED, "{:?}", pushed.body);
+        digest_of(manifest.to_string().as_bytes())
+    }
+
     pub async fn push(&self, image: &str, wasm: Bytes) -> Result<push::Pushed, PushError> {
         let image: Reference = image.parse().unwrap();
         push::push(self, &image, wasm, Interfaces::default()).await
@@ -139,6 +165,39 @@ async fn what_cannot_run_is_refused_by_name() {
     let absent = Artifact::new(program(7), Interfaces::default());
     let reply = fixture.send(Method::PUT, "/v2/bad/manifests/v1", absent.manifest).await;
     assert_eq!(reply.error().1, "MANIFEST_BLOB_UNKNOWN");
+}
+
+#[tokio::test]
+async fn files_for_volumes_are_kept_and_are_no_program() {
+    let fixture = Fixture::new();
+    let digest = fixture.push_files("data:v1", &["one", "two"]).await;
+    let reply = fixture.send(Method::GET, "/v2/data/manifests/v1", "").await;
+    assert_eq!(digest_of(&reply.body), digest);
+    let docker = "application/vnd.docker.distribution.manifest.v2+json";
+    assert_eq!(reply.headers["content-type"], docker);
+    assert_eq!(fixture.artifacts.check_image("data:v1").unwrap(), ImageCheck::Files);
+    fixture.artifacts.collect_older_than(Duration::ZERO).await.unwrap();
+    let layer = format!("/v2/data/blobs/{}", digest_of(b"two"));
+    assert_eq!(fixture.send(Method::GET, &layer, "").await.body, "two");
+
+    let manifest = |media_type: &str, layer: &str| {
+        let layer = serde_json::json!({"mediaType": media_type, "size": 3,
+            "digest": digest_of(layer.as_bytes())});
+        serde_json::json!({"schemaVersion": 2, "layers": [layer], "config":
+            {"mediaType": "x", "digest": digest_of(b"{}"), "size": 2}})
+        .to_string()
+    };
+    for (media_type, layer, code, text) in [
+        ("application/vnd.oci.image.layer.v1.tar+zstd", "one", "MANIFEST_INVALID", "tar+zstd"),
+        ("application/wasm", "one", "MANIFEST_INVALID", "not a WebAssembly"),
+        ("application/vnd.oci.image.layer.v1.tar", "absent", "MANIFEST_BLOB_UNKNOWN", "sha256:"),
+    ] {
+        let body = manifest(media_type, layer);
+        let reply = fixture.send(Method::PUT, "/v2/data/manifests/bad", body).await;
+        let (status, name, message) = reply.error();
+        assert_eq!((status, &*name), (400, code), "{media_type}");
+        assert!(message.contains(text), "{message}");
+    }
 }
 
 #[tokio::test]

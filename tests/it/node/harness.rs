@@ -20,11 +20,15 @@ use wasmfleet::base::{SharedClock, Tasks};
 use wasmfleet::client::cache::Cache;
 use wasmfleet::client::event::Notice;
 use wasmfleet::client::{Client, DeleteOptions, SharedApi, Target, WriteOptions};
-use wasmfleet::node::images::{Images, LoadedImage, PullError, PullRequest, ResolvedImage};
+use wasmfleet::images::digest_of;
+use wasmfleet::node::images::{
+    ContentImage, ContentLayer, Images, LoadedImage, PullError, PullRequest, ResolvedImage,
+};
 use wasmfleet::node::{Capacity, Node, Options, Parts};
 use wasmfleet::runtime::fake::FakeRuntime;
 use wasmfleet::runtime::{ContainerSpec, Names};
 use wasmfleet::store::memory::MemoryStore;
+use wasmfleet::volumes::unpack::Form;
 
 /// The longest that a test waits for something.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -35,6 +39,8 @@ pub struct TestImages {
     pub failures: Mutex<HashMap<String, PullError>>,
     /// Images whose bytes were loaded.
     pub loads: Mutex<Vec<String>>,
+    /// What is in images that are mounted: layers, by name.
+    pub contents: Mutex<HashMap<String, Vec<(Form, Bytes)>>>,
 }
 
 #[async_trait::async_trait]
@@ -58,7 +64,31 @@ impl Images for TestImages {
         _: &ResolvedImage,
     ) -> Result<LoadedImage, PullError> {
         self.loads.lock().push(request.image.to_string());
-        Ok(LoadedImage { wasm: Bytes::from_static(b"\0asm"), place: Box::new(()) })
+        Ok(LoadedImage { bytes: Bytes::from_static(b"\0asm"), place: Box::new(()) })
+    }
+
+    async fn content(&self, request: &PullRequest<'_>) -> Result<ContentImage, PullError> {
+        let contents = self.contents.lock();
+        let Some(layers) = contents.get(request.image) else {
+            return Err(PullError::Failed(format!("{} is not there", request.image)));
+        };
+        let digest = digest_of(format!("{layers:?}").as_bytes());
+        let layers = layers.iter().enumerate().map(|(at, (form, bytes))| {
+            let (digest, size) = (at.to_string(), bytes.len() as u64);
+            ContentLayer { digest, size, form: form.clone() }
+        });
+        Ok(ContentImage { digest, layers: layers.collect() })
+    }
+
+    async fn layer(
+        &self,
+        request: &PullRequest<'_>,
+        layer: &ContentLayer,
+    ) -> Result<LoadedImage, PullError> {
+        self.loads.lock().push(request.image.to_string());
+        let at: usize = layer.digest.parse().unwrap();
+        let bytes = self.contents.lock()[request.image][at].1.clone();
+        Ok(LoadedImage { bytes, place: Box::new(()) })
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::fs;
 
+use bytes::Bytes;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use serde_json::json;
+use wasmfleet::volumes::unpack::Form;
 
 use super::harness::Rig;
 
@@ -397,4 +399,69 @@ async fn only_what_is_the_nodes_own_or_allowed_is_mounted() {
     assert!(new.join("sub").is_dir());
     rig.create("etc", host("/etc", "")).await;
     assert!(waiting_message(&rig, "etc").await.contains("--host-path"));
+}
+
+/// A pod that mounts an image's files.
+fn reader(reference: &str, mount: serde_json::Value) -> serde_json::Value {
+    let mut mounts = json!([{"name": "data", "mountPath": "/data"}]);
+    mounts[0].as_object_mut().unwrap().extend(mount.as_object().unwrap().clone());
+    json!({"volumes": [{"name": "data", "image": {"reference": reference}}],
+        "containers": [{"name": "web", "image": "hello", "volumeMounts": mounts}]})
+}
+
+fn file(name: &str, text: &'static str) -> (Form, Bytes) {
+    (Form::File(name.into()), Bytes::from_static(text.as_bytes()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_files_of_an_image_are_mounted_and_shared() {
+    let rig = Rig::start().await;
+    rig.create("a", reader("data:v1", json!({"readOnly": false}))).await;
+    let pod = rig.pod_is("a", "Pending unready web:ErrImagePull/0").await;
+    let status = &pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
+    let message = status.state.as_ref().unwrap().waiting.as_ref().unwrap().message.clone();
+    assert_eq!(message.as_deref(), Some("data:v1 is not there"));
+    let failed = "Failed to pull image \"data:v1\": data:v1 is not there";
+    assert_eq!(rig.told("Failed").await.message, failed);
+    rig.pod_is("a", "Pending unready web:ImagePullBackOff/0").await;
+    assert_eq!(rig.told("BackOff").await.message, "Back-off pulling image \"data:v1\"");
+    let layers = vec![file("model/weights", "1 2 3"), file("readme", "read me")];
+    rig.images.contents.lock().insert("data:v1".into(), layers);
+    rig.pod_is("a", "Running ready web:running/0").await;
+    let mount = rig.running().mounts[0].clone();
+    assert!(mount.read_only);
+    let read = |dir: &std::path::Path, file: &str| fs::read_to_string(dir.join(file)).unwrap();
+    assert_eq!(read(&mount.host_path, "model/weights"), "1 2 3");
+    let loads = || rig.images.loads.lock().iter().filter(|name| *name == "data:v1").count();
+    assert_eq!(loads(), 2);
+    rig.delete("a", Some(0)).await;
+    rig.gone("a").await;
+
+    // Unpacked once, for whoever mounts it or a part of it.
+    rig.create("b", reader("data:v1", json!({"subPath": "model"}))).await;
+    rig.pod_is("b", "Running ready web:running/0").await;
+    let part = rig.running().mounts[0].clone();
+    assert_eq!((part.host_path, part.sub_path), (mount.host_path.clone(), "model".into()));
+    assert_eq!(loads(), 2);
+    rig.delete("b", Some(0)).await;
+    rig.gone("b").await;
+    rig.create("c", reader("data:v1", json!({"subPath": "readme", "mountPath": "/etc/readme"})))
+        .await;
+    rig.pod_is("c", "Running ready web:running/0").await;
+    let copy = rig.running().mounts[0].clone();
+    assert_eq!((read(&copy.host_path, "readme"), copy.read_only), ("read me".into(), true));
+
+    // What is not in it is not made; what leads out of it is nobody's.
+    rig.create("missing", reader("data:v1", json!({"subPath": "missing"}))).await;
+    rig.pod_is("missing", "Pending unready web:CreateContainerConfigError/0").await;
+    assert!(!mount.host_path.join("missing").exists());
+    rig.images.contents.lock().insert("bad:v1".into(), vec![file("../out", "x")]);
+    rig.create("bad", reader("bad:v1", json!({}))).await;
+    let pod = rig.pod_is("bad", "Pending unready web:ErrImagePull/0").await;
+    let status = &pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
+    let message = status.state.as_ref().unwrap().waiting.as_ref().unwrap().message.clone();
+    let wanted = "image bad:v1 is not unpacked: layer 0: \"../out\" leads out of the volume";
+    assert_eq!(message.as_deref(), Some(wanted));
+    let left = fs::read_dir(rig.dir.path().join("image-volumes")).unwrap();
+    assert_eq!(left.count(), 1, "nothing is left of what was refused");
 }
