@@ -234,7 +234,7 @@ mod tests {
             "metadata": {"name": "p", "namespace": "n", "uid": "u"},
         }))
         .expect("a pod");
-        let entry = PodTable::default().insert(&Arc::new(pod));
+        let entry = PodTable::default().insert(&Arc::new(pod), &Arc::default());
         let exit = json!({"terminated": {"exitCode": 1}});
         let waits = json!({"waiting": {"reason": "CrashLoopBackOff"}});
         let set = |state: &serde_json::Value, last: &serde_json::Value, restarts: i32| {

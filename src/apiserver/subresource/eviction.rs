@@ -4,6 +4,7 @@
 //! The budget's status is written before the Pod is deleted, with the Pod's name in it: until the
 //! disruption controller has seen the deletion, or two minutes are over, the Pod counts as gone.
 
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
@@ -18,6 +19,7 @@ use crate::api::kinds::pod_disruption_budget::set_allowed_condition;
 use crate::api::resource::{Gvr, Operation};
 use crate::api::selector::Selector;
 use crate::api::{ApiError, Object, Raw};
+use crate::client::DeleteOptions;
 
 /// Most evictions that a budget may have under way.
 const MAX_DISRUPTED_PODS: usize = 2000;
@@ -74,6 +76,15 @@ impl ApiServer {
                 Word::GoUnchanged => now.resource_version = Some(version.to_string()),
                 Word::AskAgain => continue,
             }
+            if !moved && !delete.dry_run {
+                match self.tell_disruption(call, &now).await? {
+                    // A precondition is one of the Pod as it is told.
+                    Some(told) => {
+                        now.resource_version = now.resource_version.is_some().then_some(told);
+                    }
+                    None => continue,
+                }
+            }
             match self.delete_authorized(call, &now, Asking::Skip).await {
                 Err(error) if error.is_conflict() && now != delete => {}
                 result => return result.map(|_| created().warn(warnings)),
@@ -81,6 +92,35 @@ impl ApiServer {
         }
         let message = format!("Timeout: pod {:?} or its budget changes too often", call.name);
         Err(ApiError::new(504, Reason::Timeout, message).retry_after(UNSEEN_RETRY_SECONDS))
+    }
+
+    /// Says in the Pod's status why it goes, and answers with its version then; `None`: it is not any
+    /// more what the deletion asks for (KEP-3329).
+    async fn tell_disruption(
+        &self,
+        call: &Call,
+        delete: &DeleteOptions,
+    ) -> Result<Option<String>, ApiError> {
+        let call = Call { subresource: "status".into(), ..call.clone() };
+        for _ in 0..MAX_UPDATE_ATTEMPTS {
+            let old = self.stored(&call)?;
+            let (uid, version) = (old.object.uid(), old.object.resource_version());
+            let is_same =
+                |asked: &Option<String>, is: &str| asked.as_deref().is_none_or(|a| a == is);
+            if !is_same(&delete.uid, uid) || !is_same(&delete.resource_version, version) {
+                return Ok(None);
+            }
+            let mut pod: Pod = old.object.typed()?;
+            set_disrupted(pod.status.get_or_insert_default(), Time(self.clock.now()));
+            let (object, owners) = (Object::from_typed(&pod), Owners::AsChanged);
+            let update = Update { object, operation: Operation::UpdateStatus, owners };
+            let params = WriteParams { asking: Asking::Skip, ..WriteParams::default() };
+            if let Updated::Done(answer) = self.store_update(&call, &old, update, &params).await? {
+                let told = Raw(answer.raw).object()?;
+                return Ok(Some(told.resource_version().to_string()));
+            }
+        }
+        Ok(None)
     }
 
     /// Asks the budget that guards a Pod, if there is one, and takes one disruption from it.
@@ -142,6 +182,20 @@ impl ApiServer {
 }
 
 const BUDGETS: Gvr = Gvr::of::<PodDisruptionBudget>();
+
+fn set_disrupted(status: &mut PodStatus, now: Time) {
+    let conditions = status.conditions.get_or_insert_default();
+    let before = conditions.iter().position(|condition| condition.type_ == "DisruptionTarget");
+    let before = before.map(|at| conditions.remove(at)).filter(|one| one.status == "True");
+    conditions.push(PodCondition {
+        type_: "DisruptionTarget".into(),
+        status: "True".into(),
+        reason: Some("EvictionByEvictionAPI".into()),
+        message: Some("Eviction API: evicting".into()),
+        last_transition_time: before.and_then(|one| one.last_transition_time).or(Some(now)),
+        ..PodCondition::default()
+    });
+}
 
 fn is_ready(pod: &Object) -> bool {
     let conditions = pod.at(&["status", "conditions"]).and_then(Value::as_array);

@@ -134,3 +134,35 @@ async fn two_budgets_are_one_too_many() {
     evict(&cluster, "waiting", json!({})).await.expect(201);
     cluster.get(&format!("{PODS}/waiting")).await.failure(404);
 }
+
+/// KEP-3329: the pod tells why it goes, and a precondition holds for it as it was before.
+#[tokio::test(start_paused = true)]
+async fn an_evicted_pod_tells_so() {
+    let cluster = Cluster::new().await;
+    for name in ["kept", "a", "b"] {
+        running(&cluster, name, "True").await;
+    }
+    let conditions = async |name: &str| {
+        let pod = cluster.get(&format!("{PODS}/{name}")).await.expect(200);
+        let list = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let of_it = list.iter().filter(|one| one["type"] == "DisruptionTarget").cloned();
+        (pod.clone(), of_it.collect::<Vec<Value>>())
+    };
+    evict(&cluster, "kept", json!({"dryRun": ["All"]})).await.expect(201);
+    assert_eq!(conditions("kept").await.1, Vec::<Value>::new());
+
+    let (before, _) = conditions("a").await;
+    let meta = &before["metadata"];
+    let preconditions = json!({"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]});
+    evict(&cluster, "a", json!({"preconditions": preconditions})).await.expect(201);
+    evict(&cluster, "b", json!({"gracePeriodSeconds": 7})).await.expect(201);
+    for name in ["a", "b"] {
+        let (pod, told) = conditions(name).await;
+        assert!(pod["metadata"]["deletionTimestamp"].is_string(), "{pod}");
+        let [told] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(told["status"], "True");
+        assert_eq!(told["reason"], "EvictionByEvictionAPI");
+        assert_eq!(told["message"], "Eviction API: evicting");
+        assert!(told["lastTransitionTime"].is_string());
+    }
+}
