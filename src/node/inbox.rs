@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::pod_state::Event;
-use super::setup::{SetupError, StartFailure, Started};
+use super::setup::SetupError;
+use super::start::{StartFailure, Started};
 use crate::node::ip::PodIp;
 use crate::volumes::Objects;
 

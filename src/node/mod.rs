@@ -35,6 +35,7 @@ mod register;
 pub mod restore;
 mod setup;
 mod sources;
+mod start;
 mod status;
 mod streams;
 mod tokens;

@@ -22,7 +22,8 @@ use super::pod_status::{address_to_keep, render};
 use super::pods::{PodEntry, Running};
 use super::probes;
 use super::restore::restore;
-use super::setup::{self, Place, SetupError, StartFailure, Started};
+use super::setup::{self, Place, SetupError};
+use super::start::{self, StartFailure, Started};
 use super::streams::Console;
 use super::usage::Looks;
 use super::volumes_check;
@@ -391,7 +392,7 @@ impl PodWorker {
         };
         let container = name.clone();
         let task = tokio::spawn(async move {
-            let work = setup::start(&node, &place, &container, attempt, &inbox);
+            let work = start::start(&node, &place, &container, attempt, &inbox);
             let result = AssertUnwindSafe(work).catch_unwind().await;
             let result = result.unwrap_or_else(|_| {
                 let message = "the node failed unexpectedly".to_string();

@@ -87,7 +87,7 @@ async fn priorities_follow_from_classes() {
     assert_eq!(plain["spec"]["preemptionPolicy"], "PreemptLowerPriority");
     let critical = json!({"priorityClassName": "system-node-critical"});
     let critical = send("b", critical).await;
-    assert!(critical.header("warning").contains("preempted"), "{:?}", critical.headers);
+    assert_eq!(critical.header("warning"), "");
     assert_eq!(critical.expect(201)["spec"]["priority"], 2_000_001_000);
     let quiet =
         json!({"priorityClassName": "system-cluster-critical", "preemptionPolicy": "Never"});

@@ -26,6 +26,11 @@ pub const CASES: &[Case] = &[
     ),
     case!("Job should delete a job", deletion),
     case!(
+        "Job should allow to use a pod failure policy to ignore failure matching on DisruptionTarget \
+         condition",
+        disrupted
+    ),
+    case!(
         "Job should execute all indexes despite some failing when using backoffLimitPerIndex",
         all_indexes
     ),
@@ -208,6 +213,28 @@ async fn failed_index(context: &Context) -> Result<()> {
     is(&status["completedIndexes"], "0")?;
     is(&status["failed"], 1)?;
     is(&status["succeeded"], 1)
+}
+
+/// Upstream's first pod finds that it is the first one, and does not end; here what it reads changes.
+async fn disrupted(context: &Context) -> Result<()> {
+    let (maps, pods) = (context.own("v1/configmaps"), context.own("v1/pods"));
+    maps.create(&json!({"metadata": {"name": "sleep"}, "data": {"ms": "1000000"}})).await?;
+    let mut wanted = job("pod-failure-ignore", "sleep=$(MS)", 1, 1);
+    let spec = &mut wanted["spec"];
+    spec["backoffLimit"] = 0.into();
+    spec["podFailurePolicy"] = json!({"rules": [{"action": "Ignore",
+        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]});
+    spec["template"]["spec"]["containers"][0]["env"] = json!([{"name": "MS",
+        "valueFrom": {"configMapKeyRef": {"name": "sleep", "key": "ms"}}}]);
+    context.own(JOBS).create(&wanted).await?;
+    let found = are_running(&pods, "job=pod-failure-ignore", 1).await?;
+    maps.patch("sleep", Patch::Merge, &json!({"data": {"ms": "1"}})).await?;
+    let pod = name(&found[0]);
+    let eviction =
+        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}});
+    pods.create_at(&format!("{pod}/eviction"), &eviction).await?;
+    let done = completes(&context.own(JOBS), name(&wanted), 1, "CompletionsReached").await?;
+    holds(done["status"]["failed"].as_i64().unwrap_or(0) == 0, "the eviction counts as no failure")
 }
 
 /// Upstream's pods count; these look for a file with the name of their index, which the even ones
