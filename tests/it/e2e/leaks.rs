@@ -124,11 +124,12 @@ fn a_thousand_bad_ends_leave_nothing_behind() {
     for _ in 1..ROUNDS {
         round(&cluster);
     }
-    until("all is given back", || {
+    let told = until("all is given back", || {
         let held = Held::by(&mut cluster);
         let told = format!("{held:?}, and {after_one:?} after one round");
-        if held.is_within(&after_one) { Ok(eprintln!("{told}")) } else { Err(told) }
+        if held.is_within(&after_one) { Ok(told) } else { Err(told) }
     });
+    eprintln!("{told}");
     until("an answer", || http::get(&url));
 }
 
