@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::Context;
 
@@ -30,9 +31,11 @@ impl Serve {
         };
         eprint!("beside {}", String::from_utf8_lossy(&version.stdout));
         let built = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/guests/built");
+        // It begins with all cores, and so with as many threads, wherever this program is by now.
+        let mut command = Command::new("taskset");
+        command.arg("--cpu-list").arg(format!("0-{}", cores() - 1)).arg(&program);
         // It is told its address, so it cannot take a free one by itself.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let mut command = Command::new(&program);
         command.args(["serve", "-S", "cli", "--addr", &address.to_string()]);
         if let Some(count) = reuse {
             command.args(["--max-instance-reuse-count", &count.to_string()]);
@@ -61,7 +64,7 @@ impl Drop for Serve {
 /// Puts all threads of servers on one core, and those of this program on another; `false` where
 /// there is one only.
 pub fn part(servers: &[u32]) -> anyhow::Result<bool> {
-    if std::thread::available_parallelism()?.get() < 2 {
+    if cores() < 2 {
         return Ok(false);
     }
     for pid in servers {
@@ -69,6 +72,12 @@ pub fn part(servers: &[u32]) -> anyhow::Result<bool> {
     }
     pin(std::process::id(), CLIENTS_CORE)?;
     Ok(true)
+}
+
+/// Asked once, before this program keeps to one of them.
+fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 fn pin(pid: u32, core: u8) -> anyhow::Result<()> {
