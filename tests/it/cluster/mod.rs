@@ -38,6 +38,17 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     }
 }
 
+/// Returns once nobody listens there. A program that is just being started holds, until it is, a copy
+/// of every socket of its parent: so one that was closed may take connections a moment longer.
+pub fn until_nobody_listens(address: std::net::SocketAddr) {
+    until(&format!("nobody listens on {address}"), || {
+        match std::net::TcpStream::connect(address) {
+            Ok(_) => Err("it takes connections".into()),
+            Err(_) => Ok(()),
+        }
+    });
+}
+
 /// Address ranges for clusters that are stopped and started again: a cluster that chooses by
 /// itself takes the lowest free one, and could take theirs meanwhile.
 static RANGES: Mutex<[bool; 8]> = Mutex::new([false; 8]);

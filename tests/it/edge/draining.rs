@@ -9,6 +9,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
+
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use wasmfleet::apiserver::listener::{Limits, serve};
@@ -16,6 +17,7 @@ use wasmfleet::apiserver::{User, full};
 
 use super::connections::{LIMIT, Served, get, served_within, text};
 use crate::api::Cluster;
+use crate::cluster::until_nobody_listens;
 
 type Sender = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
 
@@ -70,7 +72,7 @@ async fn readiness_ends_before_service_does() {
     };
     let (late, ()) = tokio::join!(tasks.shut_down(LIMIT), client);
     assert_eq!(late, [""; 0]);
-    assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
+    until_nobody_listens(server.address);
 }
 
 #[tokio::test]
