@@ -18,9 +18,10 @@ use wasmtime::{Config, Engine, WasmBacktraceDetails};
 
 use crate::artifact::{SWITCHED_OFF, features};
 
-/// Address space reserved for one linear memory. Small, so that tens of thousands of instances
-/// fit into a 47-bit address space; a memory that grows beyond it is moved.
-pub const MEMORY_RESERVATION_BYTES: u64 = 64 << 20;
+/// Address space reserved for one linear memory: what a container may have that has no limit of its
+/// own. Hundreds of thousands of instances fit into a 47-bit address space, and two thousand into the
+/// 39 bits of a small machine; a memory that grows beyond it is moved.
+pub const MEMORY_RESERVATION_BYTES: u64 = 256 << 20;
 
 /// Unmapped pages after a linear memory; small constant offsets need no bounds check of their own.
 pub const MEMORY_GUARD_BYTES: u64 = 64 << 10;

@@ -243,7 +243,7 @@ impl Container for Process {
     }
 
     async fn profile(&self, until: BoxFuture<'static, ()>) -> Result<Vec<u8>, StartError> {
-        profile(&self.again.engine, &self.sandbox, until).await
+        profile((&self.again.engine, false), &self.sandbox, until).await
     }
 }
 

@@ -9,12 +9,15 @@ use wasmtime::Engine;
 use super::container::{Clock, Process, Reporter};
 use super::host::Sandbox;
 use super::meter::Meter;
+use super::pool::Pool;
 use super::prepared::PreparedCode;
 use super::{Container, ExecSpec, RuntimeEvent, StartError};
 
 /// What it takes to run a guest; one for all containers of a runtime.
 pub struct Again {
     pub engine: Engine,
+    /// Places for instances of handlers, where the address space has room for them.
+    pub pool: Option<Pool>,
     /// The guests' threads.
     pub guests: Handle,
     pub clock: Clock,

@@ -27,7 +27,6 @@ use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
-use wasmtime::Engine;
 
 use super::container::{End, Reporter, usage};
 use super::exec::{Again, exec};
@@ -38,6 +37,7 @@ use super::http_guest::{After, Failure, Handler, with_authority};
 use super::http_limits::HttpLimits;
 use super::http_reuse::{Instance, Resting};
 use super::meter::Meter;
+use super::pool::Pool;
 use super::profile::profile;
 use super::tasks::Tasks;
 use super::{Container, ExecSpec, RuntimeEvent, StartError, Usage};
@@ -66,7 +66,7 @@ pub enum Phase {
 pub struct Server {
     pub(super) limits: HttpLimits,
     pub(super) tasks: Arc<Tasks>,
-    engine: Engine,
+    again: Arc<Again>,
     sandbox: Arc<Sandbox>,
     meter: Arc<Meter>,
     handler: Handler,
@@ -115,7 +115,7 @@ impl HttpContainer {
         let server = Arc::new(Server {
             limits,
             tasks: Arc::default(),
-            engine: again.engine.clone(),
+            again: again.clone(),
             sandbox,
             meter,
             handler,
@@ -172,7 +172,11 @@ impl Container for HttpContainer {
     }
 
     async fn profile(&self, until: BoxFuture<'static, ()>) -> Result<Vec<u8>, StartError> {
-        profile(&self.again.engine, &self.server.sandbox, until).await
+        let engine = match self.server.pool() {
+            Some(pool) => (&pool.engine, true),
+            None => (&self.again.engine, false),
+        };
+        profile(engine, &self.server.sandbox, until).await
     }
 }
 
@@ -403,7 +407,18 @@ impl Server {
     /// Waits for memory for one more.
     async fn fresh_instance(&self) -> Instance {
         let memory = self.sandbox.memory.admit().await;
-        Instance::fresh(self.sandbox.admitted_store(&self.engine, memory))
+        let place = self.pool().and_then(|pool| Some((pool, pool.take()?)));
+        let (engine, place) = match place {
+            Some((pool, place)) => (&pool.engine, Some(place)),
+            None => (&self.again.engine, None),
+        };
+        Instance::fresh(self.sandbox.admitted_store(engine, memory), place)
+    }
+
+    /// Where its instances have places, if they may.
+    fn pool(&self) -> Option<&Pool> {
+        let pool = self.again.pool.as_ref().filter(|_| self.handler.is_poolable())?;
+        pool.fits(self.sandbox.spec.memory_limit_bytes).then_some(pool)
     }
 
     /// The user reads why in the log, the client learns only whose fault it was.

@@ -33,7 +33,8 @@ const PAGE_BYTES: u64 = 64 << 10;
 
 /// A handler that any number of requests are given to.
 pub enum Handler {
-    P2(P2ProxyPre<HostState>),
+    /// Plain, and for instances in places of the pool.
+    P2(P2ProxyPre<HostState>, Option<P2ProxyPre<HostState>>),
     P3(P3ServicePre<HostState>),
 }
 
@@ -133,10 +134,15 @@ pub fn with_authority<B>(mut request: Request<B>, ours: SocketAddr) -> Option<Re
 }
 
 impl Handler {
+    /// Whether its instances may be in places of the pool.
+    pub fn is_poolable(&self) -> bool {
+        matches!(self, Self::P2(_, Some(_)))
+    }
+
     /// The linear memory that an instance begins with, at most; 0: not known.
     pub fn initial_memory_bytes(&self) -> u64 {
         let component = match self {
-            Self::P2(pre) => pre.instance_pre().component(),
+            Self::P2(pre, _) => pre.instance_pre().component(),
             Self::P3(pre) => pre.instance_pre().component(),
         };
         let Some(resources) = component.resources_required() else { return 0 };
@@ -158,7 +164,8 @@ impl Handler {
     ) -> Result<Response<GuestBody>, Failure> {
         let (sender, receiver) = oneshot::channel();
         let guest = match self {
-            Self::P2(pre) => {
+            Self::P2(plain, pooled) => {
+                let pre = pooled.as_ref().filter(|_| instance.is_pooled()).unwrap_or(plain);
                 Metered::new(meter.clone(), run_p2(instance, pre.clone(), request, sender, after))
             }
             Self::P3(pre) => {

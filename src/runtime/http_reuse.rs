@@ -13,6 +13,7 @@ use wasmtime_wasi_http::p2::bindings::Proxy;
 use wasmtime_wasi_http::p3::bindings::Service;
 
 use super::host::{HostState, Sandbox};
+use super::pool::PlaceInPool;
 
 /// Instances of one container that rest, at most.
 const MAX_RESTING: usize = 64;
@@ -26,6 +27,8 @@ pub struct Instance {
     pub exports: Option<Exports>,
     /// Requests that it has been given.
     served: u32,
+    /// Free again once the store is dropped.
+    place: Option<PlaceInPool>,
 }
 
 pub enum Exports {
@@ -34,8 +37,12 @@ pub enum Exports {
 }
 
 impl Instance {
-    pub fn fresh(store: Store<HostState>) -> Instance {
-        Instance { store, exports: None, served: 0 }
+    pub fn fresh(store: Store<HostState>, place: Option<PlaceInPool>) -> Instance {
+        Instance { store, exports: None, served: 0, place }
+    }
+
+    pub fn is_pooled(&self) -> bool {
+        self.place.is_some()
     }
 }
 

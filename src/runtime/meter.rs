@@ -49,16 +49,17 @@ struct TickerShared {
 }
 
 impl Ticker {
-    /// Starts the thread; it ends when the ticker is dropped or the engine is gone.
+    /// Starts the thread; it ends when the ticker is dropped or the engines are gone.
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn start(engine: &Engine) -> std::io::Result<Self> {
+    pub fn start(engines: &[&Engine]) -> std::io::Result<Self> {
         let shared = Arc::<TickerShared>::default();
-        let (engine, its) = (engine.weak(), shared.clone());
+        let engines: Vec<EngineWeak> = engines.iter().map(|engine| engine.weak()).collect();
+        let its = shared.clone();
         let thread = std::thread::Builder::new()
             .name("guest-ticker".to_owned())
-            .spawn(move || tick(&engine, &its))?
+            .spawn(move || tick(&engines, &its))?
             .thread()
             .clone();
         Ok(Self { shared, thread })
@@ -85,12 +86,18 @@ impl Drop for Ticker {
     }
 }
 
-fn tick(engine: &EngineWeak, shared: &TickerShared) {
+fn tick(engines: &[EngineWeak], shared: &TickerShared) {
     let mut idle_ticks = 0;
     while !shared.stopped.load(Ordering::SeqCst) {
         std::thread::sleep(TICK);
-        let Some(engine) = engine.upgrade() else { return };
-        engine.increment_epoch();
+        let mut there = 0;
+        for engine in engines.iter().filter_map(EngineWeak::upgrade) {
+            engine.increment_epoch();
+            there += 1;
+        }
+        if there == 0 {
+            return;
+        }
         if shared.polling.load(Ordering::SeqCst) > 0 {
             idle_ticks = 0;
             continue;
@@ -99,7 +106,6 @@ fn tick(engine: &EngineWeak, shared: &TickerShared) {
         if idle_ticks < IDLE_TICKS {
             continue;
         }
-        drop(engine);
         shared.parked.store(true, Ordering::SeqCst);
         while shared.polling.load(Ordering::SeqCst) == 0 && !shared.stopped.load(Ordering::SeqCst) {
             std::thread::park();
@@ -337,7 +343,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_of_the_host_is_a_result() {
         let engine = crate::engine::new_engine().expect("an engine");
-        let ticker = Arc::new(Ticker::start(&engine).expect("a thread"));
+        let ticker = Arc::new(Ticker::start(&[&engine]).expect("a thread"));
         let meter = Arc::new(Meter::new(ticker, None, 1));
         let got = Metered::new(meter.clone(), async { panic!("oh {}", 1) }).await;
         let (): () = match got {

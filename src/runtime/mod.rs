@@ -25,6 +25,7 @@ mod memory;
 mod meter;
 mod outgoing;
 mod policy;
+mod pool;
 mod prepared;
 mod profile;
 mod signals;

@@ -15,6 +15,7 @@ use wasmtime_wasi_http::p3::bindings::ServicePre as P3ServicePre;
 
 use super::command::Command;
 use super::host::{HostState, Linkers};
+use super::pool::Pool;
 use super::{ArtifactKind, PrepareError, Prepared};
 use crate::artifact::inspect::{WasiVersion, entry_of};
 use crate::artifact::interfaces::grant_of;
@@ -34,7 +35,8 @@ pub struct PreparedCode {
 /// One pre-instance for each way to run.
 pub(super) enum Code {
     Command(ArtifactKind),
-    P2Http(P2ProxyPre<HostState>),
+    /// Plain, and for instances in places of the pool.
+    P2Http(P2ProxyPre<HostState>, Option<P2ProxyPre<HostState>>),
     P3Http(P3ServicePre<HostState>),
 }
 
@@ -42,7 +44,7 @@ impl Prepared for PreparedCode {
     fn kind(&self) -> ArtifactKind {
         match self.code {
             Code::Command(kind) => kind,
-            Code::P2Http(_) | Code::P3Http(_) => ArtifactKind::Http,
+            Code::P2Http(..) | Code::P3Http(_) => ArtifactKind::Http,
         }
     }
 
@@ -68,6 +70,7 @@ impl PreparedCode {
     pub unsafe fn load(
         engine: &Engine,
         linkers: &Linkers,
+        pool: Option<&Pool>,
         native: &Native,
     ) -> Result<Self, PrepareError> {
         let internal = |error: wasmtime::Error| PrepareError::Internal(format!("{error:#}"));
@@ -102,7 +105,12 @@ impl PreparedCode {
                 let imports = component.component_type();
                 let imports = imports.imports(engine).map(|(name, _)| name);
                 special_imports.extend(imports.filter(is_special).map(str::to_owned));
-                component_code(engine, linkers, &component)?
+                let mut made = component_code(engine, linkers, &component)?;
+                if let (Code::P2Http(_, pooled), Some(pool)) = (&mut made.0, pool) {
+                    // SAFETY: the caller's promise.
+                    *pooled = unsafe { pool.load(native) };
+                }
+                made
             }
             None => return Err(PrepareError::Internal("not compiled code".to_owned())),
         };
@@ -122,11 +130,15 @@ impl PreparedCode {
     pub fn profiler(
         &self,
         engine: &Engine,
+        is_pooled: bool,
         name: &str,
         interval: Duration,
     ) -> wasmtime::Result<GuestProfiler> {
         let component = match (&self.code, &self.command) {
-            (Code::P2Http(pre), _) => pre.instance_pre().component(),
+            (Code::P2Http(plain, pooled), _) => {
+                let pre = pooled.as_ref().filter(|_| is_pooled).unwrap_or(plain);
+                pre.instance_pre().component()
+            }
             (Code::P3Http(pre), _) => pre.instance_pre().component(),
             (Code::Command(_), Some(Command::P2(pre))) => pre.instance_pre().component(),
             (Code::Command(_), Some(Command::P3(pre))) => pre.instance_pre().component(),
@@ -169,7 +181,7 @@ fn component_code(
     };
     let code = match newest(ArtifactKind::Http) {
         Some(WasiVersion::P3) => P3ServicePre::new(pre).map(Code::P3Http),
-        Some(_) => P2ProxyPre::new(pre).map(Code::P2Http),
+        Some(_) => P2ProxyPre::new(pre).map(|pre| Code::P2Http(pre, None)),
         None if command.is_some() => Ok(Code::Command(ArtifactKind::Command)),
         None => Err(wasmtime::Error::msg("the component exports no entry point")),
     };

@@ -69,7 +69,7 @@ impl Drop for Ending {
 /// # Errors
 /// When a profile of the container is under way, or there is nothing to name functions by.
 pub async fn profile(
-    engine: &Engine,
+    (engine, is_pooled): (&Engine, bool),
     sandbox: &Arc<Sandbox>,
     until: BoxFuture<'static, ()>,
 ) -> Result<Vec<u8>, StartError> {
@@ -84,7 +84,7 @@ pub async fn profile(
             let text = "a profile of the container is being made already";
             return Err(StartError::Container(text.to_owned()));
         }
-        let profiler = code.profiler(engine, name, TICK).map_err(failed)?;
+        let profiler = code.profiler(engine, is_pooled, name, TICK).map_err(failed)?;
         *current = Some(Current { profiler, samples: 0 });
         profiling.active.store(true, Ordering::Relaxed);
         Ending(profiling.clone())

@@ -21,6 +21,7 @@ use super::http_limits::HttpLimits;
 use super::meter::{Meter, Ticker};
 use super::outgoing::{ApiAccess, Tls};
 use super::policy::IpRange;
+use super::pool::Pool;
 use super::prepared::{Code, PreparedCode};
 use super::stacks::Stacks;
 use super::{Container, ContainerSpec, PrepareError, Prepared, Runtime, RuntimeEvent, StartError};
@@ -99,7 +100,7 @@ pub struct WasmRuntime {
 }
 
 struct Inner {
-    engine: Engine,
+    again: Arc<Again>,
     linkers: Linkers,
     code: CodeCache,
     supply: Supply,
@@ -140,13 +141,17 @@ impl WasmRuntime {
             .enable_all()
             .build()
             .map_err(NewRuntimeError::Threads)?;
-        let ticker = Arc::new(Ticker::start(&engine).map_err(NewRuntimeError::Threads)?);
+        let pool = Pool::new();
+        let pool = pool.inspect_err(|error| tracing::debug!(%error, "there is no pool")).ok();
+        let engines: Vec<&Engine> =
+            [&engine].into_iter().chain(pool.as_ref().map(|pool| &pool.engine)).collect();
+        let ticker = Arc::new(Ticker::start(&engines).map_err(NewRuntimeError::Threads)?);
         let code = CodeCache::default();
         let (guests, clock) = (threads.handle().clone(), options.clock.clone());
-        let again = Arc::new(Again { engine: engine.clone(), guests, clock });
+        let again = Arc::new(Again { engine, pool, guests, clock });
         Ok(Arc::new(Self {
+            inner: Arc::new(Inner { again: again.clone(), linkers, code, supply }),
             again,
-            inner: Arc::new(Inner { engine, linkers, code, supply }),
             ticker,
             tls: Tls::new(options.api),
             http: options.http,
@@ -222,8 +227,9 @@ impl Inner {
     }
 
     fn load(&self, native: &Native) -> Result<PreparedCode, PrepareError> {
+        let Again { engine, pool, .. } = &*self.again;
         // SAFETY: the supply gives only what the compiler gave this moment, and files whose seal holds.
-        unsafe { PreparedCode::load(&self.engine, &self.linkers, native) }
+        unsafe { PreparedCode::load(engine, &self.linkers, pool.as_ref(), native) }
     }
 
     async fn fetch(
@@ -316,7 +322,7 @@ impl Runtime for WasmRuntime {
         sandbox.signals.connect(&reporter);
         let again = self.again.clone();
         let handler = match &prepared.code {
-            Code::P2Http(pre) => Handler::P2(pre.clone()),
+            Code::P2Http(plain, pooled) => Handler::P2(plain.clone(), pooled.clone()),
             Code::P3Http(pre) => Handler::P3(pre.clone()),
             Code::Command(_) => {
                 let Some(command) = prepared.command.clone() else {
