@@ -53,7 +53,7 @@ fn a_program_is_compiled_once_for_all_nodes() {
 
 #[test]
 fn what_costs_the_compiler_too_much_is_told() {
-    let server = Server::start_with(&["--compile-memory-mib", "256", "--compile-cpu-seconds", "3"]);
+    let server = Server::start_with(&["--compile-memory-mib", "256", "--compile-cpu-seconds", "1"]);
     let _node = server.node_with("n1", &[]);
     server.wait("node n1", READY, "True");
     let bomb = guests::written("bomb", &bombs::large_command(3_000));
@@ -63,7 +63,7 @@ fn what_costs_the_compiler_too_much_is_told() {
     let waiting = ".status.containerStatuses[0].state.waiting";
     server.wait("pod bomb", &format!("{waiting}.reason"), "CompileLimit");
     let message = server.wasmctl(&format!("get pod bomb -o jsonpath={{{waiting}.message}}"));
-    has(&message, &["compiling exceeded", "3 s of processor time"]);
+    has(&message, &["compiling exceeded", "1 s of processor time"]);
     until("an event", || {
         let told = server.wasmctl("describe pod bomb");
         if told.contains("Failed") && told.contains("compiling") { Ok(()) } else { Err(told) }
