@@ -48,6 +48,10 @@ const LIMITS_BYTES: usize = 16;
 const WORK_BYTES: usize = 64;
 const CHECK: &str = "check";
 const HEADER_BYTES: usize = LIMITS_BYTES + WORK_BYTES;
+/// Processor time of a link check, in seconds, whatever a compile may take: ten times what the largest
+/// artifact needs. A program that is too much for the compiler is still taken by the registry, for
+/// nodes that compile for themselves.
+const CHECK_CPU_SECONDS: u64 = 30;
 /// Threads of one compile. Each takes address space (a stack, and the allocator's arena of 64 MiB
 /// or more), which is bounded: one for each core of a large machine would leave none to compile in.
 const MAX_THREADS: usize = 4;
@@ -133,6 +137,15 @@ fn limit_this_process(memory_bytes: u64, cpu_seconds: u64) -> std::io::Result<()
     Ok(())
 }
 
+/// What the limits of a compile leave to this work.
+fn bounds(options: &Options, work: Work) -> Options {
+    let mut bounds = options.clone();
+    if let Work::Check = work {
+        bounds.limit_cpu(CHECK_CPU_SECONDS);
+    }
+    bounds
+}
+
 /// Works on `wasm` in a child running `program`; the child dies with the returned future.
 pub(super) async fn run_child(
     program: &Path,
@@ -140,6 +153,7 @@ pub(super) async fn run_child(
     wasm: Bytes,
     work: Work,
 ) -> Result<Vec<u8>, CompileError> {
+    let options = &bounds(options, work);
     let mut child = Command::new(program)
         .arg(SUBCOMMAND)
         .env_clear()
@@ -160,7 +174,7 @@ pub(super) async fn run_child(
         Err(_) => {
             let _ = child.kill().await;
             let seconds = options.wall_limit.as_secs();
-            Err(CompileError::Limit(format!("compiling took longer than {seconds} s")))
+            Err(CompileError::Limit(format!("{} took longer than {seconds} s", work.doing())))
         }
     }
 }
@@ -199,7 +213,7 @@ async fn converse(
         tokio::join!(send, take(stdout, MAX_CODE_BYTES), take(stderr, MAX_MESSAGE_BYTES));
     let status = child.wait().await.map_err(|error| CompileError::Internal(error.to_string()))?;
     let message = String::from_utf8_lossy(&message).trim().to_owned();
-    judge(status, message, options).map(|()| code)
+    judge(status, message, options, work).map(|()| code)
 }
 
 /// Reads all, keeps the first `most` bytes, so that a writer never blocks.
@@ -214,6 +228,7 @@ fn judge(
     status: std::process::ExitStatus,
     message: String,
     options: &Options,
+    work: Work,
 ) -> Result<(), CompileError> {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
@@ -225,7 +240,8 @@ fn judge(
         // An allocation that fails and a stack that overflows abort the child; the CPU limit kills it,
         // and so does a system that is out of memory. The artifact may fit another time: a limit is no verdict on it.
         (None, signal) => Err(CompileError::Limit(format!(
-            "compiling exceeded {} MiB of memory, {} s of processor time or the stack (signal {})",
+            "{} exceeded {} MiB of memory, {} s of processor time or the stack (signal {})",
+            work.doing(),
             options.memory_limit_bytes >> 20,
             options.cpu_limit_seconds,
             signal.unwrap_or(0),

@@ -110,6 +110,16 @@ enum Work {
     Compile(Option<Target>),
 }
 
+impl Work {
+    /// For messages.
+    fn doing(self) -> &'static str {
+        match self {
+            Work::Check => "checking",
+            Work::Compile(_) => "compiling",
+        }
+    }
+}
+
 /// [`check_imports`] in this thread.
 fn check_here(wasm: &[u8]) -> Result<Inspection, CompileError> {
     check_imports(wasm).map_err(|error| CompileError::Invalid(error.to_string()))

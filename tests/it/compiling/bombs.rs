@@ -127,7 +127,7 @@ async fn module_bombs_end_at_the_limits() {
     options.memory_limit_bytes = MEMORY_BYTES;
     options.cpu_limit_seconds = CPU_SECONDS;
     options.wall_limit = Duration::from_secs(30);
-    let compiler = Compiler::new(options);
+    let limited = Compiler::new(options);
     type Bomb = (&'static str, fn() -> Vec<u8>, bool);
     let bombs: [Bomb; 5] = [
         ("50 MB of functions", many_functions, true),
@@ -139,7 +139,7 @@ async fn module_bombs_end_at_the_limits() {
     for (name, make, must_exceed) in bombs {
         let wasm = bytes::Bytes::from(make());
         let began = Instant::now();
-        let result = compiler.compile_for(wasm, Some(here())).await;
+        let result = limited.compile_for(wasm, Some(here())).await;
         let took = began.elapsed();
         eprintln!("{name}: {took:?}, {:?}", result.as_ref().map(Vec::len));
         assert!(took < ENDED, "{name} took {took:?}");
@@ -153,11 +153,16 @@ async fn module_bombs_end_at_the_limits() {
         }
     }
     // Reading alone is enough for some, so that this happens in a child, too.
-    let deep = compiler.check(deep_types(200_000).into()).await.expect_err("it is too deep");
+    let deep = limited.check(deep_types(200_000).into()).await.expect_err("it is too deep");
     assert!(matches!(&deep, CompileError::Limit(text) if text.contains("the stack")), "{deep}");
-    let found = compiler.check(program(0).into()).await.expect("it can run");
+    let found = limited.check(program(0).into()).await.expect("it can run");
     assert_eq!(found.entry, "_start");
+    // A check costs little, and has its own bound: what is too much to compile is still checked.
+    let mut options = compile::Options::new(compiler(dir.path(), ""));
+    options.limit_cpu(1);
+    let found = Compiler::new(options).check(large_command(6_000).into()).await;
+    assert_eq!(found.expect("it can run").entry, "_start");
     // The next one is not worse off.
-    let code = compiler.compile_for(program(0).into(), Some(here())).await;
+    let code = limited.compile_for(program(0).into(), Some(here())).await;
     assert!(!code.expect("compiles").is_empty());
 }
