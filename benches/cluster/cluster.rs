@@ -1,7 +1,7 @@
 //! A whole cluster as a child process, and a client to it.
 
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,8 @@ use wasmfleet::client::{Client, ListOptions};
 use wasmfleet::images::layout::Interfaces;
 use wasmfleet::images::push;
 
-use crate::launch::launch;
+use crate::launch::{launch, until_ready};
+use crate::program;
 use crate::stats;
 
 const STARTS: usize = 5;
@@ -28,9 +29,11 @@ const REST: Duration = Duration::from_secs(10);
 
 pub struct Cluster {
     child: Child,
+    /// Node agents in processes of their own.
+    agents: Vec<Child>,
     pub remote: Remote,
     pub client: Client,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Cluster {
@@ -41,12 +44,35 @@ impl Cluster {
     pub async fn with_nodes(nodes: usize) -> anyhow::Result<Cluster> {
         let dir = tempfile::tempdir()?;
         let (child, remote) = start(dir.path(), nodes).await?;
+        Ok(Cluster::of(child, remote, dir))
+    }
+
+    /// A control plane and node agents that each are a process, so that each has file descriptors of
+    /// its own; a node takes this many pods.
+    pub async fn of_processes(nodes: usize, pods_a_node: usize) -> anyhow::Result<Cluster> {
+        let dir = tempfile::tempdir()?;
+        let (child, config) = launch(dir.path(), &["server"]).await?;
+        let mut cluster = Cluster::of(child, Remote::new(config.clone())?, dir);
+        for node in 0..nodes {
+            let args = ["--max-pods", &pods_a_node.to_string()];
+            let name = format!("node-{node}");
+            cluster.agents.push(launch_node(cluster.dir.path(), &config, &name, &args).await?);
+        }
+        Ok(cluster)
+    }
+
+    fn of(child: Child, remote: Remote, dir: tempfile::TempDir) -> Cluster {
         let client = Client::new(Arc::new(remote.clone()), "bench");
-        Ok(Cluster { child, remote, client, _dir: dir })
+        Cluster { child, agents: Vec::new(), remote, client, dir }
     }
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Of the node agents that are processes.
+    pub fn agent_pids(&self) -> Vec<u32> {
+        self.agents.iter().map(Child::id).collect()
     }
 
     /// Resident memory, and CPU time used while nothing happens.
@@ -76,9 +102,11 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // Already ended after `stop`.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for child in self.agents.iter_mut().chain([&mut self.child]) {
+            // Already ended after `stop`.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -94,6 +122,28 @@ fn terminate(child: &mut Child) -> anyhow::Result<()> {
 async fn start(dir: &Path, nodes: usize) -> anyhow::Result<(Child, Remote)> {
     let (child, config) = launch(dir, &["up", "--nodes", &nodes.to_string()]).await?;
     Ok((child, Remote::new(config)?))
+}
+
+/// Starts a node agent that joins the control plane which was launched on `dir`, and waits until it is
+/// ready.
+async fn launch_node(
+    dir: &Path,
+    config: &kube::Config,
+    name: &str,
+    args: &[&str],
+) -> anyhow::Result<Child> {
+    let mut command = Command::new(program::path());
+    let server = config.cluster_url.to_string();
+    command.args([
+        "node",
+        "--server",
+        server.trim_end_matches('/'),
+        "--name",
+        name,
+        "--token-file",
+    ]);
+    command.arg(dir.join("data/join-token")).arg("--data-dir").arg(dir.join(name)).args(args);
+    until_ready(command).await
 }
 
 /// From exec to the first answered list, and to `ready`: on a fresh directory and on a used one.

@@ -16,14 +16,17 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// kubeconfig.
 pub async fn launch(dir: &Path, args: &[&str]) -> anyhow::Result<(Child, kube::Config)> {
     let kubeconfig = dir.join("kubeconfig");
-    let mut child = Command::new(program::path())
-        .args(args)
-        .args(["--listen", "127.0.0.1:0", "--data-dir"])
-        .arg(dir.join("data"))
-        .arg("--kubeconfig")
-        .arg(&kubeconfig)
-        .stdout(Stdio::piped())
-        .spawn()?;
+    let mut command = Command::new(program::path());
+    command.args(args).args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(dir.join("data"));
+    command.arg("--kubeconfig").arg(&kubeconfig);
+    let child = until_ready(command).await?;
+    let file = kube::config::Kubeconfig::read_from(&kubeconfig)?;
+    Ok((child, kube::Config::from_custom_kubeconfig(file, &Default::default()).await?))
+}
+
+/// Starts a program, and waits for its line `ready`.
+pub async fn until_ready(mut command: Command) -> anyhow::Result<Child> {
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
     let stdout = child.stdout.take().context("stdout")?;
     let (ready, is_ready) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
@@ -43,6 +46,5 @@ pub async fn launch(dir: &Path, args: &[&str]) -> anyhow::Result<(Child, kube::C
         let _ = child.wait();
         anyhow::bail!("the program did not get ready in {START_LIMIT:?}");
     }
-    let file = kube::config::Kubeconfig::read_from(&kubeconfig)?;
-    Ok((child, kube::Config::from_custom_kubeconfig(file, &Default::default()).await?))
+    Ok(child)
 }

@@ -192,8 +192,8 @@ impl Cache {
     }
 
     /// Keeps objects, from now on, as the bytes that they came in, beside what was asked for in the
-    /// last minute or two: for a cache whose objects come from a store in the same process, which
-    /// holds these bytes anyway.
+    /// last minute or two. Bytes from a store in the same process cost nothing, and from elsewhere a
+    /// fraction of a typed object.
     pub fn lean(&self) {
         self.lean.store(true, Ordering::Relaxed);
     }

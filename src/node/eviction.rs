@@ -3,6 +3,7 @@
 //! Source: k8s.io/kubernetes pkg/kubelet/eviction (rankDiskPressureFunc, evictionMessage).
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -23,15 +24,23 @@ struct Usage {
     priority: i32,
 }
 
-/// The pod to end if the disk is low, by its place in the list, and what it is told (blocking).
-pub fn look<'a>(node: &Shared, pods: impl Iterator<Item = &'a Pod>) -> Option<(usize, String)> {
+/// Which of the pods is to end if the disk is low, and what it is told (blocking). They are asked for
+/// only then.
+pub fn look<T, I: Iterator<Item = (Arc<Pod>, T)>>(
+    node: &Shared,
+    pods: impl FnOnce() -> I,
+) -> Option<(T, String)> {
     let room = machine::room(&node.options.data_dir, &node.options.eviction)?;
     if !room.is_low() {
         return None;
     }
-    let usages: Vec<Usage> = pods.map(|pod| usage(node, pod)).collect();
+    let (mut all, mut usages) = (Vec::new(), Vec::new());
+    for (pod, one) in pods() {
+        usages.push(usage(node, &pod));
+        all.push(one);
+    }
     let at = worst(&usages)?;
-    Some((at, message(room, &usages[at])))
+    Some((all.swap_remove(at), message(room, &usages[at])))
 }
 
 /// Kubelet's words.

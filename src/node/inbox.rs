@@ -2,13 +2,11 @@
 //! is dropped and nothing grows without bound: wanted states replace each other, and every other
 //! message answers something that the worker began.
 
-use std::sync::Arc;
-
-use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::pod_state::Event;
+use super::pods::Object;
 use super::setup::SetupError;
 use super::start::{StartFailure, Started};
 use crate::node::ip::PodIp;
@@ -39,7 +37,7 @@ pub struct Batch {
 /// The object as the API has it now.
 #[derive(Clone)]
 pub enum Desired {
-    Pod(Arc<Pod>),
+    Pod(Object),
     Gone,
 }
 

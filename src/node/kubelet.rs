@@ -197,7 +197,7 @@ impl Node {
                         "memory": memory(one.usage.memory_bytes)})
                 })
                 .collect();
-            let start = entry.pod().status.as_ref().and_then(|status| status.start_time.clone());
+            let start = entry.start_time();
             pods.push(json!({
                 "podRef": {"name": key.name, "namespace": key.namespace, "uid": entry.uid},
                 "startTime": start,

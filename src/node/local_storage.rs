@@ -54,8 +54,9 @@ pub async fn keep_looking(node: Arc<Shared>) {
     let mut told: BTreeSet<String> = BTreeSet::new();
     let (mut rest, mut disk_at) = (Duration::ZERO, node.clock.now());
     loop {
-        let entries = running(&node);
-        let has_memory = entries.iter().any(|(pod, _)| has_memory_volumes(&node, pod));
+        let watched = node.pods.all().into_iter().filter(|(_, entry)| entry.is_watched());
+        let watched: Vec<_> = watched.map(|(_, entry)| entry).collect();
+        let has_memory = running(&watched).any(|one| has_memory_volumes(&node, &one.pod));
         let period = if has_memory { MEMORY_PERIOD } else { PERIOD };
         node.clock.sleep(period.max(rest)).await;
 
@@ -66,19 +67,16 @@ pub async fn keep_looking(node: Arc<Shared>) {
         if is_disk {
             disk_at = began;
         }
-        let mut entries = running(&node);
-        told.retain(|uid| entries.iter().any(|(_, entry)| entry.uid == *uid));
-        entries.retain(|(_, entry)| !told.contains(&entry.uid));
+        let all = node.pods.all();
+        told.retain(|uid| all.iter().any(|(_, entry)| entry.uid == *uid));
+        let entries = all.into_iter().map(|(_, entry)| entry);
+        let entries: Vec<_> = entries.filter(|entry| !told.contains(&entry.uid)).collect();
         let shared = node.clone();
-        let looked = tokio::task::spawn_blocking(move || {
-            let ends = look(&shared, &entries, is_disk);
-            (entries, ends)
-        });
-        let Ok((entries, ends)) = looked.await else { continue };
-        for (at, message) in ends {
-            let (pod, entry) = &entries[at];
+        let looked = tokio::task::spawn_blocking(move || look(&shared, &entries, is_disk));
+        let Ok(ends) = looked.await else { continue };
+        for (Running { pod, entry }, message) in ends {
             told.insert(entry.uid.clone());
-            node.tell(Notice::warning(&**pod, "Evicted", message.clone()));
+            node.tell(Notice::warning(&*pod, "Evicted", message.clone()));
             entry.inbox.event(Event::Evicted { reason: "Evicted".into(), message });
         }
         let took = node.clock.now().duration_since(began);
@@ -86,14 +84,27 @@ pub async fn keep_looking(node: Arc<Shared>) {
     }
 }
 
-/// The pods that may write.
-fn running(node: &Shared) -> Vec<(Arc<Pod>, Arc<PodEntry>)> {
-    let pods = node.pods.all().into_iter().map(|(_, entry)| (entry.pod(), entry));
-    pods.filter(|(pod, _)| {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+/// Whether what a pod writes is to be looked at while the disk has room: a limit of its own, or the
+/// machine's memory.
+pub(super) fn is_watched(pod: &Pod) -> bool {
+    let mut volumes = spec(pod).volumes.iter().flatten();
+    volumes.any(|one| empty_dir::wants_memory(one) || empty_dir::size_limit(one).is_some())
+        || containers(pod).any(|container| limit(container, STORAGE).is_some())
+}
+
+/// A pod that may write.
+struct Running {
+    pod: Arc<Pod>,
+    entry: Arc<PodEntry>,
+}
+
+/// Those of the entries, decoded one after the other.
+fn running(entries: &[Arc<PodEntry>]) -> impl Iterator<Item = Running> {
+    let pods = entries.iter().map(|entry| Running { pod: entry.pod(), entry: entry.clone() });
+    pods.filter(|one| {
+        let phase = one.pod.status.as_ref().and_then(|status| status.phase.as_deref());
         !matches!(phase, Some("Succeeded" | "Failed"))
     })
-    .collect()
 }
 
 fn has_memory_volumes(node: &Shared, pod: &Pod) -> bool {
@@ -101,25 +112,23 @@ fn has_memory_volumes(node: &Shared, pod: &Pod) -> bool {
     list.any(|volume| empty_dir::is_in_memory(volume, &node.facts.host))
 }
 
-/// The pods to end, by their places in the list, and what they are told (blocking).
-fn look(
-    node: &Shared,
-    entries: &[(Arc<Pod>, Arc<PodEntry>)],
-    is_disk: bool,
-) -> Vec<(usize, String)> {
+/// The pods to end, and what they are told (blocking).
+fn look(node: &Shared, entries: &[Arc<PodEntry>], is_disk: bool) -> Vec<(Running, String)> {
     let mut ends = Vec::new();
-    for (at, (pod, entry)) in entries.iter().enumerate() {
-        if spec(pod).priority.unwrap_or_default() >= CRITICAL {
+    let watched: Vec<_> = entries.iter().filter(|entry| entry.is_watched()).cloned().collect();
+    for one in running(&watched) {
+        if spec(&one.pod).priority.unwrap_or_default() >= CRITICAL {
             continue;
         }
-        let used = used(node, pod, entry, is_disk);
-        let allocatable = node.facts.allocatable.memory_bytes;
-        if let Some(message) = excess(pod, &used, allocatable.try_into().unwrap_or(u64::MAX)) {
-            ends.push((at, message));
+        let used = used(node, &one.pod, &one.entry, is_disk);
+        let allocatable = node.facts.allocatable.memory_bytes.try_into().unwrap_or(u64::MAX);
+        if let Some(message) = excess(&one.pod, &used, allocatable) {
+            ends.push((one, message));
         }
     }
     if is_disk && ends.is_empty() {
-        ends.extend(eviction::look(node, entries.iter().map(|(pod, _)| &**pod)));
+        let worst = eviction::look(node, || running(entries).map(|one| (one.pod.clone(), one)));
+        ends.extend(worst);
     }
     ends
 }

@@ -45,6 +45,7 @@ mod volumes_check;
 mod workload;
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -60,7 +61,7 @@ use crate::base::dirty_set::DirtySet;
 use crate::base::ids::Ids;
 use crate::base::keyed_locks::KeyedLocks;
 use crate::base::{SharedClock, Tasks};
-use crate::client::cache::Cache;
+use crate::client::cache::{Cache, View};
 use crate::client::event::Notice;
 use crate::client::{Client, SharedApi};
 use crate::runtime::{Names, Runtime, RuntimeEvent};
@@ -73,6 +74,7 @@ pub use options::{Capacity, Options};
 use inbox::{Desired, Inbox, Message};
 use logs::LogStore;
 use pod_worker::{PodWorker, Task};
+use pods::Object;
 
 /// Events of the runtime that wait for the loop; beyond it the runtime waits.
 const RUNTIME_EVENTS: usize = 1024;
@@ -83,6 +85,10 @@ const PARALLEL_PROBES: usize = 64;
 /// Pods whose files are made on the disk at the same time: a thousand pods that start together are
 /// no reason for a hundred threads.
 const PARALLEL_VOLUMES: usize = 8;
+
+/// In so many parts all pods are looked at within a period: all of them at once would be awake
+/// together, and ask the API together.
+const REFRESH_PARTS: u32 = 30;
 
 /// Takes the node's Events; must not block.
 pub type Notices = Arc<dyn Fn(Notice) + Send + Sync>;
@@ -195,6 +201,13 @@ impl Shared {
     }
 }
 
+/// Which part of a period a pod is looked at in.
+fn part_of(key: &ObjectKey) -> u32 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    key.hash(&mut hasher);
+    (hasher.finish() % u64::from(REFRESH_PARTS)) as u32
+}
+
 /// What can wake the node's loop.
 enum Event {
     /// A pod's object changed or went.
@@ -296,6 +309,7 @@ impl Node {
             }
         }));
         cache.slim::<Pod>(pod_room::give_back);
+        cache.lean();
         let api = self.shared.client.api.clone();
         let name = &self.shared.options.name;
         cache.keep::<NodeObject>(api.clone(), &format!("metadata.name={name}"), tasks);
@@ -319,6 +333,8 @@ struct Manager {
     /// By uid: a pod that is recreated under its name has two for a while.
     workers: HashMap<String, Worker>,
     by_key: HashMap<ObjectKey, String>,
+    /// The part that is looked at next.
+    part: u32,
     ended: mpsc::UnboundedSender<Event>,
     /// Each worker sends once, so its length is bounded by the number of workers.
     endings: mpsc::UnboundedReceiver<Event>,
@@ -328,7 +344,7 @@ impl Manager {
     fn new(node: Arc<Shared>, cache: Arc<Cache>, dirty: DirtySet<ObjectKey>) -> Manager {
         let (ended, endings) = mpsc::unbounded_channel();
         let (workers, by_key) = (HashMap::new(), HashMap::new());
-        Manager { node, cache, dirty, workers, by_key, ended, endings }
+        Manager { node, cache, dirty, workers, by_key, part: 0, ended, endings }
     }
 
     async fn run(mut self, mut events: mpsc::Receiver<RuntimeEvent>) {
@@ -370,7 +386,7 @@ impl Manager {
 
     fn sleep_refresh(&self) -> impl Future<Output = ()> + Send + 'static {
         let node = self.node.clone();
-        async move { node.clock.sleep(node.options.refresh_period).await }
+        async move { node.clock.sleep(node.options.refresh_period / REFRESH_PARTS).await }
     }
 
     fn handle(&mut self, event: Event) {
@@ -384,7 +400,10 @@ impl Manager {
 
     /// Tells the pod's worker what the API has now; begins one for a new pod.
     fn sync(&mut self, key: ObjectKey) {
-        let pod = self.cache.view().get_key::<Pod>(&key).cloned();
+        let (pod, raw) = {
+            let view = self.cache.view();
+            (view.get_key::<Pod>(&key).cloned(), view.raw::<Pod>(&key).cloned())
+        };
         let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.clone());
         let known = self.by_key.get(&key).cloned();
         if known != uid
@@ -394,20 +413,21 @@ impl Manager {
             self.by_key.remove(&key);
         }
         let (Some(pod), Some(uid)) = (pod, uid) else { return };
+        let object = Object::new(pod, raw);
         match self.workers.get(&uid) {
-            Some(worker) => worker.inbox.desire(Desired::Pod(pod)),
-            None => self.begin(key, uid, pod),
+            Some(worker) => worker.inbox.desire(Desired::Pod(object)),
+            None => self.begin(key, uid, object),
         }
     }
 
-    fn begin(&mut self, key: ObjectKey, uid: String, pod: Arc<Pod>) {
+    fn begin(&mut self, key: ObjectKey, uid: String, object: Object) {
         let inbox = Arc::new(Inbox::default());
-        let refreshes = volumes_check::is_worthwhile(&pod);
-        let worker = (self.node.clone(), pod, inbox.clone());
+        let refreshes = volumes_check::is_worthwhile(&object.pod());
+        let worker = (self.node.clone(), object, inbox.clone());
         let (ended, of) = (self.ended.clone(), (uid.clone(), key.clone()));
         let task = tokio::spawn(async move {
-            let (node, pod, inbox) = worker;
-            let work = async move { PodWorker::new(node, pod, inbox).run().await };
+            let (node, object, inbox) = worker;
+            let work = async move { PodWorker::new(node, object, inbox).run().await };
             let panicked = AssertUnwindSafe(work).catch_unwind().await.is_err();
             // The loop may be gone, and then nobody cares.
             let _ = ended.send(Event::Ended { uid: of.0, key: of.1, panicked });
@@ -432,13 +452,18 @@ impl Manager {
         }
     }
 
-    /// The safety net: every worker sees its newest object, pods without a worker get one, and
-    /// volumes are looked at.
+    /// The safety net, over a part of the pods each time: every worker sees its newest object, pods
+    /// without a worker get one, and volumes are looked at.
     fn refresh(&mut self) {
-        for key in self.cache.view().all::<Pod>().map(|pod| ObjectKey::of(&pod.metadata)) {
-            self.dirty.mark(key);
+        let part = self.part;
+        self.part = (part + 1) % REFRESH_PARTS;
+        let view = self.cache.view();
+        for key in view.keys(&Gvr::of::<Pod>()) {
+            if part_of(&key) == part && !self.is_up_to_date(&view, &key) {
+                self.dirty.mark(key);
+            }
         }
-        for worker in self.workers.values() {
+        for worker in self.workers.values().filter(|worker| part_of(&worker.key) == part) {
             if worker.refreshes {
                 worker.inbox.push(Message::Refresh);
             }
@@ -446,6 +471,12 @@ impl Manager {
                 worker.inbox.desire(Desired::Gone);
             }
         }
+    }
+
+    /// Whether the worker of a pod took the newest object.
+    fn is_up_to_date(&self, view: &View, key: &ObjectKey) -> bool {
+        let Some(raw) = view.raw::<Pod>(key) else { return false };
+        self.node.pods.get(&key.namespace, &key.name).is_some_and(|entry| entry.is_of(raw))
     }
 
     /// Addresses of pods that an agent before this one gave out stay theirs: no new pod may get one

@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 
 use super::Shared;
 use super::pod_state::spec;
-use crate::client::event::{Notice, Severity};
+use crate::client::event::{Notice, Severity, reference};
 
 /// Steps told at once, and how fast they come back. Source of the idea: kubelet's eventBurst and
 /// eventRecordQPS, 100 and 50 a second for all its Events.
@@ -54,17 +54,8 @@ impl Shared {
         reason: &'static str,
         message: String,
     ) {
-        let mut notice = Notice { severity, ..Notice::normal(pod, reason, message) };
-        let mut inits = spec(pod).init_containers.iter().flatten();
-        let is_init = inits.any(|init| init.name == container);
-        let mut debug = spec(pod).ephemeral_containers.iter().flatten();
-        let list = match is_init {
-            true => "initContainers",
-            false if debug.any(|one| one.name == container) => "ephemeralContainers",
-            false => "containers",
-        };
-        notice.regarding.field_path = Some(format!("spec.{list}{{{container}}}"));
-        self.tell(notice);
+        let regarding = container_reference(pod, container);
+        self.tell(Notice { regarding, severity, reason, message });
     }
 
     /// Tells a step of a container's start, while such are few.
@@ -79,6 +70,20 @@ impl Shared {
             self.tell_of(pod, container, Severity::Normal, reason, message);
         }
     }
+}
+
+/// A container as Events name it.
+pub(super) fn container_reference(pod: &Pod, container: &str) -> ObjectReference {
+    let mut inits = spec(pod).init_containers.iter().flatten();
+    let is_init = inits.any(|init| init.name == container);
+    let mut debug = spec(pod).ephemeral_containers.iter().flatten();
+    let list = match is_init {
+        true => "initContainers",
+        false if debug.any(|one| one.name == container) => "ephemeralContainers",
+        false => "containers",
+    };
+    let field_path = Some(format!("spec.{list}{{{container}}}"));
+    ObjectReference { field_path, ..reference(pod) }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -19,7 +19,7 @@ use super::inbox::{Desired, Inbox, Message};
 use super::ip::PodIp;
 use super::pod_state::{Action, Event, PodState, Sandbox, container_id, spec};
 use super::pod_status::{address_to_keep, render};
-use super::pods::{PodEntry, Running};
+use super::pods::{Object, PodEntry, Running};
 use super::probes;
 use super::restore::restore;
 use super::setup::{self, Place, SetupError};
@@ -33,6 +33,12 @@ use crate::volumes::Objects;
 
 /// The exit code of a container that could not be started (containerd's StartError).
 const START_ERROR_CODE: i32 = 128;
+
+/// So long after its last turn a worker lets go of the decoded pod.
+const REST_AFTER: Duration = Duration::from_secs(5);
+
+/// What the state of a pod at rest holds in place of its object.
+static NO_POD: LazyLock<Arc<Pod>> = LazyLock::new(Arc::default);
 
 /// Aborts its task when it is dropped.
 pub struct Task(pub AbortHandle);
@@ -72,6 +78,8 @@ pub struct PodWorker {
     ip: Option<PodIp>,
     /// The address that is kept for the pod from before the agent started.
     kept_ip: Option<IpAddr>,
+    /// The decoded object was let go of: the state has an empty one meanwhile.
+    rests: bool,
     objects: Arc<Objects>,
     fetched_at: Timestamp,
     /// Held while the pod's directory is written or removed.
@@ -79,12 +87,12 @@ pub struct PodWorker {
 }
 
 impl PodWorker {
-    pub fn new(node: Arc<Shared>, pod: Arc<Pod>, inbox: Arc<Inbox>) -> PodWorker {
-        let now = node.clock.now();
+    pub fn new(node: Arc<Shared>, object: Object, inbox: Arc<Inbox>) -> PodWorker {
+        let (now, pod) = (node.clock.now(), object.pod());
         let mut state = PodState::new(pod.clone(), node.options.timing, now);
         let kept_ip = address_to_keep(&pod);
         restore(&mut state, now);
-        let entry = node.pods.insert(&pod, &inbox);
+        let entry = node.pods.insert(object, &inbox);
         let status = super::status::StatusWriter::new(node.clone(), pod);
         PodWorker {
             node,
@@ -100,6 +108,7 @@ impl PodWorker {
             refreshing: None,
             ip: None,
             kept_ip,
+            rests: false,
             objects: Arc::default(),
             fetched_at: now,
             files: Arc::default(),
@@ -109,16 +118,14 @@ impl PodWorker {
     /// Runs until nothing of the pod is left on the node.
     pub async fn run(mut self) {
         while let Some(wake_at) = self.turn() {
-            match wake_at {
-                Some(at) => {
-                    let wait = at.duration_since(self.node.clock.now());
-                    let wait = Duration::try_from(wait).unwrap_or(Duration::ZERO);
-                    tokio::select! {
-                        () = self.inbox.ready() => {}
-                        () = self.node.clock.sleep(wait) => {}
-                    }
-                }
-                None => self.inbox.ready().await,
+            let now = self.node.clock.now();
+            let wait = |at: Timestamp| Duration::try_from(at.duration_since(now));
+            let wait = wake_at.map(|at| wait(at).unwrap_or(Duration::ZERO));
+            if wait.is_some_and(|wait| wait <= REST_AFTER) {
+                self.wait(wait).await;
+            } else if !self.wait(Some(REST_AFTER)).await {
+                self.rest();
+                self.wait(wait.map(|wait| wait - REST_AFTER)).await;
             }
         }
         self.node.pods.remove(&self.state.pod);
@@ -130,14 +137,49 @@ impl PodWorker {
         }
     }
 
+    /// Until something comes in, or at most so long. Whether something came in.
+    async fn wait(&self, most: Option<Duration>) -> bool {
+        let Some(most) = most else {
+            self.inbox.ready().await;
+            return true;
+        };
+        tokio::select! {
+            () = self.inbox.ready() => true,
+            () = self.node.clock.sleep(most) => false,
+        }
+    }
+
+    /// Lets go of the decoded object, unless something is under way.
+    fn rest(&mut self) {
+        let refreshing = self.refreshing.as_ref().is_some_and(|task| !task.0.is_finished());
+        let is_idle = self.setting_up.is_none() && self.starting.is_empty() && !refreshing;
+        if is_idle && self.status.rest() {
+            self.rests = self.entry.rest();
+            if self.rests {
+                self.state.pod = NO_POD.clone();
+            } else {
+                self.status.observe(&self.state.pod);
+            }
+        }
+    }
+
+    fn wake(&mut self) {
+        if std::mem::take(&mut self.rests) {
+            self.state.pod = self.entry.wake();
+            self.status.observe(&self.state.pod);
+        }
+    }
+
     /// One turn; `None` when the pod is done, else when to take the next one at the latest.
     fn turn(&mut self) -> Option<Option<Timestamp>> {
+        self.wake();
         let batch = self.inbox.drain();
         let now = self.node.clock.now();
         match batch.desired {
-            Some(Desired::Pod(pod)) => {
+            Some(Desired::Pod(object)) => {
+                let pod = object.pod();
                 self.status.observe(&pod);
-                self.entry.set_pod(&pod);
+                self.entry.set_object(object);
                 self.state.apply(Event::Desired(pod), now);
             }
             Some(Desired::Gone) => self.state.apply(Event::Gone, now),

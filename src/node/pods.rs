@@ -3,17 +3,20 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use parking_lot::Mutex;
 
 use super::inbox::Inbox;
+use super::local_storage;
 use super::logs::AttemptLog;
 use super::streams::{Console, Programs};
 use super::usage::Looks;
-use crate::api::ObjectKey;
+use crate::api::kinds::pod_room;
+use crate::api::{ObjectKey, Raw};
 use crate::runtime::{Container, Mount};
 
 /// Every pod that has a worker.
@@ -29,17 +32,50 @@ pub struct PodEntry {
     pub uid: String,
     /// Its worker's.
     pub inbox: Arc<Inbox>,
-    /// The newest object.
-    pod: Mutex<Arc<Pod>>,
+    object: Mutex<Object>,
+    /// Whether what it writes has a limit of its own, or is in memory.
+    watched: AtomicBool,
     ended_cpu_micros: Arc<AtomicU64>,
     statuses: Mutex<Statuses>,
     running: Mutex<HashMap<String, Running>>,
+}
+
+/// The newest object: decoded while the pod's worker is busy, else the bytes that it came in. A pod
+/// rests for hours, and a typed one takes ten times its bytes.
+#[derive(Clone)]
+pub struct Object {
+    /// `None` only where there are bytes.
+    pod: Option<Arc<Pod>>,
+    raw: Option<Raw>,
+}
+
+impl Object {
+    /// With the bytes that it was decoded from, where they are known.
+    pub fn new(pod: Arc<Pod>, raw: Option<Raw>) -> Object {
+        Object { pod: Some(pod), raw }
+    }
+
+    pub fn pod(&self) -> Arc<Pod> {
+        self.pod.clone().unwrap_or_else(|| {
+            let decoded = self.raw.as_ref().and_then(|raw| raw.decode::<Pod>().ok());
+            // It was decoded from the same bytes when it came.
+            let mut pod = decoded.unwrap_or_else(|| unreachable!("a pod of bad bytes"));
+            pod_room::give_back(&mut pod);
+            Arc::new(pod)
+        })
+    }
+
+    /// Whether it was decoded from these very bytes.
+    pub fn is_of(&self, raw: &Raw) -> bool {
+        self.raw.as_ref().is_some_and(|own| own.0.as_ptr() == raw.0.as_ptr())
+    }
 }
 
 /// What readers ask of the pod's status: a whole one takes kilobytes.
 #[derive(Default)]
 struct Statuses {
     ip: Option<IpAddr>,
+    start_time: Option<Time>,
     containers: Box<[Summary]>,
 }
 
@@ -91,11 +127,13 @@ pub struct Attempts {
 
 impl PodTable {
     /// Adds a pod; one of the same name that is still being removed gives way.
-    pub fn insert(&self, pod: &Arc<Pod>, inbox: &Arc<Inbox>) -> Arc<PodEntry> {
+    pub fn insert(&self, object: Object, inbox: &Arc<Inbox>) -> Arc<PodEntry> {
+        let pod = object.pod();
         let entry = Arc::new(PodEntry {
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             inbox: inbox.clone(),
-            pod: Mutex::new(pod.clone()),
+            watched: AtomicBool::new(local_storage::is_watched(&pod)),
+            object: Mutex::new(object),
             ended_cpu_micros: self.ended_cpu_micros.clone(),
             statuses: Mutex::default(),
             running: Mutex::default(),
@@ -137,7 +175,14 @@ impl PodEntry {
         let all = inits.chain(status.container_statuses.iter().flatten());
         let all = all.chain(status.ephemeral_container_statuses.iter().flatten());
         let ip = status.pod_ip.as_ref().and_then(|ip| ip.parse().ok());
-        *self.statuses.lock() = Statuses { ip, containers: all.map(Summary::of).collect() };
+        let start_time = status.start_time.clone();
+        let containers = all.map(Summary::of).collect();
+        *self.statuses.lock() = Statuses { ip, start_time, containers };
+    }
+
+    /// When the node first saw the pod.
+    pub fn start_time(&self) -> Option<Time> {
+        self.statuses.lock().start_time.clone()
     }
 
     /// The pod's address, while it has one.
@@ -145,13 +190,43 @@ impl PodEntry {
         self.statuses.lock().ip
     }
 
-    /// The newest object that the node knows.
+    /// The newest object that the node knows; decoded anew for each look at a pod that rests.
     pub fn pod(&self) -> Arc<Pod> {
-        self.pod.lock().clone()
+        let object = self.object.lock().clone();
+        object.pod()
     }
 
-    pub fn set_pod(&self, pod: &Arc<Pod>) {
-        *self.pod.lock() = pod.clone();
+    pub fn set_object(&self, object: Object) {
+        self.watched.store(local_storage::is_watched(&object.pod()), Ordering::Relaxed);
+        *self.object.lock() = object;
+    }
+
+    /// Whether somebody has to look at what the pod writes.
+    pub fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Relaxed)
+    }
+
+    /// Whether the newest object that the pod's worker took came in these very bytes.
+    pub fn is_of(&self, raw: &Raw) -> bool {
+        self.object.lock().is_of(raw)
+    }
+
+    /// Lets go of the decoded object; `false` where nothing but it is known.
+    pub fn rest(&self) -> bool {
+        let mut object = self.object.lock();
+        let rests = object.raw.is_some();
+        if rests {
+            object.pod = None;
+        }
+        rests
+    }
+
+    /// The decoded object, kept until the next rest.
+    pub fn wake(&self) -> Arc<Pod> {
+        let mut object = self.object.lock();
+        let pod = object.pod();
+        object.pod = Some(pod.clone());
+        pod
     }
 
     /// Whether the pod has such a container.
@@ -234,7 +309,8 @@ mod tests {
             "metadata": {"name": "p", "namespace": "n", "uid": "u"},
         }))
         .expect("a pod");
-        let entry = PodTable::default().insert(&Arc::new(pod), &Arc::default());
+        let object = Object::new(Arc::new(pod), None);
+        let entry = PodTable::default().insert(object, &Arc::default());
         let exit = json!({"terminated": {"exitCode": 1}});
         let waits = json!({"waiting": {"reason": "CrashLoopBackOff"}});
         let set = |state: &serde_json::Value, last: &serde_json::Value, restarts: i32| {
@@ -256,6 +332,26 @@ mod tests {
         assert_eq!(set(&waits, &exit, 2), again);
         assert_eq!(entry.restarts(), [("c".to_string(), 2)]);
         assert_eq!(entry.attempts("other"), attempts(None, None, None));
+        assert!(!entry.rest(), "there are no bytes to decode it from");
         assert_eq!(entry.ip(), "127.64.0.9".parse().ok());
+    }
+
+    #[test]
+    fn a_pod_at_rest_is_decoded_when_somebody_asks() {
+        let text = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"p","uid":"u"},
+            "spec":{"containers":[{"name":"c","image":"i"}]}}"#;
+        let raw = Raw(text.into());
+        let pod: Arc<Pod> = Arc::new(raw.decode().expect("a pod"));
+        let object = Object::new(pod.clone(), Some(raw.clone()));
+        let entry = PodTable::default().insert(object, &Arc::default());
+        assert!(Arc::ptr_eq(&entry.pod(), &pod));
+        assert!(entry.is_of(&raw) && !entry.is_of(&Raw(text.to_string().into())));
+        assert!(entry.rest());
+        assert_eq!(Arc::strong_count(&pod), 1, "nobody holds it");
+        assert_eq!(entry.pod(), pod);
+        assert!(!Arc::ptr_eq(&entry.pod(), &entry.pod()), "a look keeps nothing");
+        let woken = entry.wake();
+        assert_eq!(woken, pod);
+        assert!(Arc::ptr_eq(&woken, &entry.pod()));
     }
 }

@@ -97,7 +97,8 @@ async fn fetch_one(node: &Shared, pod: &Pod, need: &Need) -> Result<Found, ApiEr
         }
         Need::Token { audience, expiration_seconds } => {
             // Its own 404 names the service account, which the user wants to see.
-            let token = token(node, pod, audience, *expiration_seconds).await?;
+            let owner = TokenOwner::of(pod);
+            let token = token(node, owner, audience, *expiration_seconds).await?;
             return Ok(Found::Token((audience.clone(), *expiration_seconds), token));
         }
     };
@@ -122,20 +123,40 @@ async fn claim(node: &Shared, namespace: &str, name: &str) -> Result<Found, ApiE
     Ok(Found::Claim(name.to_string(), Arc::new(claim), volume))
 }
 
+/// The pod that a token is bound to, and whom it stands for.
+#[derive(Clone, Copy)]
+pub(super) struct TokenOwner<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) pod: &'a str,
+    pub(super) uid: &'a str,
+    pub(super) service_account: &'a str,
+}
+
+impl<'a> TokenOwner<'a> {
+    fn of(pod: &'a Pod) -> TokenOwner<'a> {
+        let meta = &pod.metadata;
+        TokenOwner {
+            namespace: meta.namespace.as_deref().unwrap_or_default(),
+            pod: meta.name.as_deref().unwrap_or_default(),
+            uid: meta.uid.as_deref().unwrap_or_default(),
+            service_account: spec(pod).service_account_name.as_deref().unwrap_or("default"),
+        }
+    }
+}
+
 /// The token that the pod holds, or another one where its time has come.
 pub(super) async fn token(
     node: &Shared,
-    pod: &Pod,
+    owner: TokenOwner<'_>,
     audience: &str,
     seconds: i64,
 ) -> Result<Arc<str>, ApiError> {
-    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    let now = node.clock.now();
+    let (uid, now) = (owner.uid, node.clock.now());
     let held = node.tokens.get(uid, audience, seconds, now);
     if let Holding::Fresh(token) = held {
         return Ok(token);
     }
-    match (request_token(node, pod, audience, seconds).await, held) {
+    match (request_token(node, owner, audience, seconds).await, held) {
         (Ok((token, life_seconds)), _) => {
             node.tokens.put(uid, (audience, seconds), &token, life_seconds, now);
             Ok(token)
@@ -148,16 +169,15 @@ pub(super) async fn token(
 /// A token bound to the pod (authentication.k8s.io/v1 TokenRequest), and its life in seconds.
 async fn request_token(
     node: &Shared,
-    pod: &Pod,
+    owner: TokenOwner<'_>,
     audience: &str,
     seconds: i64,
 ) -> Result<(Arc<str>, i64), ApiError> {
     let client = &node.client;
-    let account = spec(pod).service_account_name.as_deref().unwrap_or("default");
     let target = Target {
         resource: Gvr::new("", "v1", "serviceaccounts", true),
-        namespace: pod.metadata.namespace.clone(),
-        name: Some(account.to_string()),
+        namespace: Some(owner.namespace.to_string()),
+        name: Some(owner.service_account.to_string()),
         subresource: Some("token".into()),
     };
     let audiences: Vec<&str> = Some(audience).filter(|a| !a.is_empty()).into_iter().collect();
@@ -170,8 +190,8 @@ async fn request_token(
             "boundObjectRef": {
                 "kind": "Pod",
                 "apiVersion": "v1",
-                "name": pod.metadata.name,
-                "uid": pod.metadata.uid,
+                "name": owner.pod,
+                "uid": owner.uid,
             },
         },
     }))?;

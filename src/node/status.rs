@@ -34,8 +34,11 @@ pub struct StatusWriter {
 }
 
 struct Slot {
-    /// The newest object known.
-    base: Arc<Pod>,
+    uid: String,
+    /// The newest object known; `None` while the pod rests.
+    base: Option<Arc<Pod>>,
+    /// Of that object.
+    revision: u64,
     pending: Option<Box<PodStatus>>,
     /// The digest of the last status that was given: a pod rests for hours with it.
     told: Option<Told>,
@@ -69,7 +72,9 @@ impl Drop for StatusWriter {
 impl StatusWriter {
     pub fn new(node: Arc<Shared>, pod: Arc<Pod>) -> StatusWriter {
         let slot = Slot {
-            base: pod,
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            revision: revision(&pod),
+            base: Some(pod),
             pending: None,
             told: None,
             delete: false,
@@ -83,6 +88,16 @@ impl StatusWriter {
     /// A newer object came from the watch.
     pub fn observe(&self, pod: &Arc<Pod>) {
         self.slot.lock().observe(pod);
+    }
+
+    /// Lets go of the object, unless something is on its way; [`StatusWriter::observe`] brings it back.
+    pub fn rest(&self) -> bool {
+        let mut slot = self.slot.lock();
+        let rests = slot.writing.is_none() && slot.pending.is_none() && slot.repeating.is_none();
+        if rests {
+            slot.base = None;
+        }
+        rests
     }
 
     /// Gives the newest status; it is sent unless the API has it already.
@@ -137,17 +152,18 @@ async fn repeat(node: Arc<Shared>, shared: Arc<Mutex<Slot>>) {
 
 impl Slot {
     fn observe(&mut self, pod: &Arc<Pod>) {
-        if pod.metadata.uid != self.base.metadata.uid {
+        if pod.metadata.uid.as_ref() != Some(&self.uid) {
             self.gone = true;
-        } else if revision(pod) >= revision(&self.base) {
-            self.base = pod.clone();
+        } else if self.base.is_none() || revision(pod) >= self.revision {
+            self.revision = revision(pod);
+            self.base = Some(pod.clone());
         }
     }
 
     /// [`Slot::observe`] of an answer. Where the watch brought the same object already, that one stays:
     /// others hold it too.
     fn observe_answer(&mut self, pod: Pod) {
-        if pod.metadata.uid != self.base.metadata.uid || revision(&pod) > revision(&self.base) {
+        if pod.metadata.uid.as_ref() != Some(&self.uid) || revision(&pod) > self.revision {
             self.observe(&Arc::new(pod));
         }
     }
@@ -157,7 +173,9 @@ impl Slot {
         if self.gone || self.writing.is_some() || self.pending.is_some() {
             return false;
         }
-        let base = self.base.status.as_ref();
+        // One at rest was compared before it rested.
+        let Some(base) = &self.base else { return false };
+        let base = base.status.as_ref();
         base != Some(&merge(base, told.clone(), now))
     }
 }
@@ -178,11 +196,13 @@ fn next(slot: &mut Slot) -> Next {
         slot.writing = None;
         return Next::Nothing;
     }
-    if let Some(status) = slot.pending.take() {
-        return Next::Status(slot.base.clone(), status);
-    }
-    if std::mem::take(&mut slot.delete) {
-        return Next::Delete(slot.base.clone());
+    if let Some(base) = &slot.base {
+        if let Some(status) = slot.pending.take() {
+            return Next::Status(base.clone(), status);
+        }
+        if std::mem::take(&mut slot.delete) {
+            return Next::Delete(base.clone());
+        }
     }
     // Under the lock: whoever gives more after this begins a new task.
     slot.writing = None;
@@ -233,7 +253,7 @@ fn give_back(slot: &mut Slot, step: Next) {
 }
 
 async fn refetch(node: &Shared, slot: &Mutex<Slot>) {
-    let base = slot.lock().base.clone();
+    let Some(base) = slot.lock().base.clone() else { return };
     let (namespace, name) = key(&base);
     match node.client.get::<Pod>(namespace, name).await {
         Ok(pod) => slot.lock().observe_answer(pod),

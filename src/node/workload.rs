@@ -10,15 +10,16 @@ use std::sync::{Arc, Weak};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, ObjectReference, Pod};
 use serde_json::{Map, Value, json};
 
 use super::Shared;
 use super::pod_state::spec;
-use super::sources;
+use super::notices::container_reference;
+use super::sources::{self, TokenOwner};
 use crate::api::kinds::pod_grants::{self, bucket_object, names};
 use crate::client::Patch;
-use crate::client::event::Severity;
+use crate::client::event::{Notice, Severity};
 use crate::runtime::Denial;
 use crate::runtime::workload::{Bucket, Changes, Identity, Platform, Workload, WriteError};
 use crate::volumes::{Context, Need, VolumeError};
@@ -79,8 +80,8 @@ pub fn workload(
         audiences: listed(pod_grants::TOKEN_AUDIENCES),
         platform: Arc::new(OfPod {
             node: Arc::downgrade(node),
-            pod: pod.clone(),
-            container: container.name.clone(),
+            regarding: container_reference(pod, &container.name),
+            service_account: account.to_string(),
         }),
         ..Workload::default()
     }
@@ -89,8 +90,9 @@ pub fn workload(
 /// The platform of one container. A guest that is still ending holds no node.
 struct OfPod {
     node: Weak<Shared>,
-    pod: Arc<Pod>,
-    container: String,
+    /// The container, as Events name it: a whole pod is too much to hold for as long as it runs.
+    regarding: ObjectReference,
+    service_account: String,
 }
 
 impl OfPod {
@@ -99,7 +101,7 @@ impl OfPod {
     }
 
     fn namespace(&self) -> &str {
-        self.pod.metadata.namespace.as_deref().unwrap_or_default()
+        self.regarding.namespace.as_deref().unwrap_or_default()
     }
 }
 
@@ -128,14 +130,24 @@ fn refusal_text(denial: &Denial) -> String {
 impl Platform for OfPod {
     fn denied(&self, denial: Denial) {
         let Ok(node) = self.node() else { return };
-        let (text, reason) = (refusal_text(&denial), "OutboundDenied");
-        node.tell_of(&self.pod, &self.container, Severity::Warning, reason, text);
+        node.tell(Notice {
+            regarding: self.regarding.clone(),
+            severity: Severity::Warning,
+            reason: "OutboundDenied",
+            message: refusal_text(&denial),
+        });
     }
 
     async fn token(&self, audience: &str) -> Result<String, String> {
         let node = self.node()?;
         let _turn = node.workload_calls.acquire().await.map_err(|e| e.to_string())?;
-        let token = sources::token(&node, &self.pod, audience, TOKEN_SECONDS).await;
+        let owner = TokenOwner {
+            namespace: self.namespace(),
+            pod: self.regarding.name.as_deref().unwrap_or_default(),
+            uid: self.regarding.uid.as_deref().unwrap_or_default(),
+            service_account: &self.service_account,
+        };
+        let token = sources::token(&node, owner, audience, TOKEN_SECONDS).await;
         token.map(|token| token.to_string()).map_err(|error| error.message)
     }
 

@@ -35,6 +35,11 @@ impl<T: Row> Kept<T> {
         self.object.get_or_init(|| self.decode(slim))
     }
 
+    /// The bytes that it is decoded from.
+    pub(super) fn raw(&self) -> Option<&Raw> {
+        self.raw.as_ref()
+    }
+
     /// The object for one look.
     pub(super) fn peek(&self, slim: fn(&mut T)) -> Arc<T> {
         self.object.get().cloned().unwrap_or_else(|| self.decode(slim))

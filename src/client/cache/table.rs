@@ -271,6 +271,10 @@ impl<T: Row> Table<T> {
         self.objects.get(key).map(|kept| kept.object(self.slim))
     }
 
+    pub(super) fn raw(&self, key: &ObjectKey) -> Option<&Raw> {
+        self.objects.get(key)?.raw()
+    }
+
     pub(super) fn since(&self, key: &ObjectKey) -> Option<Instant> {
         self.objects.get(key).map(|kept| kept.since)
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::AnyObject;
 use super::metadata::{Described, MetadataTable};
 use super::table::{AnyTable, Table};
-use crate::api::ObjectKey;
+use crate::api::{ObjectKey, Raw};
 use crate::api::resource::{Gvr, Kind};
 
 /// The tables of a cache: by their type, and those that hold metadata only.
@@ -59,6 +59,11 @@ impl<'a> View<'a> {
 
     pub fn get_key<T: Kind>(&self, key: &ObjectKey) -> Option<&Arc<T>> {
         self.table::<T>()?.get(key)
+    }
+
+    /// The bytes that an object came in, where they are kept ([`Cache::lean`](super::Cache::lean)).
+    pub fn raw<T: Kind>(&self, key: &ObjectKey) -> Option<&Raw> {
+        self.table::<T>()?.raw(key)
     }
 
     /// All objects of a type in the order of their keys.
