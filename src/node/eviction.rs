@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::Shared;
 use super::machine::{self, Room};
 use super::pod_state::spec;
+use super::termination;
 use crate::api::quantity::Quantity;
 use crate::volumes::{self, Host, empty_dir};
 
@@ -90,7 +91,9 @@ fn scratch_dirs(pod_dir: &Path, pod: &Pod, host: &Host) -> Vec<PathBuf> {
     let scratch = list.filter(|volume| {
         (empty_dir::KIND.matches)(volume) && !empty_dir::is_in_memory(volume, host)
     });
-    scratch.filter_map(|volume| volumes::volume_dir(pod_dir, volume, host).ok()).collect()
+    let volumes = scratch.filter_map(|volume| volumes::volume_dir(pod_dir, volume, host).ok());
+    let containers = spec(pod).init_containers.iter().flatten().chain(&spec(pod).containers);
+    volumes.chain(containers.map(|one| termination::dir(pod_dir, &one.name))).collect()
 }
 
 #[cfg(test)]

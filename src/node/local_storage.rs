@@ -17,6 +17,7 @@ use super::Shared;
 use super::eviction::{self, CRITICAL};
 use super::pod_state::{Event, spec};
 use super::pods::PodEntry;
+use super::termination;
 use crate::api::quantity::Quantity;
 use crate::client::event::Notice;
 use crate::volumes::{self, empty_dir};
@@ -35,7 +36,7 @@ const MEMORY: &str = "memory";
 struct Used {
     /// Bytes of the volumes that were looked at.
     volumes: Vec<VolumeUse>,
-    /// Bytes of each container's logs.
+    /// Bytes of each container's logs, and of what is beside its termination message.
     logs: BTreeMap<String, u64>,
     /// Bytes of what its containers hold in memory.
     memory_bytes: u64,
@@ -157,7 +158,10 @@ fn used(node: &Shared, pod: &Pod, entry: &PodEntry, is_disk: bool) -> Used {
     if is_disk && is_limited {
         for container in containers(pod) {
             let dir = node.container_log_dir(pod, &container.name);
-            used.logs.insert(container.name.clone(), empty_dir::usage_bytes(&dir));
+            let beside = termination::dir(&pod_dir, &container.name);
+            let bytes = empty_dir::usage_bytes(&dir);
+            let bytes = bytes.saturating_add(empty_dir::usage_bytes(&beside));
+            used.logs.insert(container.name.clone(), bytes);
         }
     }
     used

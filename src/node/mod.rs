@@ -8,6 +8,7 @@
 pub mod container;
 pub mod env;
 mod eviction;
+mod host_aliases;
 mod image_volumes;
 pub mod images;
 mod inbox;
@@ -38,6 +39,7 @@ mod sources;
 mod start;
 mod status;
 mod streams;
+mod termination;
 mod tokens;
 pub mod tunnel;
 mod usage;

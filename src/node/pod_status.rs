@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::pod_state::{
     Cause, ContainerState, Failure, PULL_ERROR_SHOWN, PodState, Role, Run, Sandbox, plus, spec,
 };
+use super::termination;
 
 /// Roles of what is told as init containers.
 const INITS: &[Role] = &[Role::Init, Role::Sidecar];
@@ -39,7 +40,7 @@ pub fn render(state: &PodState, host_ip: &str, now: Timestamp) -> PodStatus {
     {
         (reason, message) = (Some(why.clone()), Some(text.clone()));
     }
-    PodStatus {
+    let mut status = PodStatus {
         phase: Some(phase.into()),
         conditions: Some(conditions(state, phase)),
         container_statuses: Some(of(&[Role::Main])),
@@ -54,7 +55,9 @@ pub fn render(state: &PodState, host_ip: &str, now: Timestamp) -> PodStatus {
         reason,
         message,
         ..PodStatus::default()
-    }
+    };
+    termination::bound(&mut status);
+    status
 }
 
 /// The address that a pod's status names and that is still the pod's: it did not end, and has an

@@ -25,6 +25,7 @@ use super::restore::restore;
 use super::setup::{self, Place, SetupError};
 use super::start::{self, StartFailure, Started};
 use super::streams::Console;
+use super::termination::LastWords;
 use super::usage::Looks;
 use super::volumes_check;
 use crate::client::event::{Notice, Severity};
@@ -54,6 +55,7 @@ struct Live {
     id: String,
     container: Arc<dyn Container>,
     console: Arc<Console>,
+    last_words: LastWords,
     /// Ends with the container.
     _probes: Option<Task>,
 }
@@ -234,11 +236,30 @@ impl PodWorker {
                 self.early.entry(id.clone()).or_default().push(event);
                 return;
             }
-            if let Event::Exited { .. } = &event {
-                self.forget_live(id);
+            if let Event::Exited { id, exit } = &event
+                && let Some(live) = self.forget_live(id)
+                && live.last_words.is_expected(exit)
+            {
+                self.read_last_words(live, id.clone(), exit.clone());
+                return;
             }
         }
         self.state.apply(event, now);
+    }
+
+    /// The exit comes again with what the container left as its message.
+    fn read_last_words(&self, live: Live, id: String, exit: ContainerStateTerminated) {
+        let Live { last_words, console, .. } = live;
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            let mut told = exit.clone();
+            let work = last_words.add_to(&mut told, console.log.clone());
+            let exit = match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(()) => told,
+                Err(_) => exit,
+            };
+            inbox.event(Event::Exited { id, exit });
+        });
     }
 
     fn is_starting(&self, id: &str) -> bool {
@@ -246,12 +267,12 @@ impl PodWorker {
         starting.any(|(name, (attempt, _))| container_id(self.state.uid(), name, *attempt) == id)
     }
 
-    fn forget_live(&mut self, id: &str) {
+    fn forget_live(&mut self, id: &str) -> Option<Live> {
         let name = self.live.iter().find(|(_, live)| live.id == id).map(|(name, _)| name.clone());
-        if let Some((name, live)) = name.and_then(|name| self.live.remove_entry(&name)) {
-            self.entry.ended(&name, &live.console);
-            live.console.close();
-        }
+        let (name, live) = self.live.remove_entry(&name?)?;
+        self.entry.ended(&name, &live.console);
+        live.console.close();
+        Some(live)
     }
 
     /// A container waits before its next try (kubelet's words).
@@ -331,8 +352,8 @@ impl PodWorker {
     }
 
     fn take_started(&mut self, name: String, attempt: i32, started: Started, now: Timestamp) {
-        let Started { id, container, image_id, console, programs, mounts, serves, tells_readiness } =
-            started;
+        let Started { id, container, image_id, console, programs, mounts, .. } = started;
+        let Started { last_words, serves, tells_readiness, .. } = started;
         let event = Event::Started { container: name.clone(), attempt, image_id, serves };
         self.state.apply(event, now);
         let current = self.state.find(&name).filter(|c| c.running().is_some());
@@ -357,7 +378,7 @@ impl PodWorker {
         let running =
             Running { console: console.clone(), container: weak, programs, mounts, looks };
         self.entry.started(&name, running);
-        self.live.insert(name, Live { id, container, console, _probes: probes });
+        self.live.insert(name, Live { id, container, console, last_words, _probes: probes });
     }
 
     fn take_failure(&mut self, name: String, attempt: i32, failure: StartFailure, now: Timestamp) {
@@ -431,6 +452,7 @@ impl PodWorker {
             ip,
             objects: self.objects.clone(),
             fetched_at: self.fetched_at,
+            files: self.files.clone(),
         };
         let container = name.clone();
         let task = tokio::spawn(async move {

@@ -24,6 +24,8 @@ pub struct Place {
     /// The objects that volumes and environments are made from, and when they were fetched.
     pub objects: Arc<Objects>,
     pub fetched_at: Timestamp,
+    /// Held while the pod's directory is written or removed.
+    pub files: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Why the sandbox is not there; a Waiting reason and its message.

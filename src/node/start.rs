@@ -14,7 +14,8 @@ use super::logs::AttemptLog;
 use super::pod_state::{container_id, find_container, spec};
 use super::setup::{Place, needs, uid};
 use super::streams::{Console, Programs};
-use super::{Shared, image_volumes, sources, workload};
+use super::termination::{self, LastWords};
+use super::{Shared, host_aliases, image_volumes, sources, workload};
 use crate::api::kinds::ephemeral_containers::as_container;
 use crate::api::kinds::pod_grants;
 use crate::runtime::{
@@ -31,6 +32,7 @@ pub struct Started {
     pub console: Arc<Console>,
     pub programs: Arc<Programs>,
     pub mounts: Arc<[Mount]>,
+    pub last_words: LastWords,
     /// It serves others and is given time to drain.
     pub serves: bool,
     /// It is not ready until it says so itself.
@@ -74,9 +76,11 @@ pub async fn start(
     let (artifact, image_id) = prepare(node, place, source, &objects).await?;
     check_grants(&place.pod, &*artifact)?;
     let tells_readiness = artifact.tells_readiness();
-    let (recipe, log) = write_files(node, place, source, attempt, objects).await?;
+    let is_handler = artifact.kind() == ArtifactKind::Http;
+    let (recipe, log, last_words) =
+        write_files(node, place, (source, is_handler), attempt, objects).await?;
     let id = container_id(uid(&place.pod), name, attempt);
-    let serves = artifact.kind() == ArtifactKind::Http || listens(source);
+    let serves = is_handler || listens(source);
     let text = format!("Created container: {name}");
     node.tell_step(&place.pod, name, "Created", text);
     let meta = &place.pod.metadata;
@@ -105,7 +109,7 @@ pub async fn start(
         logs: console.clone(),
         stdin: console.input.clone(),
         tty: console.tty,
-        names: node.names.clone(),
+        names: host_aliases::names(&place.pod, &node.names),
         allowed_hosts: recipe.allowed_hosts,
         core_dumps: DumpPlace::of(
             &place.pod,
@@ -128,6 +132,7 @@ pub async fn start(
                 console,
                 programs,
                 mounts,
+                last_words,
                 serves,
                 tells_readiness,
             })
@@ -306,30 +311,35 @@ fn not_prepared(error: PrepareError) -> StartFailure {
     }
 }
 
-/// The recipe and the attempt's log.
+/// The recipe, the attempt's log, and where its last words are.
 async fn write_files(
     node: &Shared,
     place: &Place,
-    source: &ContainerSource,
+    (source, is_handler): (&ContainerSource, bool),
     attempt: i32,
     objects: Arc<Objects>,
-) -> Result<(Recipe, Arc<AttemptLog>), StartFailure> {
+) -> Result<(Recipe, Arc<AttemptLog>, LastWords), StartFailure> {
     let log_dir = node.container_log_dir(&place.pod, &source.name);
     let (facts, logs) = (node.facts.clone(), node.logs.clone());
     let (place, source) = (place.clone(), source.clone());
     let memory = node.options.default_memory_limit_bytes;
+    let guard = place.files.clone().lock_owned().await;
     let work = move || {
+        let _guard = guard;
+        let dir = Path::new(&place.dir);
         let recipe = {
             let context: Context = facts.context(&place.pod, place.ip, &objects);
-            container::recipe(&context, &source, Path::new(&place.dir), memory)
+            container::recipe(&context, &source, dir, memory)
         };
-        let recipe =
-            recipe.map_err(|error| StartFailure::new("CreateContainerConfigError", error, true))?;
+        let config = |error| StartFailure::new("CreateContainerConfigError", error, true);
+        let mut recipe = recipe.map_err(config)?;
+        let last_words = termination::prepare(&source, is_handler, &mut recipe.mounts, dir);
+        let last_words = last_words.map_err(config)?;
         let log = logs.begin(&log_dir, attempt).map_err(|error| {
             let text = format!("the container's log in {}: {error}", log_dir.display());
             StartFailure::new("CreateContainerError", text, true)
         })?;
-        Ok((recipe, log))
+        Ok((recipe, log, last_words))
     };
     let failed = |error: &dyn std::fmt::Display| {
         StartFailure::new("CreateContainerError", error.to_string(), true)

@@ -6,7 +6,7 @@
 //! That Service is reached without the proxy, which may listen on its port only with a privilege.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -216,11 +216,10 @@ async fn connect<'a>(
             Error::DnsError { rcode: Some("NXDOMAIN".to_owned()), info_code: None }
         }
     })?;
-    // A name outside was judged when it was looked up; an address must be judged here.
-    let literal = host.parse::<IpAddr>().is_ok();
+    // Whatever the name is, the address is judged: a pod's aliases and a Service's endpoints may be any.
     let mut last = Error::DestinationIpProhibited;
     for address in addresses {
-        if literal && !network.let_connect(SocketAddr::new(address, port)) {
+        if !network.let_connect(SocketAddr::new(address, port)) {
             continue;
         }
         let to = SocketAddr::new(address, port);
@@ -334,6 +333,8 @@ impl Body for TimedBody {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use http_body_util::{BodyExt, Empty};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -346,7 +347,11 @@ mod tests {
 
     impl Names for Shop {
         fn resolve(&self, _: &str, name: &str) -> Option<Vec<IpAddr>> {
-            (name == "shop").then(|| vec![self.0])
+            match name {
+                "shop" => Some(vec![self.0]),
+                "alias" => Some(vec![[127, 0, 0, 1].into()]),
+                _ => None,
+            }
         }
     }
 
@@ -396,9 +401,11 @@ mod tests {
         let refused = |result: Sent| result.err().expect("refused");
         let host = refused(send(&format!("http://127.0.0.1:{port}/")).await);
         assert!(matches!(host, Error::DestinationIpProhibited), "{host:?}");
+        let alias = refused(send(&format!("http://alias:{port}/")).await);
+        assert!(matches!(alias, Error::DestinationIpProhibited), "{alias:?}");
         let world = refused(send("https://example.com/").await);
         assert!(matches!(world, Error::HttpRequestDenied), "{world:?}");
-        assert_eq!(network.denials.count(), 2);
+        assert_eq!(network.denials.count(), 3);
         let _others: Vec<_> = std::iter::from_fn(|| sockets.permit()).collect();
         let many = refused(send(&format!("http://shop:{port}/")).await);
         assert!(matches!(many, Error::ConnectionLimitReached), "{many:?}");

@@ -8,5 +8,6 @@ mod logs;
 mod probes;
 mod registration;
 mod restarts;
+mod termination;
 mod volumes;
 mod workload;
