@@ -1,11 +1,13 @@
 //! What std could have had: time that can be virtual, back-off, a coalescing key queue, locks by key,
 //! tasks with one way to shut down, directories that outlive a power failure, ids that can be
-//! seeded, numbers for Prometheus, what idle threads do, and a walk below a directory that no link leads
+//! seeded, numbers for Prometheus, what idle threads do, limits that a process sets itself, and a walk
+//! below a directory that no link leads
 //! out of. Knows nothing of Kubernetes.
 
 pub mod backoff;
 pub mod beneath;
 pub mod clock;
+pub mod confine;
 pub mod dirty_set;
 pub mod durable;
 pub mod frames;

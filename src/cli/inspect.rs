@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use super::args::{Connection, InspectArgs};
 use super::printer::{self, Format};
+use super::reading::{self, Program};
 use super::session::Session;
-use crate::artifact::inspect::{LinkError, check_import};
-use crate::artifact::{ArtifactKind, Producer, check_imports, inspect, producers};
+use crate::artifact::ArtifactKind;
 use crate::client::Api;
 use crate::images::layout::Manifest;
 use crate::images::{MAX_BLOB_BYTES, Reference, digest_of};
@@ -26,21 +26,8 @@ struct Report {
     digest: Option<String>,
     wasm_digest: String,
     size_bytes: u64,
-    kind: ArtifactKind,
-    /// The export that is called.
-    entry: String,
-    imports: Vec<Import>,
-    exports: Vec<String>,
-    producers: Vec<Producer>,
-    /// Why it cannot run here; none if it can.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Import {
-    name: String,
-    provided: bool,
+    #[serde(flatten)]
+    program: Program,
 }
 
 pub async fn run(connection: &Connection, args: &InspectArgs) -> anyhow::Result<()> {
@@ -54,12 +41,12 @@ pub async fn run(connection: &Connection, args: &InspectArgs) -> anyhow::Result<
                 "{place} is larger than {MAX_BLOB_BYTES} bytes"
             );
             let wasm = std::fs::read(&path).with_context(|| place.clone())?;
-            report(place, None, &wasm)?
+            report(place, None, wasm.into()).await?
         }
         None => {
             let session = Session::connect(connection).await?;
             let (digest, wasm) = fetch(&session, &args.what).await?;
-            report(args.what.clone(), Some(digest), &wasm)?
+            report(args.what.clone(), Some(digest), wasm).await?
         }
     };
     match format {
@@ -91,53 +78,39 @@ async fn fetch(session: &Session, what: &str) -> anyhow::Result<(String, Bytes)>
     Ok((digest_of(&text), wasm))
 }
 
-fn report(name: String, digest: Option<String>, wasm: &[u8]) -> anyhow::Result<Report> {
-    let found = inspect(wasm).with_context(|| name.clone())?;
-    let provided = |import: &String| Import {
-        name: import.clone(),
-        provided: check_import(&found, import).is_ok(),
-    };
-    let problem = check_imports(wasm).err().filter(|e| !matches!(e, LinkError::NotWasm));
-    Ok(Report {
-        name,
-        digest,
-        wasm_digest: digest_of(wasm),
-        size_bytes: wasm.len() as u64,
-        kind: found.kind,
-        entry: found.entry.clone(),
-        imports: found.imports.iter().map(provided).collect(),
-        exports: found.exports.clone(),
-        producers: producers(wasm),
-        problem: problem.map(|error| error.to_string()),
-    })
+async fn report(name: String, digest: Option<String>, wasm: Bytes) -> anyhow::Result<Report> {
+    let (wasm_digest, size_bytes) = (digest_of(&wasm), wasm.len() as u64);
+    let program = reading::program(wasm).await.with_context(|| name.clone())?;
+    Ok(Report { name, digest, wasm_digest, size_bytes, program })
 }
 
 fn print(report: &Report) -> anyhow::Result<()> {
-    let kind = match report.kind {
+    let program = &report.program;
+    let kind = match program.kind {
         ArtifactKind::Preview1Command => "module of WASI preview 1, runs as a process",
         ArtifactKind::Command => "component, runs as a process",
         ArtifactKind::Http => "component, serves HTTP",
     };
-    let runs = report.problem.as_deref().map_or("yes".into(), |why| format!("no: {why}"));
+    let runs = program.problem.as_deref().map_or("yes".into(), |why| format!("no: {why}"));
     let rows = [
         ("Name:", &*report.name),
         ("Digest:", report.digest.as_deref().unwrap_or("<none>")),
         ("Program:", &report.wasm_digest),
         ("Size:", &format!("{} bytes", report.size_bytes)),
         ("Kind:", kind),
-        ("Entry:", &report.entry),
+        ("Entry:", &program.entry),
         ("Runs here:", &runs),
     ];
     let rows: Vec<Vec<String>> =
         rows.iter().map(|(title, text)| vec![title.to_string(), text.to_string()]).collect();
     printer::columns(&rows)?;
-    let imports = report.imports.iter().map(|import| match import.provided {
+    let imports = program.imports.iter().map(|import| match import.provided {
         true => import.name.clone(),
         false => format!("{}   (nothing provides it)", import.name),
     });
     list("Imports:", imports)?;
-    list("Exports:", report.exports.iter().cloned())?;
-    let made = report.producers.iter().map(|p| format!("{}: {} {}", p.field, p.name, p.version));
+    list("Exports:", program.exports.iter().cloned())?;
+    let made = program.producers.iter().map(|p| format!("{}: {} {}", p.field, p.name, p.version));
     list("Made with:", made)
 }
 

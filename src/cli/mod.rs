@@ -22,6 +22,7 @@ mod port_forward;
 mod printer;
 mod profile;
 mod push;
+mod reading;
 mod report;
 mod rollout;
 mod run;
@@ -44,6 +45,9 @@ use session::Session;
 
 /// The program: parses, runs one verb, and turns its error into one line and an exit code.
 pub fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == reading::SUBCOMMAND) {
+        return reading::child_main();
+    }
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -1,11 +1,12 @@
 //! `wasmctl push` and `wasmctl images`: the cluster's own registry.
 
 use anyhow::Context;
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::args::PushArgs;
-use super::printer;
 use super::session::Session;
+use super::{printer, reading};
 use crate::images::layout::Interfaces;
 use crate::images::{Reference, push};
 
@@ -18,9 +19,11 @@ pub async fn run(session: &Session, args: &PushArgs) -> anyhow::Result<()> {
     anyhow::ensure!(size <= MAX_WASM_BYTES, "{place} is larger than {} MiB", MAX_WASM_BYTES >> 20);
     let wasm = std::fs::read(&args.file).with_context(|| place.clone())?;
     let image: Reference = args.image.parse()?;
-    let interfaces = Interfaces::of(&wasm);
-    let pushed =
-        push::push(&session.remote, &image, wasm.into(), interfaces).await.context(place)?;
+    let wasm = Bytes::from(wasm);
+    let program = reading::program(wasm.clone()).await.with_context(|| place.clone())?;
+    let imports = program.imports.into_iter().map(|import| import.name).collect();
+    let interfaces = Interfaces { exports: program.exports, imports };
+    let pushed = push::push(&session.remote, &image, wasm, interfaces).await.context(place)?;
     Ok(printer::line(&format!("pushed {} ({size} bytes, {})", args.image, pushed.digest))?)
 }
 

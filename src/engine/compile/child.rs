@@ -17,12 +17,12 @@ use std::path::Path;
 use std::process::Stdio;
 
 use bytes::Bytes;
-use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 use super::{CompileError, Options, Target, Work, check_here, compile_here, compile_unchecked};
 use crate::artifact::inspect::MAX_ARTIFACT_BYTES;
+use crate::base::confine::{ARENA_RESERVE, confine};
 
 /// The hidden subcommand with which a program becomes the compiler.
 pub const SUBCOMMAND: &str = "compile";
@@ -35,13 +35,6 @@ const EXIT_INTERNAL: i32 = 70;
 const MAX_CODE_BYTES: u64 = 1 << 30;
 /// Of the child's messages, what a parent keeps.
 const MAX_MESSAGE_BYTES: u64 = 4 << 10;
-/// A compile gives way to everything else on the machine.
-const NICENESS: i32 = 19;
-/// The first to be killed where the machine is out of memory (proc(5), `oom_score_adj`).
-const OOM_SCORE: &str = "1000";
-/// What the allocator reserves of the address space at once, in KiB: by default it is a gibibyte, as
-/// much as a child may have in all.
-const ARENA_RESERVE_KIB: &str = "16384";
 /// The two limits.
 const LIMITS_BYTES: usize = 16;
 /// `check`, or to compile for `<triple> <cpu>`, or, where it is empty, for this very machine.
@@ -87,7 +80,7 @@ fn compile_stream(input: &mut dyn Read, output: &mut dyn Write) -> Result<(), Co
     let (limits, work) = header.split_at(LIMITS_BYTES);
     let (memory, cpu) = limits.split_at(8);
     let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
-    limit_this_process(number(memory), number(cpu)).map_err(internal)?;
+    confine(number(memory), number(cpu)).map_err(internal)?;
     let work = read_work(work)?;
     if let Work::Compile(target) = work {
         // Starts the compiler's threads while there is room for their stacks: later, a program that
@@ -117,26 +110,6 @@ fn read_work(bytes: &[u8]) -> Result<Work, CompileError> {
     target.map(|t| Work::Compile(Some(t))).map_err(|e| CompileError::Internal(e.to_string()))
 }
 
-/// Address space of this process, in bytes (proc(5), `statm`).
-fn address_space() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = text.split(' ').next().and_then(|pages| pages.parse::<u64>().ok());
-    pages.unwrap_or_default() * rustix::param::page_size() as u64
-}
-
-fn limit_this_process(memory_bytes: u64, cpu_seconds: u64) -> std::io::Result<()> {
-    // A core dump of a killed compiler would be larger than anything else on the disk.
-    let hard = |value| Rlimit { current: Some(value), maximum: Some(value) };
-    setrlimit(Resource::Core, hard(0))?;
-    // Beyond what it has already: the program itself, and what its allocator reserved.
-    setrlimit(Resource::As, hard(address_space().saturating_add(memory_bytes)))?;
-    setrlimit(Resource::Cpu, hard(cpu_seconds))?;
-    // Best effort: a container may forbid it.
-    let _ = rustix::process::nice(NICENESS);
-    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
-    Ok(())
-}
-
 /// What the limits of a compile leave to this work.
 fn bounds(options: &Options, work: Work) -> Options {
     let mut bounds = options.clone();
@@ -159,7 +132,7 @@ pub(super) async fn run_child(
         .env_clear()
         .env("RAYON_NUM_THREADS", threads().to_string())
         .env("MALLOC_ARENA_MAX", MAX_THREADS.to_string())
-        .env("MIMALLOC_ARENA_RESERVE", ARENA_RESERVE_KIB)
+        .env(ARENA_RESERVE.0, ARENA_RESERVE.1)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -6,6 +6,7 @@ use std::time::Instant;
 use wasmfleet::engine::compile::{CompileError, Compiler};
 
 use super::*;
+use crate::cluster::WASMCTL;
 
 const MEMORY_BYTES: u64 = 512 << 20;
 const CPU_SECONDS: u64 = 3;
@@ -118,6 +119,27 @@ fn long_lives() -> Vec<u8> {
         code.extend([0x0c, 1, 0x0b, 0x0b]);
     }
     functions(1, &body(locals, &code))
+}
+
+/// `wasmctl` reads in a process of its own, too.
+#[test]
+fn a_program_that_is_too_deep_is_told_by_wasmctl() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("deep.wasm");
+    let inspect = || {
+        let output = std::process::Command::new(WASMCTL).arg("inspect").arg(&file).output();
+        let output = output.expect("wasmctl runs");
+        let told = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into());
+        (output.status.code(), told)
+    };
+    std::fs::write(&file, deep_types(200_000)).expect("written");
+    let (code, [_, told]): (_, [String; 2]) = inspect();
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("deep.wasm") && told.contains("the stack"), "{told}");
+    std::fs::write(&file, large_command(10)).expect("written");
+    let (code, [found, told]) = inspect();
+    assert_eq!(code, Some(0), "{told}");
+    assert!(found.contains("_start"), "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
