@@ -88,7 +88,7 @@ pub enum Verb {
     CoreDump(CoreDumpArgs),
     /// Set the number of replicas
     Scale(ScaleArgs),
-    /// Follow or change the rollout of a Deployment
+    /// Follow or change the rollout of a Deployment, DaemonSet or StatefulSet
     Rollout(RolloutArgs),
     /// Run one pod of an image
     Run(RunArgs),

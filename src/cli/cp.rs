@@ -1,7 +1,7 @@
 //! `wasmctl cp`: files to and from the volumes of a container, as an archive over the streams of
 //! `tar`, which the node answers.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -21,6 +21,9 @@ use crate::base::frames;
 /// Pieces of an archive on their way between the network and the disk, and how long they are.
 const PIECES: usize = 16;
 const PIECE_BYTES: usize = 32 << 10;
+
+/// Names standard output, as whatever takes an archive has it.
+const STDIO: &str = "-";
 
 /// A path in a pod.
 #[derive(Debug, PartialEq)]
@@ -69,6 +72,9 @@ async fn place(session: &Session, args: &CpArgs, of: &InPod) -> anyhow::Result<(
 }
 
 async fn copy_to(session: &Session, args: &CpArgs, from: &Path, to: &InPod) -> anyhow::Result<()> {
+    if from == Path::new(STDIO) {
+        bail!("archives are not read from standard input; name a file or directory");
+    }
     std::fs::metadata(from).with_context(|| from.display().to_string())?;
     let (pod, container) = place(session, args, to).await?;
     let path = to.path.trim_end_matches('/');
@@ -106,13 +112,16 @@ async fn copy_from(
     to: &Path,
 ) -> anyhow::Result<()> {
     let (pod, container) = place(session, args, from).await?;
+    let words = ["tar", "cf", "-", &from.path].map(str::to_string);
+    let target = Target { pod: &pod, container: &container, stdin: false, tty: false };
+    if to == Path::new(STDIO) {
+        return archive(session, &target, &words).await;
+    }
     let prefix = PathBuf::from(from.path.trim_matches('/'));
     let to = match (to.is_dir(), prefix.file_name()) {
         (true, Some(name)) => to.join(name),
         _ => to.to_path_buf(),
     };
-    let target = Target { pod: &pod, container: &container, stdin: false, tty: false };
-    let words = ["tar", "cf", "-", &from.path].map(str::to_string);
     let (pieces, packed) = mpsc::channel(PIECES);
     let unpacking = tokio::task::spawn_blocking(move || unpack(packed, &prefix, &to));
     let sent = command(session, &target, &words, None, Some(pieces)).await;
@@ -122,6 +131,23 @@ async fn copy_from(
         bail!("there is nothing at {}", from.path);
     }
     Ok(())
+}
+
+/// Writes the archive itself to standard output, as it comes.
+async fn archive(session: &Session, target: &Target<'_>, words: &[String]) -> anyhow::Result<()> {
+    if io::stdout().is_terminal() {
+        bail!("an archive is nothing for a terminal: redirect it, or name a file (`./-` too)");
+    }
+    let (pieces, mut packed) = mpsc::channel::<Bytes>(PIECES);
+    let writing = tokio::task::spawn_blocking(move || {
+        while let Some(piece) = packed.blocking_recv() {
+            printer::raw(&piece)?;
+        }
+        anyhow::Ok(())
+    });
+    let sent = command(session, target, words, None, Some(pieces)).await;
+    writing.await??;
+    sent
 }
 
 /// Runs a command; its errors are shown as they come.

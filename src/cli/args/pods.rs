@@ -138,7 +138,7 @@ pub struct CpArgs {
     /// A path of this machine, or [NAMESPACE/]POD:PATH
     #[arg(value_name = "FROM")]
     pub from: String,
-    /// The same; exactly one of both is in a pod
+    /// The same; exactly one of both is in a pod. `-` writes a tar archive to standard output
     #[arg(value_name = "TO")]
     pub to: String,
     /// The container [default: the pod's only or first one]

@@ -62,7 +62,7 @@ pub enum RolloutAction {
         #[arg(value_name = "TYPE[/NAME]", required = true)]
         what: Vec<String>,
     },
-    /// Hold changes of the template back
+    /// Hold changes of the template of a Deployment back
     Pause {
         #[arg(value_name = "TYPE[/NAME]", required = true)]
         what: Vec<String>,

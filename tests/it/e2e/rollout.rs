@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::cluster::tools::has;
 use crate::cluster::{Space, guests, http, until};
 
 /// What one client saw.
@@ -161,4 +162,59 @@ fn revisions_are_kept_paused_and_gone_back_to() {
     space.wasmctl("rollout undo deployment/web --to-revision=3").ok();
     space.rolled_out("deployment/web");
     assert_eq!(space.value("deployment/web", image), "hello:v1");
+}
+
+/// A workload of this kind, of servers.
+fn set_of(kind: &str, image: &str) -> String {
+    let own = match kind {
+        "StatefulSet" => "replicas: 2, serviceName: web",
+        _ => "minReadySeconds: 0",
+    };
+    format!(
+        "apiVersion: apps/v1
+kind: {kind}
+metadata: {{name: web, annotations: {{kubernetes.io/change-cause: 'to {image}'}}}}
+spec:
+  {{{own}, selector: {{matchLabels: {{of: {kind}}}}}, template: {{
+    metadata: {{labels: {{of: {kind}}}}},
+    spec: {{terminationGracePeriodSeconds: 1, containers: [{{name: main, image: '{image}'}}]}}}}}}
+"
+    )
+}
+
+#[test]
+fn sets_are_followed_and_go_back() {
+    let space = Space::new("rollout-sets");
+    let image = ".spec.template.spec.containers[0].image";
+    for kind in ["StatefulSet", "DaemonSet"] {
+        let what = format!("{}/web", kind.to_lowercase());
+        space.apply(&set_of(kind, "hello:v1"));
+        space.rolled_out(&what);
+        space.apply(&set_of(kind, "hello:v2"));
+        let told = space.wasmctl(&format!("rollout status {what} --timeout 90s")).ok();
+        let done = if kind == "DaemonSet" { "successfully rolled out" } else { "update complete" };
+        has(&told, &[done]);
+        let images =
+            space.value(&format!("pods -l of={kind}"), ".items[*].spec.containers[0].image");
+        assert_eq!(images, "hello:v2 hello:v2");
+        let history = space.wasmctl(&format!("rollout history {what}")).ok();
+        has(&history, &["REVISION", "1 ", "hello:v1", "2 ", "hello:v2"]);
+        let first = space.wasmctl(&format!("rollout history {what} --revision=1")).ok();
+        has(&first, &["with revision #1", "image: hello:v1"]);
+        let undone = space.wasmctl(&format!("rollout undo {what}")).ok();
+        has(&undone, &["rolled back"]);
+        space.rolled_out(&what);
+        assert_eq!(space.value(&what, image), "hello:v1");
+        let again = space.wasmctl(&format!("rollout undo {what} --to-revision=3")).ok();
+        has(&again, &["skipped rollback"]);
+        space.wasmctl(&format!("rollout undo {what} --to-revision=9")).fails();
+        let before = space.value(&format!("pods -l of={kind}"), ".items[*].metadata.uid");
+        space.wasmctl(&format!("rollout restart {what}")).ok();
+        space.rolled_out(&what);
+        let after = space.value(&format!("pods -l of={kind}"), ".items[*].metadata.uid");
+        assert!(before.split(' ').all(|uid| !after.contains(uid)), "{before}; {after}");
+        let told = space.wasmctl(&format!("rollout pause {what}")).fails();
+        has(&told, &["cannot be paused"]);
+    }
+    has(&space.wasmctl("rollout status pod/none").fails(), &["none"]);
 }

@@ -1,8 +1,12 @@
 //! Registries of others: Debian's docker-registry, which pods pull from with credentials; skopeo,
 //! which copies to and from the cluster's own; and a second cluster, which pulls from the first.
 
+use std::io::{Seek, Write};
 use std::path::Path;
+use std::process::Command;
 
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::cluster::tools::{self, has};
@@ -249,4 +253,111 @@ fn a_file_of_registries_that_is_wrong_is_told() {
     let mut program = Program::start(crate::cluster::WASMFLEET, &args, Some(dir.path()));
     assert_eq!(program.wait_end().code(), Some(1));
     has(&program.stderr(), &["registries.yaml: mirrors.ghcr.io: endpoint \"ghcr.io\" is none"]);
+}
+
+/// A file of a layer.
+fn file(archive: &mut tar::Builder<Vec<u8>>, name: &str, text: &str) {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(text.len() as u64);
+    archive.append_data(&mut header, name, text.as_bytes()).unwrap();
+}
+
+/// An OCI layout of an image `v1` of these layers, as builders of images leave it; the first of them
+/// compressed.
+fn layout(dir: &Path, layers: Vec<Vec<u8>>) {
+    let blobs = dir.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let digest = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
+    let blob = |kind: &str, bytes: &[u8]| {
+        std::fs::write(blobs.join(digest(bytes)), bytes).unwrap();
+        json!({"mediaType": format!("application/vnd.oci.image.{kind}"),
+            "digest": format!("sha256:{}", digest(bytes)), "size": bytes.len()})
+    };
+    let diff_ids: Vec<String> =
+        layers.iter().map(|layer| format!("sha256:{}", digest(layer))).collect();
+    let described: Vec<Value> = layers
+        .iter()
+        .enumerate()
+        .map(|(at, layer)| match at {
+            0 => blob("layer.v1.tar+gzip", &gzip(layer)),
+            _ => blob("layer.v1.tar", layer),
+        })
+        .collect();
+    let config = json!({"architecture": "amd64", "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+    let config = blob("config.v1+json", config.to_string().as_bytes());
+    let manifest = json!({"schemaVersion": 2, "config": config, "layers": described,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json"});
+    let mut manifest = blob("manifest.v1+json", manifest.to_string().as_bytes());
+    manifest["annotations"] = json!({"org.opencontainers.image.ref.name": "v1"});
+    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
+    std::fs::write(dir.join("index.json"), index.to_string()).unwrap();
+    std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut plain = tempfile::tempfile().unwrap();
+    plain.write_all(bytes).unwrap();
+    plain.rewind().unwrap();
+    let packed = Command::new("gzip").arg("-c").stdin(plain).output().unwrap();
+    assert!(packed.status.success());
+    packed.stdout
+}
+
+#[test]
+fn the_files_of_an_image_are_mounted() {
+    let Some((_, skopeo)) = tools::registry_tools() else { return };
+    let Some(space) = Space::with_kubectl("image-files") else { return };
+    let own = Own::of(space.cluster, "builder");
+    let (mut base, mut above) = (tar::Builder::new(Vec::new()), tar::Builder::new(Vec::new()));
+    file(&mut base, "etc/motd", "of the base\n");
+    file(&mut base, "etc/kept", "kept\n");
+    file(&mut base, "gone", "gone\n");
+    file(&mut base, "cache/old", "old\n");
+    file(&mut above, "etc/motd", "of the upper layer\n");
+    // What the layer takes away: a file, and all that was in a directory.
+    file(&mut above, ".wh.gone", "");
+    file(&mut above, "cache/.wh..wh..opq", "");
+    file(&mut above, "cache/new", "new\n");
+    let dir = tempfile::tempdir().unwrap();
+    layout(dir.path(), vec![base.into_inner().unwrap(), above.into_inner().unwrap()]);
+    let words = format!(
+        "copy {} oci:{}:v1 {}",
+        own.options("dest-"),
+        dir.path().display(),
+        own.url("built/files:v1")
+    );
+    space.cluster.run(skopeo, &words, "").ok();
+    space.apply(
+        "apiVersion: v1
+kind: Pod
+metadata: {name: reader}
+spec:
+  terminationGracePeriodSeconds: 0
+  volumes: [{name: files, image: {reference: 'built/files:v1'}}]
+  containers:
+  - name: main
+    image: 'tool:v1'
+    args: [cat=/files/etc/motd, cat=/files/etc/kept, cat=/files/cache/new, sleep=3600000]
+    volumeMounts: [{name: files, mountPath: /files}]
+",
+    );
+    space.wait_value("pod reader", ".status.phase", "Running");
+    let log = until("what it reads", || {
+        let log = space.wasmctl("logs reader").ok();
+        log.contains("new").then_some(log.clone()).ok_or(log)
+    });
+    has(&log, &["of the upper layer\n", "kept\n", "new\n"]);
+    assert!(!log.contains("of the base"), "{log}");
+    // The same files as an archive; what the upper layer took away is not among them.
+    let archive = space.wasmctl("cp reader:/files -").ok();
+    has(&archive, &["files/etc/motd", "of the upper layer\n", "files/cache/new"]);
+    for gone in ["files/gone", "cache/old", ".wh."] {
+        assert!(!archive.contains(gone), "{gone}");
+    }
+    for name in ["gone", "cache/old"] {
+        space.wasmctl(&format!("exec reader -- tool cat=/files/{name}")).fails();
+    }
+    has(&space.wasmctl("cp - reader:/files").fails(), &["standard input"]);
 }
