@@ -7,6 +7,7 @@ mod custom_definitions;
 mod discovery;
 mod field_validation;
 mod flow_control;
+mod garbage_collector;
 mod namespaces;
 mod policies;
 mod publish_openapi;
@@ -25,6 +26,7 @@ pub const CASES: &[&[Case]] = &[
     discovery::ALL_KINDS,
     field_validation::CASES,
     flow_control::CASES,
+    garbage_collector::CASES,
     namespaces::CASES,
     policies::CASES,
     publish_openapi::CASES,

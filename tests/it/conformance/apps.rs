@@ -8,6 +8,8 @@ mod disruption;
 mod jobs;
 mod replica_sets;
 mod replication_controllers;
+mod serving;
+mod stateful_health;
 mod stateful_sets;
 
 use super::Case;
@@ -21,5 +23,7 @@ pub const CASES: &[&[Case]] = &[
     jobs::CASES,
     replica_sets::CASES,
     replication_controllers::CASES,
+    serving::CASES,
+    stateful_health::CASES,
     stateful_sets::CASES,
 ];

@@ -4,6 +4,7 @@ mod api_server;
 mod endpoint_slices;
 mod endpoints;
 mod ingress;
+mod latency;
 mod proxy;
 mod service_cidrs;
 mod services;
@@ -15,6 +16,7 @@ pub const CASES: &[&[Case]] = &[
     endpoint_slices::CASES,
     endpoints::CASES,
     ingress::CASES,
+    latency::CASES,
     proxy::CASES,
     service_cidrs::CASES,
     services::CASES,

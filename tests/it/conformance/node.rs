@@ -6,11 +6,14 @@ mod dra;
 mod environment;
 mod ephemeral_containers;
 mod expansion;
+mod image_volumes;
 mod init_containers;
 mod nodes;
 mod pod_generation;
 mod pod_templates;
 mod pods;
+mod probes;
+mod runtime;
 mod taints;
 
 use super::Case;
@@ -22,10 +25,13 @@ pub const CASES: &[&[Case]] = &[
     environment::CASES,
     ephemeral_containers::CASES,
     expansion::CASES,
+    image_volumes::CASES,
     init_containers::CASES,
     nodes::CASES,
     pod_generation::CASES,
     pod_templates::CASES,
     pods::CASES,
+    probes::CASES,
+    runtime::CASES,
     taints::CASES,
 ];

@@ -8,12 +8,13 @@ use super::runner::Outcome;
 
 pub type Outcomes = BTreeMap<(&'static str, &'static str), Outcome>;
 
-/// How many of a class passed.
-pub fn passed(outcomes: &Outcomes, class: &str) -> usize {
-    let of_class = names::all().filter(|name| name.class == class);
-    let passed = of_class
+/// How many of a class passed, and how many there are; of these SIGs, or of all if there are none.
+pub fn passed(outcomes: &Outcomes, class: &str, sigs: &[&str]) -> (usize, usize) {
+    let is_meant = |name: &Name| sigs.is_empty() || sigs.contains(&name.sig);
+    let of_class = || names::all().filter(|name| name.class == class).filter(is_meant);
+    let passed = of_class()
         .filter(|name| matches!(outcomes.get(&(name.sig, name.name)), Some(Outcome::Passed)));
-    passed.count()
+    (passed.count(), of_class().count())
 }
 
 /// Whether every case had the tools that it needs.
@@ -54,8 +55,8 @@ pub fn text(outcomes: &Outcomes) -> String {
                 None => writeln!(out, "not ported {}: {}", name.name, name.why_not),
             };
         }
-        let passed = passed(outcomes, class);
-        let _ = writeln!(out, "conformance {class}: {passed} of {}", of_class.len());
+        let (passed, total) = passed(outcomes, class, &[]);
+        let _ = writeln!(out, "conformance {class}: {passed} of {total}");
     }
     out
 }

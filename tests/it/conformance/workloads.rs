@@ -16,6 +16,15 @@ pub const HTTPD: &str = "httpd:v1";
 pub const BUSYBOX: &str = "busybox:v1";
 /// Fails once, and succeeds when it is started again over the same directory.
 pub const ONCE: &str = "once:v1";
+/// Fails, succeeds, and waits for ever, over the same directory.
+pub const THRICE: &str = "thrice:v1";
+/// Writes texts into files and to its output, and ends.
+pub const WORDS: &str = "words:v1";
+/// Looks names up, and connects.
+pub const NET: &str = "net:v1";
+/// A server that remembers: see `examples/guests/rust/agnhost`.
+pub const SERVER: &str = "server:v1";
+pub const SERVER_NEW: &str = "server:v2";
 
 /// What the images are made of: guests of `cluster/guests.rs`.
 pub const IMAGES: &[(&str, &str)] = &[
@@ -24,6 +33,11 @@ pub const IMAGES: &[(&str, &str)] = &[
     (HTTPD, "rust-http-p2.wasm"),
     (BUSYBOX, "rust-cmd-p1.wasm"),
     (ONCE, "p1-once.wat"),
+    (THRICE, "p1-thrice.wat"),
+    (WORDS, "p1-words.wat"),
+    (NET, "rust-net-p2.wasm"),
+    (SERVER, "rust-agnhost.wasm"),
+    (SERVER_NEW, "rust-agnhost.wasm"),
 ];
 
 pub const REPLICA_SETS: &str = "apps/v1/replicasets";

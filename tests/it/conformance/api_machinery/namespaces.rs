@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::conformance::operations::{ensure_includes, gone, version};
+use crate::conformance::workloads::{PAUSE, becomes, condition, is_ending, is_running, pod};
 use crate::conformance::{Case, Context, Patch, case, refused};
 
 pub const CASES: &[Case] = &[
@@ -12,6 +13,11 @@ pub const CASES: &[Case] = &[
          [Serial]",
         services_go
     ),
+    case!(
+        "Namespaces should ensure that all pods are removed when a namespace is deleted [Serial]",
+        pods_go
+    ),
+    case!("OrderedNamespaceDeletion namespace deletion should delete pod first", pods_go_first),
     case!("Namespaces should patch a Namespace [Serial]", patch),
     case!("Namespaces should apply changes to a namespace status [Serial]", status),
     case!("Namespaces should apply an update to a Namespace [Serial]", update),
@@ -34,6 +40,44 @@ async fn services_go(context: &Context) -> Result<()> {
     namespaces.create(&again).await?;
     refused(services.get("test-service").await, 404)?;
     Ok(())
+}
+
+async fn pods_go(context: &Context) -> Result<()> {
+    let namespaces = context.all("v1/namespaces");
+    let name = context.create_namespace("nsdeletetest", json!({})).await?;
+    let pods = context.within(&name, "v1/pods");
+    pods.create(&pod("test-pod", json!({}), PAUSE)).await?;
+    is_running(&pods, "test-pod").await?;
+    namespaces.delete(&name).await?;
+    gone(&namespaces, &name).await?;
+    let again = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    namespaces.create(&again).await?;
+    refused(pods.get("test-pod").await, 404)?;
+    Ok(())
+}
+
+async fn pods_go_first(context: &Context) -> Result<()> {
+    let namespaces = context.all("v1/namespaces");
+    let name = context.create_namespace("nsdeletetest", json!({})).await?;
+    let (pods, maps) = (context.within(&name, "v1/pods"), context.within(&name, "v1/configmaps"));
+    let mut held = pod("test-pod", json!({}), PAUSE);
+    held["metadata"]["finalizers"] = json!(["e2e.example.com/finalizer"]);
+    pods.create(&held).await?;
+    is_running(&pods, "test-pod").await?;
+    let map = json!({"metadata": {"name": "test-configmap"}, "data": {"key": "value"}});
+    maps.create(&map).await?;
+    namespaces.delete(&name).await?;
+    becomes(&namespaces, &name, "looked at by its controller", |namespace| {
+        namespace["status"]["phase"] == "Terminating"
+            && condition(namespace, "NamespaceDeletionContentFailure").is_some()
+    })
+    .await?;
+    becomes(&pods, "test-pod", "ending", is_ending).await?;
+    // It is there while the pod is.
+    maps.get("test-configmap").await?;
+    pods.update("test-pod", |pod| pod["metadata"]["finalizers"] = json!([])).await?;
+    gone(&pods, "test-pod").await?;
+    gone(&namespaces, &name).await
 }
 
 async fn patch(context: &Context) -> Result<()> {

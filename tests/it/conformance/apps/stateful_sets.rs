@@ -31,11 +31,11 @@ pub const CASES: &[Case] = &[
     ),
 ];
 
-const SETS: &str = "apps/v1/statefulsets";
-const SELECTOR: &str = "foo=bar,baz=blah";
-const REVISION: &str = "controller-revision-hash";
+pub const SETS: &str = "apps/v1/statefulsets";
+pub const SELECTOR: &str = "foo=bar,baz=blah";
+pub const REVISION: &str = "controller-revision-hash";
 
-fn stateful_set(name: &str, replicas: u32) -> Value {
+pub fn stateful_set(name: &str, replicas: u32) -> Value {
     let labels = json!({"foo": "bar", "baz": "blah"});
     let container = json!({"name": "webserver", "image": HTTPD});
     json!({"metadata": {"name": name, "labels": labels}, "spec": {
@@ -46,14 +46,14 @@ fn stateful_set(name: &str, replicas: u32) -> Value {
 }
 
 /// The headless Service that upstream makes before each test.
-async fn service(context: &Context) -> Result<()> {
+pub async fn service(context: &Context) -> Result<()> {
     let service = json!({"metadata": {"name": "test"}, "spec": {"clusterIP": "None",
         "selector": {"foo": "bar", "baz": "blah"}, "ports": [{"port": 80}]}});
     context.own("v1/services").create(&service).await.map(drop)
 }
 
 /// Until so many pods are there and serve; in the order of their ordinals.
-async fn are_ready(context: &Context, count: usize) -> Result<Vec<Value>> {
+pub async fn are_ready(context: &Context, count: usize) -> Result<Vec<Value>> {
     eventually(&format!("{count} ready pods"), async || {
         let mut pods = context.own("v1/pods").items_labelled(SELECTOR).await?;
         pods.sort_by_key(|pod| name(pod).to_string());

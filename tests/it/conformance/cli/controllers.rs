@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::conformance::checks::{annotation, holds, is, name};
-use crate::conformance::workloads::{AGNHOST, are_running, uid};
+use crate::conformance::workloads::{AGNHOST, SERVER, are_running, uid};
 use crate::conformance::{Case, Context, case, eventually};
 
 pub const CASES: &[Case] = &[
@@ -14,6 +14,8 @@ pub const CASES: &[Case] = &[
         describe
     ),
     case!("Kubectl client Kubectl expose should create services for rc", expose),
+    case!("Kubectl client Update Demo should create and stop a replication controller", demo),
+    case!("Kubectl client Update Demo should scale a replication controller", scaled_demo),
     case!("Kubectl client Kubectl patch should add annotations for pods in rc", patch),
 ];
 
@@ -182,4 +184,88 @@ async fn patch(context: &Context) -> Result<()> {
         is(annotation(&read, "x"), "y")?;
     }
     Ok(())
+}
+
+/// As upstream's `nautilus`; each of its pods answers with the name of a picture.
+fn nautilus() -> Value {
+    let labels = json!({"name": "update-demo", "version": "nautilus"});
+    let container = json!({"name": "update-demo", "image": SERVER,
+        "env": [{"name": "WHO", "value": "nautilus.jpg"}], "ports": [{"containerPort": 8080}]});
+    json!({"apiVersion": "v1", "kind": "ReplicationController",
+        "metadata": {"name": "update-demo-nautilus"}, "spec": {"replicas": 2,
+            "selector": labels, "template": {"metadata": {"labels": labels},
+                "spec": {"terminationGracePeriodSeconds": 1, "containers": [container]}}}})
+}
+
+/// So many pods are there, as kubectl's templates tell, and answer.
+async fn demo_runs(context: &Context, count: usize) -> Result<()> {
+    let template = |text: &str| format!("-o template '--template={text}'");
+    let names = template("{{range.items}}{{.metadata.name}} {{end}}");
+    let names = format!("get pods {names} -l name=update-demo");
+    let what = format!("{count} pods of the demo");
+    let pods = eventually(&what, async || {
+        let told = context.kubectl(&names, "").await?.ok();
+        let pods: Vec<String> = told.split_whitespace().map(str::to_string).collect();
+        Ok((pods.len() == count).then_some(pods))
+    });
+    let running = template(
+        "{{if (exists . \"status\" \"containerStatuses\")}}{{range .status.containerStatuses}}\
+         {{if (and (eq .name \"update-demo\") (exists . \"state\" \"running\"))}}true{{end}}\
+         {{end}}{{end}}",
+    );
+    let image = template(
+        "{{if (exists . \"spec\" \"containers\")}}{{range .spec.containers}}\
+         {{if eq .name \"update-demo\"}}{{.image}}{{end}}{{end}}{{end}}",
+    );
+    for pod in pods.await? {
+        eventually(&format!("{pod} running and answering"), async || {
+            let told = context.kubectl(&format!("get pods {pod} {running}"), "").await?;
+            if told.stdout.trim() != "true" {
+                return Ok(None);
+            }
+            let path =
+                format!("/api/v1/namespaces/{}/pods/{pod}/proxy/data.json", context.namespace);
+            let answer = context.client.send("GET", &path, &[], Vec::new()).await?;
+            Ok((answer.code == 200 && answer.text() == "nautilus.jpg").then_some(()))
+        })
+        .await?;
+        let told = context.kubectl(&format!("get pods {pod} {image}"), "").await?.ok();
+        ensure!(told.trim() == SERVER, "the image of {pod}: {told}");
+    }
+    Ok(())
+}
+
+/// What was made goes, and nothing of it is found any more.
+async fn demo_ends(context: &Context) -> Result<()> {
+    let words = "delete --grace-period=0 --force -f -";
+    context.kubectl(words, &nautilus().to_string()).await?.ok();
+    eventually("no controller and no Service", async || {
+        let told = context.kubectl("get rc,svc -l name=update-demo --no-headers", "").await?.ok();
+        Ok(told.trim().is_empty().then_some(()))
+    })
+    .await?;
+    let alive = "get pods -l name=update-demo -o 'go-template={{range .items}}\
+                 {{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{end}}{{end}}'";
+    eventually("no pod", async || {
+        let told = context.kubectl(alive, "").await?.ok();
+        Ok(told.trim().is_empty().then_some(()))
+    })
+    .await
+}
+
+async fn demo(context: &Context) -> Result<()> {
+    context.kubectl("create -f -", &nautilus().to_string()).await?.ok();
+    demo_runs(context, 2).await?;
+    demo_ends(context).await
+}
+
+async fn scaled_demo(context: &Context) -> Result<()> {
+    context.kubectl("create -f -", &nautilus().to_string()).await?.ok();
+    demo_runs(context, 2).await?;
+    for count in [1, 2] {
+        let words = format!("scale rc update-demo-nautilus --replicas={count} --timeout=2m");
+        context.kubectl(&words, "").await?.ok();
+        demo_runs(context, count).await?;
+    }
+    demo_ends(context).await
 }

@@ -3,9 +3,10 @@
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::endpoint_slices::empty_service;
+use super::endpoint_slices::{empty_service, three_services};
 use crate::conformance::checks::{is, is_later, is_refused, label, name, namespace};
 use crate::conformance::operations::gone;
+use crate::conformance::workloads::uid;
 use crate::conformance::{Case, Context, Patch, case, eventually};
 
 pub const CASES: &[Case] = &[
@@ -15,6 +16,7 @@ pub const CASES: &[Case] = &[
          that matches no pods",
         without_pods
     ),
+    case!("EndpointsController should create Endpoints for Pods matching a Service", with_pods),
 ];
 
 async fn lifecycle(context: &Context) -> Result<()> {
@@ -60,4 +62,37 @@ async fn without_pods(context: &Context) -> Result<()> {
     eventually("the Endpoints", async || Ok(endpoints.get(name).await.ok())).await?;
     services.delete(name).await?;
     gone(&endpoints, name).await
+}
+
+/// A Service's Endpoints: these pods, those of each port in a subset of their own.
+pub async fn endpoints_are(context: &Context, service: &str, pods: &[(&Value, u16)]) -> Result<()> {
+    let endpoints = context.own("v1/endpoints");
+    let port = context.own("v1/services").get(service).await?["spec"]["ports"][0].take();
+    let found = eventually(&format!("{} addresses of {service}", pods.len()), async || {
+        let Ok(found) = endpoints.get(service).await else { return Ok(None) };
+        let subsets = found["subsets"].as_array().cloned().unwrap_or_default();
+        let addresses = subsets.iter().filter_map(|subset| subset["addresses"].as_array());
+        let addresses: usize = addresses.map(Vec::len).sum();
+        Ok((addresses == pods.len()).then_some(subsets))
+    })
+    .await?;
+    is(&found.len().into(), pods.len())?;
+    for subset in &found {
+        let address = &subset["addresses"][0];
+        let wanted = pods.iter().find(|(pod, _)| address["targetRef"]["name"] == name(pod));
+        let (pod, number) = wanted.context("an address of no pod")?;
+        is(&address["ip"], pod["status"]["podIP"].clone())?;
+        is(&address["targetRef"]["kind"], "Pod")?;
+        is(&address["targetRef"]["uid"], uid(pod))?;
+        is(&subset["ports"], json!([{"name": port["name"], "port": number, "protocol": "TCP"}]))?;
+    }
+    Ok(())
+}
+
+async fn with_pods(context: &Context) -> Result<()> {
+    let [one, two] = three_services(context).await?;
+    let both = [(&one, 3000), (&two, 3001)];
+    endpoints_are(context, "example-int-port", &both[..1]).await?;
+    endpoints_are(context, "example-named-port", &both).await?;
+    endpoints_are(context, "example-no-match", &[]).await
 }

@@ -11,6 +11,15 @@ use crate::conformance::{Case, Context, case};
 pub const CASES: &[Case] = &[
     case!("ConfigMap should be consumable via environment variable", map_key),
     case!("ConfigMap should be consumable via the environment", whole_map),
+    case!(
+        "ConfigMap should be consumable as environment variable names with various prefixes",
+        map_prefixes
+    ),
+    case!(
+        "Secrets should be consumable as environment variable names variable names with various \
+         prefixes",
+        secret_prefixes
+    ),
     case!("Secrets should be consumable from pods in env vars", secret_key),
     case!("Secrets should be consumable via the environment", whole_secret),
     case!(
@@ -78,6 +87,30 @@ async fn whole_secret(context: &Context) -> Result<()> {
     let env = json!({"envFrom": [{"secretRef": {"name": name}},
         {"prefix": "p-", "secretRef": {"name": name}}]});
     has_all(&output(context, &pod("pod-secrets", env)).await?, "p-")
+}
+
+/// All that is printable but `=` may be in a prefix (KEP-4369).
+const PREFIXES: [&str; 4] = ["1-", "$_-", "ABC_", "#@!"];
+
+async fn prefixes(context: &Context, source: Value) -> Result<()> {
+    let mut from = vec![source.clone()];
+    for prefix in PREFIXES {
+        let mut one = source.clone();
+        one["prefix"] = prefix.into();
+        from.push(one);
+    }
+    let told = output(context, &pod("pod-prefixes", json!({"envFrom": from}))).await?;
+    PREFIXES.iter().try_for_each(|prefix| has_all(&told, prefix))
+}
+
+async fn map_prefixes(context: &Context) -> Result<()> {
+    let name = map(context).await?;
+    prefixes(context, json!({"configMapRef": {"name": name}})).await
+}
+
+async fn secret_prefixes(context: &Context) -> Result<()> {
+    let name = secret(context).await?;
+    prefixes(context, json!({"secretRef": {"name": name}})).await
 }
 
 fn has_all(told: &str, prefix: &str) -> Result<()> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::conformance::checks::{counts, has_lines, holds, is};
 use crate::conformance::context::eventually_within;
 use crate::conformance::workloads::{
-    BUSYBOX, PAUSE, becomes, condition, log, number, phase, run, serves,
+    BUSYBOX, NET, PAUSE, becomes, condition, log, number, output, phase, run, serves,
 };
 use crate::conformance::{Case, Context, case, eventually};
 
@@ -38,6 +38,10 @@ pub const CASES: &[Case] = &[
         "Kubelet when scheduling a busybox command that always fails in a pod should be possible \
          to delete",
         failure_is_deleted
+    ),
+    case!(
+        "Kubelet when scheduling an agnhost Pod with hostAliases should write entries to /etc/hosts",
+        aliases
     ),
     case!(
         "Kubelet when scheduling a read only busybox container should not write to root filesystem \
@@ -198,4 +202,14 @@ async fn root_is_not_written(context: &Context) -> Result<()> {
     let told = log(context, "busybox-readonly-fs", "").await?;
     ensure!(told.contains("writes: "), "the write is what failed: {told}");
     holds(!serves(&pods.get("busybox-readonly-fs").await?), "it does not run")
+}
+
+/// Upstream reads /etc/hosts; here programs ask for names, and are answered.
+async fn aliases(context: &Context) -> Result<()> {
+    let container = container("aliases", NET, &["lookup=foo", "lookup=bar"]);
+    let alias = json!({"ip": "123.45.67.89", "hostnames": ["foo", "bar"]});
+    let pod = json!({"metadata": {"name": "aliases"}, "spec": {"restartPolicy": "Never",
+        "hostAliases": [alias], "containers": [container]}});
+    let told = output(context, &pod).await?;
+    has_lines(&told, &["lookup=foo: ok 123.45.67.89", "lookup=bar: ok 123.45.67.89"])
 }
