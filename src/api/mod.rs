@@ -26,6 +26,7 @@ pub mod resource;
 pub mod samples;
 pub mod schema;
 pub mod selector;
+pub mod simulated;
 pub mod strict;
 pub mod table;
 pub mod typegraph;

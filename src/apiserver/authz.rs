@@ -8,9 +8,9 @@
 use super::User;
 use super::node_graph::Referent;
 use super::rbac::Rules;
-use super::user::{SYSTEM_MASTERS, SYSTEM_NODES};
+use super::user::{SIMULATORS, SYSTEM_MASTERS, SYSTEM_NODES};
 use crate::api::error::Reason;
-use crate::api::{ApiError, Gvr};
+use crate::api::{ApiError, Gvr, simulated};
 use crate::client::node_paths::code_path;
 
 /// What a request wants to do. `resource` is `None` for paths outside the resources, whose verb is
@@ -35,9 +35,9 @@ pub const NODE_LEASES: &str = "kube-node-lease";
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scope {
     Any,
-    /// Named like the node. Creation has no name in its URL: see [`node_may_create`].
+    /// Named like a node of the agent. Creation has no name in its URL: see [`node_may_create`].
     OwnName,
-    /// Named like the node, in [`NODE_LEASES`].
+    /// Named like the agent, in [`NODE_LEASES`].
     OwnLease,
 }
 
@@ -87,6 +87,52 @@ const NODE_TABLE: &[Row] = &[
     row("", "events", "", WRITE_EVENTS, Scope::Any),
 ];
 
+/// What a simulator may do. Its nodes run nothing: it sees no object but Nodes and Pods.
+const SIMULATOR_TABLE: &[Row] = &[
+    row("", "nodes", "", READ, Scope::Any),
+    row("", "nodes", "", WRITE_OWN, Scope::OwnName),
+    row("", "nodes", "status", WRITE_STATUS, Scope::OwnName),
+    row("coordination.k8s.io", "leases", "", WRITE_OWN, Scope::OwnLease),
+    // And writes those of its nodes only, as node agents do.
+    row("", "pods", "", READ, Scope::Any),
+    row("", "pods", "", &["delete"], Scope::Any),
+    row("", "pods", "status", WRITE_STATUS, Scope::Any),
+];
+
+/// Whom a node's credentials stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Agent<'a> {
+    /// The agent of the node of this name.
+    Node(&'a str),
+    /// Many nodes that run nothing ([`simulated`]).
+    Simulator(&'a str),
+}
+
+impl<'a> Agent<'a> {
+    /// The node's name, or the simulator's; their Lease has the same.
+    pub fn name(self) -> &'a str {
+        match self {
+            Agent::Node(name) | Agent::Simulator(name) => name,
+        }
+    }
+
+    /// Whether a node is the agent's.
+    pub fn has(self, node: &str) -> bool {
+        match self {
+            Agent::Node(name) => name == node,
+            Agent::Simulator(name) => simulated::index_of(name, node).is_some(),
+        }
+    }
+
+    fn allowed(self, attributes: &Attributes<'_>) -> bool {
+        match (self, attributes.resource) {
+            (Agent::Node(node), None) => path_allowed(node, attributes),
+            (Agent::Simulator(_), None) => false,
+            (_, Some(resource)) => agent_allowed(self, resource, attributes),
+        }
+    }
+}
+
 impl<'a> Attributes<'a> {
     /// Of a request outside the resources.
     pub fn of_path(verb: &'a str, path: &'a str) -> Attributes<'a> {
@@ -100,10 +146,7 @@ impl<'a> Attributes<'a> {
 /// 403 with upstream's text.
 pub fn authorize(rules: &Rules, user: &User, attributes: &Attributes<'_>) -> Result<(), ApiError> {
     let allowed = user.is_in(SYSTEM_MASTERS)
-        || node_name(user).is_some_and(|node| match attributes.resource {
-            None => path_allowed(node, attributes),
-            Some(resource) => node_allowed(node, resource, attributes),
-        })
+        || agent(user).is_some_and(|agent| agent.allowed(attributes))
         || rules.allows(user, attributes);
     if allowed { Ok(()) } else { Err(forbidden(user, attributes)) }
 }
@@ -114,6 +157,15 @@ pub fn node_name(user: &User) -> Option<&str> {
     user.is_in(SYSTEM_NODES).then_some(name)
 }
 
+/// Whom a user stands for that has a node's credentials, or a simulator's.
+pub fn agent(user: &User) -> Option<Agent<'_>> {
+    if let Some(node) = node_name(user) {
+        return Some(Agent::Node(node));
+    }
+    let name = user.name.strip_prefix("system:simulator:").filter(|name| !name.is_empty())?;
+    user.is_in(SIMULATORS).then_some(Agent::Simulator(name))
+}
+
 /// The node and the kind of an object that a node's agent may read only if a Pod bound to the node
 /// refers to it.
 pub(super) fn needs_reference<'a>(
@@ -122,7 +174,7 @@ pub(super) fn needs_reference<'a>(
 ) -> Option<(&'a str, Referent)> {
     let node = node_name(user).filter(|_| !user.is_in(SYSTEM_MASTERS))?;
     let resource = attributes.resource.filter(|resource| resource.group.is_empty())?;
-    if !node_allowed(node, resource, attributes) {
+    if !agent_allowed(Agent::Node(node), resource, attributes) {
         return None;
     }
     match &*resource.resource {
@@ -145,22 +197,23 @@ pub(super) fn needs_volume<'a>(
     let node = node_name(user).filter(|_| !user.is_in(SYSTEM_MASTERS))?;
     let resource = attributes.resource.filter(|resource| resource.group.is_empty())?;
     let is_volume = resource.resource == "persistentvolumes";
-    let asks = is_volume && node_allowed(node, resource, attributes);
+    let asks = is_volume && agent_allowed(Agent::Node(node), resource, attributes);
     asks.then_some((node, attributes.verb != "get"))
 }
 
 /// Whether a user may write the status of, or delete, a pod that is bound to this node ("" while
 /// it is not bound): everyone who passed [`authorize`] but another node's agent.
 pub fn node_may_write_pod(user: &User, pod_node_name: &str) -> bool {
-    node_name(user).is_none_or(|node| node == pod_node_name)
+    agent(user).is_none_or(|agent| agent.has(pod_node_name))
 }
 
 /// Whether a user may create an object of this name where names are only seen in the body: a
 /// node's agent creates no Node and no Lease but its own.
 pub fn node_may_create(user: &User, resource: &Gvr, name: &str) -> bool {
-    let Some(node) = node_name(user) else { return true };
+    let Some(agent) = agent(user) else { return true };
     match (&*resource.group, &*resource.resource) {
-        ("", "nodes") | ("coordination.k8s.io", "leases") => node == name,
+        ("", "nodes") => agent.has(name),
+        ("coordination.k8s.io", "leases") => agent.name() == name,
         _ => true,
     }
 }
@@ -178,18 +231,24 @@ fn is_under(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn node_allowed(node: &str, resource: &Gvr, attributes: &Attributes<'_>) -> bool {
+fn agent_allowed(agent: Agent<'_>, resource: &Gvr, attributes: &Attributes<'_>) -> bool {
     let (verb, name) = (attributes.verb, attributes.name);
-    let own = name == node || (verb == "create" && name.is_empty());
-    NODE_TABLE.iter().any(|row| {
+    let creates = verb == "create" && name.is_empty();
+    let table = match agent {
+        Agent::Node(_) => NODE_TABLE,
+        Agent::Simulator(_) => SIMULATOR_TABLE,
+    };
+    table.iter().any(|row| {
         row.group == resource.group
             && row.resource == resource.resource
             && row.subresource == attributes.subresource
             && row.verbs.contains(&verb)
             && match row.scope {
                 Scope::Any => true,
-                Scope::OwnName => own,
-                Scope::OwnLease => own && attributes.namespace == NODE_LEASES,
+                Scope::OwnName => creates || agent.has(name),
+                Scope::OwnLease => {
+                    (creates || agent.name() == name) && attributes.namespace == NODE_LEASES
+                }
             }
     })
 }

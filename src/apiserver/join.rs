@@ -13,6 +13,7 @@ use super::pki::{MAX_CSR_BYTES, Pki, PkiError};
 use super::service::{ApiServer, read_error};
 use super::{Body, User, authn, reply};
 use crate::api::error::{Cause, Reason};
+use crate::api::simulated::{self, SIMULATOR};
 use crate::api::{ApiError, Gvr};
 pub use crate::client::join::{JOIN_PATH, JoinRequest, JoinResponse};
 use crate::store::Key;
@@ -61,9 +62,14 @@ where
         .to_bytes();
     let request: JoinRequest =
         serde_json::from_slice(&body).map_err(|e| ApiError::bad_request(e.to_string()))?;
-    check_node_name(&request.node)?;
-    check_is_new(server, &request.node)?;
-    let user = User::node(&request.node);
+    let user = match request.simulator {
+        true => simulator(&request.node)?,
+        false => {
+            check_node_name(&request.node)?;
+            check_is_new(server, &request.node)?;
+            User::node(&request.node)
+        }
+    };
     let certificate = pki.sign_csr(&request.csr, &user).map_err(|error| match error {
         PkiError::BadRequest(_) => invalid("csr", &error.to_string()),
         other => ApiError::internal(other),
@@ -72,6 +78,18 @@ where
     let ca = pki.ca_pem().to_string();
     let cluster_ranges = server.options.cluster_ranges.clone();
     Ok(JoinResponse { certificate, ca, cluster_ranges })
+}
+
+/// Simulators may join again: their nodes hold nothing that is anybody's.
+fn simulator(name: &str) -> Result<User, ApiError> {
+    if simulated::is_simulator_name(name) {
+        return Ok(User::simulator(name));
+    }
+    let detail = format!(
+        "Invalid value: {name:?}: a simulator is called {SIMULATOR}, or {SIMULATOR}-… in lower case \
+         letters, digits and '-', and not much longer"
+    );
+    Err(invalid("node", &detail))
 }
 
 fn check_is_new(server: &ApiServer, node: &str) -> Result<(), ApiError> {
@@ -95,6 +113,13 @@ fn check_node_name(name: &str) -> Result<(), ApiError> {
             && bytes.last().is_some_and(|b| alphanumeric(*b))
             && bytes.iter().all(|b| alphanumeric(*b) || *b == b'-')
     };
+    if simulated::is_reserved(name) {
+        let detail = format!(
+            "Invalid value: {name:?}: names that begin with {SIMULATOR} are those of simulated \
+             nodes; join under another one (--name)"
+        );
+        return Err(invalid("node", &detail));
+    }
     if name.len() <= MAX_NODE_NAME && name.split('.').all(label) {
         return Ok(());
     }

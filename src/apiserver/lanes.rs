@@ -23,8 +23,9 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::User;
+use super::authz;
 use super::service::Options;
-use super::user::{SYSTEM_MASTERS, SYSTEM_NODES};
+use super::user::SYSTEM_MASTERS;
 use crate::api::ApiError;
 use crate::base::metrics::{Looked, Metrics, Sample};
 
@@ -104,7 +105,7 @@ impl Lanes {
     /// # Errors
     /// 429 if there is none for this user now.
     pub async fn enter(&self, user: &User, work: Work) -> Result<Place, ApiError> {
-        let (masters, nodes) = (user.is_in(SYSTEM_MASTERS), user.is_in(SYSTEM_NODES));
+        let (masters, nodes) = (user.is_in(SYSTEM_MASTERS), authz::agent(user).is_some());
         let lane = if masters || nodes { &self.reserved } else { &self.common };
         let pool = match work {
             Work::Read => &lane.reads,

@@ -22,8 +22,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{Body, User, authz, reply};
-use crate::api::ApiError;
 use crate::api::error::Reason;
+use crate::api::{ApiError, simulated};
 pub use crate::client::node_paths::{TUNNEL_PROTOCOL, tunnel_path};
 
 /// How long a request waits for a node that is not connected.
@@ -152,6 +152,10 @@ impl Tunnels {
 
     /// The open tunnel of a node, waited for until `deadline`.
     async fn sender(&self, node: &str, deadline: Instant) -> Result<Sender, ApiError> {
+        if simulated::is_reserved(node) {
+            let message = format!("node {node:?} is simulated: it runs nothing that could answer");
+            return Err(ApiError::unavailable(message));
+        }
         loop {
             let attached = self.0.attached.notified();
             let mut attached = std::pin::pin!(attached);

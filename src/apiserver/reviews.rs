@@ -150,7 +150,7 @@ fn self_subject_rules(server: &ApiServer, call: &Call, object: &Object) -> Resul
             });
         }
     }
-    if authz::node_name(&call.user).is_some() {
+    if authz::agent(&call.user).is_some() {
         status.incomplete = true;
         let why = "node authorizer does not support user rule resolution";
         status.evaluation_error = Some(why.into());

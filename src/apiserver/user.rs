@@ -18,6 +18,8 @@ pub struct User {
 pub const SYSTEM_MASTERS: &str = "system:masters";
 /// Node agents.
 pub const SYSTEM_NODES: &str = "system:nodes";
+/// Processes that stand for simulated nodes.
+pub const SIMULATORS: &str = "system:simulators";
 /// Everyone who proved who they are.
 pub const AUTHENTICATED: &str = "system:authenticated";
 /// Everyone who did not, and the name that they have.
@@ -38,6 +40,11 @@ impl User {
     /// The node agent of a node (authenticated, limited to its node).
     pub fn node(node: &str) -> User {
         User::new(format!("system:node:{node}"), &[SYSTEM_NODES, AUTHENTICATED])
+    }
+
+    /// The simulator of this name (authenticated, limited to its nodes).
+    pub fn simulator(name: &str) -> User {
+        User::new(format!("system:simulator:{name}"), &[SIMULATORS, AUTHENTICATED])
     }
 
     pub fn is_in(&self, group: &str) -> bool {

@@ -11,6 +11,7 @@ use super::ownership::name;
 use super::{Controller, Limits, Options, Plan};
 use crate::api::ObjectKey;
 use crate::api::resource::Gvr;
+use crate::api::simulated::simulator_of;
 use crate::client::cache::{Changed, View};
 use crate::client::event::Notice;
 
@@ -50,8 +51,7 @@ impl Controller for NodeIpamController {
 
     fn keys(&self, change: &Changed, _view: &View) -> Vec<ObjectKey> {
         let (_, new) = change.typed::<Node>();
-        let concerns =
-            change.resource == Gvr::of::<Node>() && new.is_none_or(|n| cidr(n).is_none());
+        let concerns = change.resource == Gvr::of::<Node>() && new.is_none_or(wants_block);
         concerns.then(|| ObjectKey::new("", ALL_NODES)).into_iter().collect()
     }
 
@@ -65,7 +65,7 @@ impl Controller for NodeIpamController {
         let used = view.all::<Node>().filter_map(|node| blocks.index(cidr(node)?));
         let used: HashSet<u128> = used.collect();
         let mut free = (0..blocks.count()).filter(|index| !used.contains(index));
-        for node in view.all::<Node>().filter(|node| cidr(node).is_none()) {
+        for node in view.all::<Node>().filter(|node| wants_block(node)) {
             let Some(index) = free.next() else {
                 let text = format!("No block is left for node {}", name(&node.metadata));
                 plan.notices.push(Notice::warning(&**node, "CIDRNotAvailable", text));
@@ -84,6 +84,11 @@ impl Controller for NodeIpamController {
     fn limits(&self) -> Limits {
         Limits { workers: 1, ..Limits::default() }
     }
+}
+
+/// Nobody listens at the addresses of simulated nodes' pods, which have a range of their own.
+fn wants_block(node: &Node) -> bool {
+    cidr(node).is_none() && simulator_of(node.metadata.labels.as_ref()).is_none()
 }
 
 fn cidr(node: &Node) -> Option<&str> {

@@ -22,6 +22,7 @@ use super::ownership::name;
 use super::{Controller, Options, Plan, pods};
 use crate::api::ObjectKey;
 use crate::api::resource::Gvr;
+use crate::api::simulated::lease_name;
 use crate::client::cache::{Changed, View};
 use crate::client::event::Notice;
 
@@ -105,7 +106,7 @@ impl Controller for NodeLifecycleController {
             plan.update(&changed);
         }
         // An agent that renews its lease again tells of its node and its pods next.
-        let renewed = !left.is_zero() && view.get::<Lease>(NODE_LEASES, &key.name).is_some();
+        let renewed = !left.is_zero() && view.get::<Lease>(NODE_LEASES, lease(node)).is_some();
         if is_unknown && !renewed {
             mark_pods(view, name(&node.metadata), now, &mut plan);
         }
@@ -117,14 +118,19 @@ impl NodeLifecycleController {
     /// How long the node has left until it is taken for lost.
     fn left(&self, node: &Node, view: &View) -> Option<Duration> {
         let name = name(&node.metadata);
-        if let Some(quiet) = view.unchanged_for::<Lease>(NODE_LEASES, name) {
+        if let Some(quiet) = view.unchanged_for::<Lease>(NODE_LEASES, lease(node)) {
             return Some(self.grace.saturating_sub(quiet));
         }
         // No lease yet, or none any more: an agent that lives makes one.
         let quiet = view.unchanged_for::<Node>("", name)?;
-        let missing = view.missing_for::<Lease>(NODE_LEASES, name)?;
+        let missing = view.missing_for::<Lease>(NODE_LEASES, lease(node))?;
         Some(self.startup_grace.saturating_sub(quiet.min(missing)))
     }
+}
+
+/// The Lease by which a node is alive.
+fn lease(node: &Node) -> &str {
+    lease_name(name(&node.metadata), node.metadata.labels.as_ref())
 }
 
 /// Whether so many nodes are lost, or about to be, that no pod should be evicted for it.
@@ -133,7 +139,7 @@ pub fn is_braked(view: &View, grace: Duration) -> bool {
     let mut lost = 0;
     for node in view.all::<Node>() {
         total += 1;
-        let quiet = view.unchanged_for::<Lease>(NODE_LEASES, name(&node.metadata));
+        let quiet = view.unchanged_for::<Lease>(NODE_LEASES, lease(node));
         let fine = ready(node).is_some_and(|ready| ready.status == "True");
         // Nodes that vanish together are noticed one after another; half of the grace says enough.
         if !fine || quiet.is_some_and(|quiet| quiet > grace / 2) {

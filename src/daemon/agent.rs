@@ -13,9 +13,10 @@ use tokio::time::Instant;
 use super::args::{NodeArgs, default_data_dir};
 use super::data_dir::DataDir;
 use super::images;
+use super::join::Joiner;
 use super::local_node::{self, Code};
 use super::names::ServiceNames;
-use super::{SHUTDOWN_LIMIT, code, join, ready, signals};
+use super::{SHUTDOWN_LIMIT, code, join, ready, signals, simulate};
 use crate::api::ApiError;
 use crate::base::clock::RealClock;
 use crate::base::ids::Ids;
@@ -38,15 +39,16 @@ const GOOD_TUNNEL: Duration = Duration::from_secs(30);
 
 /// Joins if need be, and runs pods until a signal comes.
 pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
+    if let Some(nodes) = args.simulated.simulate {
+        return simulate::run(&args, nodes).await;
+    }
     let mut stop = pin!(signals::stop_requested());
-    let chosen = args.data_dir.clone().or_else(|| default_data_dir("wasmfleet-node"));
-    let path =
-        chosen.context("there is no home directory; name a data directory with --data-dir")?;
-    let dir = DataDir::open(&path)?;
+    let dir = data_dir(&args, "wasmfleet-node")?;
     let name = args.name.clone().unwrap_or_else(host_name);
+    args.tuning.check_labels()?;
     let tasks = Tasks::default();
     let work = async {
-        let remote = connect(&args, &dir, &name).await?;
+        let remote = connect(&args, &dir, Joiner::Node(&name)).await?;
         start(&args, &dir, &name, remote.clone(), &tasks)?;
         println!("data directory   {}", dir.path().display());
         println!("node             {name}");
@@ -79,6 +81,14 @@ async fn wait_ready(remote: Remote, name: &str) {
     tasks.shut_down(SHUTDOWN_LIMIT).await;
 }
 
+/// The directory that the user named, or the usual one.
+pub(super) fn data_dir(args: &NodeArgs, usual: &str) -> anyhow::Result<DataDir> {
+    let chosen = args.data_dir.clone().or_else(|| default_data_dir(usual));
+    let path =
+        chosen.context("there is no home directory; name a data directory with --data-dir")?;
+    Ok(DataDir::open(&path)?)
+}
+
 fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
     name.split('.').next().unwrap_or_default().to_string()
@@ -86,7 +96,12 @@ fn host_name() -> String {
 
 /// With the node's own credentials, which the join token buys the first time, and again when the
 /// server refuses those that are kept (it may have been made anew).
-async fn connect(args: &NodeArgs, dir: &DataDir, name: &str) -> anyhow::Result<Remote> {
+pub(super) async fn connect(
+    args: &NodeArgs,
+    dir: &DataDir,
+    who: Joiner<'_>,
+) -> anyhow::Result<Remote> {
+    let name = who.name();
     let kubeconfig: PathBuf = dir.join(join::KUBECONFIG);
     let mut joined = !kubeconfig.exists();
     if joined {
@@ -94,7 +109,7 @@ async fn connect(args: &NodeArgs, dir: &DataDir, name: &str) -> anyhow::Result<R
             "this node has not joined yet: give --token-file FILE (the server prints its path) or \
              --token TOKEN",
         )?;
-        join::join(&args.server, &token, name, dir.path()).await?;
+        join::join(&args.server, &token, who, dir.path()).await?;
     }
     let mut wait = FIRST_REDIAL;
     let mut told = None::<Instant>;
@@ -124,7 +139,7 @@ async fn connect(args: &NodeArgs, dir: &DataDir, name: &str) -> anyhow::Result<R
             return Err(anyhow::Error::from(error).context(what));
         };
         tracing::warn!(node = name, %error, "the server refuses {file}; joining again");
-        join::join(&args.server, &token, name, dir.path()).await?;
+        join::join(&args.server, &token, who, dir.path()).await?;
         joined = true;
     }
 }

@@ -1,10 +1,17 @@
 //! What can be typed after `wasmfleet`. Defaults that depend on the machine are filled in here, so
 //! that the rooms get plain options.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use k8s_openapi::api::core::v1::Taint;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::api::{names, simulated};
+use crate::node::simulated::{LabelPattern, parse_capacity, parse_taint};
 use crate::node::{Capacity, Thresholds};
 
 const ABOUT: &str = "Kubernetes for WebAssembly: the Kubernetes API, scheduler, controllers, node \
@@ -15,6 +22,20 @@ pub(super) const SERVER_EXAMPLES: &str = "\
 Example:
   wasmfleet server --data-dir cp --listen 127.0.0.1:6443
   wasmfleet node --server https://127.0.0.1:6443 --token-file cp/join-token --data-dir n1 --name n1";
+
+const NODE_EXAMPLES: &str = "\
+Examples:
+  wasmfleet server --data-dir cp --listen 127.0.0.1:6443
+  wasmfleet node --server https://127.0.0.1:6443 --token-file cp/join-token --data-dir n1 --name n1
+  wasmfleet node --server https://127.0.0.1:6443 --token-file cp/join-token --simulate 5000 \
+--labels topology.kubernetes.io/zone=z{i%3}
+
+Simulated nodes answer questions of capacity: will the control plane carry so many nodes and pods, \
+does a workload find room, how fast is it placed, what moves when nodes are lost. They are Nodes like \
+others, but run nothing: their pods are Running and Ready after --start-delay, have addresses at which \
+nobody listens (of 127.192.0.0/10), and no logs. One process keeps them all alive by one Lease; when it \
+ends they are lost together, and `kubectl delete nodes -l wasmfleet.dev/simulator=sim` removes them. \
+Give --name sim-… to run more than one.";
 
 #[derive(Parser)]
 #[command(name = "wasmfleet", version, about = ABOUT, propagate_version = true)]
@@ -28,8 +49,8 @@ pub enum Command {
     #[cfg(feature = "control-plane")]
     #[command(flatten)]
     ControlPlane(super::control_plane_args::Command),
-    /// A node agent that joins a control plane and runs its pods
-    #[command(after_help = SERVER_EXAMPLES)]
+    /// A node agent that joins a control plane and runs its pods, or many nodes that are simulated
+    #[command(after_help = NODE_EXAMPLES)]
     Node(NodeArgs),
     /// Compiles a module from stdin to stdout, within limits (started by this program)
     #[cfg(feature = "compiler")]
@@ -48,22 +69,51 @@ pub struct NodeArgs {
     /// A file that holds the join token
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     pub token_file: Option<PathBuf>,
-    /// The node's name [default: the machine's host name]
+    /// The node's name [default: the machine's host name; of simulated nodes: sim]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     /// Where the node keeps its certificate, artifacts, volumes and logs
-    /// [default: $XDG_DATA_HOME/wasmfleet-node, or ~/.local/share/wasmfleet-node]
+    /// [default: $XDG_DATA_HOME/wasmfleet-node, or ~/.local/share/wasmfleet-node; of simulated nodes:
+    /// …/wasmfleet-simulator]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Compile programs on this node, and ask the control plane for none of its code
     #[cfg(feature = "compiler")]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "simulate")]
     pub compile_here: bool,
     #[command(flatten)]
     pub tuning: NodeTuning,
     #[command(flatten)]
     pub log: LogArgs,
+    #[command(flatten)]
+    pub simulated: SimulateArgs,
 }
+
+/// Of nodes that run nothing.
+#[derive(Args)]
+#[command(next_help_heading = "Simulated nodes")]
+pub struct SimulateArgs {
+    /// Stand for N nodes, NAME-0 to NAME-(N-1), that run nothing (see below)
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(simulated::MAX_NODES)),
+        conflicts_with_all = ["max_pods", "registries", "host_path", "eviction_hard"]
+    )]
+    pub simulate: Option<u32>,
+    /// What each has [default: cpu=32,memory=64Gi,pods=110; what is not named stays as that says]
+    #[arg(long, value_name = "RESOURCE=AMOUNT,…", requires = "simulate", value_parser = parse_capacity)]
+    pub capacity: Option<Amounts>,
+    /// From a pod's binding until it is Running and Ready, such as 2s or 500ms
+    #[arg(long, value_name = "DURATION", default_value = "0s", requires = "simulate", value_parser = parse_duration)]
+    pub start_delay: Duration,
+    /// From Running until a pod has Succeeded, if its restartPolicy is not Always [default: never]
+    #[arg(long, value_name = "DURATION", requires = "simulate", value_parser = parse_duration)]
+    pub finish_after: Option<Duration>,
+}
+
+/// Amounts by resource.
+pub type Amounts = BTreeMap<String, Quantity>;
 
 impl NodeArgs {
     /// Whether the node compiles for itself; without a compiler it cannot.
@@ -79,9 +129,29 @@ impl NodeArgs {
     }
 }
 
+/// A number with its unit: ns, us, ms, s, m, h.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<jiff::SignedDuration>().map_err(|error| error.to_string())?;
+    Duration::try_from(parsed).map_err(|_| format!("{text:?} is negative"))
+}
+
+fn parse_label(text: &str) -> Result<(String, LabelPattern), String> {
+    let (key, value) = text.split_once('=').ok_or(format!("{text:?} is not KEY=VALUE"))?;
+    match names::is_qualified_name(key).first() {
+        Some(why) => Err(format!("{key:?} is no label's key: {why}")),
+        None => Ok((key.to_string(), value.parse()?)),
+    }
+}
+
 /// What a node offers, and how often it reports.
 #[derive(Args, Clone)]
 pub struct NodeTuning {
+    /// Labels of the node. In the values of simulated ones {i} is the node's number and {i%3} its rest by 3
+    #[arg(long, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = parse_label)]
+    pub labels: Vec<(String, LabelPattern)>,
+    /// Taints that the Node is created with
+    #[arg(long, value_name = "KEY=VALUE:EFFECT,…", value_delimiter = ',', value_parser = parse_taint)]
+    pub taints: Vec<Taint>,
     /// The most pods on a node
     #[arg(
         long,
@@ -111,6 +181,17 @@ pub struct NodeTuning {
     /// Percent of the disk in use at which that ends
     #[arg(long, default_value_t = 80, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=99))]
     pub image_gc_low: u8,
+}
+
+impl NodeTuning {
+    /// # Errors
+    /// For patterns that only nodes with a number have a meaning for.
+    pub fn check_labels(&self) -> anyhow::Result<()> {
+        let Some((key, _)) = self.labels.iter().find(|(_, value)| !value.is_plain()) else {
+            return Ok(());
+        };
+        anyhow::bail!("--labels {key}: only simulated nodes have a number (--simulate)")
+    }
 }
 
 #[derive(Args, Clone)]

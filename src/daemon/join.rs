@@ -22,8 +22,24 @@ pub const KUBECONFIG: &str = "node.kubeconfig";
 /// The cluster's ranges of addresses, one a line, as the server told.
 const RANGES: &str = "cluster-ranges";
 
-/// Joins as `node` and writes the node's kubeconfig and the cluster's ranges into `dir`.
-pub async fn join(server: &str, token: &str, node: &str, dir: &Path) -> anyhow::Result<()> {
+/// Who joins.
+#[derive(Clone, Copy)]
+pub enum Joiner<'a> {
+    Node(&'a str),
+    /// A process that stands for simulated nodes.
+    Simulator(&'a str),
+}
+
+impl<'a> Joiner<'a> {
+    pub fn name(self) -> &'a str {
+        match self {
+            Joiner::Node(name) | Joiner::Simulator(name) => name,
+        }
+    }
+}
+
+/// Joins and writes the kubeconfig and the cluster's ranges into `dir`.
+pub async fn join(server: &str, token: &str, who: Joiner<'_>, dir: &Path) -> anyhow::Result<()> {
     let token: JoinToken = token.parse()?;
     let ca = fetch_ca(server, &token.ca_fingerprint).await?;
     let mut config = kube::Config::new(server.parse().context("--server is no URL")?);
@@ -31,7 +47,9 @@ pub async fn join(server: &str, token: &str, node: &str, dir: &Path) -> anyhow::
     let remote = Remote::new(config)?;
     let key = KeyPair::generate()?;
     let csr = CertificateParams::default().serialize_request(&key)?.pem()?;
-    let body = serde_json::to_vec(&JoinRequest { node: node.to_string(), csr })?;
+    let node = who.name();
+    let simulator = matches!(who, Joiner::Simulator(_));
+    let body = serde_json::to_vec(&JoinRequest { node: node.to_string(), simulator, csr })?;
     let authorization = format!("Bearer {}", token.secret);
     let headers = [("authorization", &*authorization), ("content-type", "application/json")];
     let answer = remote.send(http::Method::POST, JOIN_PATH, &headers, body).await?;

@@ -11,7 +11,7 @@ use base64::Engine;
 use super::args::NodeTuning;
 use crate::engine::compile::{self, CompilerPlace};
 use crate::engine::supply::Server;
-use crate::node;
+use crate::node::{self, simulated::LabelPattern};
 use crate::runtime::wasm::{self, WasmRuntime};
 use crate::runtime::{ApiAccess, IpRange};
 
@@ -102,6 +102,9 @@ pub fn options(
     options.api_service = api_service(cluster);
     options.capacity = options.capacity.part(nodes);
     options.capacity.pods = u64::from(tuning.max_pods);
+    let label = |(key, value): &(String, LabelPattern)| (key.clone(), value.of(0));
+    options.labels = tuning.labels.iter().map(label).collect();
+    options.taints.clone_from(&tuning.taints);
     options.host_paths.clone_from(&tuning.host_path);
     options.eviction = tuning.eviction_hard.unwrap_or_default();
     options.lease_period = Duration::from_secs(tuning.heartbeat_seconds);

@@ -11,6 +11,7 @@ mod local_node;
 mod names;
 mod ready;
 mod signals;
+mod simulate;
 
 #[cfg(feature = "control-plane")]
 mod control_plane;

@@ -39,6 +39,7 @@ pub async fn run_command(command: Command) -> anyhow::Result<()> {
 /// A whole cluster in this process.
 async fn run(args: UpArgs) -> anyhow::Result<()> {
     let mut stop = pin!(signals::stop_requested());
+    args.node.check_labels()?;
     let dir = DataDir::open(&data_dir(&args.server)?)?;
     let foundation = control_plane::lay(&args.server, &dir).await?;
     let (store, tasks) = (foundation.store(), Tasks::default());

@@ -35,6 +35,7 @@ mod query;
 mod register;
 pub mod restore;
 mod setup;
+pub mod simulated;
 mod sources;
 mod start;
 mod status;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Taint;
 
 use super::logs::LogLimits;
 use super::machine::Thresholds;
@@ -28,6 +29,8 @@ pub struct Options {
     pub capacity: Capacity,
     /// Labels beside those that every node has.
     pub labels: BTreeMap<String, String>,
+    /// Taints that the Node is created with.
+    pub taints: Vec<Taint>,
     /// Directories of the machine whose content hostPath volumes, and local PersistentVolumes that are
     /// made by hand, may be.
     pub host_paths: Vec<PathBuf>,
@@ -67,6 +70,7 @@ impl Options {
             capacity: Capacity::of_machine(&data_dir),
             data_dir,
             labels: BTreeMap::new(),
+            taints: Vec::new(),
             host_paths: Vec::new(),
             memory_roots: vec!["/dev/shm".into(), user_dir()],
             eviction: Thresholds::default(),

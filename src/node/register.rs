@@ -21,7 +21,7 @@ use crate::api::kinds::storage::VOLUMES_DIR;
 use crate::runtime::WASMTIME_VERSION;
 
 /// The version of the Kubernetes API that the node speaks, and ours.
-const KUBELET_VERSION: &str = concat!("v1.35.0+wasm.", env!("CARGO_PKG_VERSION"));
+pub(super) const KUBELET_VERSION: &str = concat!("v1.35.0+wasm.", env!("CARGO_PKG_VERSION"));
 /// The namespace of node heartbeats.
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// The wait after a failed registration or renewal, doubling to the most.
@@ -132,7 +132,11 @@ fn fresh_node(node: &Shared) -> Node {
             annotations: Some(annotations_of(node)),
             ..ObjectMeta::default()
         },
-        spec: Some(NodeSpec::default()),
+        // Only at the creation: later they are administrators'.
+        spec: Some(NodeSpec {
+            taints: Some(node.options.taints.clone()).filter(|taints| !taints.is_empty()),
+            ..NodeSpec::default()
+        }),
         status: None,
     }
 }
@@ -145,17 +149,21 @@ fn annotations_of(node: &Shared) -> BTreeMap<String, String> {
 
 pub(super) fn labels_of(options: &Options) -> BTreeMap<String, String> {
     let mut labels = options.labels.clone();
+    labels.extend(basic_labels(&options.name));
+    labels
+}
+
+/// The labels that every node has.
+pub(super) fn basic_labels(node: &str) -> [(String, String); 5] {
     let (os, arch) = (std::env::consts::OS, go_arch());
-    for (key, value) in [
-        ("kubernetes.io/hostname", options.name.as_str()),
+    [
+        ("kubernetes.io/hostname", node),
         ("kubernetes.io/os", os),
         ("kubernetes.io/arch", arch),
         ("beta.kubernetes.io/os", os),
         ("beta.kubernetes.io/arch", arch),
-    ] {
-        labels.insert(key.into(), value.into());
-    }
-    labels
+    ]
+    .map(|(key, value)| (key.into(), value.into()))
 }
 
 /// Go's names of architectures, which the label's users expect.

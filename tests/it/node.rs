@@ -9,5 +9,6 @@ mod probes;
 mod registration;
 mod restarts;
 mod termination;
+mod simulated;
 mod volumes;
 mod workload;

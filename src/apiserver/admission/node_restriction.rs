@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use super::{Admitter, Attributes, Verb};
 use crate::api::kinds::storage::PROVISIONER_FINALIZER;
+use crate::api::simulated::SIMULATOR_LABEL;
 use crate::api::{ApiError, Object};
-use crate::apiserver::authz;
+use crate::apiserver::authz::{self, Agent};
 use crate::apiserver::node_graph::Referent;
 
 /// Labels below it are for administrators only
@@ -48,7 +49,8 @@ impl Admitter for NodeRestriction {
     ) -> Result<(), ApiError> {
         let call = attributes.call;
         let is_node = call.info.gvr.group.is_empty() && call.info.gvr.resource == "nodes";
-        let Some(node) = authz::node_name(&call.user) else { return Ok(()) };
+        let Some(agent) = authz::agent(&call.user) else { return Ok(()) };
+        let node = agent.name();
         if attributes.is("", "persistentvolumes") {
             let is_held = attributes.old.is_some_and(|old| differs_in_hold(old, object));
             let why = format!(
@@ -79,6 +81,12 @@ impl Admitter for NodeRestriction {
             && taints(object) != taints(old)
         {
             return refused("modify taints".into());
+        }
+        // By it the simulator's Lease counts for the node's.
+        let labels = object.labels();
+        let simulator = labels.get(SIMULATOR_LABEL).map(String::as_str);
+        if simulator != matches!(agent, Agent::Simulator(_)).then_some(node) {
+            return refused(format!("have {simulator:?} as its label {SIMULATOR_LABEL}"));
         }
         let labels = forbidden_labels(object, attributes.old);
         if labels.is_empty() {

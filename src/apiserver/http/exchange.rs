@@ -200,7 +200,7 @@ impl Exchange<'_> {
     }
 
     fn tracking(&self, call: &Call) -> Tracking {
-        if authz::node_name(&call.user).is_some() {
+        if authz::agent(&call.user).is_some() {
             Tracking::System
         } else if self.query.get("fieldManager").is_empty() {
             Tracking::Owned

@@ -20,8 +20,11 @@ pub const JOIN_PATH: &str = "/wasmfleet/v1/join";
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JoinRequest {
-    /// The name of the Node.
+    /// The name of the Node, or of the simulator.
     pub node: String,
+    /// Whether a process joins that stands for simulated nodes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub simulator: bool,
     /// A PKCS #10 request, PEM; only its public key is used.
     pub csr: String,
 }
@@ -29,7 +32,7 @@ pub struct JoinRequest {
 /// What it is given: PEM texts, and what it cannot ask for.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct JoinResponse {
-    /// The client certificate for the user `system:node:<name>`.
+    /// The client certificate for the user `system:node:<name>`, or `system:simulator:<name>`.
     pub certificate: String,
     pub ca: String,
     /// The ranges of pods' and Services' addresses: where its guests may connect to.
