@@ -31,6 +31,7 @@ pub mod strict;
 pub mod table;
 pub mod typegraph;
 pub mod usage;
+pub mod why;
 
 pub use error::ApiError;
 pub use object::{Object, ObjectKey, Raw};

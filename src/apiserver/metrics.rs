@@ -44,6 +44,7 @@ const SUBRESOURCES: &[&str] = &[
     "scale",
     "status",
     "token",
+    "why",
 ];
 
 /// The numbers of one server.

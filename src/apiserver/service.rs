@@ -29,6 +29,7 @@ use super::nodes::Tunnels;
 use super::openapi::OpenApi;
 use super::pki::Pki;
 use super::rbac::Rules;
+use super::subresource::why::Explanations;
 use super::tokens::Signer;
 use super::webhooks::Hooks;
 use super::{User, authz, keys, local, routing, versions};
@@ -122,6 +123,8 @@ pub struct ApiServer {
     pub(super) artifacts: Option<Arc<Artifacts>>,
     /// Compiles for nodes; until it is set, nodes are told that nobody does.
     pub(super) code: OnceLock<CodeEndpoint>,
+    /// Says why pods are where they are; set where a scheduler runs in this process.
+    pub(super) explanations: OnceLock<Explanations>,
     pub(super) nodes: Arc<Tunnels>,
     pub(super) pki: Option<Arc<Pki>>,
     pub(super) tokens: Arc<Signer>,
@@ -200,6 +203,7 @@ impl ApiServer {
             ids: parts.ids,
             artifacts: parts.artifacts,
             code: OnceLock::new(),
+            explanations: OnceLock::new(),
             nodes: parts.nodes,
             pki: parts.pki,
             tokens,

@@ -24,6 +24,7 @@ Examples:
   wasmctl logs deployment/web -f               follow the logs of a workload
   wasmctl scale deployment/web --replicas=5
   wasmctl rollout undo deployment/web
+  wasmctl why web-0                            why a pod waits for a node, and what would help
 
 The cluster is found as kubectl finds it: --kubeconfig, $KUBECONFIG, or ~/.kube/config.";
 
@@ -60,6 +61,8 @@ pub enum Verb {
     Get(GetArgs),
     /// Show objects in detail, with their events
     Describe(SelectArgs),
+    /// Show what the scheduler thinks of a pod: each node with what refused it, or its scores
+    Why(WhyArgs),
     /// Set or remove labels
     Label(LabelArgs),
     /// Set or remove annotations
@@ -68,6 +71,10 @@ pub enum Verb {
     Cordon(NodeArgs),
     /// Let new pods onto a node again
     Uncordon(NodeArgs),
+    /// Keep new pods off nodes, and let those that are there leave, within their disruption budgets
+    Drain(DrainArgs),
+    /// Add or remove taints, which keep pods off nodes that do not tolerate them
+    Taint(TaintArgs),
     /// Delete objects by files, by names, or by labels
     Delete(DeleteArgs),
     /// Print the logs of a pod's container

@@ -11,6 +11,15 @@ use super::session::Session;
 use crate::client::remote::Query;
 
 pub async fn run(session: &Session, args: &NodeArgs, cordon: bool) -> anyhow::Result<()> {
+    let mut failed = Vec::new();
+    for node in &nodes(session, args).await? {
+        failed.extend(set(session, node, cordon).await.err());
+    }
+    report::errors(failed)
+}
+
+/// The nodes that are meant.
+pub async fn nodes(session: &Session, args: &NodeArgs) -> anyhow::Result<Vec<Selected>> {
     let mut words = vec!["nodes".to_string()];
     // `node/a`, as `get -o name` prints it, is taken too.
     let name = |word: &String| word.strip_prefix("node/").unwrap_or(word).to_string();
@@ -21,14 +30,10 @@ pub async fn run(session: &Session, args: &NodeArgs, cordon: bool) -> anyhow::Re
         query.add("labelSelector", selector);
         nodes = selection::members(session, all, &query).await?;
     }
-    let mut failed = Vec::new();
-    for node in &nodes {
-        failed.extend(set(session, node, cordon).await.err());
-    }
-    report::errors(failed)
+    Ok(nodes)
 }
 
-async fn set(session: &Session, node: &Selected, cordon: bool) -> anyhow::Result<()> {
+pub async fn set(session: &Session, node: &Selected, cordon: bool) -> anyhow::Result<()> {
     let path = node.path(None);
     let live = session.get_json(&path).await?;
     let now = live.pointer("/spec/unschedulable").and_then(Value::as_bool) == Some(true);

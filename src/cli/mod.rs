@@ -11,6 +11,7 @@ mod create;
 mod delete;
 mod describe;
 mod discovery;
+mod drain;
 mod exec;
 mod generate;
 mod get;
@@ -31,9 +32,11 @@ mod selection;
 mod session;
 mod set_image;
 mod streams;
+mod taint;
 mod three_way;
 mod top;
 mod watch;
+mod why;
 mod yaml;
 
 use std::process::ExitCode;
@@ -98,10 +101,13 @@ async fn run_verb(session: &Session, verb: Verb) -> anyhow::Result<()> {
         Verb::Apply(args) => apply::run(session, &args).await,
         Verb::Create(args) => create::run(session, &args).await,
         Verb::Get(args) => get::run(session, &args).await,
+        Verb::Why(args) => why::run(session, &args).await,
         Verb::Label(args) => label::run(session, &args, label::What::Labels).await,
         Verb::Annotate(args) => label::run(session, &args, label::What::Annotations).await,
         Verb::Cordon(args) => cordon::run(session, &args, true).await,
         Verb::Uncordon(args) => cordon::run(session, &args, false).await,
+        Verb::Drain(args) => drain::run(session, &args).await,
+        Verb::Taint(args) => taint::run(session, &args).await,
         Verb::Describe(args) => describe::run(session, &args).await,
         Verb::Delete(args) => delete::run(session, &args).await,
         Verb::Logs(args) => logs::run(session, &args).await,

@@ -239,6 +239,8 @@ fn run_loops(
     let client = Client::new(scheduler_api, "kube-scheduler");
     let options = scheduler::Options::default();
     let scheduler = Scheduler::new(client, cache, clock.clone(), tell, options);
+    let explainer = scheduler.explainer();
+    server.explain_with(Arc::new(move |pod, most| explainer.explain(pod, most)));
     controllers::keep(cache, &api, tasks);
     let served = server.clone();
     let describe = Arc::new(move || controllers::described(&served.registry()));

@@ -24,6 +24,7 @@ pub mod snapshot;
 mod state;
 pub mod volumes;
 mod volumes_write;
+pub mod why;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -115,6 +116,11 @@ impl Scheduler {
         }));
         let framework = plugins::default_framework();
         Scheduler { client, clock, framework, tell, state, wake, options }
+    }
+
+    /// Answers why pods are where they are.
+    pub fn explainer(&self) -> why::Explainer {
+        why::Explainer::new(self.state.clone())
     }
 
     /// Schedules until it is dropped.

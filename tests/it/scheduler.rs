@@ -3,6 +3,7 @@
 
 mod preemption;
 mod volumes;
+mod why;
 
 use std::sync::{Arc, Mutex};
 

@@ -30,7 +30,7 @@ impl Kind for Pod {
         subresources: &[
             core_subresource("attach", "PodAttachOptions", &["create", "get"]),
             core_subresource("binding", "Binding", &["create"]),
-            // Ours, as profile is.
+            // Ours, as profile and why are.
             core_subresource("coredump", "Pod", &["get"]),
             core_subresource("ephemeralcontainers", "Pod", &["get", "patch", "update"]),
             Subresource {
@@ -49,6 +49,7 @@ impl Kind for Pod {
                 "PodProxyOptions",
                 &["create", "delete", "get", "patch", "update"],
             ),
+            core_subresource("why", "Pod", &["get"]),
         ],
         generation: Generation::Spec,
         delete_returns_object: true,

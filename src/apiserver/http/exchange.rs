@@ -20,6 +20,7 @@ use crate::apiserver::service::{Answer, ApiServer, Call};
 use crate::apiserver::stream::{StreamBody, holding};
 use crate::apiserver::streams;
 use crate::apiserver::subresource::inspect::{CORE_DUMP, PROFILE};
+use crate::apiserver::subresource::why::WHY;
 use crate::apiserver::write::{Tracking, WriteParams};
 use crate::apiserver::{Body, User, authz, body, filter, options, respond, update, websocket};
 use crate::base::tasks::Stop;
@@ -92,6 +93,11 @@ impl Exchange<'_> {
         let now = self.server.clock.now();
         match verb {
             Verb::Get => {
+                if self.path.subresource == WHY {
+                    let most = self.query.number("limit")?.unwrap_or_default();
+                    let most = usize::try_from(most).unwrap_or(usize::MAX);
+                    return self.respond(Box::pin(self.server.why(&call, most)).await?);
+                }
                 let answer = self.server.get_part(&call, self.query.get("resourceVersion")).await?;
                 self.respond(answer)
             }

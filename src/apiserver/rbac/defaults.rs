@@ -138,7 +138,7 @@ pub fn cluster_roles() -> Vec<Value> {
     edit.push(rule("", &["secrets"], READ));
     edit.push(rule("", &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy"], READ));
     edit.push(rule("", &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy"], WRITE));
-    edit.push(rule("", &["pods/coredump", "pods/profile"], &["get"]));
+    edit.push(rule("", &["pods/coredump", "pods/profile", "pods/why"], &["get"]));
     edit.push(rule("", &["pods/eviction", "serviceaccounts/token"], &["create"]));
     edit.push(rule("", &["serviceaccounts"], &["impersonate"]));
     edit.push(rule("coordination.k8s.io", &["leases"], &[READ, WRITE].concat()));

@@ -7,6 +7,7 @@ pub mod inspect;
 pub mod log;
 pub mod scale;
 mod token;
+pub mod why;
 
 use serde_json::Value;
 

@@ -114,6 +114,49 @@ pub struct NodeArgs {
 }
 
 #[derive(Args)]
+pub struct DrainArgs {
+    #[arg(value_name = "NODE", required_unless_present = "selector")]
+    pub nodes: Vec<String>,
+    /// Nodes with these labels
+    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "nodes")]
+    pub selector: Option<String>,
+    /// Only pods with these labels leave
+    #[arg(long, value_name = "LABELS")]
+    pub pod_selector: Option<String>,
+    /// Leave pods of DaemonSets where they are
+    #[arg(long)]
+    pub ignore_daemonsets: bool,
+    /// Let pods leave that have data in an emptyDir, which is lost
+    #[arg(long)]
+    pub delete_emptydir_data: bool,
+    /// Let pods leave that no controller makes anew
+    #[arg(long)]
+    pub force: bool,
+    /// Seconds that pods get to end [default: their own]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub grace_period: Option<i64>,
+    /// Stop waiting after this time, e.g. 90s or 5m [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = parse_seconds)]
+    pub timeout: Option<u64>,
+}
+
+#[derive(Args)]
+pub struct TaintArgs {
+    /// node NAME… or node/NAME…, then KEY=VALUE:EFFECT to add, KEY:EFFECT- or KEY- to remove
+    #[arg(value_name = "node [NAME] | KEY=VALUE:EFFECT | KEY-", required = true)]
+    pub words: Vec<String>,
+    /// Replace a taint of the same key and effect
+    #[arg(long)]
+    pub overwrite: bool,
+    /// All nodes
+    #[arg(long, conflicts_with = "selector")]
+    pub all: bool,
+    /// Nodes with these labels
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub selector: Option<String>,
+}
+
+#[derive(Args)]
 pub struct DeleteArgs {
     #[command(flatten)]
     pub select: SelectArgs,

@@ -192,6 +192,19 @@ pub struct TopCommon {
 }
 
 #[derive(Args)]
+pub struct WhyArgs {
+    /// The pod, or TYPE/NAME: a pod of that workload
+    #[arg(value_name = "POD")]
+    pub what: String,
+    /// Nodes that are shown one by one
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub nodes: usize,
+    /// json or yaml: the server's answer
+    #[arg(short, long, value_name = "FORMAT")]
+    pub output: Option<String>,
+}
+
+#[derive(Args)]
 pub struct ProfileArgs {
     /// The pod, or TYPE/NAME: a pod of that workload
     #[arg(value_name = "POD")]

@@ -60,6 +60,8 @@ pub(super) async fn exercise(
             let object = answered(cluster.get(own).await, 200)?;
             answered(cluster.put(&path, &object).await, 200).map(drop)
         }
+        // Nobody schedules here.
+        "why" => answered(cluster.get(&path).await, 503).map(drop),
         stream if STREAMS.contains(&stream) => Ok(()),
         _ => bail!("no test of the subresource"),
     }

@@ -1,0 +1,255 @@
+//! Why a pod is where it is, or nowhere: the same filters and scores as in a cycle, asked of every
+//! node over the same snapshot, and told instead of acted upon. Pure; [`Explainer`] is the door.
+//!
+//! Which taint a node has is not told: who may look at pods need not know it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+
+use super::framework::{Framework, MAX_SCORE, Refusal};
+use super::pod_info::{PodInfo, Wants, nominated_node};
+use super::resources::Amount;
+use super::snapshot::{NodeInfo, Snapshot};
+use super::state::State;
+use super::{NAME, plugins};
+use crate::api::quantity::Quantity;
+use crate::api::why::{API_VERSION, Count, Explanation, KIND, Score, Verdict};
+
+/// What would help where a filter refused; plugins that are not here speak for themselves.
+const HELP: &[(&str, &str)] = &[
+    ("NodeUnschedulable", "let pods onto a node again that was cordoned (wasmctl uncordon NODE)"),
+    ("NodeName", "spec.nodeName names no node that is there"),
+    (
+        "TaintToleration",
+        "let the pod tolerate the taints of a node (spec.tolerations), or take a taint away (wasmctl \
+         taint node NODE KEY-); a node that is not ready or low on memory or disk has one until that is \
+         mended",
+    ),
+    (
+        "NodeAffinity",
+        "label a node as spec.nodeSelector or spec.affinity.nodeAffinity asks, or ask for less",
+    ),
+    ("NodePorts", "use another hostPort, or add nodes: each gives a port to one pod"),
+    (
+        "VolumeBinding",
+        "look at the pod's claims (wasmctl describe pvc): their volumes are elsewhere, or there are \
+         none",
+    ),
+    (
+        "PodTopologySpread",
+        "raise maxSkew, say whenUnsatisfiable: ScheduleAnyway, or add nodes in the domains with the \
+         fewest of these pods",
+    ),
+    (
+        "InterPodAffinity",
+        "look at the pods that this one must be with or away from; add nodes in other domains, or say \
+         preferred instead of required",
+    ),
+];
+
+/// Answers questions about pods from what the scheduler knows; cheap to clone.
+#[derive(Clone)]
+pub struct Explainer {
+    state: Arc<Mutex<State>>,
+    framework: Arc<Framework>,
+}
+
+impl Explainer {
+    pub(super) fn new(state: Arc<Mutex<State>>) -> Explainer {
+        Explainer { state, framework: Arc::new(plugins::default_framework()) }
+    }
+
+    /// Looks at every node, which takes some milliseconds for thousands of them: the scheduler waits
+    /// meanwhile. Tells of `most` nodes one by one.
+    pub fn explain(&self, pod: &Pod, most: usize) -> Explanation {
+        let state = self.state.lock();
+        explain(pod, &state.snapshot, &self.framework, most)
+    }
+}
+
+/// Tells what each node says of a pod; of one that has its place, as if another one like it came.
+pub fn explain(pod: &Pod, snapshot: &Snapshot, framework: &Framework, most: usize) -> Explanation {
+    let mut info = PodInfo::of(pod);
+    let place = info.wants.node_name.clone();
+    if !place.is_empty() {
+        // Else only its own node would be asked.
+        Arc::<Wants>::make_mut(&mut info.wants).node_name.clear();
+    }
+    let mut look = Look::default();
+    match snapshot.volumes.needs(&info.key, &info.uid, &info.wants.claims) {
+        Ok(needs) => {
+            info.volumes = Arc::new(needs);
+            look.all(&info, snapshot, framework);
+        }
+        Err(blocked) => {
+            look.help.push("the pod waits for its claims, whatever the nodes are".into());
+            look.refusal.whole = Some(blocked.text);
+        }
+    }
+    look.refusal.nodes = snapshot.nodes().len();
+    let feasible = look.verdicts.iter().filter(|verdict| verdict.filter.is_none()).count();
+    look.verdicts.sort_by(|a, b| {
+        let key = |v: &Verdict| (v.filter.is_some(), std::cmp::Reverse(v.total));
+        key(a).cmp(&key(b)).then_with(|| a.node.cmp(&b.node))
+    });
+    look.verdicts.truncate(most);
+    let message = if feasible == 0 { look.refusal.message() } else { String::new() };
+    let help = if feasible == 0 { look.helps() } else { Vec::new() };
+    let counts = look.counts.into_iter();
+    let mut refusals: Vec<Count> = counts
+        .map(|((filter, reason), nodes)| Count { filter: filter.into(), reason, nodes })
+        .collect();
+    refusals.sort_by_key(|count| std::cmp::Reverse(count.nodes));
+    Explanation {
+        api_version: API_VERSION.into(),
+        kind: KIND.into(),
+        namespace: info.key.namespace.clone(),
+        name: info.key.name.clone(),
+        state: state_of(pod, &place),
+        message,
+        nodes_total: snapshot.nodes().len(),
+        nodes_feasible: feasible,
+        refusals,
+        nodes: look.verdicts,
+        help,
+    }
+}
+
+/// What is true of a pod whatever the nodes are.
+fn state_of(pod: &Pod, place: &str) -> String {
+    let spec = pod.spec.as_ref();
+    let gates = spec.and_then(|spec| spec.scheduling_gates.as_ref());
+    let gates: Vec<&str> = gates.into_iter().flatten().map(|gate| gate.name.as_str()).collect();
+    let scheduler = spec.and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or(NAME);
+    if !place.is_empty() {
+        return format!("is bound to {place}; the nodes are asked as if another one like it came");
+    }
+    if pod.metadata.deletion_timestamp.is_some() {
+        return "is being deleted, and gets no node any more".into();
+    }
+    if !gates.is_empty() {
+        return format!("waits until its scheduling gates are removed: {}", gates.join(", "));
+    }
+    if scheduler != NAME {
+        return format!("waits for another scheduler, {scheduler}");
+    }
+    match nominated_node(pod) {
+        Some(node) => format!("waits until pods of lower priority have left {node}"),
+        None => "waits for a node".into(),
+    }
+}
+
+#[derive(Default)]
+struct Look {
+    verdicts: Vec<Verdict>,
+    counts: BTreeMap<(&'static str, String), usize>,
+    refusal: Refusal,
+    help: Vec<String>,
+    /// Of the nodes that only lack room: the least that is missing, what it is, and where.
+    nearest: Option<(f64, String, String)>,
+}
+
+impl Look {
+    fn all(&mut self, pod: &PodInfo, snapshot: &Snapshot, framework: &Framework) {
+        for index in 0..snapshot.nodes().len() {
+            let node = snapshot.for_pod(index, pod);
+            let verdict = match framework.refuse(pod, &node) {
+                Some((filter, reasons)) => {
+                    let name = framework.filters[filter].name();
+                    for reason in &reasons {
+                        *self.counts.entry((name, reason.to_string())).or_default() += 1;
+                    }
+                    self.measure(pod, &node);
+                    let told = reasons.iter().map(ToString::to_string).collect();
+                    self.refusal.add(reasons, &[]);
+                    Verdict {
+                        node: node.name.to_string(),
+                        filter: Some(name.into()),
+                        reasons: told,
+                        ..Verdict::default()
+                    }
+                }
+                None => scored(pod, &node, framework),
+            };
+            self.verdicts.push(verdict);
+        }
+    }
+
+    /// Notes what a node lacks of room, if it lacks less of it than the others.
+    fn measure(&mut self, pod: &PodInfo, node: &NodeInfo) {
+        let missing = missing(pod, node);
+        let Some(worst) = missing.iter().map(|(share, _)| *share).reduce(f64::max) else { return };
+        if self.nearest.as_ref().is_none_or(|(least, ..)| worst < *least) {
+            let what: Vec<&str> = missing.iter().map(|(_, text)| text.as_str()).collect();
+            self.nearest = Some((worst, what.join(" and "), node.name.to_string()));
+        }
+    }
+
+    fn helps(&self) -> Vec<String> {
+        let mut help = self.help.clone();
+        if self.refusal.nodes == 0 {
+            help.push("there are no nodes: join one (wasmfleet node --help)".into());
+        }
+        let mut filters: Vec<&str> = self.counts.keys().map(|(filter, _)| *filter).collect();
+        filters.dedup();
+        for filter in filters {
+            if filter == "NodeResourcesFit" {
+                let near = self
+                    .nearest
+                    .as_ref()
+                    .map(|(_, what, node)| format!("; {node} comes nearest, and lacks {what}"));
+                let near = near.unwrap_or_default();
+                help.push(format!(
+                    "ask for less, give pods of lower priority up, or add nodes{near}"
+                ));
+            } else if let Some((_, text)) = HELP.iter().find(|(name, _)| *name == filter) {
+                help.push((*text).to_string());
+            }
+        }
+        help
+    }
+}
+
+fn scored(pod: &PodInfo, node: &NodeInfo, framework: &Framework) -> Verdict {
+    let scores = framework.scores.iter().map(|plugin| Score {
+        plugin: plugin.name().into(),
+        score: plugin.score(pod, node).clamp(0, MAX_SCORE),
+        weight: plugin.weight(),
+    });
+    Verdict {
+        node: node.name.to_string(),
+        total: framework.fixed_score(pod, node) + framework.moving_score(pod, node),
+        scores: scores.collect(),
+        ..Verdict::default()
+    }
+}
+
+/// What a node lacks for a pod: the part of what is asked for that is missing, and in words.
+fn missing(pod: &PodInfo, node: &NodeInfo) -> Vec<(f64, String)> {
+    let (wants, has, taken) = (&pod.wants.requests, &node.allocatable, &node.requested);
+    let mut list = Vec::new();
+    let mut lack = |wanted: Amount, has: Amount, taken: Amount, text: &dyn Fn(i64) -> String| {
+        let missing = taken + wanted - has;
+        if wanted > 0 && missing > 0 {
+            let amount = i64::try_from(missing).unwrap_or(i64::MAX);
+            list.push((missing as f64 / wanted as f64, text(amount)));
+        }
+    };
+    lack(wants.milli_cpu, has.milli_cpu, taken.milli_cpu, &|milli| {
+        format!("{} of cpu", Quantity::from_milli(milli))
+    });
+    lack(wants.memory_bytes, has.memory_bytes, taken.memory_bytes, &|bytes| {
+        // Nobody reads bytes: rounded up to whole mebibytes.
+        let mebibytes = bytes.saturating_add((1 << 20) - 1) >> 20;
+        format!("{mebibytes}Mi of memory")
+    });
+    for (name, wanted) in &wants.others {
+        let of = |map: &BTreeMap<String, Amount>| map.get(name).copied().unwrap_or(0);
+        lack(*wanted, of(&has.others), of(&taken.others), &|amount| format!("{amount} of {name}"));
+    }
+    lack(1, node.allocatable_pods.into(), node.pods.into(), &|_| "a place for one more pod".into());
+    list
+}

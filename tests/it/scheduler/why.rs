@@ -1,0 +1,120 @@
+//! Why a pod goes nowhere, or where it goes: what `pods/why` answers, without a server.
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use serde_json::{Value, json};
+use wasmfleet::api::why::Explanation;
+use wasmfleet::scheduler::cycle::{self, Decision};
+use wasmfleet::scheduler::plugins::default_framework;
+use wasmfleet::scheduler::pod_info::PodInfo;
+use wasmfleet::scheduler::snapshot::Snapshot;
+use wasmfleet::scheduler::why;
+
+use super::{node, pod, requests};
+
+fn snapshot(nodes: &[Node], pods: &[Pod]) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    nodes.iter().for_each(|node| _ = snapshot.set_node(node));
+    pods.iter().for_each(|pod| _ = snapshot.set_pod(pod));
+    snapshot
+}
+
+fn explain(pod: &Pod, snapshot: &Snapshot) -> Explanation {
+    why::explain(pod, snapshot, &default_framework(), 100)
+}
+
+fn on(name: &str, node: &str, spec: Value) -> Pod {
+    let mut pod = pod(name, spec);
+    pod.spec.as_mut().unwrap().node_name = Some(node.into());
+    pod
+}
+
+#[test]
+fn each_node_tells_which_filter_refused_it_in_the_words_of_the_event() {
+    let nodes = [
+        node("cordoned", json!({"spec": {"unschedulable": true}})),
+        node("full", json!({})),
+        node("fuller", json!({})),
+        node("tainted", json!({"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}})),
+    ];
+    let taken = [on("a", "full", requests("1500m")), on("b", "fuller", requests("1900m"))];
+    let mut snapshot = snapshot(&nodes, &taken);
+    let waiting = pod("p", requests("1"));
+    let told = explain(&waiting, &snapshot);
+    let verdicts: Vec<(&str, &str)> = told
+        .nodes
+        .iter()
+        .map(|verdict| (verdict.node.as_str(), verdict.filter.as_deref().unwrap_or("takes it")))
+        .collect();
+    let wanted = [
+        ("cordoned", "NodeUnschedulable"),
+        ("full", "NodeResourcesFit"),
+        ("fuller", "NodeResourcesFit"),
+        ("tainted", "TaintToleration"),
+    ];
+    assert_eq!(verdicts, wanted);
+    assert_eq!((told.nodes_total, told.nodes_feasible), (4, 0));
+    assert_eq!((told.refusals[0].nodes, told.refusals[0].reason.as_str()), (2, "Insufficient cpu"));
+    // The cycle itself says the same of the pod.
+    let decisions =
+        cycle::schedule(vec![PodInfo::of(&waiting)], &mut snapshot, &default_framework());
+    let [Decision::Refuse { refusal, .. }] = &decisions[..] else { panic!("{decisions:?}") };
+    assert!(
+        refusal.message().starts_with(&told.message),
+        "{} / {}",
+        refusal.message(),
+        told.message
+    );
+    let help = told.help.join("\n");
+    assert!(help.contains("full comes nearest, and lacks 500m of cpu"), "{help}");
+    assert!(help.contains("uncordon") && help.contains("taints"), "{help}");
+    let few = why::explain(&waiting, &snapshot, &default_framework(), 1);
+    assert_eq!((few.nodes.len(), few.refusals.len()), (1, told.refusals.len()));
+}
+
+#[test]
+fn nodes_that_take_a_pod_come_first_with_their_scores_and_the_best_is_where_it_goes() {
+    let nodes = [
+        node("busy", json!({})),
+        node("empty", json!({})),
+        node(
+            "small",
+            json!({
+        "status": {"allocatable": {"cpu": "100m"}}}),
+        ),
+    ];
+    let mut snapshot = snapshot(&nodes, &[on("a", "busy", requests("1"))]);
+    let waiting = pod("p", requests("500m"));
+    let told = explain(&waiting, &snapshot);
+    assert_eq!(told.nodes_feasible, 2);
+    assert_eq!((told.message.as_str(), told.help.len()), ("", 0));
+    let names: Vec<&str> = told.nodes.iter().map(|verdict| verdict.node.as_str()).collect();
+    assert_eq!(names, ["empty", "busy", "small"]);
+    for verdict in &told.nodes[..2] {
+        let sum: i64 = verdict.scores.iter().map(|score| score.score * score.weight).sum();
+        assert_eq!(verdict.total, sum, "{verdict:?}");
+    }
+    let decisions =
+        cycle::schedule(vec![PodInfo::of(&waiting)], &mut snapshot, &default_framework());
+    assert!(matches!(&decisions[..], [Decision::Bind { node, .. }] if node == "empty"));
+}
+
+#[test]
+fn what_is_true_of_the_pod_itself_is_said_first() {
+    let told = explain(&pod("p", json!({})), &Snapshot::default());
+    assert_eq!(told.message, "no nodes available to schedule pods");
+    assert!(told.help[0].contains("there are no nodes"), "{:?}", told.help);
+    let snapshot = snapshot(&[node("a", json!({}))], &[]);
+    let state = |pod: &Pod| explain(pod, &snapshot).state;
+    assert_eq!(state(&pod("p", json!({}))), "waits for a node");
+    let gated = pod("p", json!({"schedulingGates": [{"name": "quota"}]}));
+    assert!(state(&gated).ends_with("are removed: quota"), "{}", state(&gated));
+    assert!(state(&pod("p", json!({"schedulerName": "mine"}))).contains("another scheduler, mine"));
+    // Its own place is not asked alone: the others are told of as well.
+    let bound = explain(&on("p", "gone", json!({})), &snapshot);
+    assert!(bound.state.starts_with("is bound to gone"), "{}", bound.state);
+    assert_eq!(bound.nodes_feasible, 1);
+    let claims = json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]});
+    let claims = explain(&pod("p", claims), &snapshot);
+    assert!(claims.message.contains("persistentvolumeclaim \"c\" not found"), "{}", claims.message);
+    assert!(claims.help[0].contains("claims"), "{:?}", claims.help);
+}
