@@ -78,7 +78,10 @@ fn main() -> anyhow::Result<()> {
             inside(&mut report, &workload)?;
         }
         if wanted.outside {
-            runtime.block_on(outside::measure(&mut report, &workload))?;
+            // Others are measured all the same.
+            if let Err(error) = runtime.block_on(outside::measure(&mut report, &workload)) {
+                report.note(format!("{}: failed: {error:#}", workload.name));
+            }
         }
     }
     if wanted.names("rate") {

@@ -45,6 +45,7 @@ impl Template {
     pub fn needs(self) -> Option<&'static str> {
         use Template::*;
         match self {
+            Gated => Some("schedulingGates"),
             Spread | PreferredSpread => Some("topologySpreadConstraints"),
             Affinity | PreferredAffinity | AffinityNs | PreferredAffinityNs => {
                 Some("affinity.podAffinity")

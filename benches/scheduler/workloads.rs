@@ -299,6 +299,8 @@ impl Workload {
     /// The field that its pods need and this build does not honour.
     pub fn missing(&self) -> Option<&'static str> {
         let templates = self.init.iter().chain([&self.measured]).map(|pods| pods.template);
+        let gated = matches!(self.beside, Beside::Gated(_)).then_some(Template::Gated);
+        let templates = templates.chain(gated);
         let mut fields = templates.filter_map(|template| template.needs());
         fields.find(|field| !is_honoured(POD_SPEC, field))
     }

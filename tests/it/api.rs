@@ -28,6 +28,7 @@ mod storage;
 mod tokens;
 mod watches;
 pub mod webhooks;
+mod why;
 mod writes;
 
 use std::sync::Arc;

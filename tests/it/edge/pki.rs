@@ -123,7 +123,19 @@ async fn machines_join_with_the_secret_only() {
     assert_eq!(user_of(answer["certificate"].as_str().unwrap()), User::node("n1"));
     let (code, answer) = join(&cluster, "wrong", body("n1")).await;
     assert_eq!((code, &answer["reason"]), (StatusCode::UNAUTHORIZED, &"Unauthorized".into()));
-    for name in ["", "N1", "a/b", "-a", "a..b", "x\ny", &"a".repeat(64)] {
+    // Names of simulated nodes are no machine's, and others no simulator's.
+    let simulator =
+        |name: &str| serde_json::json!({"node": name, "csr": csr, "simulator": true}).to_string();
+    let (code, answer) = join(&cluster, &secret, simulator("sim-west")).await;
+    assert_eq!(code, StatusCode::CREATED);
+    let user = user_of(answer["certificate"].as_str().unwrap());
+    assert_eq!(user, User::simulator("sim-west"));
+    for name in ["n1", "", "sim-", "sim-West"] {
+        let (code, _) = join(&cluster, &secret, simulator(name)).await;
+        assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{name:?}");
+    }
+    let names = ["", "N1", "a/b", "-a", "a..b", "x\ny", "sim", "sim-0", &"a".repeat(64)];
+    for name in names {
         let (code, answer) = join(&cluster, &secret, body(name)).await;
         assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{name:?}");
         assert_eq!(answer["details"]["causes"][0]["field"], "node");

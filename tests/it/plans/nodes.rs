@@ -27,6 +27,23 @@ async fn a_quiet_node_is_lost_and_a_cordoned_one_is_tainted() {
     assert!(text.contains("update pods default/a status"), "{text}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn simulated_nodes_live_by_their_simulators_lease() {
+    let lease =
+        json!({"kind": "Lease", "metadata": {"name": "sim", "namespace": "kube-node-lease"}});
+    let mut simulated = node("sim-7", "True");
+    simulated["metadata"]["labels"] = json!({"wasmfleet.dev/simulator": "sim"});
+    let objects = Objects::new(&[simulated.clone(), lease]);
+    objects.check("node-lifecycle-controller", "sim-7", "again after 40s");
+    tokio::time::advance(Duration::from_secs(41)).await;
+    let text = objects.text(&objects.plan("node-lifecycle-controller", "sim-7"));
+    assert!(text.contains("Kubelet stopped posting node status."), "{text}");
+    // Their pods have addresses of another range.
+    let objects = Objects::new(&[simulated, node("n1", "True")]);
+    let text = objects.text(&objects.plan("node-ipam-controller", "nodes"));
+    assert!(text.contains("update nodes n1") && !text.contains("sim-7"), "{text}");
+}
+
 #[test]
 fn pods_leave_a_tainted_node_when_their_toleration_is_over() {
     let mut lost = node("n1", "Unknown");
