@@ -201,7 +201,7 @@ fn start(
         ids: Arc::new(Ids::from_system()),
         notices: record.clone(),
     };
-    let options = local_node::options(name, dir.path(), &args.tuning, 1, &ranges);
+    let options = local_node::options(name, dir.path(), &args.tuning, 1, &ranges)?;
     let node = Node::new(options, parts)?;
     let proxy = Proxy::new(cache.clone(), clock, record);
     proxy.add_local_node(name);

@@ -10,9 +10,9 @@ use clap::{Args, Parser, Subcommand};
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::api::{names, simulated};
+use crate::api::{names, quantity, simulated};
 use crate::node::simulated::{LabelPattern, parse_capacity, parse_taint};
-use crate::node::{Capacity, Thresholds};
+use crate::node::{Reserved, Thresholds};
 
 const ABOUT: &str = "Kubernetes for WebAssembly: the Kubernetes API, scheduler, controllers, node \
                      agent and service proxy in one program";
@@ -98,7 +98,8 @@ pub struct SimulateArgs {
         long,
         value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..=i64::from(simulated::MAX_NODES)),
-        conflicts_with_all = ["max_pods", "registries", "host_path", "eviction_hard"]
+        conflicts_with_all =
+            ["max_pods", "system_reserved", "registries", "host_path", "eviction_hard"]
     )]
     pub simulate: Option<u32>,
     /// What each has [default: cpu=32,memory=64Gi,pods=110; what is not named stays as that says]
@@ -152,14 +153,14 @@ pub struct NodeTuning {
     /// Taints that the Node is created with
     #[arg(long, value_name = "KEY=VALUE:EFFECT,…", value_delimiter = ',', value_parser = parse_taint)]
     pub taints: Vec<Taint>,
-    /// The most pods on a node
-    #[arg(
-        long,
-        default_value_t = Capacity::DEFAULT_PODS,
-        value_name = "N",
-        value_parser = clap::value_parser!(u32).range(1..=4000)
-    )]
-    pub max_pods: u32,
+    /// The most pods on a node [default: 2000, or as many as the machine has mappings
+    /// (vm.max_map_count) and address space for, if that is less]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
+    pub max_pods: Option<u32>,
+    /// What of the machine's cpu and memory is not for pods, beside the memory of --eviction-hard
+    /// [default: nothing]
+    #[arg(long, value_name = "RESOURCE=AMOUNT,…", value_parser = parse_capacity)]
+    pub system_reserved: Option<Amounts>,
     /// Seconds between a node's heartbeats
     #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub heartbeat_seconds: u64,
@@ -172,7 +173,7 @@ pub struct NodeTuning {
     pub host_path: Vec<PathBuf>,
     /// When memory or the data directory's disk are low: new pods stay away then, and with a low disk
     /// those leave that wrote more than they asked for
-    /// [default: memory.available<100Mi, and nodefs.available below 10% and 1Gi]
+    /// [default: memory.available<100Mi, and nodefs.available and imagefs.available below 10% and 1Gi]
     #[arg(long, value_name = "SIGNAL<AMOUNT,…")]
     pub eviction_hard: Option<Thresholds>,
     /// Percent of the disk in use from which on images that were not used for longest are removed
@@ -184,6 +185,23 @@ pub struct NodeTuning {
 }
 
 impl NodeTuning {
+    /// # Errors
+    /// For resources of which nothing can be reserved.
+    pub fn reserved(&self) -> anyhow::Result<Reserved> {
+        let mut reserved = Reserved::default();
+        for (name, amount) in self.system_reserved.iter().flatten() {
+            let amount = quantity::Quantity::parse(&amount.0)?;
+            match name.as_str() {
+                "cpu" => reserved.cpu_millicores = amount.milli().unsigned_abs(),
+                "memory" => reserved.memory_bytes = amount.value().unsigned_abs(),
+                other => {
+                    anyhow::bail!("--system-reserved {other}: only cpu and memory can be reserved")
+                }
+            }
+        }
+        Ok(reserved)
+    }
+
     /// # Errors
     /// For patterns that only nodes with a number have a meaning for.
     pub fn check_labels(&self) -> anyhow::Result<()> {

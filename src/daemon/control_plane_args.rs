@@ -19,6 +19,7 @@ Examples:
 stderr. Started again with the same data directory, it brings every workload back.";
 
 #[derive(Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "a process has one")]
 pub enum Command {
     /// A whole cluster on this machine: control plane and nodes, no root needed
     #[command(after_help = UP_EXAMPLES)]

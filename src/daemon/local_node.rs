@@ -11,7 +11,7 @@ use base64::Engine;
 use super::args::NodeTuning;
 use crate::engine::compile::{self, CompilerPlace};
 use crate::engine::supply::Server;
-use crate::node::{self, simulated::LabelPattern};
+use crate::node::{self, Capacity, simulated::LabelPattern};
 use crate::runtime::wasm::{self, WasmRuntime};
 use crate::runtime::{ApiAccess, IpRange};
 
@@ -97,11 +97,27 @@ pub fn options(
     tuning: &NodeTuning,
     nodes: u32,
     cluster: &[IpRange],
-) -> node::Options {
+) -> anyhow::Result<node::Options> {
     let mut options = node::Options::new(name, dir, Ipv4Addr::LOCALHOST.into());
     options.api_service = api_service(cluster);
+    // What is low when it is left is for nobody: as a kubelet, which takes its threshold off too.
+    let kept = tuning.eviction_hard.unwrap_or_default().memory.of(options.capacity.memory_bytes);
+    let reserved = tuning.reserved()?;
+    let share = |amount: u64| amount / u64::from(nodes.max(1));
+    options.reserved = node::Reserved {
+        cpu_millicores: share(reserved.cpu_millicores),
+        memory_bytes: share(reserved.memory_bytes.saturating_add(kept)),
+    };
     options.capacity = options.capacity.part(nodes);
-    options.capacity.pods = u64::from(tuning.max_pods);
+    options.capacity.pods =
+        tuning.max_pods.map_or_else(|| Capacity::pods_of_machine(nodes), u64::from);
+    let left = options.allocatable();
+    anyhow::ensure!(
+        left.cpu_millicores > 0 && left.memory_bytes > 0,
+        "--system-reserved leaves nothing for pods: the node has {}m of cpu and {}Mi of memory",
+        options.capacity.cpu_millicores,
+        options.capacity.memory_bytes >> 20
+    );
     let label = |(key, value): &(String, LabelPattern)| (key.clone(), value.of(0));
     options.labels = tuning.labels.iter().map(label).collect();
     options.taints.clone_from(&tuning.taints);
@@ -109,5 +125,5 @@ pub fn options(
     options.eviction = tuning.eviction_hard.unwrap_or_default();
     options.lease_period = Duration::from_secs(tuning.heartbeat_seconds);
     options.lease_duration = Duration::from_secs(tuning.heartbeat_seconds * 4);
-    options
+    Ok(options)
 }

@@ -12,6 +12,8 @@ pub struct Thresholds {
     pub memory: Amount,
     /// Of the free room on the data directory's file system: `nodefs.available`.
     pub disk: Amount,
+    /// Of the free room where artifacts are kept, if that is elsewhere: `imagefs.available`.
+    pub store: Amount,
 }
 
 /// A part of what there is.
@@ -26,7 +28,11 @@ pub enum Amount {
 impl Default for Thresholds {
     /// Kubelet's, but that a gibibyte of free room is enough on a disk of any size.
     fn default() -> Thresholds {
-        Thresholds { memory: Amount::Bytes(100 << 20), disk: Amount::PercentUpTo(10, 1 << 30) }
+        Thresholds {
+            memory: Amount::Bytes(100 << 20),
+            disk: Amount::PercentUpTo(10, 1 << 30),
+            store: Amount::PercentUpTo(10, 1 << 30),
+        }
     }
 }
 
@@ -42,8 +48,9 @@ impl FromStr for Thresholds {
             match signal.trim() {
                 "memory.available" => thresholds.memory = amount,
                 "nodefs.available" => thresholds.disk = amount,
+                "imagefs.available" => thresholds.store = amount,
                 other => {
-                    let known = "memory.available and nodefs.available";
+                    let known = "memory.available, nodefs.available and imagefs.available";
                     return Err(format!("signal {other:?} is not known; known are {known}"));
                 }
             }
@@ -105,6 +112,17 @@ pub struct Machine {
 pub struct Pressure {
     pub memory: bool,
     pub disk: bool,
+    pub store: Store,
+}
+
+/// What is true of the directory in which artifacts are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Store {
+    #[default]
+    Usable,
+    /// There is little room, or no inode is left.
+    Full,
+    ReadOnly,
 }
 
 /// Reads the machine's names (blocking); what is not there stays empty.
@@ -122,8 +140,11 @@ pub fn read() -> Machine {
     }
 }
 
-/// Looks at memory and the disk of the data directory (blocking). What cannot be read is no
-/// pressure: a node must not turn pods away because of it.
+/// Where artifacts are kept, below the data directory.
+const STORE_DIR: &str = "images";
+
+/// Looks at memory and the disks of the data directory and of artifacts (blocking). What cannot be
+/// read is no pressure: a node must not turn pods away because of it.
 pub fn pressure(data_dir: &Path, thresholds: &Thresholds) -> Pressure {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let memory = match (meminfo(&text, "MemAvailable:"), meminfo(&text, "MemTotal:")) {
@@ -131,7 +152,23 @@ pub fn pressure(data_dir: &Path, thresholds: &Thresholds) -> Pressure {
         _ => false,
     };
     let disk = room(data_dir, thresholds).is_some_and(|room| room.is_low());
-    Pressure { memory, disk }
+    let store = rustix::fs::statvfs(data_dir.join(STORE_DIR));
+    let store = store.map_or(Store::Usable, |found| store_of(&found, thresholds));
+    Pressure { memory, disk, store }
+}
+
+fn store_of(found: &rustix::fs::StatVfs, thresholds: &Thresholds) -> Store {
+    let whole = found.f_blocks * found.f_frsize;
+    let is_low = found.f_bavail * found.f_frsize < thresholds.store.of(whole);
+    // File systems that make inodes as they need them tell of none.
+    let no_inode = found.f_files > 0 && found.f_favail == 0;
+    if found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        Store::ReadOnly
+    } else if is_low || no_inode {
+        Store::Full
+    } else {
+        Store::Usable
+    }
 }
 
 /// Looks at the file system of the data directory (blocking).
@@ -155,14 +192,37 @@ mod tests {
     fn thresholds_are_read_as_kubelet_reads_them() {
         let read = |text: &str| text.parse::<Thresholds>();
         assert_eq!(read(""), Ok(Thresholds::default()));
-        let both = Thresholds { memory: Amount::Bytes(1 << 30), disk: Amount::Percent(15) };
-        assert_eq!(read("memory.available<1Gi,nodefs.available<15%"), Ok(both));
-        for bad in ["nodefs.available", "imagefs.available<1%", "nodefs.available<101%", "x<", "<1"]
-        {
+        let all = Thresholds {
+            memory: Amount::Bytes(1 << 30),
+            disk: Amount::Percent(15),
+            store: Amount::Percent(5),
+        };
+        let text = "memory.available<1Gi,nodefs.available<15%,imagefs.available<5%";
+        assert_eq!(read(text), Ok(all));
+        for bad in ["nodefs.available", "pid.available<1%", "nodefs.available<101%", "x<", "<1"] {
             assert!(read(bad).is_err(), "{bad}");
         }
         assert_eq!(Amount::Percent(10).of(u64::MAX), u64::MAX / 10);
         assert_eq!(Amount::PercentUpTo(10, 1 << 30).of(1 << 40), 1 << 30);
         assert_eq!(Amount::PercentUpTo(10, 1 << 30).of(1000), 100);
+    }
+
+    #[test]
+    fn an_artifact_store_that_is_full_or_read_only_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = |thresholds: &Thresholds| pressure(dir.path(), thresholds).store;
+        let all = Thresholds { store: Amount::Bytes(u64::MAX), ..Thresholds::default() };
+        assert_eq!(store(&all), Store::Usable, "nothing was kept yet");
+        std::fs::create_dir(dir.path().join(STORE_DIR)).unwrap();
+        assert_eq!(store(&all), Store::Full);
+        let none = Thresholds { store: Amount::Bytes(0), ..Thresholds::default() };
+        let mut found = rustix::fs::statvfs(dir.path()).unwrap();
+        found.f_flag = rustix::fs::StatVfsMountFlags::empty();
+        found.f_files = 0;
+        assert_eq!(store_of(&found, &none), Store::Usable);
+        (found.f_files, found.f_favail) = (10, 0);
+        assert_eq!(store_of(&found, &none), Store::Full);
+        found.f_flag = rustix::fs::StatVfsMountFlags::RDONLY;
+        assert_eq!(store_of(&found, &none), Store::ReadOnly);
     }
 }

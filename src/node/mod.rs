@@ -72,7 +72,7 @@ use crate::volumes::{Allocatable, Context, Host, Objects};
 
 pub use images::Images;
 pub use machine::Thresholds;
-pub use options::{Capacity, Options};
+pub use options::{Capacity, Options, Reserved};
 
 use inbox::{Desired, Inbox, Message};
 use logs::LogStore;
@@ -244,6 +244,7 @@ impl Node {
         let logs = LogStore::open(log_dir, options.logs, parts.clock.clone()).map_err(named)?;
         let host = local_volumes::host(&options)?;
         let image_volumes = image_volumes::ImageVolumes::new(&options.data_dir)?;
+        let allocatable = options.allocatable();
         let facts = Facts {
             host,
             name: options.name.clone(),
@@ -251,8 +252,8 @@ impl Node {
             host_ip_text: options.host_ip.to_string(),
             api_service: options.api_service,
             allocatable: Allocatable {
-                cpu_millicores: i64::try_from(options.capacity.cpu_millicores).unwrap_or(i64::MAX),
-                memory_bytes: i64::try_from(options.capacity.memory_bytes).unwrap_or(i64::MAX),
+                cpu_millicores: i64::try_from(allocatable.cpu_millicores).unwrap_or(i64::MAX),
+                memory_bytes: i64::try_from(allocatable.memory_bytes).unwrap_or(i64::MAX),
             },
         };
         let chatter = parking_lot::Mutex::new(notices::Chatter::new(parts.clock.now()));

@@ -27,6 +27,8 @@ pub struct Options {
     /// The address of the Service `kubernetes`, which containers are told.
     pub api_service: Option<IpAddr>,
     pub capacity: Capacity,
+    /// What of it is not for pods.
+    pub reserved: Reserved,
     /// Labels beside those that every node has.
     pub labels: BTreeMap<String, String>,
     /// Taints that the Node is created with.
@@ -51,6 +53,13 @@ pub struct Options {
     pub refresh_period: Duration,
 }
 
+/// What the machine and the agent keep for themselves (kubelet's system-reserved).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reserved {
+    pub cpu_millicores: u64,
+    pub memory_bytes: u64,
+}
+
 /// What the node has to give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
@@ -68,6 +77,7 @@ impl Options {
             host_ip,
             api_service: None,
             capacity: Capacity::of_machine(&data_dir),
+            reserved: Reserved::default(),
             data_dir,
             labels: BTreeMap::new(),
             taints: Vec::new(),
@@ -84,6 +94,16 @@ impl Options {
         }
     }
 
+    /// What pods may have together.
+    pub fn allocatable(&self) -> Capacity {
+        let Reserved { cpu_millicores, memory_bytes } = self.reserved;
+        Capacity {
+            cpu_millicores: self.capacity.cpu_millicores.saturating_sub(cpu_millicores),
+            memory_bytes: self.capacity.memory_bytes.saturating_sub(memory_bytes),
+            ..self.capacity
+        }
+    }
+
     pub(super) fn objects_fresh(&self) -> SignedDuration {
         OBJECTS_FRESH
     }
@@ -94,9 +114,33 @@ fn user_dir() -> PathBuf {
     format!("/run/user/{}", rustix::process::geteuid().as_raw()).into()
 }
 
+/// What a process can address where nobody limits it: 47 bits, of x86-64 and most others.
+const ADDRESSES: u64 = 1 << 47;
+/// Mappings that the instance of a pod takes: of its memory the part in use, and the reserved rest
+/// with the guards around it. What else it has is in the quarter that is left free.
+const MAPS_OF_A_POD: u64 = 2;
+
+/// Pods for which mappings and addresses are there. A quarter is left to everything else, such as
+/// threads, code, and instances that serve requests.
+fn room_for(maps: u64, addresses: u64) -> u64 {
+    let (maps, addresses) = (maps / 4 * 3, addresses / 4 * 3);
+    (maps / MAPS_OF_A_POD).min(addresses / crate::runtime::ADDRESSES_OF_A_MEMORY)
+}
+
 impl Capacity {
     /// Pods that a node takes by default: far more than kubelet's 110, a sleeping one costs little.
     pub const DEFAULT_PODS: u32 = 2000;
+
+    /// How many pods each of `nodes` on this machine may run at the same time: as many as it has
+    /// address space and mappings for, and [`Capacity::DEFAULT_PODS`] at most.
+    pub fn pods_of_machine(nodes: u32) -> u64 {
+        let maps = std::fs::read_to_string("/proc/sys/vm/max_map_count");
+        let maps = maps.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(u64::MAX);
+        let limit = rustix::process::getrlimit(rustix::process::Resource::As).current;
+        let addresses = limit.unwrap_or(u64::MAX).min(ADDRESSES);
+        let nodes = u64::from(nodes.max(1));
+        (room_for(maps, addresses) / nodes).clamp(1, Capacity::DEFAULT_PODS.into())
+    }
 
     /// All that this machine has.
     pub fn of_machine(data_dir: &Path) -> Capacity {
@@ -134,5 +178,25 @@ mod tests {
         let half = Capacity { cpu_millicores: 2000, memory_bytes: 4, pods: 7, storage_bytes: 4 };
         assert_eq!(machine.part(2), half);
         assert_eq!(machine.part(0), machine);
+    }
+
+    #[test]
+    fn pods_follow_from_mappings_and_addresses() {
+        // Linux' own limit, and 47 bits.
+        assert_eq!(room_for(65_530, ADDRESSES), 24_573);
+        // A process that may have 64 GiB of addresses only.
+        assert_eq!(room_for(65_530, 64 << 30), 191);
+        assert!((1..=2000).contains(&Capacity::pods_of_machine(1)));
+    }
+
+    #[test]
+    fn what_is_reserved_is_not_for_pods() {
+        let mut options = Options::new("n1", "/nowhere", IpAddr::from([127, 0, 0, 1]));
+        options.capacity =
+            Capacity { cpu_millicores: 4000, memory_bytes: 100, pods: 7, storage_bytes: 8 };
+        assert_eq!(options.allocatable(), options.capacity);
+        options.reserved = Reserved { cpu_millicores: 500, memory_bytes: 200 };
+        let left = options.allocatable();
+        assert_eq!((left.cpu_millicores, left.memory_bytes, left.pods), (3500, 0, 7));
     }
 }

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 
-use super::machine::{Machine, Pressure};
+use super::machine::{Machine, Pressure, Store};
 use super::pod_status::time;
 use super::{Capacity, Options, Shared};
 use crate::api::ApiError;
@@ -210,13 +210,12 @@ fn status(
     machine: &Machine,
     now: Timestamp,
 ) -> NodeStatus {
-    let resources = resources(&node.options.capacity);
-    let with_extended = |before: Option<&BTreeMap<String, Quantity>>| {
+    let with_extended = |before: Option<&BTreeMap<String, Quantity>>, own: &Capacity| {
         // Others say how much there is of resources that are not the node's own, as a kubelet lets
         // them (names with a domain).
         let extended = before.into_iter().flatten().filter(|(name, _)| name.contains('/'));
         let extended = extended.map(|(name, amount)| (name.clone(), amount.clone()));
-        Some(extended.chain(resources.clone()).collect())
+        Some(extended.chain(resources(own)).collect())
     };
     let address = |type_: &str, address: String| NodeAddress { type_: type_.into(), address };
     NodeStatus {
@@ -224,8 +223,11 @@ fn status(
             address("InternalIP", node.options.host_ip.to_string()),
             address("Hostname", node.options.name.clone()),
         ]),
-        allocatable: with_extended(old.and_then(|old| old.allocatable.as_ref())),
-        capacity: with_extended(old.and_then(|old| old.capacity.as_ref())),
+        allocatable: with_extended(
+            old.and_then(|old| old.allocatable.as_ref()),
+            &node.options.allocatable(),
+        ),
+        capacity: with_extended(old.and_then(|old| old.capacity.as_ref()), &node.options.capacity),
         conditions: Some(conditions(node, old, pressure, now)),
         images: Some(node.images_seen.list()),
         node_info: Some(NodeSystemInfo {
@@ -258,6 +260,10 @@ fn resources(capacity: &Capacity) -> BTreeMap<String, Quantity> {
 /// Type, whether it holds, reason, message.
 type Told = (&'static str, bool, &'static str, &'static str);
 
+/// A problem of the node in the manner of those that node-problem-detector tells.
+const STORE_PROBLEM: &str = "ArtifactStoreProblem";
+const FULL_STORE: &str = "the disk of the artifacts is nearly full";
+
 fn conditions(
     node: &Shared,
     old: Option<&NodeStatus>,
@@ -271,16 +277,27 @@ fn conditions(
             ("MemoryPressure", true, "KubeletHasInsufficientMemory", "the machine's memory is low"),
             ("MemoryPressure", false, "KubeletHasSufficientMemory", "enough memory is available"),
         ),
+        // As a kubelet does it, also for the disk of images: pods stay away then.
         pick(
-            pressure.disk,
+            pressure.disk || pressure.store == Store::Full,
             (
                 "DiskPressure",
                 true,
                 "KubeletHasDiskPressure",
-                "the data directory's disk is nearly full",
+                if pressure.disk { "the data directory's disk is nearly full" } else { FULL_STORE },
             ),
             ("DiskPressure", false, "KubeletHasNoDiskPressure", "enough disk space is available"),
         ),
+        match pressure.store {
+            Store::Usable => {
+                (STORE_PROBLEM, false, "ArtifactStoreIsUsable", "artifacts can be kept")
+            }
+            Store::Full => (STORE_PROBLEM, true, "ArtifactStoreIsFull", FULL_STORE),
+            Store::ReadOnly => {
+                let text = "the file system of the artifacts is read-only: nothing can be pulled";
+                (STORE_PROBLEM, true, "ArtifactStoreIsReadOnly", text)
+            }
+        },
         // Guests are no processes of the machine.
         ("PIDPressure", false, "KubeletHasSufficientPID", "guests take no process ids"),
         pick(

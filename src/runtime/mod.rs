@@ -50,6 +50,10 @@ use jiff::Timestamp;
 /// What a container is identified by while it runs; unique over restarts.
 pub type ContainerId = String;
 
+/// Addresses that the memory of one instance takes, in use or not.
+pub const ADDRESSES_OF_A_MEMORY: u64 =
+    crate::engine::MEMORY_RESERVATION_BYTES + crate::engine::MEMORY_GUARD_BYTES;
+
 pub use crate::artifact::ArtifactKind;
 pub use crate::artifact::interfaces::refusal;
 pub use crate::engine::WASMTIME_VERSION;
