@@ -40,7 +40,7 @@ pub enum SelectorError {
 }
 
 /// What one requirement demands of its label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operator {
     Equals,
     NotEquals,
@@ -53,7 +53,7 @@ pub enum Operator {
 }
 
 /// One term of a label selector. `values` is sorted and has no duplicates.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Requirement {
     pub key: String,
     pub operator: Operator,
@@ -61,7 +61,7 @@ pub struct Requirement {
 }
 
 /// A conjunction of requirements on labels. The default selects everything.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Selector {
     requirements: Vec<Requirement>,
     nothing: bool,
@@ -101,6 +101,15 @@ impl Selector {
         }
         requirements.sort();
         Ok(Selector { requirements, nothing: false })
+    }
+
+    /// The same selector with more requirements; one that selects nothing stays that.
+    pub fn and(&self, more: Vec<Requirement>) -> Selector {
+        let mut selector = self.clone();
+        selector.requirements.extend(more);
+        selector.requirements.sort();
+        selector.requirements.dedup();
+        selector
     }
 
     /// True if there is nothing to check: every object matches.

@@ -1,18 +1,17 @@
 //! One scheduling cycle: a batch of pods against one snapshot, pure.
 //!
-//! Pods that want the same share the work: filters and fixed scores run once a node for all of
-//! them; placing a pod changes one node, so only that node is looked at again; why nobody takes the
-//! rest is found out once. A batch of P equal pods on N nodes costs O(N + P log N). Nominees come
-//! alone, since to each its own node looks different than to all others.
+//! Pods that want the same, and mean the same to others, are of one class and share the work
+//! ([`super::class`]); why nobody takes the rest of them is found out once. Nominees come alone, since
+//! to each its own node looks different than to all others, and so do pods with claims.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use super::framework::{Framework, Refusal, Wake};
-use super::pod_info::{PodInfo, Wants};
+use super::class::{Class, Classes};
+use super::framework::{Framework, Reasons, Refusal, Wake};
+use super::pod_info::PodInfo;
 use super::preemption::{DRY_RUNS_A_CYCLE, Outcome, Preemption, Search};
+use super::slots::{self, Slot, Slots};
 use super::snapshot::Snapshot;
 use super::volumes::{Blocked, Step};
 
@@ -59,17 +58,31 @@ pub fn schedule(
     snapshot: &mut Snapshot,
     framework: &Framework,
 ) -> Vec<Decision> {
+    schedule_with(pods, snapshot, framework, &mut Classes::default())
+}
+
+/// [`schedule`] with what earlier cycles found out about this snapshot with this framework.
+pub fn schedule_with(
+    pods: Vec<PodInfo>,
+    snapshot: &mut Snapshot,
+    framework: &Framework,
+    classes: &mut Classes,
+) -> Vec<Decision> {
+    if snapshot.topology.sweep() {
+        classes.clear();
+    }
     let mut decisions = Vec::with_capacity(pods.len());
     let mut dry_runs = DRY_RUNS_A_CYCLE;
     let mut pods = pods.into_iter().peekable();
     while let Some(mut first) = pods.next() {
-        let wants = first.wants.clone();
-        if !wants.claims.is_empty() {
+        let mut work = Work { snapshot, framework, classes, dry_runs: &mut dry_runs };
+        if !first.wants.claims.is_empty() {
             // What its claims need is its own, and what the pods before it got is seen.
-            match snapshot.volumes.needs(&first.key, &first.uid, &wants.claims) {
+            let snapshot = &mut *work.snapshot;
+            match snapshot.volumes.needs(&first.key, &first.uid, &first.wants.claims) {
                 Ok(needs) => {
                     first.volumes = Arc::new(needs);
-                    decisions.extend(guarded(vec![first], snapshot, framework, &mut dry_runs));
+                    decisions.extend(work.guarded(vec![first]));
                 }
                 Err(blocked) => {
                     decisions.push(refuse_whole(first, blocked, snapshot, framework));
@@ -77,41 +90,139 @@ pub fn schedule(
             }
             continue;
         }
-        let is_nominee = |pod: &PodInfo| snapshot.nominees().node_of(&pod.uid).is_some();
+        let is_nominee = |pod: &PodInfo| work.snapshot.nominees().node_of(&pod.uid).is_some();
         let mut same = vec![first];
         while !is_nominee(&same[0])
-            && let Some(next) = pods.next_if(|next| equal(&next.wants, &wants) && !is_nominee(next))
+            && let Some(next) = pods.next_if(|next| is_like(next, &same[0]) && !is_nominee(next))
         {
             same.push(next);
         }
-        decisions.extend(guarded(same, snapshot, framework, &mut dry_runs));
+        decisions.extend(work.guarded(same));
     }
     decisions
 }
 
-/// A panic in a plugin costs the pods that want the same one try, and nobody else anything.
-fn guarded(
-    pods: Vec<PodInfo>,
-    snapshot: &mut Snapshot,
-    framework: &Framework,
-    dry_runs: &mut usize,
-) -> Vec<Decision> {
-    let decide = AssertUnwindSafe(|| schedule_equal(&pods, snapshot, framework, dry_runs));
-    let panic = match std::panic::catch_unwind(decide) {
-        Ok(decisions) => return decisions,
-        Err(panic) => panic,
-    };
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message");
-    tracing::error!(pod = %pods[0].key, pods = pods.len(), text, "scheduling panicked");
-    let fail = |pod: PodInfo| {
-        snapshot.forget(&pod.uid);
-        Decision::Fail { pod, text: format!("the scheduler failed: {text}") }
-    };
-    pods.into_iter().map(fail).collect()
+/// Whether the same is asked about both. Pods of one workload whose labels differ are decided on one
+/// after the other, and share a class all the same.
+fn is_like(pod: &PodInfo, other: &PodInfo) -> bool {
+    let is_same = Arc::ptr_eq(&pod.wants, &other.wants) || pod.wants == other.wants;
+    is_same
+        && pod.key.namespace == other.key.namespace
+        && pod.labels == other.labels
+        && pod.controller == other.controller
+}
+
+/// What one decision after the other works with.
+struct Work<'a> {
+    snapshot: &'a mut Snapshot,
+    framework: &'a Framework,
+    classes: &'a mut Classes,
+    dry_runs: &'a mut usize,
+}
+
+impl Work<'_> {
+    /// A panic in a plugin costs the pods that want the same one try, and nobody else anything.
+    fn guarded(&mut self, pods: Vec<PodInfo>) -> Vec<Decision> {
+        let decide = AssertUnwindSafe(|| self.schedule_equal(&pods));
+        let panic = match std::panic::catch_unwind(decide) {
+            Ok(decisions) => return decisions,
+            Err(panic) => panic,
+        };
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        tracing::error!(pod = %pods[0].key, pods = pods.len(), text, "scheduling panicked");
+        let fail = |pod: PodInfo| {
+            self.snapshot.forget(&pod.uid);
+            Decision::Fail { pod, text: format!("the scheduler failed: {text}") }
+        };
+        pods.into_iter().map(fail).collect()
+    }
+
+    fn schedule_equal(&mut self, pods: &[PodInfo]) -> Vec<Decision> {
+        let first = &pods[0];
+        let asked = slots::ask(first, self.snapshot, self.framework);
+        if let Some(decision) = self.takes_own_place(first, &asked) {
+            return vec![decision];
+        }
+        // Nobody else sees nodes as a nominee does, or has the volumes of a pod with claims.
+        let is_alone = !first.wants.claims.is_empty()
+            || self.snapshot.nominees().node_of(&first.uid).is_some();
+        let kept = if is_alone { None } else { self.classes.take(first, &asked) };
+        let mut class = match kept {
+            Some(class) => class,
+            None => {
+                let mut one = first.clone();
+                if !is_alone {
+                    // Of all of them, and so of none that may be a nominee later.
+                    one.uid.clear();
+                }
+                let slots = Slots::fill(asked, &one, self.snapshot);
+                Class::of(&one, slots, self.snapshot, self.framework)
+            }
+        };
+        let mut decisions = Vec::with_capacity(pods.len());
+        for (at, pod) in pods.iter().enumerate() {
+            class.catch_up(self.snapshot, self.framework);
+            let Some(best) = class.best(self.snapshot, self.framework) else {
+                decisions.extend(self.refuse(&pods[at..], &class.slots));
+                break;
+            };
+            decisions.push(self.place(pod, best));
+        }
+        if !is_alone {
+            self.classes.put(class);
+        }
+        decisions
+    }
+
+    fn place(&mut self, pod: &PodInfo, node: usize) -> Decision {
+        let name = self.snapshot.nodes()[node].name.to_string();
+        if !pod.volumes.unbound.is_empty() {
+            let steps = pod.volumes.steps(&self.snapshot.nodes()[node]).unwrap_or_default();
+            self.snapshot.volumes.assume(&steps, &name);
+            return Decision::Provide { pod: pod.clone(), node: name, steps };
+        }
+        self.snapshot.assume(pod, &name);
+        Decision::Bind { pod: pod.clone(), node: name }
+    }
+
+    /// A nominee goes to its own node if that takes it, whatever the others are like.
+    fn takes_own_place(&mut self, pod: &PodInfo, asked: &[Vec<Slot>]) -> Option<Decision> {
+        let own = self.snapshot.nominated_index(&pod.uid)?;
+        let info = self.snapshot.for_pod(own, pod);
+        if self.framework.refuse(pod, &info).is_some() {
+            return None;
+        }
+        let has_rules = asked.iter().flatten().any(|slot| slot.rule.is_hard());
+        if has_rules {
+            let slots = Slots::fill(asked.to_vec(), pod, self.snapshot);
+            if slots.refuse_node(self.snapshot, self.framework, own, pod).is_some() {
+                return None;
+            }
+        }
+        Some(self.place(pod, own))
+    }
+
+    /// Nobody takes these pods, and no more of them is placed, so that why stays the same. Room may
+    /// be made for some.
+    fn refuse(&mut self, pods: &[PodInfo], slots: &Slots) -> Vec<Decision> {
+        let (snapshot, framework) = (&mut *self.snapshot, self.framework);
+        let (refusal, resolvable) = explain(&pods[0], slots, snapshot, framework);
+        let mut search = Search::new(framework, slots, &resolvable, self.dry_runs);
+        let mut hopeless = None;
+        let decide = |pod: &PodInfo| {
+            // Where none could be made for one of them, nothing changes for the next.
+            let outcome = hopeless.clone().unwrap_or_else(|| search.preempt(pod, snapshot));
+            if matches!(outcome, Outcome::Nothing { .. }) {
+                hopeless = Some(outcome.clone());
+            }
+            after_refusal(pod.clone(), refusal.clone(), outcome, snapshot)
+        };
+        pods.iter().map(decide).collect()
+    }
 }
 
 /// No node will do.
@@ -129,113 +240,10 @@ fn refuse_whole(
     };
     // Nobody who leaves changes that.
     let mut dry_runs = DRY_RUNS_A_CYCLE;
-    let mut search = Search::new(framework, &[], &mut dry_runs);
+    let slots = Slots::default();
+    let mut search = Search::new(framework, &slots, &[], &mut dry_runs);
     let outcome = search.preempt(&pod, snapshot);
     after_refusal(pod, refusal, outcome, snapshot)
-}
-
-fn equal(a: &Arc<Wants>, b: &Arc<Wants>) -> bool {
-    Arc::ptr_eq(a, b) || a == b
-}
-
-/// A node that can run the pods; the greatest is the best.
-struct Candidate {
-    total: i64,
-    fixed: i64,
-    /// Breaks ties so that equal nodes take turns: the smaller, the fewer pods it has.
-    pods: i64,
-    index: usize,
-}
-
-impl Ord for Candidate {
-    fn cmp(&self, other: &Candidate) -> Ordering {
-        let key = |c: &Candidate| (c.total, -c.pods, std::cmp::Reverse(c.index));
-        key(self).cmp(&key(other))
-    }
-}
-
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Candidate) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Candidate {
-    fn eq(&self, other: &Candidate) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Candidate {}
-
-fn schedule_equal(
-    pods: &[PodInfo],
-    snapshot: &mut Snapshot,
-    framework: &Framework,
-    dry_runs: &mut usize,
-) -> Vec<Decision> {
-    let mut decisions = Vec::with_capacity(pods.len());
-    let mut heap = candidates(&pods[0], snapshot, framework);
-    for (at, pod) in pods.iter().enumerate() {
-        let Some(best) = heap.pop() else {
-            decisions.extend(refuse(&pods[at..], snapshot, framework, dry_runs));
-            break;
-        };
-        let name = snapshot.nodes()[best.index].name.to_string();
-        if !pod.volumes.unbound.is_empty() {
-            let steps = pod.volumes.steps(&snapshot.nodes()[best.index]).unwrap_or_default();
-            snapshot.volumes.assume(&steps, &name);
-            decisions.push(Decision::Provide { pod: pod.clone(), node: name, steps });
-            continue;
-        }
-        snapshot.assume(pod, &name);
-        let node = snapshot.for_pod(best.index, pod);
-        if framework.still_fits(pod, &node) {
-            let total = best.fixed + framework.moving_score(pod, &node);
-            heap.push(Candidate { total, pods: node.pods, ..best });
-        }
-        decisions.push(Decision::Bind { pod: pod.clone(), node: name });
-    }
-    decisions
-}
-
-/// The nodes that take such a pod; of a nominee only its own, if that does.
-fn candidates(pod: &PodInfo, snapshot: &Snapshot, framework: &Framework) -> BinaryHeap<Candidate> {
-    let look = |index: usize| {
-        let node = snapshot.for_pod(index, pod);
-        if framework.refuse(pod, &node).is_some() {
-            return None;
-        }
-        let fixed = framework.fixed_score(pod, &node);
-        let total = fixed + framework.moving_score(pod, &node);
-        Some(Candidate { total, fixed, pods: node.pods, index })
-    };
-    if let Some(own) = snapshot.nominated_index(&pod.uid).and_then(look) {
-        return BinaryHeap::from([own]);
-    }
-    (0..snapshot.nodes().len()).filter_map(look).collect()
-}
-
-/// Nobody takes these pods, and no more of them is placed, so that why stays the same. Room may be
-/// made for some.
-fn refuse(
-    pods: &[PodInfo],
-    snapshot: &mut Snapshot,
-    framework: &Framework,
-    dry_runs: &mut usize,
-) -> Vec<Decision> {
-    let (refusal, resolvable) = explain(&pods[0], snapshot, framework);
-    let mut search = Search::new(framework, &resolvable, dry_runs);
-    let mut hopeless = None;
-    let decide = |pod: &PodInfo| {
-        // Where none could be made for one of them, nothing changes for the next.
-        let outcome = hopeless.clone().unwrap_or_else(|| search.preempt(pod, snapshot));
-        if matches!(outcome, Outcome::Nothing { .. }) {
-            hopeless = Some(outcome.clone());
-        }
-        after_refusal(pod.clone(), refusal.clone(), outcome, snapshot)
-    };
-    pods.iter().map(decide).collect()
 }
 
 fn after_refusal(
@@ -259,12 +267,18 @@ fn after_refusal(
 }
 
 /// Says why each node refuses the pod now, and which of them may take it where pods leave.
-fn explain(pod: &PodInfo, snapshot: &Snapshot, framework: &Framework) -> (Refusal, Vec<usize>) {
+fn explain(
+    pod: &PodInfo,
+    slots: &Slots,
+    snapshot: &Snapshot,
+    framework: &Framework,
+) -> (Refusal, Vec<usize>) {
     let mut refusal = Refusal { nodes: snapshot.nodes().len(), ..Refusal::default() };
     let mut resolvable = Vec::new();
     if refusal.nodes == 0 {
         refusal.wakes.push(Wake::Node);
     }
+    let mut by_domains = vec![false; framework.domains.len()];
     for index in 0..refusal.nodes {
         let node = snapshot.for_pod(index, pod);
         if let Some((filter, reasons)) = framework.refuse(pod, &node) {
@@ -273,7 +287,18 @@ fn explain(pod: &PodInfo, snapshot: &Snapshot, framework: &Framework) -> (Refusa
             if filter.is_resolvable(pod, &node) {
                 resolvable.push(index);
             }
+        } else if let Some((plugin, objection)) = slots.refuse_node(snapshot, framework, index, pod)
+        {
+            by_domains[plugin] = true;
+            refusal.add(vec![objection.reason.into()], &[]);
+            if objection.is_resolvable {
+                resolvable.push(index);
+            }
         }
+    }
+    let plugins = framework.domains.iter().enumerate().filter(|(n, _)| by_domains[*n]);
+    for (n, plugin) in plugins {
+        refusal.add(Reasons::new(), &plugin.woken_by(&slots.asked_by(n)));
     }
     (refusal, resolvable)
 }

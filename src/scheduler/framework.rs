@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use super::pod_info::PodInfo;
 use super::resources::Amount;
-use super::snapshot::NodeInfo;
+use super::slots::{Found, Objection, Slot};
+use super::snapshot::{NodeInfo, Snapshot};
+use super::topology::TallyId;
 
 /// The highest score that a plugin gives; fine enough that one small pod moves a large node's score.
 pub const MAX_SCORE: i64 = 10_000;
@@ -52,6 +54,30 @@ pub trait ScorePlugin: Send + Sync + 'static {
     }
 }
 
+/// Says what a pod thinks of a node's domains (its zone, its host), by the numbers of certain pods in
+/// them. Knows numbers alone: which node has them makes no difference.
+pub trait DomainPlugin: Send + Sync + 'static {
+    fn name(&self) -> &'static str;
+
+    fn weight(&self) -> i64;
+
+    /// What is to be counted for such a pod: KEP-624's PreFilter and PreScore.
+    fn slots(&self, pod: &PodInfo, snapshot: &mut Snapshot) -> Vec<Slot>;
+
+    /// Why a node is refused in whose domains that was found.
+    fn object(&self, found: &[Found<'_>]) -> Option<Objection>;
+
+    /// What speaks for such a node, or (as the plugin likes) against it; `None` where that cannot be
+    /// said.
+    fn score(&self, found: &[Found<'_>]) -> Option<i64>;
+
+    /// A score as one from 0 to [`MAX_SCORE`], among scores from `least` to `most`.
+    fn normalize(&self, score: i64, least: i64, most: i64) -> i64;
+
+    /// The changes that can turn a refusal into a yes.
+    fn woken_by(&self, slots: &[&Slot]) -> Vec<Wake>;
+}
+
 /// A part of a resource as a score, from 0 to [`MAX_SCORE`]; `None` where there is nothing to share.
 pub fn share(part: Amount, total: Amount) -> Option<i64> {
     if total <= 0 {
@@ -67,8 +93,14 @@ pub fn share(part: Amount, total: Amount) -> Option<i64> {
 pub enum Wake {
     /// A node came, or its spec, labels or capacity changed.
     Node,
+    /// A node is gone.
+    NodeGone,
     /// A pod that held a place on a node is gone.
     PodGone,
+    /// The number of pods changed that a tally counts.
+    Tally(TallyId),
+    /// The labels of a namespace changed.
+    Namespace,
     /// A volume became free, or a storage class changed.
     Volume,
     /// A claim changed; see [`super::volumes::wake_of`].
@@ -79,6 +111,8 @@ pub enum Wake {
 pub struct Framework {
     pub filters: Vec<Box<dyn FilterPlugin>>,
     pub scores: Vec<Box<dyn ScorePlugin>>,
+    /// They filter after the filters, and score with the scores.
+    pub domains: Vec<Box<dyn DomainPlugin>>,
 }
 
 /// Why no node was found.
@@ -104,7 +138,13 @@ impl Framework {
             .find_map(|(n, filter)| filter.filter(pod, node).err().map(|reasons| (n, reasons)))
     }
 
-    /// Whether a node that passed all filters still passes after pods were placed on it.
+    /// Whether a node passes the filters that look at no pods.
+    pub fn admits(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
+        let mut fixed = self.filters.iter().filter(|f| !f.depends_on_pods());
+        fixed.all(|filter| filter.filter(pod, node).is_ok())
+    }
+
+    /// Whether a node passes the filters that look at its pods.
     pub fn still_fits(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
         let mut dependent = self.filters.iter().filter(|f| f.depends_on_pods());
         dependent.all(|filter| filter.filter(pod, node).is_ok())

@@ -11,6 +11,8 @@
 //! ```
 
 pub mod budgets;
+pub mod changes;
+pub mod class;
 pub mod cycle;
 mod evictions;
 pub mod framework;
@@ -20,8 +22,10 @@ pub mod pod_info;
 pub mod preemption;
 pub mod queue;
 pub mod resources;
+pub mod slots;
 pub mod snapshot;
 mod state;
+pub mod topology;
 pub mod volumes;
 mod volumes_write;
 pub mod why;
@@ -91,8 +95,8 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// Listens to `cache`, which must keep Nodes, Pods, claims, volumes, storage classes and
-    /// PodDisruptionBudgets (and should be filled after this call).
+    /// Listens to `cache`, which must keep Nodes, Pods, Namespaces, claims, volumes, storage classes,
+    /// PodDisruptionBudgets, Services and what controls pods (and should be filled after this call).
     pub fn new(
         client: Client,
         cache: &Cache,
@@ -151,7 +155,8 @@ impl Scheduler {
         let mut state = self.state.lock();
         state.queue.advance(now);
         let pods = state.queue.take(BATCH_PODS);
-        let decisions = cycle::schedule(pods, &mut state.snapshot, &self.framework);
+        let State { snapshot, classes, .. } = &mut *state;
+        let decisions = cycle::schedule_with(pods, snapshot, &self.framework, classes);
         for decision in &decisions {
             match decision {
                 Decision::Bind { .. } => {}

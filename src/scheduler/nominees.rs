@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::pod_info::{PodInfo, Wants};
+use super::topology::Footprint;
 use crate::api::ObjectKey;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +13,8 @@ pub struct Nominee {
     pub key: ObjectKey,
     pub node: String,
     pub wants: Arc<Wants>,
+    /// What it will mean to other pods.
+    pub footprint: Footprint,
     /// Decided here, and not seen in the pod's status yet.
     is_assumed: bool,
 }
@@ -64,6 +67,7 @@ impl Nominees {
             (Some(current), Some(told)) if current.node == told => {
                 current.is_assumed = false;
                 current.wants = pod.wants.clone();
+                current.footprint = pod.footprint();
                 None
             }
             (Some(current), _) if current.is_assumed => None,
@@ -75,7 +79,8 @@ impl Nominees {
     fn set(&mut self, pod: &PodInfo, node: &str, is_assumed: bool) -> Option<String> {
         let before = self.remove(&pod.uid);
         let (key, wants) = (pod.key.clone(), pod.wants.clone());
-        let nominee = Nominee { key, node: node.into(), wants, is_assumed };
+        let footprint = pod.footprint();
+        let nominee = Nominee { key, node: node.into(), wants, footprint, is_assumed };
         self.by_node.entry(node.into()).or_default().insert(pod.uid.clone());
         self.by_uid.insert(pod.uid.clone(), nominee);
         before.filter(|before| before != node)
@@ -101,12 +106,8 @@ mod tests {
     #[test]
     fn what_was_decided_holds_until_it_is_seen() {
         let wants = Arc::new(Wants { priority: 5, ..Wants::default() });
-        let pod = PodInfo {
-            key: ObjectKey::new("n", "p"),
-            uid: "u".into(),
-            wants,
-            volumes: Arc::default(),
-        };
+        let pod =
+            PodInfo { key: ObjectKey::new("n", "p"), uid: "u".into(), wants, ..PodInfo::default() };
         let mut nominees = Nominees::default();
         assert_eq!(nominees.assume(&pod, "a"), None);
         assert_eq!(nominees.see(&pod, None), None, "an update from before the decision");

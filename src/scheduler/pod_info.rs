@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    Container, NodeSelector, Pod, PreferredSchedulingTerm, Toleration,
+    Affinity, Container, NodeSelector, Pod, PodAffinityTerm, PreferredSchedulingTerm, Toleration,
+    TopologySpreadConstraint,
 };
 
+use super::budgets::Labels;
 use super::resources::Resources;
+use super::topology::Footprint;
+use super::topology::matcher::{self, Effect, Matcher, Term};
 use super::volumes::{ClaimRef, Needs};
 use crate::api::ObjectKey;
 use crate::api::kinds::storage;
@@ -15,12 +19,16 @@ use crate::api::kinds::storage;
 /// The reason of the condition DisruptionTarget of a pod that makes room for another one.
 pub const PREEMPTED: &str = "PreemptionByScheduler";
 
-/// A pod as far as scheduling cares. Pods with equal `wants` get equal answers.
-#[derive(Clone, Debug, PartialEq)]
+/// A pod as far as scheduling cares. Pods with equal `wants` that mean the same to others get equal
+/// answers.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodInfo {
     pub key: ObjectKey,
     pub uid: String,
     pub wants: Arc<Wants>,
+    pub labels: Arc<Labels>,
+    /// The kind and the name of what controls it.
+    pub controller: Option<(&'static str, String)>,
     /// What its claims ask of a node, as a cycle found it.
     pub volumes: Arc<Needs>,
 }
@@ -41,6 +49,25 @@ pub struct Wants {
     pub never_preempts: bool,
     /// The claims that it mounts.
     pub claims: Vec<ClaimRef>,
+    /// Its own spread constraints.
+    pub spread: Vec<TopologySpreadConstraint>,
+    /// Where it wants to be beside other pods, and where not.
+    pub near: PodTerms,
+    pub apart: PodTerms,
+}
+
+/// The terms of `podAffinity` or `podAntiAffinity`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodTerms {
+    pub required: Vec<PodAffinityTerm>,
+    /// With their weights.
+    pub preferred: Vec<(i32, PodAffinityTerm)>,
+}
+
+impl PodTerms {
+    pub fn is_empty(&self) -> bool {
+        self.required.is_empty() && self.preferred.is_empty()
+    }
 }
 
 /// A port of the node that a container wants.
@@ -58,7 +85,19 @@ impl PodInfo {
             key: ObjectKey::of(&pod.metadata),
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             wants: Arc::new(Wants::of(pod)),
+            labels: Arc::new(pod.metadata.labels.clone().unwrap_or_default()),
+            controller: controller(pod),
             volumes: Arc::default(),
+        }
+    }
+
+    /// What it means to other pods once it is on a node.
+    pub fn footprint(&self) -> Footprint {
+        Footprint {
+            namespace: self.key.namespace.to_string(),
+            labels: self.labels.clone(),
+            is_ending: false,
+            terms: terms(&self.key.namespace, &self.labels, &self.wants.near, &self.wants.apart),
         }
     }
 
@@ -89,8 +128,76 @@ impl Wants {
             priority: spec.priority.unwrap_or_default(),
             never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
             claims: claims(pod),
+            spread: spec.topology_spread_constraints.clone().unwrap_or_default(),
+            near: near(spec.affinity.as_ref()),
+            apart: apart(spec.affinity.as_ref()),
         }
     }
+}
+
+fn near(affinity: Option<&Affinity>) -> PodTerms {
+    let Some(near) = affinity.and_then(|affinity| affinity.pod_affinity.as_ref()) else {
+        return PodTerms::default();
+    };
+    let preferred = near.preferred_during_scheduling_ignored_during_execution.iter().flatten();
+    PodTerms {
+        required: near
+            .required_during_scheduling_ignored_during_execution
+            .clone()
+            .unwrap_or_default(),
+        preferred: preferred.map(|one| (one.weight, one.pod_affinity_term.clone())).collect(),
+    }
+}
+
+fn apart(affinity: Option<&Affinity>) -> PodTerms {
+    let Some(apart) = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref()) else {
+        return PodTerms::default();
+    };
+    let preferred = apart.preferred_during_scheduling_ignored_during_execution.iter().flatten();
+    PodTerms {
+        required: apart
+            .required_during_scheduling_ignored_during_execution
+            .clone()
+            .unwrap_or_default(),
+        preferred: preferred.map(|one| (one.weight, one.pod_affinity_term.clone())).collect(),
+    }
+}
+
+/// What a pod on a node means to pods that its own terms are about. Source: upstream's
+/// InterPodAffinity with a hardPodAffinityWeight of 1, the default.
+fn terms(space: &str, labels: &Labels, near: &PodTerms, apart: &PodTerms) -> Vec<Term> {
+    let term = |one: &PodAffinityTerm, effect: Effect| Term {
+        matcher: Matcher { parts: vec![matcher::part(one, space, labels)], counts_ending: true },
+        key: one.topology_key.clone(),
+        effect,
+    };
+    let forbidding = apart.required.iter().map(|one| term(one, Effect::Forbids));
+    let wanting = near.required.iter().map(|one| term(one, Effect::Weighs(1)));
+    let liking = near.preferred.iter().map(|(weight, one)| term(one, Effect::Weighs(*weight)));
+    let avoiding = apart.preferred.iter().map(|(weight, one)| term(one, Effect::Weighs(-weight)));
+    forbidding.chain(wanting).chain(liking).chain(avoiding).collect()
+}
+
+/// What a pod that is on a node, or is to be, means to others.
+pub fn footprint(pod: &Pod, labels: Arc<Labels>) -> Footprint {
+    let space = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+    Footprint {
+        namespace: space.into(),
+        is_ending: pod.metadata.deletion_timestamp.is_some(),
+        terms: terms(space, &labels, &near(affinity), &apart(affinity)),
+        labels,
+    }
+}
+
+/// The kinds whose selectors tell which pods belong together.
+pub const CONTROLLERS: [&str; 3] = ["ReplicaSet", "StatefulSet", "ReplicationController"];
+
+fn controller(pod: &Pod) -> Option<(&'static str, String)> {
+    let mut owners = pod.metadata.owner_references.iter().flatten();
+    let owner = owners.find(|owner| owner.controller == Some(true))?;
+    let kind = CONTROLLERS.into_iter().find(|kind| *kind == owner.kind)?;
+    Some((kind, owner.name.clone()))
 }
 
 impl HostPort {

@@ -22,6 +22,7 @@ use jiff::Timestamp;
 use super::framework::{Framework, Reasons, Refusal};
 use super::nominees::Displaced;
 use super::pod_info::PodInfo;
+use super::slots::Slots;
 use super::snapshot::{NodeInfo, Placed, Snapshot};
 use crate::api::ObjectKey;
 
@@ -87,6 +88,8 @@ type Rank = (usize, i32, i64, usize, Reverse<Timestamp>);
 /// about the others holds for the next pod.
 pub struct Search<'a> {
     framework: &'a Framework,
+    /// What the pods ask of domains.
+    slots: &'a Slots,
     /// The nodes whose refusal leaving pods may resolve.
     resolvable: &'a [usize],
     known: BTreeMap<usize, Result<Candidate, Reasons>>,
@@ -97,10 +100,11 @@ impl<'a> Search<'a> {
     /// `dry_runs` is how many nodes may still be looked at.
     pub fn new(
         framework: &'a Framework,
+        slots: &'a Slots,
         resolvable: &'a [usize],
         dry_runs: &'a mut usize,
     ) -> Search<'a> {
-        Search { framework, resolvable, known: BTreeMap::new(), dry_runs }
+        Search { framework, slots, resolvable, known: BTreeMap::new(), dry_runs }
     }
 
     /// Finds room for a pod that all nodes refused, and counts it as made.
@@ -150,7 +154,7 @@ impl<'a> Search<'a> {
             let index = self.resolvable[(begin + at) % count];
             let known = self.known.entry(index).or_insert_with(|| {
                 *self.dry_runs = self.dry_runs.saturating_sub(1);
-                dry_run(pod, index, snapshot, self.framework)
+                WhatIf::of(pod, index, snapshot, self.framework, self.slots).victims()
             });
             let Ok(candidate) = known else { continue };
             found += 1;
@@ -216,12 +220,39 @@ impl Victim {
 }
 
 /// A node and a pod as they would be.
-struct WhatIf {
+struct WhatIf<'a> {
+    snapshot: &'a Snapshot,
+    framework: &'a Framework,
+    slots: &'a Slots,
+    index: usize,
     node: NodeInfo,
     pod: PodInfo,
+    /// What is more in each slot than there is; less, where pods left.
+    more: Vec<i64>,
+    /// What nominees add to that, if there are some.
+    of_nominees: Option<Vec<i64>>,
 }
 
-impl WhatIf {
+impl<'a> WhatIf<'a> {
+    fn of(
+        pod: &PodInfo,
+        index: usize,
+        snapshot: &'a Snapshot,
+        framework: &'a Framework,
+        slots: &'a Slots,
+    ) -> WhatIf<'a> {
+        WhatIf {
+            snapshot,
+            framework,
+            slots,
+            index,
+            node: snapshot.for_pod(index, pod).into_owned(),
+            pod: pod.clone(),
+            more: Vec::new(),
+            of_nominees: slots.of_nominees(snapshot, index, pod),
+        }
+    }
+
     fn remove(&mut self, placed: &Placed) {
         self.node.give_back(&placed.requests, &placed.ports);
         self.count(placed, false);
@@ -236,54 +267,71 @@ impl WhatIf {
         if !placed.claims.is_empty() && !self.pod.volumes.alone.is_empty() {
             Arc::make_mut(&mut self.pod.volumes).count(&placed.claims, is_there);
         }
-    }
-}
-
-/// The victims of a node, or why it is no candidate.
-fn dry_run(
-    pod: &PodInfo,
-    index: usize,
-    snapshot: &Snapshot,
-    framework: &Framework,
-) -> Result<Candidate, Reasons> {
-    let name = &snapshot.nodes()[index].name;
-    let lower = snapshot.residents_below(name, pod.wants.priority);
-    let mut lower: Vec<(&str, &Placed)> = lower.map(|(uid, placed)| (&**uid, placed)).collect();
-    if lower.is_empty() {
-        return Err(vec![NO_VICTIMS.into()]);
-    }
-    let node = snapshot.for_pod(index, pod).into_owned();
-    let mut what_if = WhatIf { node, pod: pod.clone() };
-    lower.iter().for_each(|(_, placed)| what_if.remove(placed));
-    if let Some((_, reasons)) = framework.refuse(&what_if.pod, &what_if.node) {
-        return Err(reasons);
-    }
-    // The most important first: of the same priority, who runs longest.
-    let since = |placed: &Placed| placed.started.unwrap_or(Timestamp::MAX);
-    lower.sort_by_key(|(uid, placed)| (Reverse(placed.priority), since(placed), *uid));
-    // A pod that leaves already was counted by its budgets.
-    let staying = lower.iter().filter(|(_, one)| !one.is_ending && !one.is_preempted);
-    let exceeded = snapshot.budgets.exceeded(staying.map(|(_, one)| (&one.key, &*one.labels)));
-    let mut exceeded = exceeded.into_iter();
-    let with_budget = lower.into_iter().map(|(uid, one)| {
-        let is_counted = !one.is_ending && !one.is_preempted;
-        (uid, one, is_counted && exceeded.next().unwrap_or(false))
-    });
-    let (first, then): (Vec<_>, Vec<_>) = with_budget.partition(|(_, _, exceeds)| *exceeds);
-    let mut victims = Vec::new();
-    let mut exceeding = 0;
-    for (uid, placed, exceeds) in first.into_iter().chain(then) {
-        what_if.put_back(placed);
-        if framework.refuse(&what_if.pod, &what_if.node).is_some() {
-            what_if.remove(placed);
-            exceeding += usize::from(exceeds);
-            victims.push(Victim::of(uid, placed));
+        if self.slots.is_empty() {
+            return;
         }
+        let tallies = self.snapshot.topology.tallies(placed.kind);
+        let node = u32::try_from(self.index).unwrap_or(u32::MAX);
+        let weights = self.slots.weights(&tallies, node, is_there);
+        self.more.resize(weights.len(), 0);
+        self.more.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight);
     }
-    if victims.is_empty() {
-        // It fits as it is: then it was not refused for what leaving pods resolve.
-        return Err(vec![NO_HELP.into()]);
+
+    /// Why the pod does not fit.
+    fn refuse(&self) -> Option<Reasons> {
+        if let Some((_, reasons)) = self.framework.refuse(&self.pod, &self.node) {
+            return Some(reasons);
+        }
+        let node = u32::try_from(self.index).unwrap_or(u32::MAX);
+        let mut refused = self.slots.refuse(self.framework, node, &self.more);
+        if let (None, Some(of_nominees)) = (refused, &self.of_nominees) {
+            let mut more = of_nominees.clone();
+            more.iter_mut().zip(&self.more).for_each(|(sum, one)| *sum += one);
+            refused = self.slots.refuse(self.framework, node, &more);
+        }
+        refused.map(|(_, objection)| vec![objection.reason.into()])
     }
-    victims.sort_by_key(|one| (Reverse(one.priority), one.since(), one.uid.clone()));
-    Ok(Candidate { victims, exceeding })
+
+    /// The victims of the node, or why it is no candidate.
+    fn victims(mut self) -> Result<Candidate, Reasons> {
+        let snapshot = self.snapshot;
+        let name = &snapshot.nodes()[self.index].name;
+        let lower = snapshot.residents_below(name, self.pod.wants.priority);
+        let mut lower: Vec<(&str, &Placed)> = lower.map(|(uid, placed)| (&**uid, placed)).collect();
+        if lower.is_empty() {
+            return Err(vec![NO_VICTIMS.into()]);
+        }
+        lower.iter().for_each(|(_, placed)| self.remove(placed));
+        if let Some(reasons) = self.refuse() {
+            return Err(reasons);
+        }
+        // The most important first: of the same priority, who runs longest.
+        let since = |placed: &Placed| placed.started.unwrap_or(Timestamp::MAX);
+        lower.sort_by_key(|(uid, placed)| (Reverse(placed.priority), since(placed), *uid));
+        // A pod that leaves already was counted by its budgets.
+        let staying = lower.iter().filter(|(_, one)| !one.is_ending && !one.is_preempted);
+        let exceeded = snapshot.budgets.exceeded(staying.map(|(_, one)| (&one.key, &*one.labels)));
+        let mut exceeded = exceeded.into_iter();
+        let with_budget = lower.into_iter().map(|(uid, one)| {
+            let is_counted = !one.is_ending && !one.is_preempted;
+            (uid, one, is_counted && exceeded.next().unwrap_or(false))
+        });
+        let (first, then): (Vec<_>, Vec<_>) = with_budget.partition(|(_, _, exceeds)| *exceeds);
+        let mut victims = Vec::new();
+        let mut exceeding = 0;
+        for (uid, placed, exceeds) in first.into_iter().chain(then) {
+            self.put_back(placed);
+            if self.refuse().is_some() {
+                self.remove(placed);
+                exceeding += usize::from(exceeds);
+                victims.push(Victim::of(uid, placed));
+            }
+        }
+        if victims.is_empty() {
+            // It fits as it is: then it was not refused for what leaving pods resolve.
+            return Err(vec![NO_HELP.into()]);
+        }
+        victims.sort_by_key(|one| (Reverse(one.priority), one.since(), one.uid.clone()));
+        Ok(Candidate { victims, exceeding })
+    }
 }

@@ -59,7 +59,9 @@ impl Queue {
     /// Adds or updates a pod; answers whether it is to be tried now. A refused pod whose wants did
     /// not change stays refused.
     pub fn put(&mut self, pod: PodInfo, created: Timestamp) -> bool {
-        if self.refused.get(&pod.uid).is_some_and(|refused| refused.pod.wants == pod.wants) {
+        let is_same =
+            |refused: &Refused| refused.pod.wants == pod.wants && refused.pod.labels == pod.labels;
+        if self.refused.get(&pod.uid).is_some_and(is_same) {
             return false;
         }
         self.remove(&pod.uid);
@@ -85,6 +87,9 @@ impl Queue {
         for wake in &refused.wakes {
             if let Some(waiting) = self.waiting.get_mut(wake) {
                 waiting.remove(uid);
+                if waiting.is_empty() {
+                    self.waiting.remove(wake);
+                }
             }
         }
         Some(refused)
@@ -140,9 +145,10 @@ impl Queue {
     }
 
     /// Brings forward the refused pods that a change may help. Each is brought forward once: what
-    /// happens before it is tried again changes nothing.
-    pub fn wake(&mut self, wake: Wake) {
-        for uid in self.waiting.remove(&wake).unwrap_or_default() {
+    /// happens before it is tried again changes nothing. Answers whether there are some.
+    pub fn wake(&mut self, wake: Wake) -> bool {
+        let Some(uids) = self.waiting.remove(&wake) else { return false };
+        for uid in uids {
             let Some(refused) = self.refused.get_mut(&uid) else { continue };
             if refused.not_before < refused.at {
                 self.times.remove(&(refused.at, uid.clone()));
@@ -150,6 +156,7 @@ impl Queue {
                 self.times.insert((refused.at, uid));
             }
         }
+        true
     }
 
     /// Brings a refused pod forward to now, whatever its back-off: what was done for it is done.
@@ -195,7 +202,7 @@ mod tests {
             key: crate::api::ObjectKey::new("n", uid),
             uid: uid.into(),
             wants: wants.into(),
-            volumes: Default::default(),
+            ..PodInfo::default()
         }
     }
 

@@ -1,6 +1,8 @@
 //! What the scheduler knows of nodes and of the pods on them, reduced to what decisions need, and
 //! kept up to date by changes: nothing is counted anew in a cycle.
 
+mod nominations;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -9,9 +11,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 
 use super::budgets::{Budgets, Labels};
-use super::nominees::{Displaced, Nominees};
+use super::changes::{Change, Changes};
+use super::nominees::Nominees;
 use super::pod_info::{self, HostPort, PodInfo};
 use super::resources::Resources;
+use super::topology::defaults::Defaults;
+use super::topology::domains::{Domains, Keys};
+use super::topology::{Footprint, KindId, Topology};
 use super::volumes::Volumes;
 use crate::api::ObjectKey;
 use crate::api::quantity::Quantity;
@@ -52,6 +58,11 @@ pub struct Snapshot {
     freed: BTreeSet<Arc<str>>,
     pub volumes: Volumes,
     pub budgets: Budgets,
+    /// What pods mean to each other.
+    pub topology: Topology,
+    pub defaults: Defaults,
+    keys: Keys,
+    pub changes: Changes,
 }
 
 /// A pod that is counted on a node.
@@ -63,6 +74,7 @@ pub struct Placed {
     /// When its node took it on.
     pub started: Option<Timestamp>,
     pub labels: Arc<Labels>,
+    pub kind: KindId,
     pub requests: Resources,
     pub ports: Vec<HostPort>,
     pub claims: Vec<ObjectKey>,
@@ -122,6 +134,13 @@ impl NodeInfo {
     }
 }
 
+static NO_LABELS: Labels = Labels::new();
+
+/// A node's index where there are many of them.
+fn index_of(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
 fn images(node: &Node) -> BTreeMap<String, i64> {
     let list = node.status.as_ref().and_then(|s| s.images.as_ref());
     let mut images = BTreeMap::new();
@@ -153,47 +172,102 @@ impl Snapshot {
         if self.nominees.is_empty() {
             return node;
         }
-        for (uid, nominee) in self.nominees.on(&self.nodes[index].name) {
-            if uid != pod.uid && nominee.wants.priority >= pod.wants.priority {
-                node.to_mut().take(&nominee.wants.requests, &nominee.wants.ports);
-            }
+        for nominee in self.nominees_before(index, pod) {
+            node.to_mut().take(&nominee.wants.requests, &nominee.wants.ports);
         }
         node
+    }
+
+    /// Takes the labels of a namespace, or its end. Answers whether that may help a refused pod.
+    pub fn set_namespace(&mut self, name: &str, labels: Option<&Labels>) -> bool {
+        let changed = self.topology.set_namespace(name, labels);
+        if changed {
+            self.changes.begin_anew();
+        }
+        changed
+    }
+
+    /// The domains that a label divides the nodes into.
+    pub fn domains(&mut self, key: &str) -> Arc<Domains> {
+        self.keys.get(key, self.changes.generation(), &self.nodes)
     }
 
     /// Takes a node's new state; what its pods have taken stays. Answers whether a pod that was
     /// refused may fit now: a new list of images, say, only changes scores.
     pub fn set_node(&mut self, node: &Node) -> bool {
         let mut info = NodeInfo::of(node);
-        match self.index(&info.name) {
-            Some(n) => {
-                let old = &mut self.nodes[n];
-                info.requested = std::mem::take(&mut old.requested);
-                info.ports = std::mem::take(&mut old.ports);
-                info.pods = old.pods;
-                let changed = !old.filters_alike(&info);
-                *old = info;
-                changed
-            }
-            None => {
-                for (_, uid) in self.residents.get(&info.name).into_iter().flatten() {
-                    if let Some(placed) = self.placed.get(uid) {
-                        info.take(&placed.requests, &placed.ports);
-                    }
+        let Some(n) = self.index(&info.name) else {
+            for (_, uid) in self.residents.get(&info.name).into_iter().flatten() {
+                if let Some(placed) = self.placed.get(uid) {
+                    info.take(&placed.requests, &placed.ports);
                 }
-                self.by_name.insert(info.name.clone(), self.nodes.len());
-                self.nodes.push(info);
-                true
             }
+            let index = self.nodes.len();
+            self.by_name.insert(info.name.clone(), index);
+            self.nodes.push(info);
+            self.count_residents(index, true);
+            self.changes.begin_anew();
+            return true;
+        };
+        let old = &mut self.nodes[n];
+        info.requested = std::mem::take(&mut old.requested);
+        info.ports = std::mem::take(&mut old.ports);
+        info.pods = old.pods;
+        let changed = !old.filters_alike(&info);
+        if old.labels != info.labels || old.taints != info.taints {
+            self.changes.begin_anew();
+        } else if changed || old.images != info.images {
+            self.changes.add(Change::Renewed(index_of(n)));
         }
+        *old = info;
+        changed
     }
 
     pub fn remove_node(&mut self, name: &str) {
         let Some(n) = self.by_name.remove(name) else { return };
+        // The last node gets the index of the one that goes.
+        let last = self.nodes.len() - 1;
+        self.count_residents(n, false);
+        if last != n {
+            self.count_residents(last, false);
+        }
         self.nodes.swap_remove(n);
         if let Some(moved) = self.nodes.get(n) {
             self.by_name.insert(moved.name.clone(), n);
+            self.count_residents(n, true);
         }
+        self.changes.begin_anew();
+    }
+
+    /// Counts the pods of a node in or out, for those whom they mean something to.
+    fn count_residents(&mut self, index: usize, is_there: bool) {
+        let residents = self.residents.get(&self.nodes[index].name).into_iter().flatten();
+        for placed in residents.filter_map(|(_, uid)| self.placed.get(uid)) {
+            self.topology.count(placed.kind, index_of(index), is_there);
+        }
+    }
+
+    fn count_kind(&mut self, kind: KindId, index: usize, is_there: bool) {
+        let node = index_of(index);
+        let tallies = self.topology.count(kind, node, is_there);
+        if !tallies.is_empty() {
+            self.changes.add(Change::Counted { tallies, node, is_there });
+        }
+    }
+
+    /// Counts a pod as one of another kind, if it is one now.
+    fn set_kind(&mut self, uid: &str, footprint: Footprint) {
+        let Some(placed) = self.placed.get_mut(uid) else { return };
+        if self.topology.is(placed.kind, &footprint) {
+            return;
+        }
+        let kind = self.topology.add(footprint);
+        let before = std::mem::replace(&mut placed.kind, kind);
+        if let Some(n) = self.by_name.get(&placed.node).copied() {
+            self.count_kind(before, n, false);
+            self.count_kind(kind, n, true);
+        }
+        self.topology.remove(before);
     }
 
     /// Takes a pod's new state. Answers whether a place became free.
@@ -215,12 +289,14 @@ impl Snapshot {
             freed = self.remove_pod(uid);
             let space = pod.metadata.namespace.as_deref().unwrap_or_default();
             let claims = pod_info::claims(pod).into_iter();
+            let labels = self.shared(labels.unwrap_or(&NO_LABELS));
             let placed = Placed {
                 node: node.into(),
                 key: ObjectKey::of(&pod.metadata),
                 priority: pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default(),
                 started: None,
-                labels: Arc::default(),
+                kind: self.topology.add(pod_info::footprint(pod, labels.clone())),
+                labels,
                 requests: pod_info::requests(pod),
                 ports: pod_info::host_ports(pod),
                 claims: claims.map(|claim| ObjectKey::new(space, claim.name)).collect(),
@@ -230,7 +306,10 @@ impl Snapshot {
             };
             self.place(uid, placed);
         }
-        let labels = self.share(uid, labels);
+        let labels = self.shared(labels.unwrap_or(&NO_LABELS));
+        if is_there {
+            self.set_kind(uid, pod_info::footprint(pod, labels.clone()));
+        }
         if let Some(placed) = self.placed.get_mut(uid) {
             placed.is_assumed = false;
             placed.started = started;
@@ -240,26 +319,20 @@ impl Snapshot {
                 false => placed.is_preempted && !placed.is_ending,
             };
             placed.is_ending = is_ending;
-            if let Some(labels) = labels {
-                let before = std::mem::replace(&mut placed.labels, labels);
-                self.unshare(before);
-            }
+            let before = std::mem::replace(&mut placed.labels, labels);
+            self.unshare(before);
         }
         freed
     }
 
-    /// The one copy of a pod's labels, where they are others than before.
-    fn share(&mut self, uid: &str, labels: Option<&Labels>) -> Option<Arc<Labels>> {
-        let labels = labels?;
-        if self.placed.get(uid).is_some_and(|placed| *placed.labels == *labels) {
-            return None;
-        }
+    /// The one copy of these labels.
+    fn shared(&mut self, labels: &Labels) -> Arc<Labels> {
         if let Some(shared) = self.labels.get(labels) {
-            return Some(shared.clone());
+            return shared.clone();
         }
         let shared = Arc::new(labels.clone());
         self.labels.insert(shared.clone());
-        Some(shared)
+        shared
     }
 
     fn unshare(&mut self, labels: Arc<Labels>) {
@@ -274,12 +347,14 @@ impl Snapshot {
     pub fn assume(&mut self, pod: &PodInfo, node: &str) {
         self.remove_pod(&pod.uid);
         self.end_nomination(&pod.uid, node);
+        let labels = self.shared(&pod.labels);
         let placed = Placed {
             node: node.into(),
             key: pod.key.clone(),
             priority: pod.wants.priority,
             started: None,
-            labels: Arc::default(),
+            kind: self.topology.add(Footprint { labels: labels.clone(), ..pod.footprint() }),
+            labels,
             requests: pod.wants.requests.clone(),
             ports: pod.wants.ports.clone(),
             claims: pod.claims(),
@@ -303,6 +378,8 @@ impl Snapshot {
     fn place(&mut self, uid: &str, placed: Placed) {
         if let Some(n) = self.index(&placed.node) {
             self.nodes[n].take(&placed.requests, &placed.ports);
+            self.changes.add(Change::Taken(index_of(n)));
+            self.count_kind(placed.kind, n, true);
         }
         self.volumes.count_users(&placed.claims, true);
         let uid: Arc<str> = uid.into();
@@ -317,7 +394,10 @@ impl Snapshot {
         self.volumes.count_users(&placed.claims, false);
         if let Some(n) = self.index(&placed.node) {
             self.nodes[n].give_back(&placed.requests, &placed.ports);
+            self.changes.add(Change::Taken(index_of(n)));
+            self.count_kind(placed.kind, n, false);
         }
+        self.topology.remove(placed.kind);
         if let Some(residents) = self.residents.get_mut(&placed.node) {
             residents.remove(&(placed.priority, uid));
             if residents.is_empty() {
@@ -343,63 +423,5 @@ impl Snapshot {
     /// The nodes on which something became free since the last call.
     pub fn take_freed(&mut self) -> BTreeSet<Arc<str>> {
         std::mem::take(&mut self.freed)
-    }
-}
-
-/// Nominees and victims.
-impl Snapshot {
-    pub fn nominees(&self) -> &Nominees {
-        &self.nominees
-    }
-
-    /// The index of the node that is being made free for a pod, where it is known.
-    pub fn nominated_index(&self, uid: &str) -> Option<usize> {
-        self.index(self.nominees.node_of(uid)?)
-    }
-
-    /// Counts a decision as made: the pod is a nominee of the node, the victims go, and nominees of
-    /// lower priority are none any more. Answers who those are, and whether a budget was charged.
-    pub fn nominate<'a>(
-        &mut self,
-        pod: &PodInfo,
-        node: &str,
-        victims: impl Iterator<Item = &'a str>,
-    ) -> (Vec<Displaced>, bool) {
-        let displaced = self.nominees.below(node, pod.wants.priority);
-        for one in &displaced {
-            self.nominees.remove(&one.uid);
-        }
-        let left = self.nominees.assume(pod, node);
-        self.freed.extend(left.map(Arc::<str>::from));
-        let mut charged = false;
-        for uid in victims {
-            let Some(placed) = self.placed.get_mut(uid) else { continue };
-            if !placed.is_ending && !placed.is_preempted {
-                charged |= self.budgets.charge(&placed.key, &placed.labels);
-            }
-            placed.is_preempted = true;
-        }
-        (displaced, charged)
-    }
-
-    /// Takes in what a waiting pod's status says.
-    pub fn see_nomination(&mut self, pod: &PodInfo, told: Option<&str>) {
-        let left = self.nominees.see(pod, told);
-        self.freed.extend(left.map(Arc::<str>::from));
-    }
-
-    /// A pod is a nominee no more, since it has a place, or does not wait.
-    pub fn end_nomination(&mut self, uid: &str, place: &str) {
-        let left = self.nominees.remove(uid).filter(|node| node != place);
-        self.freed.extend(left.map(Arc::<str>::from));
-    }
-
-    /// A victim was not evicted.
-    pub fn spare(&mut self, uid: &str) {
-        if let Some(placed) = self.placed.get_mut(uid)
-            && !placed.is_ending
-        {
-            placed.is_preempted = false;
-        }
     }
 }

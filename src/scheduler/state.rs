@@ -4,22 +4,29 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{
+    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service,
+};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
+use super::class::Classes;
 use super::framework::Wake;
 use super::pod_info::{self, PodInfo};
 use super::queue::Queue;
 use super::snapshot::Snapshot;
 use super::{NAME, Options, volumes};
 use crate::api::resource::Gvr;
+use crate::api::selector::Selector;
 use crate::client::cache::{AnyObject, Changed};
 
 pub struct State {
     pub snapshot: Snapshot,
     pub queue: Queue,
+    /// What cycles found out, for the next ones.
+    pub classes: Classes,
     /// The pods that need a node as last seen, those whose binding is under way included.
     pub pending: HashMap<String, Arc<dyn AnyObject>>,
 }
@@ -29,6 +36,7 @@ impl State {
         let retry_anyway = SignedDuration::try_from(options.retry_anyway);
         State {
             snapshot: Snapshot::default(),
+            classes: Classes::default(),
             queue: Queue::new(retry_anyway.unwrap_or(SignedDuration::MAX)),
             pending: HashMap::new(),
         }
@@ -57,11 +65,16 @@ impl State {
         self.put_aside(pod, Vec::new(), now);
     }
 
-    /// Tells those who wait that places became free: nominees whose node it is at once.
+    /// Tells those who wait that places became free (nominees whose node it is at once), or that
+    /// there are more or fewer of the pods that they look at.
     pub fn wake_freed(&mut self, now: Timestamp) -> bool {
+        let mut woke = false;
+        for tally in self.snapshot.topology.take_touched() {
+            woke |= self.queue.wake(Wake::Tally(tally));
+        }
         let freed = self.snapshot.take_freed();
         if freed.is_empty() {
-            return false;
+            return woke;
         }
         self.queue.wake(Wake::PodGone);
         for node in freed {
@@ -95,10 +108,41 @@ impl State {
         } else if change.resource == Gvr::of::<PodDisruptionBudget>() {
             let budget = change.typed::<PodDisruptionBudget>().1;
             self.snapshot.budgets.set(&change.key, budget);
+        } else if change.resource == Gvr::of::<Namespace>() {
+            let new = change.typed::<Namespace>().1;
+            let labels = new.map(|new| new.metadata.labels.clone().unwrap_or_default());
+            if !self.snapshot.set_namespace(&change.key.name, labels.as_ref()) {
+                return false;
+            }
+            self.queue.wake(Wake::Namespace);
         } else {
             return false;
         }
         true
+    }
+
+    /// Takes a change in of what tells which pods belong together. It changes scores only, so that
+    /// nobody who was refused need look.
+    fn take_in_selector(&mut self, change: &Changed) {
+        let (key, defaults) = (&change.key, &mut self.snapshot.defaults);
+        let typed = |selector: Option<&LabelSelector>| Selector::from_typed(selector).ok();
+        if change.resource == Gvr::of::<Service>() {
+            let spec = change.typed::<Service>().1.and_then(|new| new.spec.as_ref());
+            defaults.set_service(key, spec.and_then(|spec| spec.selector.as_ref()));
+        } else if change.resource == Gvr::of::<ReplicaSet>() {
+            let spec = change.typed::<ReplicaSet>().1.and_then(|new| new.spec.as_ref());
+            let selector = spec.and_then(|spec| typed(Some(&spec.selector)));
+            defaults.set_controller("ReplicaSet", key, selector);
+        } else if change.resource == Gvr::of::<StatefulSet>() {
+            let spec = change.typed::<StatefulSet>().1.and_then(|new| new.spec.as_ref());
+            let selector = spec.and_then(|spec| typed(Some(&spec.selector)));
+            defaults.set_controller("StatefulSet", key, selector);
+        } else if change.resource == Gvr::of::<ReplicationController>() {
+            let spec = change.typed::<ReplicationController>().1.and_then(|new| new.spec.as_ref());
+            let labels = spec.and_then(|spec| spec.selector.as_ref());
+            let selector = labels.and_then(|labels| Selector::from_map(labels).ok());
+            defaults.set_controller("ReplicationController", key, selector);
+        }
     }
 
     /// Takes a change in; answers whether the loop should look.
@@ -115,11 +159,15 @@ impl State {
                     }
                     self.queue.wake(Wake::Node);
                 }
-                None => self.snapshot.remove_node(&change.key.name),
+                None => {
+                    self.snapshot.remove_node(&change.key.name);
+                    self.queue.wake(Wake::NodeGone);
+                }
             }
             return true;
         }
         if change.resource != Gvr::of::<Pod>() {
+            self.take_in_selector(change);
             return false;
         }
         let (old, new) = change.typed::<Pod>();

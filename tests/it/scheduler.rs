@@ -1,6 +1,7 @@
 //! The scheduler's cycle: nodes and pods in, decisions out, no cluster. Its loop is in the simulation
 //! too.
 
+mod domains;
 mod preemption;
 mod volumes;
 mod why;

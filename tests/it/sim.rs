@@ -5,6 +5,7 @@
 //!
 //! `WASMFLEET_SIM_SEEDS=200` runs more seeds than the default, `WASMFLEET_SIM_SEED=7` one of them.
 
+mod apart;
 mod autoscalers;
 mod chaos;
 mod deletions;

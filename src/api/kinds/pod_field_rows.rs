@@ -11,7 +11,6 @@ const NAMES_NOT_SERVED: &str = "guests have no host name of their own";
 const NO_VOLUME: &str = "this kind of volume is not supported; supported are configMap, \
                          downwardAPI, emptyDir, ephemeral, hostPath, image, \
                          persistentVolumeClaim, projected and secret";
-const SAME_WARNING: &str = "the warning of topologyKey says it";
 
 /// core/v1 PodSpec.
 pub const POD_SPEC: &[Row] = &[
@@ -124,33 +123,18 @@ const EPHEMERAL_CONTAINER: &[Row] = &[
     warned("workingDir", "Wasm containers start in the root of their file system"),
 ];
 
-const AFFINITY: &[Row] = &[
-    honoured("nodeAffinity"),
-    within("podAffinity", POD_AFFINITY),
-    within("podAntiAffinity", POD_AFFINITY),
-];
-
-const POD_AFFINITY: &[Row] = &[
-    warned(
-        "preferredDuringSchedulingIgnoredDuringExecution",
-        "the scheduler does not look at other pods yet",
-    ),
-    refused(
-        "requiredDuringSchedulingIgnoredDuringExecution",
-        "the scheduler does not look at other pods yet",
-    ),
-];
+const AFFINITY: &[Row] =
+    &[honoured("nodeAffinity"), honoured("podAffinity"), honoured("podAntiAffinity")];
 
 const SPREAD_CONSTRAINT: &[Row] = &[
-    harmless("labelSelector", SAME_WARNING),
-    harmless("matchLabelKeys", SAME_WARNING),
-    harmless("maxSkew", SAME_WARNING),
-    harmless("minDomains", SAME_WARNING),
-    harmless("nodeAffinityPolicy", SAME_WARNING),
-    harmless("nodeTaintsPolicy", SAME_WARNING),
-    warned("topologyKey", "the scheduler does not spread pods yet"),
-    refused("whenUnsatisfiable", "the scheduler does not spread pods yet")
-        .unless(&["ScheduleAnyway"]),
+    honoured("labelSelector"),
+    honoured("matchLabelKeys"),
+    honoured("maxSkew"),
+    honoured("minDomains"),
+    honoured("nodeAffinityPolicy"),
+    honoured("nodeTaintsPolicy"),
+    honoured("topologyKey"),
+    honoured("whenUnsatisfiable"),
 ];
 
 const POD_SECURITY_CONTEXT: &[Row] = &[

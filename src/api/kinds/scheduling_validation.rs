@@ -88,13 +88,23 @@ fn validate_affinity(errors: &mut Errors, path: &Path, affinity: &Affinity) {
     }
     if let Some(pod) = &affinity.pod_affinity {
         let path = path.child("podAffinity");
+        let terms = pod.required_during_scheduling_ignored_during_execution.as_deref();
+        validate_required_terms(errors, &path.child(REQUIRED), terms);
         let terms = pod.preferred_during_scheduling_ignored_during_execution.as_deref();
         validate_pod_terms(errors, &path.child(PREFERRED), terms);
     }
     if let Some(pod) = &affinity.pod_anti_affinity {
         let path = path.child("podAntiAffinity");
+        let terms = pod.required_during_scheduling_ignored_during_execution.as_deref();
+        validate_required_terms(errors, &path.child(REQUIRED), terms);
         let terms = pod.preferred_during_scheduling_ignored_during_execution.as_deref();
         validate_pod_terms(errors, &path.child(PREFERRED), terms);
+    }
+}
+
+fn validate_required_terms(errors: &mut Errors, path: &Path, terms: Option<&[PodAffinityTerm]>) {
+    for (i, term) in terms.into_iter().flatten().enumerate() {
+        validate_pod_term(errors, &path.index(i), term);
     }
 }
 
@@ -130,6 +140,13 @@ fn validate_pod_term(errors: &mut Errors, path: &Path, term: &PodAffinityTerm) {
         for (i, key) in keys.iter().enumerate() {
             labels::validate_label_key(errors, &path.index(i), key);
         }
+    }
+    let (same, other) = (term.match_label_keys.iter(), term.mismatch_label_keys.as_deref());
+    let other = other.unwrap_or_default();
+    let both = same.flatten().enumerate().filter(|(_, key)| other.contains(key));
+    for (i, key) in both {
+        let keys = path.child("matchLabelKeys");
+        errors.invalid(&keys.index(i), key, "exists in both matchLabelKeys and mismatchLabelKeys");
     }
     let at = path.child("topologyKey");
     if term.topology_key.is_empty() {

@@ -2,13 +2,15 @@
 
 mod balanced_allocation;
 mod image_locality;
+mod inter_pod_affinity;
 mod least_allocated;
-mod node_affinity;
+pub(super) mod node_affinity;
 mod node_name;
 mod node_ports;
 mod node_resources_fit;
 mod node_unschedulable;
-mod taint_toleration;
+mod pod_topology_spread;
+pub(super) mod taint_toleration;
 mod volume_binding;
 
 use super::framework::Framework;
@@ -31,6 +33,10 @@ pub fn default_framework() -> Framework {
             Box::new(least_allocated::LeastAllocated),
             Box::new(balanced_allocation::BalancedAllocation),
             Box::new(image_locality::ImageLocality),
+        ],
+        domains: vec![
+            Box::new(pod_topology_spread::PodTopologySpread),
+            Box::new(inter_pod_affinity::InterPodAffinity),
         ],
     }
 }

@@ -67,7 +67,7 @@ mod tests {
             key: crate::api::ObjectKey::new("n", "p"),
             uid: "u".into(),
             wants: wants.into(),
-            volumes: Default::default(),
+            ..PodInfo::default()
         }
     }
 
