@@ -106,6 +106,7 @@ mod probe_validation;
 pub mod quota_usage;
 pub mod resource_metrics;
 pub mod resources;
+mod scheduling_gates;
 mod scheduling_validation;
 mod security_validation;
 mod service_validation;

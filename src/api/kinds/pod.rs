@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
 use serde_json::Value;
 
 use super::{checks, ephemeral_containers, pod_columns, pod_defaults, pod_fields, pod_grants};
-use super::{pod_update, pod_validation, pod_warnings, resources};
+use super::{pod_update, pod_validation, pod_warnings, resources, scheduling_gates};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta, Subresource};
 use crate::api::table::Column;
@@ -84,7 +84,9 @@ impl Kind for Pod {
     fn prepare_create(&mut self) {
         let mut spec = self.spec.clone().unwrap_or_default();
         pod_defaults::set_pod(&mut spec);
+        let gated = scheduling_gates::is_gated(&spec);
         self.status = Some(PodStatus {
+            conditions: gated.then(|| vec![scheduling_gates::condition()]),
             phase: Some("Pending".into()),
             qos_class: Some(resources::qos_class(&spec).into()),
             ..PodStatus::default()
@@ -109,6 +111,9 @@ impl Kind for Pod {
     }
 
     fn validate_create(&self, errors: &mut Errors) {
+        if let Some(spec) = &self.spec {
+            scheduling_gates::validate_create(errors, &Path::new("spec"), spec);
+        }
         let debug = self.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_ref());
         if debug.is_some_and(|list| !list.is_empty()) {
             let path = Path::new("spec");

@@ -46,7 +46,7 @@ pub const POD_SPEC: &[Row] = &[
     honoured("restartPolicy"),
     warned("runtimeClassName", "its handler chooses nothing: pods run in the node's Wasm runtime"),
     honoured("schedulerName"),
-    refused("schedulingGates", "scheduling gates are not supported yet"),
+    honoured("schedulingGates"),
     within("securityContext", POD_SECURITY_CONTEXT),
     honoured("serviceAccount"),
     honoured("serviceAccountName"),

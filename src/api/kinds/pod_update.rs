@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use k8s_openapi::api::core::v1::{Container, PodSpec, Toleration};
 use serde_json::{Map, Value};
 
+use super::scheduling_gates;
 use crate::api::field::{Errors, Path};
 
 /// Upstream's words; clients look for their beginning.
@@ -49,6 +50,7 @@ pub fn validate(errors: &mut Errors, path: &Path, new: &PodSpec, old: &PodSpec) 
     {
         rest.termination_grace_period_seconds = old.termination_grace_period_seconds;
     }
+    scheduling_gates::take_changes(errors, path, &mut rest, old);
     let changed = changed_fields(&rest, old);
     if !changed.is_empty() {
         let detail = format!("{MAY_CHANGE}\nchanged: {}", changed.join(", "));

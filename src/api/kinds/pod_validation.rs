@@ -7,7 +7,7 @@
 use k8s_openapi::api::core::v1::PodSpec;
 
 use super::{checks, container_validation, labels, name_service_validation, resources};
-use super::{scheduling_validation, security_validation, volume_validation};
+use super::{scheduling_gates, scheduling_validation, security_validation, volume_validation};
 use crate::api::field::{Errors, Path};
 
 const RESTART_POLICIES: &[&str] = &["Always", "OnFailure", "Never"];
@@ -28,6 +28,7 @@ pub fn validate(errors: &mut Errors, path: &Path, spec: &PodSpec) {
     labels::validate_labels(errors, &selector, spec.node_selector.as_ref());
     security_validation::validate(errors, path, spec);
     scheduling_validation::validate(errors, path, spec);
+    scheduling_gates::validate(errors, path, spec);
     name_service_validation::validate(errors, path, spec);
     validate_names(errors, path, spec);
     validate_overhead(errors, path, spec);

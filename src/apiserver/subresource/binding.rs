@@ -70,6 +70,10 @@ impl ApiServer {
         if pod.deletion_timestamp().is_some() {
             return Err(conflict(format!("pod {} is being deleted", call.name)));
         }
+        let gates = pod.at(&["spec", "schedulingGates"]).and_then(Value::as_array);
+        if gates.is_some_and(|gates| !gates.is_empty()) {
+            return Err(conflict(format!("pod {} has non-empty .spec.schedulingGates", call.name)));
+        }
         let bound = pod.at(&["spec", "nodeName"]).and_then(Value::as_str).unwrap_or_default();
         if !bound.is_empty() {
             let why = format!("pod {} is already assigned to node {bound:?}", call.name);
