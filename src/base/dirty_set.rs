@@ -103,6 +103,7 @@ impl<K: Hash + Eq + Clone> DirtySet<K> {
             };
             match next_time {
                 Some(at) => tokio::select! {
+                    biased;
                     () = notified => {}
                     () = tokio::time::sleep_until(at) => {}
                 },

@@ -14,6 +14,8 @@ pub mod frames;
 pub mod ids;
 pub mod keyed_locks;
 pub mod metrics;
+#[doc(hidden)]
+pub mod planted;
 pub mod rest;
 pub mod tasks;
 

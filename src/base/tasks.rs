@@ -50,6 +50,7 @@ impl Tasks {
         let (stop, task) = (self.stop(), Box::pin(task));
         self.spawn_until_done(name, async move {
             tokio::select! {
+                biased;
                 () = stop.wait() => {}
                 () = task => {}
             }

@@ -30,6 +30,7 @@ use super::rollout::{self, Scale};
 use super::{Controller, Plan, namespace, pods};
 use crate::api::ObjectKey;
 use crate::api::resource::Gvr;
+use crate::base::planted::planted;
 use crate::client::Propagation;
 use crate::client::cache::{Changed, View};
 use crate::client::event::Notice;
@@ -68,6 +69,10 @@ impl Controller for DeploymentController {
         let mut plan = Plan::nothing();
         let Some(deployment) = view.get_key::<Deployment>(key) else { return plan };
         let Some(spec) = &deployment.spec else { return plan };
+        if spec.replicas.is_some_and(|replicas| replicas < 0) {
+            // No validation lets it in: it is damage, and no reason to delete anything.
+            return plan;
+        }
         let Some(selector) = usable_selector(&spec.selector) else {
             let why = "This deployment is selecting all pods. A non-empty selector is required.";
             plan.notices.push(Notice::warning(&**deployment, "SelectingAll", why));
@@ -298,6 +303,9 @@ impl Work<'_> {
     /// Whether pods of other revisions still run. What the ReplicaSets tell counts too: a pod that
     /// was just created may not be seen yet, and its ReplicaSet tells nothing before it is.
     fn old_pods_run(&self) -> bool {
+        if planted("Recreate does not wait for old pods") {
+            return false;
+        }
         if self.sets.old.iter().any(|set| !is_empty(set)) {
             return true;
         }

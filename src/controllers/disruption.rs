@@ -20,6 +20,7 @@ use crate::api::ObjectKey;
 use crate::api::kinds::pod_disruption_budget::{set_allowed_condition, set_failed_condition};
 use crate::api::resource::Gvr;
 use crate::api::selector::Selector;
+use crate::base::planted::planted;
 use crate::client::cache::{Changed, View};
 use crate::client::event::Notice;
 
@@ -77,8 +78,11 @@ impl Controller for DisruptionController {
         match wanted(view, budget, &guarded) {
             Ok((expected, desired)) => {
                 let healthy = guarded.iter().filter(|pod| {
-                    let leaves = pods::is_terminating(pod) || is_named(&disrupted, pod);
-                    !leaves && pods::is_ready(pod)
+                    let named =
+                        is_named(&disrupted, pod) && !planted("a budget forgets what it let go");
+                    let leaves = pods::is_terminating(pod) || named;
+                    let healthy = pods::is_ready(pod) || planted("a budget counts unready pods");
+                    !leaves && healthy
                 });
                 let healthy = count(healthy.count());
                 let allowed = if expected > 0 { (healthy - desired).max(0) } else { 0 };

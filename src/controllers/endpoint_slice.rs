@@ -20,6 +20,7 @@ use super::slices::{self, Group, MANAGED_BY, MANAGER, Owner, Wanted};
 use super::{Controller, Plan};
 use crate::api::ObjectKey;
 use crate::api::resource::Gvr;
+use crate::base::planted::planted;
 use crate::client::cache::{Changed, View};
 
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -218,7 +219,8 @@ fn endpoint(
     address: String,
     view: &View,
 ) -> Endpoint {
-    let (serving, terminating) = (is_ready(pod), is_terminating(pod));
+    let serving = is_ready(pod) || planted("unready pods are behind their Services");
+    let terminating = is_terminating(pod);
     let ready = spec.publish_not_ready_addresses == Some(true) || (serving && !terminating);
     let zone = node_name(pod)
         .and_then(|node| view.get::<Node>("", node))

@@ -38,6 +38,7 @@ use super::pods::{is_active, is_finished, is_ready, is_terminating, rank_for_del
 use super::{Controller, Plan, namespace};
 use crate::api::ObjectKey;
 use crate::api::resource::Gvr;
+use crate::base::planted::planted;
 use crate::client::Propagation;
 use crate::client::cache::{Changed, View};
 use crate::client::event::Notice;
@@ -79,6 +80,10 @@ impl Controller for JobController {
         let mut plan = Plan::nothing();
         let Some(job) = view.get_key::<Job>(key) else { return plan };
         let Some(spec) = &job.spec else { return plan };
+        if [spec.parallelism, spec.completions].into_iter().flatten().any(|count| count < 0) {
+            // No validation lets it in: it is damage, and no reason to delete anything.
+            return plan;
+        }
         if let Some(finished) = finished(job) {
             expire(job, spec, finished, now, &mut plan);
             return plan;
@@ -362,6 +367,7 @@ impl<'a> Pass<'a> {
     fn wanted(&self, tally: &Tally) -> usize {
         let number = |value: Option<i32>| usize::try_from(value.unwrap_or(0)).unwrap_or(0);
         let parallelism = number(self.spec.parallelism);
+        let parallelism = parallelism + usize::from(planted("a Job runs one pod more"));
         let done = tally.succeeded() + tally.failed_indexes.len();
         match self.spec.completions {
             Some(_) => parallelism.min(number(self.spec.completions).saturating_sub(done)),

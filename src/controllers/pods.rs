@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
 use super::ownership::annotation;
+use crate::base::planted::planted;
 
 /// A pod with a lower cost is deleted before others, all else being equal.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -56,7 +57,7 @@ pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option
     if !is_ready(pod) {
         return None;
     }
-    if min_ready_seconds <= 0 {
+    if min_ready_seconds <= 0 || planted("minReadySeconds is ignored") {
         return Some(Duration::ZERO);
     }
     let waited = now.duration_since(ready_since(pod)?);

@@ -11,6 +11,7 @@ use super::ownership::annotation;
 use super::replica_set::wanted;
 use super::revision::MAX_REPLICAS;
 use super::rollout::Scale;
+use crate::base::planted::planted;
 
 /// The default of `maxSurge` and `maxUnavailable`, in percent.
 const DEFAULT_PERCENT: i64 = 25;
@@ -34,11 +35,17 @@ impl Bounds {
         let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
         let surge = rolling.and_then(|rolling| rolling.max_surge.as_ref());
         let unavailable = rolling.and_then(|rolling| rolling.max_unavailable.as_ref());
-        let max_surge = resolve(surge, replicas, true);
+        let mut max_surge = resolve(surge, replicas, true);
         let mut max_unavailable = resolve(unavailable, replicas, false);
         if max_surge == 0 && max_unavailable == 0 {
             // Both may round to 0; then one has to give, or nothing could move.
             max_unavailable = 1;
+        }
+        if planted("a rollout surges by one more") {
+            max_surge += 1;
+        }
+        if planted("a rollout takes one more away") {
+            max_unavailable += 1;
         }
         Bounds { replicas, max_surge, max_unavailable: max_unavailable.min(replicas) }
     }

@@ -23,6 +23,7 @@ use super::replicated::Replicated;
 use super::{Controller, Plan, namespace, pods};
 use crate::api::ObjectKey;
 use crate::api::resource::{Gvr, Kind};
+use crate::base::planted::planted;
 use crate::client::cache::{Changed, View};
 use crate::client::event::Notice;
 
@@ -80,7 +81,9 @@ impl<T: Replicated> Controller for ReplicaController<T> {
         // Finished pods are neither adopted nor released: they are left to the garbage collector.
         let candidates = candidates.filter(|pod| !is_finished(pod));
         let (mine, claimed) = claim(&**set, &selector, candidates, &mut plan);
-        let active: Vec<&Pod> = mine.iter().copied().filter(|pod| is_active(pod)).collect();
+        let counts =
+            |pod: &Pod| is_active(pod) || planted("pods that are ending count as replicas");
+        let active: Vec<&Pod> = mine.iter().copied().filter(|pod| counts(pod)).collect();
         if !claimed && set.metadata().deletion_timestamp.is_none() {
             scale(&**set, &active, view, now, &mut plan);
         }
@@ -156,7 +159,8 @@ pub fn wanted(set: &ReplicaSet) -> i32 {
 }
 
 fn scale<T: Replicated>(set: &T, active: &[&Pod], view: &View, now: Timestamp, plan: &mut Plan) {
-    let wanted = usize::try_from(set.replicas()).unwrap_or(0);
+    // No validation lets a negative number in: it is damage, and no reason to delete anything.
+    let Ok(wanted) = usize::try_from(set.replicas()) else { return };
     if active.len() < wanted {
         if namespace::is_ending(view, namespace_of(set.metadata())) {
             return;

@@ -19,6 +19,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use super::proportion::{Bounds, spread};
 use super::replica_set::wanted;
 use super::revision::Sets;
+use crate::base::planted::planted;
 
 /// A size to give to a ReplicaSet.
 #[derive(Debug)]
@@ -43,6 +44,9 @@ fn available(set: &ReplicaSet) -> i32 {
 /// Pods that a ReplicaSet has or will have: one that was scaled down has its pods until its status
 /// tells otherwise. `None` while its status is about another spec.
 fn held(set: &ReplicaSet) -> Option<i32> {
+    if planted("a rollout does not wait for pods that are given up") {
+        return Some(wanted(set));
+    }
     let status = set.status.as_ref();
     let observed = status.and_then(|status| status.observed_generation);
     let seen = observed >= set.metadata.generation;

@@ -159,6 +159,10 @@ struct Work<'a> {
 impl Work<'_> {
     fn run(&self, plan: &mut Plan) {
         let Some(spec) = &self.set.spec else { return };
+        if spec.replicas.is_some_and(|replicas| replicas < 0) {
+            // No validation lets it in: it is damage, and no reason to delete anything.
+            return;
+        }
         let resolved = Spec::of(spec);
         let collisions = self.set.status.as_ref().and_then(|status| status.collision_count);
         let is_ending = namespace::is_ending(self.view, namespace_of(&self.set.metadata));

@@ -15,6 +15,7 @@ use super::{Controller, Options, Plan, pods};
 use crate::api::ObjectKey;
 use crate::api::placement::tolerates;
 use crate::api::resource::Gvr;
+use crate::base::planted::planted;
 use crate::client::cache::{Changed, View};
 use crate::client::event::Notice;
 
@@ -145,6 +146,7 @@ fn tolerated_for(taint: &Taint, tolerations: &[Toleration], now: Timestamp) -> O
         return Some(Duration::ZERO);
     }
     let seconds = matching.filter_map(|one| one.toleration_seconds).min()?;
+    let seconds = if planted("tolerationSeconds are not waited for") { 0 } else { seconds };
     let since = taint.time_added.as_ref().map_or(now, |time| time.0);
     let left = SignedDuration::from_secs(seconds.max(0)) - now.duration_since(since);
     Some(Duration::try_from(left).unwrap_or(Duration::ZERO))

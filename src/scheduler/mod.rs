@@ -137,6 +137,7 @@ impl Scheduler {
                 let wait = next.map(|at| Duration::try_from(until(at)).unwrap_or_default());
                 let wait = wait.unwrap_or(self.options.retry_anyway).max(Duration::from_millis(1));
                 tokio::select! {
+                    biased;
                     () = woken => {}
                     () = self.clock.sleep(wait) => {}
                 }

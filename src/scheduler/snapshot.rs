@@ -21,6 +21,7 @@ use super::topology::{Footprint, KindId, Topology};
 use super::volumes::Volumes;
 use crate::api::ObjectKey;
 use crate::api::quantity::Quantity;
+use crate::base::planted::planted;
 
 /// A node as far as scheduling cares, with what its pods have taken. Cheap to clone: a cycle asks
 /// what would be if pods of it were not there.
@@ -362,7 +363,9 @@ impl Snapshot {
             is_preempted: false,
             is_assumed: true,
         };
-        self.place(&pod.uid, placed);
+        if !planted("a place is given away until its pod is seen there") {
+            self.place(&pod.uid, placed);
+        }
     }
 
     /// Takes an assumption back; answers whether that made a place free.
@@ -416,7 +419,9 @@ impl Snapshot {
         priority: i32,
     ) -> impl Iterator<Item = (&Arc<str>, &Placed)> {
         let residents = self.residents.get(node).into_iter().flatten();
-        let lower = residents.take_while(move |(one, _)| *one < priority);
+        let equals = planted("pods go for those of their own priority");
+        let lower =
+            residents.take_while(move |(one, _)| *one < priority || (equals && *one == priority));
         lower.filter_map(|(_, uid)| self.placed.get_key_value(uid))
     }
 

@@ -198,9 +198,11 @@ impl Hub {
         let mut inner = self.inner.lock();
         inner.closed |= end == WatchEnd::Closed;
         inner.lengths.clear();
-        for slot in std::mem::take(&mut inner.by_prefix).values().flat_map(Group::slots) {
-            slot.end(end.clone());
-        }
+        let groups = std::mem::take(&mut inner.by_prefix);
+        // In the order in which they began, as events go, so that runs can be repeated.
+        let mut slots: Vec<&Arc<Slot>> = groups.values().flat_map(Group::slots).collect();
+        slots.sort_unstable_by_key(|slot| slot.id);
+        slots.into_iter().for_each(|slot| slot.end(end.clone()));
     }
 
     #[cfg(test)]

@@ -7,6 +7,7 @@ mod deployments;
 mod endpoints;
 mod jobs;
 mod nodes;
+mod nonsense;
 mod quotas;
 mod replicas;
 mod roles;

@@ -140,13 +140,14 @@ impl<S: Sink> Reflector<'_, S> {
         let mut stream = self.api.watch(&self.target(), &options).await?;
         loop {
             let event = tokio::select! {
-                event = stream.next() => event,
+                biased;
                 () = self.relist.notified() => {
                     tracing::debug!(resource = %self.sink.resource(), "listing again: a change is late");
                     *revision = None;
                     *progress = true;
                     return Ok(());
                 }
+                event = stream.next() => event,
             };
             let Some(event) = event else { return Ok(()) };
             let event = event?;

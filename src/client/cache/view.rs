@@ -1,7 +1,7 @@
 //! A read-only snapshot of several kinds at once, which pure decisions are made on.
 
 use std::any::TypeId;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +14,12 @@ use super::table::{AnyTable, Table};
 use crate::api::{ObjectKey, Raw};
 use crate::api::resource::{Gvr, Kind};
 
-/// The tables of a cache: by their type, and those that hold metadata only.
+/// The tables of a cache: by their type, and those that hold metadata only. In an order, so that what
+/// is planned about all of them is planned alike each time.
 #[derive(Default)]
 pub(super) struct Tables {
-    pub(super) by_type: HashMap<TypeId, Box<dyn AnyTable>>,
-    pub(super) metadata: HashMap<Gvr, MetadataTable>,
+    pub(super) by_type: BTreeMap<TypeId, Box<dyn AnyTable>>,
+    pub(super) metadata: BTreeMap<Gvr, MetadataTable>,
     /// Resources whose metadata was kept until then.
     pub(super) retired: Vec<(Arc<Described>, Instant)>,
 }

@@ -9,6 +9,7 @@ use k8s_openapi::api::apps::v1::DaemonSetSpec;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::place::Place;
+use crate::base::planted::planted;
 use crate::controllers::history::revision_of;
 use crate::controllers::pods::{
     available_in, created, is_finished, is_ready, is_terminating, replaced_in,
@@ -157,7 +158,9 @@ impl<'a> Rolling<'a> {
                 _ => unavailable += 1,
             }
         }
-        let spare = usize::try_from(self.unavailable - unavailable).unwrap_or(0);
+        let all = planted("a DaemonSet is updated everywhere at once");
+        let most = if all { i32::MAX } else { self.unavailable };
+        let spare = usize::try_from(most - unavailable).unwrap_or(0);
         step.deletions.extend(serving.into_iter().take(spare));
     }
 

@@ -16,6 +16,7 @@ use super::failures::{self, Failures, Verdict, verdict};
 use super::indexes::Indexes;
 use super::pods::{self, Fate, fate};
 use super::target::Target;
+use crate::base::planted::planted;
 use crate::controllers::ownership::uid;
 use crate::controllers::pods::{is_active, phase};
 
@@ -67,7 +68,7 @@ impl<'a> Tally<'a> {
     fn settle_named(&mut self, named: UncountedTerminatedPods) {
         let tracked: HashSet<&str> = self.tracked().map(|pod| uid(&pod.metadata)).collect();
         for uid in named.succeeded.into_iter().flatten() {
-            if tracked.contains(uid.as_str()) {
+            if tracked.contains(uid.as_str()) && !planted("a Job counts what it named at once") {
                 self.named_succeeded.insert(uid);
             } else {
                 self.counted_succeeded = self.counted_succeeded.saturating_add(1);
@@ -246,7 +247,8 @@ impl<'a> Tally<'a> {
             .filter(|pod| fate(pod, self.spec) == Fate::Open)
             .filter_map(|pod| pods::index_of(pod, self.spec))
             .collect();
-        let free = |index: &u32| !taken.contains(index) && !self.is_done(*index);
+        let again = planted("a Job runs an index that runs");
+        let free = |index: &u32| (again || !taken.contains(index)) && !self.is_done(*index);
         (0..pods::completions(self.spec)).filter(free).take(most).collect()
     }
 }

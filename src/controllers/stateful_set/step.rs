@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use super::claims::{self, Missing};
 use super::identity;
 use super::spec::Spec;
+use crate::base::planted::planted;
 use crate::client::cache::View;
 use crate::client::event::Notice;
 use crate::controllers::Plan;
@@ -125,7 +126,8 @@ impl Step<'_> {
                     is_running_and_ready(pod) && self.is_available(pod, plan)
                 }
             };
-            if self.spec.is_ordered && !goes_on {
+            let waits = self.spec.is_ordered && !planted("a StatefulSet does not wait");
+            if waits && !goes_on {
                 return false;
             }
         }
@@ -168,18 +170,18 @@ impl Step<'_> {
             return;
         }
         let mut unavailable = 0;
+        let most = self.spec.unavailable + i32::from(planted("a StatefulSet takes one more away"));
         for at in self.spec.ordinals().rev().filter(|at| *at >= self.spec.partition) {
             let Some(pod) = self.pods.get(&at) else { return };
             let available = !is_terminating(pod) && self.is_available(pod, plan);
             let is_old = revision_of(&pod.metadata) != self.update.revision;
-            if is_old && !is_terminating(pod) && (!available || unavailable < self.spec.unavailable)
-            {
+            if is_old && !is_terminating(pod) && (!available || unavailable < most) {
                 plan.delete(*pod);
                 unavailable += 1;
             } else if !available {
                 unavailable += 1;
             }
-            if unavailable >= self.spec.unavailable {
+            if unavailable >= most {
                 return;
             }
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::planted::planted;
 use crate::scheduler::framework::{FilterPlugin, Reasons, Wake};
 use crate::scheduler::pod_info::PodInfo;
 use crate::scheduler::resources::Amount;
@@ -16,7 +17,10 @@ impl FilterPlugin for NodeResourcesFit {
 
     fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reasons> {
         let (wants, has, taken) = (&pod.wants.requests, &node.allocatable, &node.requested);
-        let lacks = |wanted: Amount, taken: Amount, has: Amount| wanted > 0 && taken + wanted > has;
+        let lacks = |wanted: Amount, taken: Amount, has: Amount| {
+            let more = if planted("a node takes one pod too many") { wanted } else { 0 };
+            wanted > 0 && taken + wanted > has + more
+        };
         let mut reasons = Reasons::new();
         if node.pods >= node.allocatable_pods {
             reasons.push("Too many pods".into());

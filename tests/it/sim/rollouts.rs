@@ -1,5 +1,6 @@
 //! Rollouts keep their promises.
 
+use super::engine::themes::bounds;
 use super::*;
 
 /// Rollouts under a faulty API, with nothing else going wrong: never above maxSurge, never below
@@ -41,19 +42,6 @@ fn rollouts_keep_their_bounds() {
         assert!(revision.parse::<u32>().unwrap() >= 3, "revision {revision}");
         world.end().await;
     });
-}
-
-/// maxSurge and maxUnavailable as numbers or percentages, not both 0.
-fn bounds(random: &mut StdRng) -> Value {
-    if random.random_bool(0.5) {
-        let percent = |random: &mut StdRng| format!("{}%", 25 * random.random_range(0..4));
-        let surge = percent(random);
-        let unavailable = if surge == "0%" { "25%".into() } else { percent(random) };
-        return json!({"maxSurge": surge, "maxUnavailable": unavailable});
-    }
-    let surge = random.random_range(0..3);
-    let unavailable = i32::from(surge == 0).max(random.random_range(0..2));
-    json!({"maxSurge": surge, "maxUnavailable": unavailable})
 }
 
 /// Pods of two templates never live side by side.

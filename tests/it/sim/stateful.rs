@@ -1,165 +1,22 @@
 //! StatefulSets and DaemonSets: one pod for each ordinal or node, in order, within bounds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use parking_lot::Mutex;
 use wasmfleet::client::cache::Changed;
 
+use super::engine::truth::read::{is_daemon, ordinal};
+use super::engine::truth::rest::{unfinished_daemons, unfinished_set};
+use super::engine::truth::sets::{Bounds, SetsSeen};
 use super::*;
-
-/// What was wrong, on any change of a pod.
-#[derive(Default)]
-struct Seen {
-    violations: Mutex<Vec<String>>,
-    /// The highest ordinal that may be there, and how many pods may be unavailable, while nobody but
-    /// the controller takes pods away.
-    bounds: Mutex<Option<Bounds>>,
-}
-
-#[derive(Clone, Copy)]
-struct Bounds {
-    replicas: usize,
-    unavailable: usize,
-}
-
-impl Seen {
-    fn start(world: &World) -> Arc<Seen> {
-        let seen = Arc::new(Seen::default());
-        let (weak, cache) = (Arc::downgrade(&seen), Arc::downgrade(&world.truth.cache));
-        world.truth.cache.listen(Box::new(move |change| {
-            if let (Some(seen), Some(cache)) = (weak.upgrade(), cache.upgrade()) {
-                seen.look(change, &cache.view());
-            }
-        }));
-        seen
-    }
-
-    fn look(&self, change: &Changed, view: &View) {
-        if change.resource.resource != "pods" {
-            return;
-        }
-        let mut wrong = Vec::new();
-        let pods: Vec<_> = view.in_namespace::<Pod>("default").collect();
-        // In order: no pod without its predecessor, as long as nobody else takes pods away.
-        let ordinals: BTreeSet<usize> = pods.iter().filter_map(|pod| ordinal(pod)).collect();
-        let created = change.old.is_none();
-        if let (Some(bounds), true) = (*self.bounds.lock(), created) {
-            let new = change.typed::<Pod>().1.and_then(ordinal);
-            if new.is_some_and(|at| at >= bounds.replicas) {
-                wrong.push(format!("ordinal {new:?} of {}", bounds.replicas));
-            }
-            let serves = |at: usize| {
-                let name = format!("db-{at}");
-                pods.iter().any(|pod| name_of(&***pod) == name && truth::is_active(pod))
-            };
-            if let Some(missing) = new.and_then(|new| (0..new).find(|at| !serves(*at))) {
-                wrong.push(format!("{new:?} is created without {missing} of {ordinals:?}"));
-            }
-        }
-        if let Some(bounds) = *self.bounds.lock() {
-            let serving = pods.iter().filter(|pod| {
-                ordinal(pod).is_some() && truth::is_active(pod) && truth::is_ready(pod)
-            });
-            let serving = serving.count();
-            if serving + bounds.unavailable < bounds.replicas {
-                wrong.push(format!("{serving} of {} serve", bounds.replicas));
-            }
-        }
-        let mut on_node: BTreeMap<String, usize> = BTreeMap::new();
-        for pod in pods.iter().filter(|pod| is_daemon(pod) && truth::is_active(pod)) {
-            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-            *on_node.entry(node.unwrap_or_default()).or_default() += 1;
-        }
-        on_node.remove("");
-        if let Some((node, count)) = on_node.iter().find(|(_, count)| **count > 2) {
-            wrong.push(format!("{count} daemon pods on {node}"));
-        }
-        let mut violations = self.violations.lock();
-        if violations.len() < 10 {
-            violations.extend(wrong);
-        }
-    }
-
-    fn assert_kept(&self) {
-        assert_eq!(*self.violations.lock(), Vec::<String>::new());
-    }
-}
-
-fn ordinal(pod: &Pod) -> Option<usize> {
-    name_of(pod).strip_prefix("db-")?.parse().ok()
-}
-
-fn is_daemon(pod: &Pod) -> bool {
-    name_of(pod).starts_with("agent-")
-}
-
-fn template(app: &str) -> Value {
-    json!({"metadata": {"labels": {"app": app}},
-        "spec": {"containers": [{"name": "c", "image": "hello:v1"}]}})
-}
-
-fn stateful_set(replicas: usize, policy: &str, unavailable: usize) -> Value {
-    json!({"metadata": {"name": "db", "namespace": "default"},
-        "spec": {"replicas": replicas, "serviceName": "db", "podManagementPolicy": policy,
-            "selector": {"matchLabels": {"app": "db"}}, "template": template("db"),
-            "updateStrategy": {"type": "RollingUpdate",
-                "rollingUpdate": {"maxUnavailable": unavailable}}}})
-}
-
-fn daemon_set(surge: u32) -> Value {
-    let unavailable = u32::from(surge == 0);
-    json!({"metadata": {"name": "agent", "namespace": "default"},
-        "spec": {"selector": {"matchLabels": {"app": "agent"}}, "template": template("agent"),
-            "updateStrategy": {"type": "RollingUpdate",
-                "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}}}})
-}
-
-/// Why the StatefulSet is not as asked.
-fn unfinished_set(view: &View) -> Option<String> {
-    let set = view.get::<StatefulSet>("default", "db")?;
-    let wanted = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let status = set.status.clone().unwrap_or_default();
-    let pods: Vec<_> =
-        view.in_namespace::<Pod>("default").filter(|pod| ordinal(pod).is_some()).collect();
-    let revision = status.update_revision.clone().unwrap_or_default();
-    let good = pods.iter().filter(|pod| {
-        let labels = pod.metadata.labels.as_ref();
-        let own = labels.and_then(|labels| labels.get("controller-revision-hash"));
-        truth::is_active(pod) && truth::is_ready(pod) && own == Some(&revision)
-    });
-    let counts = (good.count(), pods.len());
-    let told = (status.replicas, status.ready_replicas.unwrap_or(0), status.current_revision);
-    let observed = status.observed_generation == set.metadata.generation;
-    let done = counts == (wanted as usize, wanted as usize)
-        && told == (wanted, wanted, status.update_revision)
-        && observed;
-    (!done).then(|| format!("{counts:?} of {wanted}, told {told:?}"))
-}
-
-fn unfinished_daemons(view: &View) -> Option<String> {
-    let set = view.get::<DaemonSet>("default", "agent")?;
-    let status = set.status.clone().unwrap_or_default();
-    let nodes = view.all::<Node>().count() as i32;
-    let told = [
-        status.desired_number_scheduled,
-        status.current_number_scheduled,
-        status.number_ready,
-        status.updated_number_scheduled.unwrap_or(0),
-        status.number_available.unwrap_or(0),
-    ];
-    let pods = view.in_namespace::<Pod>("default").filter(|pod| is_daemon(pod)).count() as i32;
-    let observed = status.observed_generation == set.metadata.generation;
-    let done = told == [nodes; 5] && pods == nodes && observed;
-    (!done).then(|| format!("{pods} pods on {nodes} nodes, told {told:?}"))
-}
 
 #[test]
 fn stateful_sets_keep_order_and_bounds() {
     each_seed(|seed| async move {
         let mut world = World::new(seed, false, 3).await;
-        let seen = Seen::start(&world);
+        let seen = SetsSeen::start(&world.truth);
         world.start_control();
         world.rest().await;
         let replicas = world.random.random_range(1..5);
@@ -200,7 +57,7 @@ fn stateful_sets_keep_order_and_bounds() {
 fn stateful_sets_survive_trouble() {
     each_seed(|seed| async move {
         let mut world = World::new(seed, false, 3).await;
-        let seen = Seen::start(&world);
+        let seen = SetsSeen::start(&world.truth);
         world.start_control();
         world.rest().await;
         let policy = if seed % 2 == 0 { "OrderedReady" } else { "Parallel" };
@@ -240,7 +97,7 @@ fn stateful_sets_survive_trouble() {
 fn daemons_run_once_on_every_node() {
     each_seed(|seed| async move {
         let mut world = World::new(seed, false, 3).await;
-        let seen = Seen::start(&world);
+        let seen = SetsSeen::start(&world.truth);
         world.start_control();
         world.rest().await;
         world.create::<DaemonSet>(daemon_set((seed % 2) as u32)).await;

@@ -1,26 +1,38 @@
 //! What must hold at every moment, checked on each change of the store as it really is.
 
+mod housekeeping;
+pub mod jobs;
+pub mod read;
+pub mod rest;
+pub mod sets;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use wasmfleet::api::ObjectKey;
-use wasmfleet::api::quantity::Quantity;
 use wasmfleet::base::{SharedClock, Tasks};
 use wasmfleet::client::SharedApi;
 use wasmfleet::client::cache::{Cache, Changed, View};
 
+use self::housekeeping::{check_budgets, check_bystander, check_cordons, check_starts};
+use self::read::*;
 use super::fakes::{MILLI_CPU, MOST_PODS};
+
+pub use self::read::{is_active, is_ready};
+pub use self::rest::{unfinished, waits_in_vain};
 
 /// Violations kept; the first ones tell most.
 const MOST_VIOLATIONS: usize = 20;
@@ -31,6 +43,8 @@ pub struct Truth {
     state: Mutex<State>,
     /// Whether nothing but our own doing makes pods unavailable.
     calm: bool,
+    /// Whether one process leads at a time, so that there are never more pods than there may be.
+    led: AtomicBool,
     clock: SharedClock,
 }
 
@@ -67,6 +81,10 @@ struct State {
     nodes: BTreeMap<String, String>,
     /// The highest priority for which each node was ever being made free.
     nominated: BTreeMap<String, i32>,
+    /// Since when each node is closed.
+    cordoned: BTreeMap<String, Instant>,
+    /// Budgets whose pods were enough once.
+    guarded: BTreeSet<ObjectKey>,
     violations: Vec<String>,
 }
 
@@ -74,7 +92,8 @@ impl Truth {
     pub fn start(api: SharedApi, clock: SharedClock, calm: bool, tasks: &Tasks) -> Arc<Truth> {
         let cache = Cache::new();
         let state = Mutex::default();
-        let truth = Arc::new(Truth { cache: cache.clone(), state, calm, clock });
+        let led = AtomicBool::new(true);
+        let truth = Arc::new(Truth { cache: cache.clone(), state, calm, led, clock });
         let weak = Arc::downgrade(&truth);
         cache.listen(Box::new(move |change| {
             if let Some(truth) = weak.upgrade() {
@@ -87,6 +106,9 @@ impl Truth {
         cache.keep::<StatefulSet>(api.clone(), "", tasks);
         cache.keep::<DaemonSet>(api.clone(), "", tasks);
         cache.keep::<Job>(api.clone(), "", tasks);
+        cache.keep::<CronJob>(api.clone(), "", tasks);
+        cache.keep::<ControllerRevision>(api.clone(), "", tasks);
+        cache.keep::<PodDisruptionBudget>(api.clone(), "", tasks);
         cache.keep::<Pod>(api.clone(), "", tasks);
         cache.keep::<Node>(api.clone(), "", tasks);
         cache.keep::<Service>(api.clone(), "", tasks);
@@ -94,6 +116,11 @@ impl Truth {
         cache.keep::<PersistentVolume>(api.clone(), "", tasks);
         cache.keep::<EndpointSlice>(api, "", tasks);
         truth
+    }
+
+    /// Tells whether one process leads at a time.
+    pub fn set_led(&self, led: bool) {
+        self.led.store(led, Ordering::Relaxed);
     }
 
     pub fn violations(&self) -> Vec<String> {
@@ -124,20 +151,35 @@ impl Truth {
                     state.allow(&change.key, deployment);
                 }
             }
-            "replicasets" => {
+            "replicasets" if self.is_led() => {
                 if let Some(key) = change.object().and_then(|set| deployment_of(set.meta())) {
                     check_sizes(&mut state, &view, &key);
                 }
             }
             "pods" => {
                 self.check_pod(&mut state, &view, change);
+                check_bystander(&mut state, change);
                 for pod in [change.typed::<Pod>().1].into_iter().flatten() {
-                    check_room(&mut state, &view, pod);
+                    if self.is_led() {
+                        check_room(&mut state, &view, pod);
+                    }
+                }
+                if self.is_led() {
+                    check_budgets(&mut state, &view, change);
+                    check_cordons(&mut state, change);
                 }
             }
-            "nodes" => check_blocks(&mut state, &view),
+            "nodes" => {
+                check_blocks(&mut state, &view);
+                state.see_cordon(change);
+            }
+            "jobs" if self.is_led() => check_starts(&mut state, &view),
             _ => {}
         }
+    }
+
+    fn is_led(&self) -> bool {
+        self.led.load(Ordering::Relaxed)
     }
 
     fn check_pod(&self, state: &mut State, view: &View, change: &Changed) {
@@ -151,6 +193,9 @@ impl Truth {
         let pods = pods_of(view, &key);
         let active = pods.iter().filter(|pod| is_active(pod)).count() as i32;
         let Some(deployment) = view.get_key::<Deployment>(&key) else { return };
+        if !self.is_led() {
+            return;
+        }
         let most = state.lower(&key, deployment, active.max(asked(view, &key)));
         if active > most {
             let text = format!("{key} has {active} active pods, more than {most}");
@@ -279,45 +324,6 @@ fn check_room(state: &mut State, view: &View, pod: &Pod) {
     }
 }
 
-/// What the pods of a node ask for, and their number.
-fn taken(view: &View, node: &str) -> (i64, usize) {
-    let holding: Vec<&Arc<Pod>> =
-        view.indexed::<Pod>(node).filter(|pod| !is_finished(pod)).collect();
-    (holding.iter().map(|pod| milli_cpu(pod)).sum(), holding.len())
-}
-
-fn milli_cpu(pod: &Pod) -> i64 {
-    let containers = pod.spec.iter().flat_map(|spec| spec.containers.iter());
-    let requests = containers.filter_map(|one| one.resources.as_ref()?.requests.as_ref());
-    let cpu = requests.filter_map(|requests| Quantity::parse(&requests.get("cpu")?.0).ok());
-    cpu.map(|amount| amount.milli()).sum()
-}
-
-fn node_of(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
-}
-
-/// A pod that waits although a node has room for it.
-pub fn waits_in_vain(view: &View) -> Option<String> {
-    let waiting = view.all::<Pod>().filter(|pod| is_active(pod) && node_of(pod).is_empty());
-    waiting.into_iter().find_map(|pod| {
-        let mut nodes = view.all::<Node>();
-        let node = nodes.find(|node| {
-            let (taken_cpu, pods) = taken(view, node.metadata.name.as_deref().unwrap_or_default());
-            takes_pods(node) && taken_cpu + milli_cpu(pod) <= MILLI_CPU && pods < MOST_PODS
-        })?;
-        Some(format!("{:?} waits beside {:?}", pod.metadata.name, node.metadata.name))
-    })
-}
-
-fn takes_pods(node: &Node) -> bool {
-    let spec = node.spec.as_ref();
-    let open = spec.is_none_or(|spec| {
-        spec.taints.as_ref().is_none_or(Vec::is_empty) && spec.unschedulable != Some(true)
-    });
-    open && node.status.as_ref().is_some_and(|status| status.allocatable.is_some())
-}
-
 fn check_node(state: &mut State, pod: &Pod) {
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) else { return };
@@ -354,150 +360,4 @@ fn check_blocks(state: &mut State, view: &View) {
             state.violate(format!("two nodes have the block {block}"));
         }
     }
-}
-
-/// Why the cluster has not come to rest as asked; `None` if it has.
-pub fn unfinished(view: &View) -> Option<String> {
-    for node in view.all::<Node>() {
-        let spec = node.spec.as_ref();
-        if spec.is_none_or(|spec| spec.pod_cidr.is_none()) {
-            return Some(format!("{:?} has no block", node.metadata.name));
-        }
-        if spec.is_some_and(|spec| spec.taints.as_ref().is_some_and(|t| !t.is_empty())) {
-            return Some(format!("{:?} is tainted", node.metadata.name));
-        }
-    }
-    for deployment in view.all::<Deployment>() {
-        if let Some(why) = unfinished_deployment(deployment, view) {
-            let key = ObjectKey::of(&deployment.metadata);
-            return Some(format!("{key}: {why}; status {:?}", deployment.status));
-        }
-    }
-    if let Some(why) = waits_in_vain(view) {
-        return Some(why);
-    }
-    for pod in view.all::<Pod>() {
-        if controller(&pod.metadata).is_some_and(|name| {
-            view.get::<ReplicaSet>(pod.metadata.namespace.as_deref().unwrap_or(""), &name).is_none()
-        }) {
-            return Some(format!("pod {:?} outlives its ReplicaSet", pod.metadata.name));
-        }
-    }
-    view.all::<Service>().find_map(|service| unfinished_service(service, view))
-}
-
-fn unfinished_deployment(deployment: &Deployment, view: &View) -> Option<String> {
-    if deployment.metadata.deletion_timestamp.is_some() {
-        return Some("is being deleted".into());
-    }
-    let (replicas, _, _) = bounds(deployment);
-    let status = deployment.status.clone().unwrap_or_default();
-    if status.observed_generation != deployment.metadata.generation {
-        return Some("not observed".into());
-    }
-    let key = ObjectKey::of(&deployment.metadata);
-    let pods = pods_of(view, &key);
-    let ready = pods.iter().filter(|pod| is_active(pod) && is_ready(pod)).count() as i32;
-    let active = pods.iter().filter(|pod| is_active(pod)).count() as i32;
-    let deleting = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
-    if (active, ready, deleting) != (replicas, replicas, 0) {
-        return Some(format!("{active} active, {ready} ready, {deleting} deleting of {replicas}"));
-    }
-    let told = [status.replicas, status.updated_replicas, status.available_replicas];
-    if told.iter().any(|count| count.unwrap_or(0) != replicas) {
-        return Some(format!("counts {told:?} of {replicas}"));
-    }
-    let sets = view.in_namespace::<ReplicaSet>(&key.namespace);
-    let own = sets.filter(|set| deployment_of(&set.metadata).as_ref() == Some(&key));
-    let sized = own.filter(|set| set.spec.as_ref().is_some_and(|spec| spec.replicas != Some(0)));
-    let sized = sized.count();
-    (sized > 1).then(|| format!("{sized} ReplicaSets have pods"))
-}
-
-fn unfinished_service(service: &Service, view: &View) -> Option<String> {
-    let spec = service.spec.as_ref()?;
-    let selector = spec.selector.as_ref()?;
-    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
-    let pods = view.in_namespace::<Pod>(namespace).filter(|pod| {
-        let labels = pod.metadata.labels.clone().unwrap_or_default();
-        is_active(pod) && is_ready(pod) && selector.iter().all(|(k, v)| labels.get(k) == Some(v))
-    });
-    let ips = pods.filter_map(|pod| pod.status.as_ref()?.pod_ip.clone());
-    let wanted: BTreeSet<String> = ips.collect();
-    let name = service.metadata.name.as_deref().unwrap_or_default();
-    let slices = view.in_namespace::<EndpointSlice>(namespace).filter(|slice| {
-        let labels = slice.metadata.labels.as_ref();
-        labels.and_then(|l| l.get("kubernetes.io/service-name")).is_some_and(|n| n == name)
-    });
-    let mut found = BTreeSet::new();
-    for endpoint in slices.flat_map(|slice| slice.endpoints.iter()) {
-        if endpoint.conditions.as_ref().and_then(|one| one.ready) == Some(true) {
-            found.extend(endpoint.addresses.iter().cloned());
-        }
-    }
-    (found != wanted).then(|| format!("service {name} has {found:?}, not {wanted:?}"))
-}
-
-fn controller(meta: &ObjectMeta) -> Option<String> {
-    let mut owners = meta.owner_references.iter().flatten();
-    owners.find(|owner| owner.controller == Some(true)).map(|owner| owner.name.clone())
-}
-
-fn deployment_of(set: &ObjectMeta) -> Option<ObjectKey> {
-    Some(ObjectKey::new(set.namespace.clone().unwrap_or_default(), controller(set)?))
-}
-
-pub fn pods_of(view: &View, deployment: &ObjectKey) -> Vec<Arc<Pod>> {
-    let sets = view.in_namespace::<ReplicaSet>(&deployment.namespace);
-    let own = sets.filter(|set| deployment_of(&set.metadata).as_ref() == Some(deployment));
-    let uids: BTreeSet<String> = own.filter_map(|set| set.metadata.uid.clone()).collect();
-    let pods = uids.iter().flat_map(|uid| view.owned_by::<Pod>(uid).cloned().collect::<Vec<_>>());
-    pods.collect()
-}
-
-pub fn is_active(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_none() && !is_finished(pod)
-}
-
-fn is_finished(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Failed" | "Succeeded"))
-}
-
-/// It goes, or its namespace does.
-fn is_ending(deployment: &Deployment, view: &View) -> bool {
-    let meta = &deployment.metadata;
-    let namespace = view.get::<Namespace>("", meta.namespace.as_deref().unwrap_or_default());
-    meta.deletion_timestamp.is_some()
-        || namespace.is_none_or(|found| found.metadata.deletion_timestamp.is_some())
-}
-
-fn is_recreate(deployment: &Deployment) -> bool {
-    let strategy = deployment.spec.as_ref().and_then(|spec| spec.strategy.as_ref());
-    strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate")
-}
-
-pub fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
-}
-
-/// Replicas, maxSurge (rounded up) and maxUnavailable (rounded down, 1 where both are 0).
-fn bounds(deployment: &Deployment) -> (i32, i32, i32) {
-    let spec = deployment.spec.clone().unwrap_or_default();
-    let replicas = spec.replicas.unwrap_or(1);
-    let rolling = spec.strategy.and_then(|strategy| strategy.rolling_update);
-    // Recreate: everything goes at first.
-    let Some(rolling) = rolling else { return (replicas, 0, replicas) };
-    let number = |value: Option<IntOrString>, up: bool| match value {
-        Some(IntOrString::Int(number)) => number,
-        Some(IntOrString::String(percent)) => {
-            let percent: i32 = percent.trim_end_matches('%').parse().unwrap();
-            (replicas * percent + if up { 99 } else { 0 }) / 100
-        }
-        None => 0,
-    };
-    let surge = number(rolling.max_surge, true);
-    let unavailable = number(rolling.max_unavailable, false);
-    (replicas, surge, if surge == 0 { unavailable.max(1) } else { unavailable })
 }

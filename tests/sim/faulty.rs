@@ -1,7 +1,9 @@
-//! An API that misbehaves on purpose, by a seed: refusals, lost answers, late, repeated and lost
-//! watch events. It keeps what a real one promises: events come in order, and a watch that lost one
-//! ends with 410.
+//! An API that misbehaves on purpose, by a seed: refusals, lost answers, answers that are old when they
+//! come, late, repeated and lost watch events, times in which nothing is answered, and a crash of
+//! who writes after each so many writes. It keeps what a real one promises: events come in order,
+//! and a watch that lost one ends with 410.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -14,6 +16,8 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use wasmfleet::api::error::Reason;
 use wasmfleet::api::{ApiError, Object, Raw};
 use wasmfleet::client::{
@@ -30,6 +34,11 @@ const END_OF_WATCH: f64 = 0.02;
 const LOST_EVENT: f64 = 0.01;
 const REPEATED_EVENT: f64 = 0.05;
 const EXPIRED_WATCH: f64 = 0.05;
+/// What is read is old when it comes.
+const STALE_READ: f64 = 0.05;
+const MOST_STALE: Duration = Duration::from_secs(2);
+/// The last writes, for those who look for a fault.
+const WRITES_KEPT: usize = 8;
 const MOST_WRITE_DELAY: Duration = Duration::from_millis(20);
 const MOST_EVENT_DELAY: Duration = Duration::from_secs(2);
 
@@ -41,8 +50,22 @@ pub struct Faults {
     most_pods: AtomicUsize,
     /// Writes asked for.
     writes: AtomicU64,
+    last_writes: Mutex<VecDeque<String>>,
     /// What the running pods of a namespace use together, in MiB.
     load: AtomicU64,
+    /// Until then nothing is answered but that it cannot be.
+    outage: Mutex<Option<Instant>>,
+    crash: Crash,
+}
+
+/// Whoever writes crashes after so many writes: the last one happens, and nobody hears of it.
+#[derive(Default)]
+struct Crash {
+    /// 0: never.
+    every: AtomicU64,
+    writes: AtomicU64,
+    is_down: AtomicBool,
+    told: Notify,
 }
 
 impl Faults {
@@ -54,7 +77,10 @@ impl Faults {
             random,
             most_pods,
             writes: AtomicU64::new(0),
+            last_writes: Mutex::default(),
             load: AtomicU64::new(0),
+            outage: Mutex::default(),
+            crash: Crash::default(),
         })
     }
 
@@ -74,6 +100,58 @@ impl Faults {
 
     pub fn writes(&self) -> u64 {
         self.writes.load(Ordering::Relaxed)
+    }
+
+    pub fn last_writes(&self) -> Vec<String> {
+        self.last_writes.lock().iter().cloned().collect()
+    }
+
+    /// Answers nothing for a while.
+    pub fn fail_for(&self, time: Duration) {
+        *self.outage.lock() = Some(Instant::now() + time);
+    }
+
+    /// From now on whoever writes crashes after so many writes; 0: never.
+    pub fn crash_every(&self, writes: u64) {
+        self.crash.every.store(writes, Ordering::Relaxed);
+    }
+
+    /// Waits until the control plane has crashed.
+    pub async fn crashed(&self) {
+        self.crash.told.notified().await;
+    }
+
+    /// The control plane runs again.
+    pub fn revive(&self) {
+        self.crash.writes.store(0, Ordering::Relaxed);
+        self.crash.is_down.store(false, Ordering::Relaxed);
+    }
+
+    /// Counts a write that happened. The one who crashes over it goes no further.
+    async fn count_for_crash(&self) {
+        let every = self.crash.every.load(Ordering::Relaxed);
+        if every == 0 || self.crash.writes.fetch_add(1, Ordering::Relaxed) + 1 < every {
+            return;
+        }
+        self.crash.is_down.store(true, Ordering::Relaxed);
+        self.crash.told.notify_one();
+        std::future::pending().await
+    }
+
+    /// What is down sends nothing.
+    async fn stand_if_down(&self) {
+        if self.crash.is_down.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
+    }
+
+    fn note(&self, verb: &str, target: &Target) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        let mut last = self.last_writes.lock();
+        if last.len() >= WRITES_KEPT {
+            last.pop_front();
+        }
+        last.push_back(format!("{verb} {}", target.path()));
     }
 
     fn strikes(&self, probability: f64) -> bool {
@@ -97,22 +175,35 @@ pub struct FaultyApi {
 impl FaultyApi {
     async fn write(
         &self,
+        verb: &str,
         target: &Target,
         call: impl Future<Output = Result<Raw, ApiError>> + Send,
     ) -> Result<Raw, ApiError> {
-        self.faults.writes.fetch_add(1, Ordering::Relaxed);
+        self.faults.note(verb, target);
         self.faults.delay(MOST_WRITE_DELAY).await;
+        self.faults.stand_if_down().await;
         if self.faults.strikes(CONFLICT) {
             let name = target.name.as_deref().unwrap_or_default();
             return Err(ApiError::modified(&target.resource, name));
         }
         self.read_fault()?;
         let result = call.await;
+        if result.is_ok() {
+            self.faults.count_for_crash().await;
+        }
         self.faults.delay(MOST_WRITE_DELAY).await;
         if result.is_ok() && self.faults.strikes(LOST_ANSWER) {
             return Err(ApiError::new(504, Reason::Timeout, "injected: the answer is lost"));
         }
         result
+    }
+
+    /// What was read may be old when it comes.
+    async fn read<T>(&self, answer: T) -> T {
+        if self.faults.strikes(STALE_READ) {
+            self.faults.delay(MOST_STALE).await;
+        }
+        answer
     }
 
     async fn check_quota(&self, target: &Target) -> Result<(), ApiError> {
@@ -155,7 +246,8 @@ impl FaultyApi {
     }
 
     fn read_fault(&self) -> Result<(), ApiError> {
-        if self.faults.strikes(UNAVAILABLE) {
+        let is_out = self.faults.outage.lock().is_some_and(|end| Instant::now() < end);
+        if is_out || self.faults.strikes(UNAVAILABLE) {
             return Err(ApiError::unavailable("injected"));
         }
         Ok(())
@@ -166,15 +258,17 @@ impl FaultyApi {
 impl Api for FaultyApi {
     async fn get(&self, target: &Target) -> Result<Raw, ApiError> {
         self.read_fault()?;
-        self.inner.get(target).await
+        let answer = self.inner.get(target).await;
+        self.read(answer).await
     }
 
     async fn list(&self, target: &Target, options: &ListOptions) -> Result<RawList, ApiError> {
         self.read_fault()?;
-        match &*target.resource.group {
+        let answer = match &*target.resource.group {
             "metrics.k8s.io" => self.measured(target, options).await,
             _ => self.inner.list(target, options).await,
-        }
+        };
+        self.read(answer).await
     }
 
     async fn watch(
@@ -197,7 +291,7 @@ impl Api for FaultyApi {
         options: &WriteOptions,
     ) -> Result<Raw, ApiError> {
         self.check_quota(target).await?;
-        self.write(target, self.inner.create(target, object, options)).await
+        self.write("create", target, self.inner.create(target, object, options)).await
     }
 
     async fn update(
@@ -206,7 +300,7 @@ impl Api for FaultyApi {
         object: Object,
         options: &WriteOptions,
     ) -> Result<Raw, ApiError> {
-        self.write(target, self.inner.update(target, object, options)).await
+        self.write("update", target, self.inner.update(target, object, options)).await
     }
 
     async fn patch(
@@ -215,11 +309,11 @@ impl Api for FaultyApi {
         patch: Patch,
         options: &WriteOptions,
     ) -> Result<Raw, ApiError> {
-        self.write(target, self.inner.patch(target, patch, options)).await
+        self.write("patch", target, self.inner.patch(target, patch, options)).await
     }
 
     async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Raw, ApiError> {
-        self.write(target, self.inner.delete(target, options)).await
+        self.write("delete", target, self.inner.delete(target, options)).await
     }
 
     async fn get_bytes(&self, path: &str) -> Result<Bytes, ApiError> {

@@ -100,7 +100,12 @@ impl Fakes {
 
     /// Registers a node and starts its agent.
     pub async fn add_node(self: &Arc<Self>, name: &str, tasks: &Tasks) {
-        self.client.create(&fresh(name)).await.expect("a node registers");
+        self.try_add_node(name, tasks).await.expect("a node registers");
+    }
+
+    /// The same, where the API may refuse it.
+    pub async fn try_add_node(self: &Arc<Self>, name: &str, tasks: &Tasks) -> Result<(), ApiError> {
+        self.client.create(&fresh(name)).await?;
         self.nodes.lock().insert(name.into(), Link::Up);
         let (fakes, name) = (self.clone(), name.to_string());
         tasks.spawn("fake heartbeat", async move {
@@ -112,6 +117,7 @@ impl Fakes {
                 tokio::time::sleep(RENEW_EVERY).await;
             }
         });
+        Ok(())
     }
 
     pub fn set(&self, node: &str, link: Link) {

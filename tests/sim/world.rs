@@ -1,0 +1,284 @@
+//! One simulated cluster: what is in it, how time passes in it, and how its control plane is started,
+//! crashed and started again. Nothing is looked at again by period here, so that a lost wake-up is
+//! seen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::Value;
+use wasmfleet::api::Kind;
+use wasmfleet::api::registry::Registry;
+use wasmfleet::apiserver::{self, ApiServer, Parts, User};
+use wasmfleet::base::ids::Ids;
+use wasmfleet::base::{SharedClock, Tasks};
+use wasmfleet::client::cache::{Cache, View};
+use wasmfleet::client::recorder::Recorder;
+use wasmfleet::client::{Client, DeleteOptions, Patch, Propagation, SharedApi};
+use wasmfleet::controllers::{self, Driver, driver::DriverOptions};
+use wasmfleet::scheduler::{self, Scheduler};
+use wasmfleet::store::memory::{self, MemoryStore};
+
+use super::clock::JumpingClock;
+use super::fakes::Fakes;
+use super::faulty::{Faults, FaultyApi};
+use super::truth::{self, Truth};
+
+/// Virtual time in which everything must come to rest.
+pub const MOST_REST: Duration = Duration::from_secs(900);
+/// What would heal a lost wake-up happens after this time only.
+pub const NEVER: Duration = Duration::from_secs(100 * 3600);
+/// After it came to rest a cluster is given some time to finish what nobody sees, such as counting
+/// events, and is then watched for a while.
+const CALM_DOWN: Duration = Duration::from_secs(30);
+const QUIET: Duration = Duration::from_secs(180);
+/// Reconciles of one controller in that time. Nodes are looked at twice a minute.
+const MOST_QUIET_RECONCILES: u64 = 60;
+pub const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// A cluster without programs, in one thread.
+pub struct World {
+    pub api: SharedApi,
+    pub faulty: SharedApi,
+    pub faults: Arc<Faults>,
+    pub store: Arc<MemoryStore>,
+    pub jumping: Arc<JumpingClock>,
+    pub clock: SharedClock,
+    pub client: Client,
+    pub fakes: Arc<Fakes>,
+    pub truth: Arc<Truth>,
+    pub tasks: Tasks,
+    control: Option<Control>,
+    /// A second one that believes to lead, too.
+    second: Option<Control>,
+    pub random: StdRng,
+}
+
+/// Controllers and scheduler, as one process has them.
+struct Control {
+    tasks: Tasks,
+    driver: Driver,
+}
+
+impl World {
+    pub async fn new(seed: u64, calm: bool, nodes: usize) -> World {
+        let start = "2026-01-01T00:00:00Z".parse().unwrap();
+        let jumping = Arc::new(JumpingClock::new(start));
+        let clock: SharedClock = jumping.clone();
+        let options = memory::Options { faults: store_faults(false), seed, ..Default::default() };
+        let store = Arc::new(MemoryStore::new(options));
+        let server = ApiServer::new(Parts {
+            store: store.clone(),
+            registry: Arc::new(Registry::builtin()),
+            clock: clock.clone(),
+            ids: Arc::new(Ids::seeded(seed)),
+            artifacts: None,
+            nodes: Arc::default(),
+            pki: None,
+            options: apiserver::Options::default(),
+        });
+        server.bootstrap(None).await.unwrap();
+        let api = server.api(User::system("simulation"));
+        let tasks = Tasks::default();
+        let faults = Faults::new(seed);
+        let faulty = Arc::new(FaultyApi { inner: api.clone(), faults: faults.clone() });
+        let fakes = Fakes::start(api.clone(), clock.clone(), seed, &tasks);
+        let truth = Truth::start(api.clone(), clock.clone(), calm, &tasks);
+        truth.cache.wait_synced().await;
+        for index in 0..nodes {
+            fakes.add_node(&format!("n{index}"), &tasks).await;
+        }
+        let client = Client::new(api.clone(), "user");
+        let random = StdRng::seed_from_u64(seed ^ 0x5eed);
+        World {
+            api,
+            faulty,
+            faults,
+            store,
+            jumping,
+            clock,
+            client,
+            fakes,
+            truth,
+            tasks,
+            control: None,
+            second: None,
+            random,
+        }
+    }
+
+    /// Starts controllers and scheduler, as after a start of the process.
+    pub fn start_control(&mut self) {
+        self.control = Some(Control::start(self));
+    }
+
+    /// Starts a second process that does not know of the first.
+    pub fn start_second(&mut self) {
+        if self.second.is_none() {
+            self.second = Some(Control::start(self));
+        }
+    }
+
+    pub async fn stop_second(&mut self) {
+        if let Some(control) = self.second.take() {
+            control.stop().await;
+        }
+    }
+
+    pub async fn stop_control(&mut self) {
+        if let Some(control) = self.control.take() {
+            control.stop().await;
+        }
+    }
+
+    /// A crash between any two writes.
+    pub async fn restart_control(&mut self) {
+        self.stop_control().await;
+        self.faults.revive();
+        self.start_control();
+    }
+
+    /// Faults of the API and of the store, or none.
+    pub fn set_faults(&self, on: bool) {
+        self.faults.set(on);
+        self.store.set_faults(store_faults(on));
+    }
+
+    /// Lets time pass; a control plane that crashes meanwhile is started again.
+    pub async fn pass(&mut self, time: Duration) {
+        let end = tokio::time::Instant::now() + time;
+        loop {
+            let crashed = self.faults.clone();
+            let crash = crashed.crashed();
+            tokio::select! {
+                biased;
+                () = crash => self.restart_control().await,
+                () = tokio::time::sleep_until(end) => return,
+            }
+        }
+    }
+
+    pub async fn sleep(&mut self, most: Duration) {
+        let wait = self.random.random_range(Duration::ZERO..most);
+        tokio::time::sleep(wait).await;
+    }
+
+    /// Waits until everything is as asked.
+    pub async fn rest(&self) {
+        self.until(truth::unfinished).await;
+    }
+
+    /// Waits until nothing is left that `unfinished` tells of, sees that all bounds were kept.
+    pub async fn until(&self, unfinished: impl Fn(&View) -> Option<String>) {
+        let deadline = tokio::time::Instant::now() + MOST_REST;
+        loop {
+            // At first too: what was asked for just now must be seen.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let why = unfinished(&self.truth.cache.view());
+            let Some(why) = why else { break };
+            assert!(tokio::time::Instant::now() < deadline, "no rest: {why}");
+        }
+        assert_eq!(self.truth.violations(), Vec::<String>::new());
+    }
+
+    /// A cluster at rest does nothing: no key goes round and round, nothing is written.
+    pub async fn stays_quiet(&self) {
+        assert_eq!(self.unrest().await, None);
+    }
+
+    /// What a cluster at rest does, though it should do nothing.
+    pub async fn unrest(&self) -> Option<String> {
+        let driver = &self.control.as_ref()?.driver;
+        tokio::time::sleep(CALM_DOWN).await;
+        let (before, writes) = (driver.stats(), self.faults.writes());
+        tokio::time::sleep(QUIET).await;
+        for (before, after) in before.iter().zip(driver.stats()) {
+            let failed = (after.failures, after.conflicts);
+            let reconciles = after.reconciles - before.reconciles;
+            if (before.failures, before.conflicts) != failed || reconciles > MOST_QUIET_RECONCILES {
+                return Some(format!("not quiet at rest: {before:?}, then {after:?}"));
+            }
+        }
+        let writes = self.faults.writes() - writes;
+        (writes > 0).then(|| format!("{writes} writes at rest: {:?}", self.faults.last_writes()))
+    }
+
+    pub async fn create<T: Kind>(&self, value: Value) {
+        let object: T = serde_json::from_value(value).expect("the test's object is one");
+        self.client.create(&object).await.expect("the object is created");
+    }
+
+    pub async fn patch<T: Kind>(&self, name: &str, patch: Value) {
+        self.client.patch::<T>("default", name, Patch::Merge(patch)).await.expect("it is patched");
+    }
+
+    pub async fn delete<T: Kind>(&self, name: &str, propagation: Propagation) {
+        let options =
+            DeleteOptions { propagation_policy: Some(propagation), ..DeleteOptions::default() };
+        self.client.delete::<T>("default", name, &options).await.expect("it is deleted");
+    }
+
+    pub async fn end(self) {
+        self.stays_quiet().await;
+        self.close().await;
+    }
+
+    pub async fn close(mut self) {
+        self.stop_second().await;
+        self.stop_control().await;
+        assert!(self.tasks.shut_down(STOP_LIMIT).await.is_empty());
+    }
+}
+
+impl Control {
+    fn start(world: &World) -> Control {
+        let (tasks, cache) = (Tasks::default(), Cache::new());
+        let options = controllers::Options {
+            ca_certificates: "the CA".into(),
+            ..controllers::Options::default()
+        };
+        let recorder = Recorder::new(world.faulty.clone(), "sim", world.clock.clone());
+        recorder.run(&tasks);
+        let driver = Driver::new(
+            world.faulty.clone(),
+            cache.clone(),
+            world.clock.clone(),
+            recorder,
+            controllers::all(&options),
+            DriverOptions { resync: NEVER },
+        );
+        let recorder = Recorder::new(world.faulty.clone(), "sim-scheduler", world.clock.clone());
+        recorder.run(&tasks);
+        let scheduler = Scheduler::new(
+            Client::new(world.faulty.clone(), "scheduler"),
+            &cache,
+            world.clock.clone(),
+            Arc::new(move |notice| recorder.record(notice)),
+            scheduler::Options { retry_anyway: NEVER },
+        );
+        controllers::keep(&cache, &world.faulty, &tasks);
+        driver.run(&tasks);
+        tasks.spawn("scheduler", async move {
+            cache.wait_synced().await;
+            scheduler.run().await;
+        });
+        Control { tasks, driver }
+    }
+
+    async fn stop(self) {
+        let panics: u64 = self.driver.stats().iter().map(|one| one.panics).sum();
+        assert_eq!(panics, 0, "a controller panicked");
+        assert!(self.tasks.shut_down(STOP_LIMIT).await.is_empty());
+    }
+}
+
+/// What the store does while faults are on: it invents conflicts, is overloaded, ends watches and
+/// is late. Always it lets others go first now and then.
+fn store_faults(on: bool) -> memory::Faults {
+    let calm = memory::Faults { commit_yields: 3, ..memory::Faults::default() };
+    if !on {
+        return calm;
+    }
+    memory::Faults { conflict: 0.01, overloaded: 0.01, end_watch: 0.002, late_polls: 3, ..calm }
+}
