@@ -19,17 +19,19 @@ use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, Wasi
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::denials::Denials;
+use super::held_fields::Fields;
 use super::input::GuestInput;
 use super::limits::{
     MAX_HTTP_FIELDS_BYTES, MAX_RANDOM_BYTES, MAX_REQUEST_HANDLES, bound, bound_waiting, max_handles,
 };
-use super::memory::{MemoryAccount, StoreLimits};
+use super::memory::MemoryAccount;
 use super::outgoing::{OutgoingHttp, Tls};
 use super::policy::{IpRange, NetworkPolicy};
 use super::profile::Profiling;
 use super::signals::Signals;
 use super::socket_count::{SocketAccount, StoreSockets};
 use super::stdio::LogWriter;
+use super::store_memory::{Buffer, Share, StoreLimits};
 use super::workload::Workload;
 use super::{ContainerSpec, ExecSpec, LogStream, Mount, StartError};
 use crate::artifact::interfaces::PREVIEW1_MODULE;
@@ -163,7 +165,8 @@ impl Sandbox {
             wasi,
             table,
             http,
-            outgoing: self.outgoing.clone(),
+            fields: Fields::new(Buffer::none(limits.share())),
+            outgoing: self.outgoing.of_store(limits.share()),
             network: self.network.clone(),
             open_sockets,
             workload: self.spec.workload.clone(),
@@ -222,12 +225,25 @@ pub struct HostState {
     wasi: WasiCtx,
     table: ResourceTable,
     http: WasiHttpCtx,
+    fields: Fields,
     outgoing: OutgoingHttp,
     pub(super) network: Arc<NetworkPolicy>,
     pub(super) open_sockets: Arc<StoreSockets>,
     pub(super) workload: Arc<Workload>,
     pub(super) signals: Arc<Signals>,
     limits: StoreLimits,
+}
+
+impl HostState {
+    /// Where the host's buffers for the guest are counted.
+    pub(super) fn share(&self) -> &Arc<Share> {
+        self.limits.share()
+    }
+
+    /// The count of its fields, and the table that they are in.
+    pub(super) fn fields(&mut self) -> (&mut Fields, &mut ResourceTable) {
+        (&mut self.fields, &mut self.table)
+    }
 }
 
 impl WasiView for HostState {
@@ -267,6 +283,9 @@ impl Linkers {
         components.allow_shadowing(true);
         super::sockets::shadow(&mut components)?;
         super::socket_count::shadow(&mut components)?;
+        super::held_streams::shadow(&mut components)?;
+        super::held_fields::shadow(&mut components)?;
+        super::listings::shadow(&mut components)?;
         super::lookup::shadow(&mut components)?;
 
         let mut modules = wasmtime::Linker::new(engine);

@@ -37,8 +37,10 @@ use super::http_guest::{After, Failure, Handler, with_authority};
 use super::http_limits::HttpLimits;
 use super::http_reuse::{Instance, Resting};
 use super::meter::Meter;
+use super::outgoing::Counted;
 use super::pool::Pool;
 use super::profile::profile;
+use super::store_memory::Buffer;
 use super::tasks::Tasks;
 use super::{Container, ExecSpec, RuntimeEvent, StartError, Usage};
 
@@ -391,9 +393,13 @@ impl Server {
             tasks: self.tasks.clone(),
             permit,
             stderr: self.sandbox.stderr.clone(),
+            memory: self.sandbox.memory.clone(),
             limits: self.limits,
         };
-        let request = request.map(|body| RequestBody::new(body, self.limits.stalled_client));
+        let waiting = Some(Buffer::none(instance.store.data().share()));
+        let stalled = self.limits.stalled_client;
+        let request =
+            request.map(|body| Counted { body: RequestBody::new(body, stalled), waiting });
         let dumps = self.sandbox.spec.core_dumps.is_some().then(|| self.sandbox.clone());
         let after = After { resting: self.resting.clone(), dumps };
         let handled = self.handler.handle(instance, &self.meter, after, rest, request);

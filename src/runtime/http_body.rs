@@ -1,6 +1,6 @@
 //! The bodies of a request to an HTTP handler: the response's, which drives its guest, and the
 //! request's. Both are bounded in time, and neither in size: they are streamed, and the host holds
-//! no more than some frames of them.
+//! no more than some frames of them, which count against the container's memory.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -20,6 +20,7 @@ use wasmtime_wasi_http::{Error, WasiBody};
 use super::http_connection::InFlight;
 use super::http_guest::{Guest, outcome};
 use super::http_limits::HttpLimits;
+use super::memory::{Lent, MemoryAccount};
 use super::meter::Interrupted;
 use super::stdio::LogWriter;
 use super::tasks::Tasks;
@@ -27,6 +28,9 @@ use super::tasks::Tasks;
 /// Bytes of a body that are gathered before its head is sent, so that a short answer is one
 /// packet with a known length.
 const GATHER_BYTES: u64 = 64 << 10;
+
+/// A gathered body below that is not worth counting: an instance has as much anyway.
+const LENT_BYTES: u64 = 4 << 10;
 
 type FrameResult = Result<Frame<Bytes>, Error>;
 
@@ -38,6 +42,8 @@ pub struct Rest {
     pub permit: OwnedSemaphorePermit,
     /// Where it is told that it failed.
     pub stderr: LogWriter,
+    /// Where its body is counted when its store is gone.
+    pub memory: Arc<MemoryAccount>,
     pub limits: HttpLimits,
 }
 
@@ -45,6 +51,9 @@ pub struct Rest {
 pub struct GuestBody {
     gathered: VecDeque<Frame<Bytes>>,
     gathered_bytes: u64,
+    /// What is gathered: it may outlive the store of its guest.
+    lent: Option<Lent>,
+    account: Option<Arc<MemoryAccount>>,
     /// `None` once it has ended.
     inner: Option<WasiBody>,
     /// `None` once it has ended.
@@ -64,6 +73,8 @@ impl GuestBody {
         Self {
             gathered: VecDeque::new(),
             gathered_bytes: 0,
+            lent: None,
+            account: Some(rest.memory.clone()),
             inner: Some(inner),
             guest: None,
             failed: false,
@@ -79,6 +90,8 @@ impl GuestBody {
         Self {
             gathered_bytes: bytes.len() as u64,
             gathered: VecDeque::from([Frame::data(bytes)]),
+            lent: None,
+            account: None,
             inner: None,
             guest: None,
             rest: None,
@@ -112,8 +125,12 @@ impl GuestBody {
                     self.gathered.push_back(frame);
                 }
                 // An error is found again when the body is polled.
-                Poll::Ready(Some(Err(_)) | None) | Poll::Pending => return,
+                Poll::Ready(Some(Err(_)) | None) | Poll::Pending => break,
             }
+        }
+        if self.gathered_bytes >= LENT_BYTES {
+            let account = self.account.as_ref();
+            self.lent = account.map(|account| account.lend(self.gathered_bytes));
         }
     }
 
@@ -161,7 +178,7 @@ impl GuestBody {
     /// The response is complete and its guest is not: it goes on without a client.
     fn finish_in_background(&mut self) {
         let (Some(guest), Some(rest)) = (self.guest.take(), self.rest.take()) else { return };
-        let Rest { tasks, permit, stderr, limits: HttpLimits { background: limit, .. } } = rest;
+        let Rest { tasks, permit, stderr, limits: HttpLimits { background: limit, .. }, .. } = rest;
         tasks.spawn(async move {
             let _permit = permit;
             let message = match timeout(limit, guest).await {
@@ -210,6 +227,7 @@ impl Body for GuestBody {
         if let Some(frame) = self.gathered.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
         }
+        self.lent = None;
         self.poll_next(cx)
     }
 

@@ -27,6 +27,7 @@ use super::http_body::{GuestBody, RequestBody, Rest};
 use super::http_reuse::{Exports, Instance, Resting};
 use super::memory::OutOfMemory;
 use super::meter::{Interrupted, Meter, Metered};
+use super::outgoing::Counted;
 
 /// Bytes of a page of linear memory.
 const PAGE_BYTES: u64 = 64 << 10;
@@ -160,7 +161,7 @@ impl Handler {
         meter: &Arc<Meter>,
         after: After,
         rest: Rest,
-        request: Request<RequestBody>,
+        request: Request<Counted<RequestBody>>,
     ) -> Result<Response<GuestBody>, Failure> {
         let (sender, receiver) = oneshot::channel();
         let guest = match self {
@@ -202,7 +203,7 @@ impl After {
 async fn run_p2(
     mut instance: Instance,
     pre: P2ProxyPre<HostState>,
-    request: Request<RequestBody>,
+    request: Request<Counted<RequestBody>>,
     sender: HeadSender,
     after: After,
 ) -> wasmtime::Result<()> {
@@ -213,7 +214,7 @@ async fn run_p2(
 async fn run_p3(
     mut instance: Instance,
     pre: P3ServicePre<HostState>,
-    request: Request<RequestBody>,
+    request: Request<Counted<RequestBody>>,
     sender: HeadSender,
     after: After,
 ) -> wasmtime::Result<()> {
@@ -224,7 +225,7 @@ async fn run_p3(
 async fn serve_p2(
     instance: &mut Instance,
     pre: P2ProxyPre<HostState>,
-    request: Request<RequestBody>,
+    request: Request<Counted<RequestBody>>,
     sender: HeadSender,
 ) -> wasmtime::Result<()> {
     let Instance { store, exports, .. } = instance;
@@ -250,7 +251,7 @@ async fn serve_p2(
 async fn serve_p3(
     instance: &mut Instance,
     pre: P3ServicePre<HostState>,
-    request: Request<RequestBody>,
+    request: Request<Counted<RequestBody>>,
     sender: HeadSender,
 ) -> wasmtime::Result<()> {
     let Instance { store, exports, .. } = instance;

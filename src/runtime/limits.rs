@@ -1,10 +1,14 @@
 //! What one instance may hold: tables, handles, bytes passed to the host in one call. Every bound
 //! but that of memory (see `memory`) and of sockets (`socket_count`) is a constant here.
 //!
-//! The host's own buffers for a guest do not count against its limit of memory, since
-//! wasmtime-wasi tells nobody when it allocates. What bounds them: blocks of HTTP fields
-//! ([`MAX_HTTP_FIELDS_BYTES`] for each handle), the chunk that a stream holds (64 KiB, a file's
-//! 1 MiB), and what one call passes ([`HOSTCALL_BYTES`]).
+//! What the host holds for a guest counts against its limit of memory, too (`store_memory`): blocks
+//! of HTTP fields (`held_fields`), what streams hold (`held_streams`), directories (`listings`), the
+//! bodies of requests and responses (`outgoing`, `http_body`).
+//! Constants bound what is held for one call only ([`HOSTCALL_BYTES`], [`MAX_RANDOM_BYTES`], 64 KiB
+//! of a stream or of datagrams), what waits for all of a container (64 KiB of standard input, the
+//! log's queue), and what a connection holds (a request's head and HTTP/2's windows, see
+//! `http_connection`). Not counted are the kernel's own buffers of sockets, and the list that
+//! wasmtime-wasi makes of a directory for each `fd_readdir` of a preview 1 module.
 
 use std::sync::Arc;
 

@@ -11,6 +11,8 @@ mod core_dump;
 mod denials;
 mod exec;
 pub mod fake;
+mod held_fields;
+mod held_streams;
 mod host;
 mod http;
 mod http_body;
@@ -20,6 +22,7 @@ mod http_limits;
 mod http_reuse;
 mod input;
 mod limits;
+mod listings;
 mod lookup;
 mod memory;
 mod meter;
@@ -33,6 +36,7 @@ mod socket_count;
 mod sockets;
 mod stacks;
 mod stdio;
+mod store_memory;
 mod tasks;
 mod turns;
 pub mod wasm;
@@ -145,8 +149,8 @@ pub struct ContainerSpec {
     /// Requests that one instance of an HTTP handler serves, one after the other; 1: each has a
     /// fresh one.
     pub requests_per_instance: u32,
-    /// Bound of linear memories, tables and a fixed amount for each instance together, in bytes.
-    /// The host's buffers for a guest are bounded by constants instead (see `limits`).
+    /// Bound of linear memories, tables, a fixed amount for each instance, and what the host holds
+    /// for the guests beyond that, together, in bytes (see `limits`).
     pub memory_limit_bytes: u64,
     /// CPU budget in thousandths of a core; `None`: as much as is free, fairly shared.
     pub cpu_limit_millicores: Option<u64>,

@@ -4,6 +4,7 @@
 //! points elsewhere opens nothing. One request is one HTTP/1.1 connection; HTTPS trusts the
 //! system's certificate authorities, and at the Service of the Kubernetes API the cluster's alone.
 //! That Service is reached without the proxy, which may listen on its port only with a privilege.
+//! What has come of a response and waits for its guest counts against the container's memory.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -30,15 +31,19 @@ use wasmtime_wasi_http::{
     WasiHttpHooks,
 };
 
+use super::limits::MAX_HTTP_FIELDS_BYTES;
 use super::policy::{LookupError, NetworkPolicy, host_of};
 use super::socket_count::{SocketAccount, SocketPermit};
+use super::store_memory::{Buffer, Share};
 
 /// Time to connect when the guest names none.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time to the response's head, and between two parts of its body, when the guest names none.
 const READ_TIMEOUT: Duration = Duration::from_secs(600);
-/// Bytes a guest may hand over at once; the host buffers one such chunk.
+/// Bytes a guest may hand over at once; the host buffers two such chunks at most.
 const BODY_CHUNK_BYTES: usize = 64 << 10;
+/// Bytes that are read of a connection at once, and those of a response's head, which must fit.
+const READ_BYTES: usize = 2 * MAX_HTTP_FIELDS_BYTES;
 
 /// Where Linux systems keep their certificate authorities.
 const CA_FILES: &[&str] = &[
@@ -118,12 +123,19 @@ pub struct OutgoingHttp {
     tls: Tls,
     sockets: Arc<SocketAccount>,
     forbidden: ForbiddenHeaderFilter,
+    /// Where what has come is counted; `None`: nowhere, since no guest is behind it.
+    share: Option<Arc<Share>>,
 }
 
 impl OutgoingHttp {
     pub fn new(network: Arc<NetworkPolicy>, tls: Tls, sockets: Arc<SocketAccount>) -> Self {
         let forbidden = Arc::new(|name: &HeaderName| DEFAULT_FORBIDDEN_HEADERS.contains(name));
-        Self { network, tls, sockets, forbidden }
+        Self { network, tls, sockets, forbidden, share: None }
+    }
+
+    /// The same, for the guest of one store.
+    pub fn of_store(&self, share: &Arc<Share>) -> Self {
+        Self { share: Some(share.clone()), ..self.clone() }
     }
 }
 
@@ -156,9 +168,13 @@ impl WasiHttpHooks for OutgoingHttp {
     ) -> Box<dyn Future<Output = Sent> + Send> {
         let (network, tls, sockets) =
             (self.network.clone(), self.tls.clone(), self.sockets.clone());
+        let waiting = self.share.as_ref().map(Buffer::none);
         Box::new(async move {
             let permit = sockets.permit().ok_or(Error::ConnectionLimitReached)?;
-            send(network, tls, permit, request, options.unwrap_or_default()).await
+            let (response, driver) =
+                send(network, tls, permit, request, options.unwrap_or_default()).await?;
+            let body = |body| Counted { body, waiting }.boxed_unsync();
+            Ok((response.map(body), driver))
         })
     }
 }
@@ -274,7 +290,8 @@ async fn exchange<I>(
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+    let mut builder = hyper::client::conn::http1::Builder::new();
+    let (mut sender, connection) = builder.max_buf_size(READ_BYTES).handshake(io).await?;
     let mut driver = AbortOnDrop(tokio::spawn(async move {
         let _permit = permit;
         connection.await
@@ -291,6 +308,42 @@ where
         }
     });
     Ok((response, driver))
+}
+
+/// A body whose last frame is counted until its guest wants the next one.
+pub struct Counted<B> {
+    pub body: B,
+    /// `None`: it is nobody's.
+    pub waiting: Option<Buffer>,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Some(waiting) = &mut self.waiting {
+            let data = match &polled {
+                Poll::Ready(Some(Ok(frame))) => frame.data_ref(),
+                _ => None,
+            };
+            // It is read already: the reader's own bound is how much it may be.
+            waiting.count(data.map_or(0, Bytes::len) as u64);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// A response's body that ends with an error when the other end falls silent.

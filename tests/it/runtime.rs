@@ -7,6 +7,7 @@ mod commands;
 mod density;
 mod fake;
 mod harness;
+mod held;
 mod http;
 mod http_ending;
 mod http_limits;
