@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmfleet::runtime::workload::{Bucket, Changes, Identity, Platform, Workload, WriteError};
 use wasmfleet::runtime::{ExitReason, RuntimeEvent};
 
-use super::harness::{Harness, Output, Running, built};
+use super::harness::{Harness, Output, PATIENCE, Running, built};
 
 /// Of one bucket.
 type Entries = BTreeMap<String, Vec<u8>>;
@@ -74,7 +74,16 @@ async fn start(
     platform: &Arc<Memory>,
     arguments: &[&str],
 ) -> (Running, Arc<Output>) {
-    let (mut spec, output) = harness.spec(built!("rust-workload.wasm")).await;
+    start_of(built!("rust-workload.wasm"), harness, platform, arguments).await
+}
+
+async fn start_of(
+    program: &[u8],
+    harness: &Harness,
+    platform: &Arc<Memory>,
+    arguments: &[&str],
+) -> (Running, Arc<Output>) {
+    let (mut spec, output) = harness.spec(program).await;
     spec.args.extend(arguments.iter().map(|argument| (*argument).to_owned()));
     spec.workload = Arc::new(workload(platform.clone()));
     (harness.start(spec).await.expect("it starts"), output)
@@ -177,5 +186,37 @@ async fn a_command_that_hears_its_end_has_its_grace() {
         let code = running.exit().await.code;
         // It may end by itself within the millisecond.
         assert!(code == 137 || (code == 0 && !grace.is_zero()), "{code}");
+    }
+}
+
+/// The same in WASI 0.3, by the guest `workload-p3`: it awaits its end beside its work.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_of_wasi_0_3_awaits_its_end_while_it_works() {
+    let (harness, platform) = (Harness::new(), Arc::new(Memory::default()));
+    let program = built!("rust-workload-p3.wasm");
+    let prepared = harness.prepare(program).await.expect("it compiles");
+    assert!(prepared.tells_readiness() && prepared.hears_shutdown());
+    let (mut running, output) =
+        start_of(program, &harness, &platform, &["ready", "work=5", "exit=3"]).await;
+    while !matches!(running.event().await, RuntimeEvent::Readiness { ready: true, .. }) {}
+    let began = Instant::now();
+    while !output.stdout().contains("piece 3") {
+        assert!(began.elapsed() < PATIENCE, "{}", output.stdout());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!output.stdout().contains("told to end"), "{}", output.stdout());
+    running.container.stop(2 * PATIENCE);
+    let exit = running.exit().await;
+    assert_eq!((exit.code, exit.reason), (3, ExitReason::Error), "{}", output.stdout());
+    assert!(output.stdout().contains("told to end, grace left: true after"), "{}", output.stdout());
+    // One that returns has ended well; one that goes on is killed when its grace is over.
+    for (arguments, grace, code) in [
+        (&["ready", "wait"][..], 2 * PATIENCE, 0),
+        (&["ready", "wait", "sleep=9000000"][..], Duration::from_millis(1), 137),
+    ] {
+        let (mut running, output) = start_of(program, &harness, &platform, arguments).await;
+        while !matches!(running.event().await, RuntimeEvent::Readiness { .. }) {}
+        running.container.stop(grace);
+        assert_eq!(running.exit().await.code, code, "{arguments:?}: {}", output.stdout());
     }
 }
