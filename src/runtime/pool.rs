@@ -4,7 +4,11 @@
 //!
 //! A memory in a place cannot grow beyond what is reserved for it, so only containers whose limit
 //! is below that have instances here; and who finds no place free is mapped anew, as all others.
-//! Guests of WASI 0.3 are not here: one of them may want many stacks.
+//!
+//! Guests of WASI 0.3 are not here: every call of one that waits in the host keeps a stack, as many as
+//! it has handles at worst, and wasmtime takes them from the places' own, of which each needs two
+//! mappings (a process has 65,530). Who finds none fails there instead of waiting, so one guest could
+//! fail its neighbours' requests. Reuse (`http_reuse`) spares them the mapping where a pod asks for it.
 
 use std::sync::Arc;
 

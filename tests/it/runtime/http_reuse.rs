@@ -1,9 +1,10 @@
 //! Instances of a handler that serve more than one request, where a container asks for it.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use super::clients::{body, connect, handler_that, request};
-use super::harness::{Harness, Running};
+use super::harness::{Harness, PATIENCE, Running, built};
 
 /// Writes into the first byte of its answer how many requests its instance has had.
 const COUNT: &str =
@@ -48,6 +49,23 @@ async fn an_instance_serves_as_many_requests_as_its_container_asks_for() {
     let usage = reused.container.usage();
     assert_eq!((usage.instances, usage.requests, usage.failed_requests), (1, 8, 0));
     assert!(usage.memory_bytes >= 64 << 10, "{usage:?}");
+}
+
+/// Handlers of WASI 0.3, which have no places in the pool, are spared the mapping so.
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_of_wasi_0_3_rest_and_serve_again() {
+    let harness = Harness::new();
+    let (reused, address) = serve(&harness, built!("rust-http-p3.wasm"), 100).await;
+    for round in 1..=3 {
+        assert_eq!(answers(address, 4).await, "hhhh");
+        let began = Instant::now();
+        // It rests once it has ended what it does after its answer; another one may serve meanwhile.
+        while !(1..=4).contains(&reused.container.usage().instances) {
+            assert!(began.elapsed() < PATIENCE, "{round}: {:?}", reused.container.usage());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    assert_eq!(reused.container.usage().failed_requests, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
