@@ -44,6 +44,7 @@ pub struct Layer {
 pub enum LayerForm {
     Tar,
     TarGzip,
+    TarZstd,
     /// A single file, and its name.
     File(String),
 }
@@ -61,7 +62,9 @@ pub enum ContentError {
     Nested,
     #[error("it has {0} layers, and at most {MAX_LAYERS} can be mounted")]
     Layers(usize),
-    #[error("layers of type {0:?} cannot be unpacked; tar, gzip of tar and single files can")]
+    #[error(
+        "layers of type {0:?} cannot be unpacked; tar, gzip and zstd of tar, and single files can"
+    )]
     Compression(String),
     #[error("{0:?} is not a sha256 digest")]
     Digest(String),
@@ -166,6 +169,8 @@ fn layer(blob: &Blob) -> Result<Layer, ContentError> {
     let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| media_type.ends_with(suffix));
     let form = if ends(&["tar+gzip", "tar.gzip"]) {
         LayerForm::TarGzip
+    } else if ends(&["tar+zstd", "tar.zstd"]) {
+        LayerForm::TarZstd
     } else if ends(&[".tar", "/tar", "/x-tar"]) {
         LayerForm::Tar
     } else if media_type.contains("tar+") || media_type.contains("tar.") {
@@ -308,6 +313,8 @@ mod tests {
             blob("application/vnd.oci.image.layer.v1.tar", ""),
             blob("application/vnd.oci.image.layer.v1.tar+gzip", "dir"),
             blob("application/vnd.docker.image.rootfs.diff.tar.gzip", ""),
+            blob("application/vnd.oci.image.layer.v1.tar+zstd", ""),
+            blob("application/vnd.docker.image.rootfs.diff.tar.zstd", ""),
             blob("application/x-tar", ""),
             blob("text/plain", "notes/readme.txt"),
             blob("application/octet-stream", ""),
@@ -315,10 +322,14 @@ mod tests {
         let file = |name: &str| LayerForm::File(name.to_string());
         let digest = digest_of(b"x");
         let hex = digest_hex(&digest).unwrap();
-        use LayerForm::{Tar, TarGzip};
-        assert_eq!(found, [Tar, TarGzip, TarGzip, Tar, file("notes/readme.txt"), file(hex)]);
-        let zstd = "application/vnd.oci.image.layer.v1.tar+zstd";
-        assert_eq!(manifest(&[blob(zstd, "")]), Err(ContentError::Compression(zstd.into())));
+        use LayerForm::{Tar, TarGzip, TarZstd};
+        let archives = [Tar, TarGzip, TarGzip, TarZstd, TarZstd, Tar];
+        assert_eq!(
+            (&found[..6], &found[6..]),
+            (&archives[..], &[file("notes/readme.txt"), file(hex)][..])
+        );
+        let bzip2 = "application/vnd.oci.image.layer.v1.tar+bzip2";
+        assert_eq!(manifest(&[blob(bzip2, "")]), Err(ContentError::Compression(bzip2.into())));
         assert_eq!(manifest(&[]), Err(ContentError::Layers(0)));
         let many = vec![blob("text/plain", ""); MAX_LAYERS + 1];
         assert_eq!(manifest(&many), Err(ContentError::Layers(MAX_LAYERS + 1)));

@@ -157,6 +157,7 @@ impl Images for Puller {
             let form = match form {
                 LayerForm::Tar => Form::Tar,
                 LayerForm::TarGzip => Form::TarGzip,
+                LayerForm::TarZstd => Form::TarZstd,
                 LayerForm::File(name) => Form::File(name),
             };
             ContentLayer { digest, size, form }

@@ -1,5 +1,5 @@
 //! The entries of a layer's archive: tar with the extensions for long names that tools write, plain or
-//! compressed. What one entry may say of the next is bounded, and so is what the archive may have.
+//! compressed (gzip, zstd). What one entry may say of the next is bounded, and so is what the archive may have.
 
 use std::io::{self, Read};
 
@@ -7,6 +7,7 @@ use ::tar::{Archive, EntryType};
 
 use super::gzip::Gunzip;
 use super::unpack::{UnpackError, refused};
+use super::zstd::Unzstd;
 
 /// Bytes of one extension header.
 const MAX_EXTENSION_BYTES: u64 = 64 << 10;
@@ -41,15 +42,26 @@ struct Extensions {
     size: Option<u64>,
 }
 
+/// How an archive is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    No,
+    Gzip,
+    Zstd,
+}
+
 /// Shows each entry and its content; `most_bytes` is how long the archive may be.
 pub fn walk(
     bytes: &[u8],
-    is_gzip: bool,
+    compression: Compression,
     most_bytes: u64,
     mut show: impl FnMut(&Found, &mut dyn Read) -> Result<(), UnpackError>,
 ) -> Result<(), UnpackError> {
-    let reader: Box<dyn Read + '_> =
-        if is_gzip { Box::new(Gunzip::new(bytes)) } else { Box::new(bytes) };
+    let reader: Box<dyn Read + '_> = match compression {
+        Compression::No => Box::new(bytes),
+        Compression::Gzip => Box::new(Gunzip::new(bytes)),
+        Compression::Zstd => Box::new(Unzstd::new(bytes)),
+    };
     let mut archive = Archive::new(Bounded { reader, left: most_bytes });
     let unread = |error: io::Error| UnpackError::Refused(format!("it is no tar archive: {error}"));
     let mut extensions = Extensions::default();

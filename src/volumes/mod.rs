@@ -21,6 +21,7 @@ pub mod unpack;
 #[cfg(test)]
 mod unpack_tests;
 pub mod writer;
+mod zstd;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

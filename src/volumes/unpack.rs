@@ -17,7 +17,7 @@ use ::tar::EntryType;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, linkat, openat, statat, symlinkat};
 use rustix::io::Errno;
 
-use super::layer::{Found, walk};
+use super::layer::{Compression, Found, walk};
 use crate::base::beneath;
 
 /// Entries of all layers of one image.
@@ -50,6 +50,7 @@ pub(super) fn refused<T>(why: impl Into<String>) -> Result<T, UnpackError> {
 pub enum Form {
     Tar,
     TarGzip,
+    TarZstd,
     /// One file of this name.
     File(String),
 }
@@ -85,9 +86,10 @@ impl Unpacker {
     /// # Errors
     /// See [`UnpackError`]; the directory is then good for nothing.
     pub fn add(&mut self, form: &Form, bytes: &[u8]) -> Result<(), UnpackError> {
-        let is_gzip = match form {
-            Form::Tar => false,
-            Form::TarGzip => true,
+        let compression = match form {
+            Form::Tar => Compression::No,
+            Form::TarGzip => Compression::Gzip,
+            Form::TarZstd => Compression::Zstd,
             Form::File(name) => {
                 self.is_first = false;
                 let found = Found::file(name, bytes.len() as u64);
@@ -96,10 +98,10 @@ impl Unpacker {
         };
         // What a layer hides is what lower ones have, wherever in the layer it says so.
         if !self.is_first {
-            walk(bytes, is_gzip, self.most_bytes(), |found, _| self.hide(found))?;
+            walk(bytes, compression, self.most_bytes(), |found, _| self.hide(found))?;
         }
         self.is_first = false;
-        walk(bytes, is_gzip, self.most_bytes(), |found, content| self.put(found, content))
+        walk(bytes, compression, self.most_bytes(), |found, content| self.put(found, content))
     }
 
     /// All is on the disk when this returns (blocking).

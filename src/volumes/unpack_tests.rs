@@ -9,6 +9,7 @@ use ::tar::{Builder, EntryType, Header};
 
 use super::gzip::tests::stored;
 use super::unpack::*;
+use super::zstd::tests::compressed;
 
 /// Path, type, what a link leads to, content.
 type Entry<'a> = (&'a str, EntryType, &'a str, &'a [u8]);
@@ -75,7 +76,8 @@ fn layers_lie_over_each_other() {
         ("gone", FILE, "", b"a file now"),
     ]);
     let file = (Form::File("data/model.bin".into()), b"weights".to_vec());
-    let layers = [(Form::Tar, lower), (Form::TarGzip, stored(&upper)), file];
+    let again = (Form::TarZstd, compressed(&upper));
+    let layers = [(Form::Tar, lower), (Form::TarGzip, stored(&upper)), again, file];
     unpack(dir.path(), &layers).unwrap();
     let read = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap();
     assert_eq!(names(dir.path()), ["again", "data", "etc", "gone", "lib", "opt", "usr"]);
@@ -186,6 +188,12 @@ fn layers_are_bounded_and_whole() {
     // Skipped content counts too.
     let filler = layer(&[("x", EntryType::XGlobalHeader, "", &vec![0; 100_000])]);
     assert!(add(1, 10, &filler).unwrap_err().contains("larger"));
+    // And so does what is tightly packed.
+    let bomb = compressed(&layer(&[("x", EntryType::XGlobalHeader, "", &vec![0; 10_000_000])]));
+    assert!(bomb.len() < 100_000);
+    let mut unpacker = Unpacker::bounded(dir.path(), 10, 10).unwrap();
+    let error = unpacker.add(&Form::TarZstd, &bomb).unwrap_err();
+    assert!(error.to_string().contains("larger"), "{error}");
 }
 
 /// `.wh...` hides `..`: what is above the volume stays.
