@@ -74,6 +74,8 @@ const NODE_TABLE: &[Row] = &[
     row("", "pods", "", &["delete"], Scope::Any),
     row("", "pods", "status", WRITE_STATUS, Scope::Any),
     row("", "services", "", READ, Scope::Any),
+    // That a connection is held, and nothing else: see admission/node_restriction.rs.
+    row("", "services", "status", &["patch"], Scope::Any),
     row("discovery.k8s.io", "endpointslices", "", READ, Scope::Any),
     // And only those that its Pods refer to: see [`needs_reference`].
     row("", "configmaps", "", &["get", "create", "patch"], Scope::Any),

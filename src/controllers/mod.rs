@@ -41,6 +41,7 @@ mod revision;
 mod rollout;
 mod root_ca;
 mod service_account;
+mod service_activation;
 mod slices;
 mod slim;
 mod stateful_set;
@@ -242,6 +243,7 @@ pub fn all(options: &Options) -> Vec<Arc<dyn Controller>> {
         Arc::new(node_ipam::NodeIpamController::new(options)),
         Arc::new(disruption::DisruptionController),
         Arc::new(pod_autoscaler::PodAutoscaler::default()),
+        Arc::new(service_activation::ServiceActivationController),
         Arc::new(resource_quota::ResourceQuotaController::new(options)),
         Arc::new(persistent_volume::PersistentVolumeController),
         Arc::new(local_provisioner::LocalProvisioner),

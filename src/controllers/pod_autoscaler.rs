@@ -6,6 +6,9 @@
 //!                          (metrics.rs)     (replicas.rs), the most    (limits.rs, memory.rs)
 //! ```
 //!
+//! With `minReplicas: 0` a target without requests goes to zero, and a connection that a proxy holds
+//! brings it back at once ([`zero`]).
+//!
 //! Every 15 s it asks for the scale and for the measurements; it knows no kinds of targets. What it
 //! recommended and did within the last windows it remembers by itself, as upstream does, and
 //! forgets when the process ends: then the present number is the first recommendation.
@@ -15,6 +18,8 @@ mod limits;
 mod memory;
 mod metrics;
 mod replicas;
+mod scale;
+pub mod zero;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,21 +29,23 @@ use k8s_openapi::api::autoscaling::v2::{
     HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerSpec,
     HorizontalPodAutoscalerStatus, MetricStatus,
 };
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use parking_lot::Mutex;
-use serde_json::Value;
 
 use self::memory::{Memory, Rescale};
 use self::metrics::Scene;
+use self::scale::{Scale, Wanted, least, target};
+use self::zero::Doors;
 use super::ask::{Answer, Ask};
 use super::ownership::{labels, uid};
 use super::plan::{Outcome, Write};
 use super::{Controller, Plan};
 use crate::api::kinds::resource_metrics::PodMetrics;
+use crate::api::kinds::service_activation::{AWAITED, SCALED_TO_ZERO, holds};
 use crate::api::resource::Gvr;
 use crate::api::selector::Selector;
-use crate::api::{Object, ObjectKey};
+use crate::api::{ApiError, ObjectKey};
 use crate::client::Target;
 use crate::client::cache::{Changed, View};
 use crate::client::event::Notice;
@@ -51,6 +58,9 @@ const ABLE: &str = "AbleToScale";
 const ACTIVE: &str = "ScalingActive";
 const LIMITED: &str = "ScalingLimited";
 
+/// A reason and a message.
+type Note = (&'static str, &'static str);
+
 #[derive(Default)]
 pub struct PodAutoscaler {
     memories: Mutex<BTreeMap<ObjectKey, Memory>>,
@@ -61,8 +71,12 @@ impl Controller for PodAutoscaler {
         "horizontal-pod-autoscaler"
     }
 
-    /// A new spec is looked at soon; a status is its own.
-    fn keys(&self, change: &Changed, _view: &View) -> Vec<ObjectKey> {
+    /// A new spec is looked at soon; a status is its own. So is a connection that waits, and a
+    /// Service that holds connections from now on.
+    fn keys(&self, change: &Changed, view: &View) -> Vec<ObjectKey> {
+        if change.resource == Gvr::of::<Service>() {
+            return self.autoscalers_of(change, view);
+        }
         if change.resource != Gvr::of::<HorizontalPodAutoscaler>() {
             return Vec::new();
         }
@@ -88,7 +102,7 @@ impl Controller for PodAutoscaler {
         match answers {
             [] => target(view, key, spec).map(Ask::One).into_iter().collect(),
             [scale] => match Scale::read(scale) {
-                Ok(scale) if scale.is_by_metrics(spec) && !scale.selector.is_empty() => {
+                Ok(scale) if scale.is_by_metrics(autoscaler) && !scale.selector.is_empty() => {
                     let target = Target::all::<PodMetrics>(Some(&key.namespace));
                     vec![Ask::All { target, label_selector: scale.selector }]
                 }
@@ -121,13 +135,23 @@ impl Controller for PodAutoscaler {
         };
         let scale = match Scale::read(answer) {
             Ok(scale) => scale,
-            Err(why) => return pass.without_scale(&why),
+            Err(why) => {
+                if answer.result.as_ref().is_err_and(ApiError::is_not_found) {
+                    pass.zero(zero::NOT_AT_ZERO, false);
+                }
+                return pass.without_scale(&why);
+            }
         };
         let text = "the HPA controller was able to get the target's current scale";
         pass.condition(ABLE, true, "SucceededGetScale", text);
         let memory = memories.entry(key.clone()).or_default();
         memory.begin(uid(&autoscaler.metadata), scale.replicas, now);
-        let wanted = match Wanted::without_metrics(&scale, spec) {
+        let doors = match least(spec) == 0 || zero::is_at_zero(autoscaler) {
+            true => Doors::of(view, &key.namespace, spec),
+            false => Doors::default(),
+        };
+        let wanted = match Wanted::without_metrics(&scale, autoscaler, spec) {
+            Some(Wanted { is_at_zero: true, .. }) => pass.awaited(&doors, memory),
             Some(wanted) => wanted,
             None => {
                 let pods = match pass.pods(view, key, &scale, &mut memories) {
@@ -140,7 +164,12 @@ impl Controller for PodAutoscaler {
                     Err(why) => return pass.without_metrics(scale.replicas, &why),
                 };
                 let memory = memories.entry(key.clone()).or_default();
-                pass.within_limits(&scale, recommended, memory)
+                let wanted = pass.within_limits(&scale, recommended, memory);
+                if wanted.replicas == 0 {
+                    pass.towards_zero(&scale, &doors, wanted)
+                } else {
+                    wanted
+                }
             }
         };
         let memory = memories.entry(key.clone()).or_default();
@@ -178,80 +207,20 @@ impl Controller for PodAutoscaler {
     }
 }
 
-/// Where the number is read and written.
-fn target(
-    view: &View,
-    key: &ObjectKey,
-    spec: &HorizontalPodAutoscalerSpec,
-) -> Result<Target, String> {
-    let reference = &spec.scale_target_ref;
-    let api_version = reference.api_version.as_deref().filter(|version| !version.is_empty());
-    let api_version = api_version.unwrap_or("v1");
-    let found = view.resource(api_version, &reference.kind);
-    let resource = found.filter(|resource| resource.namespaced).ok_or_else(|| {
-        let group = api_version.split_once('/').map_or("", |(group, _)| group);
-        format!("no matches for kind {:?} in group {group:?}", reference.kind)
-    })?;
-    Ok(Target {
-        resource,
-        namespace: Some(key.namespace.clone()),
-        name: Some(reference.name.clone()),
-        subresource: Some(SCALE.into()),
-    })
-}
-
-/// The scale of a target, as it was read.
-struct Scale {
-    object: Object,
-    replicas: i32,
-    /// Text; what has none cannot be measured.
-    selector: String,
-}
-
-impl Scale {
-    fn read(answer: &Answer) -> Result<Scale, String> {
-        let raws = answer.result.as_ref().map_err(ToString::to_string)?;
-        let raw = raws.first().ok_or("there is no scale")?;
-        let object = raw.object().map_err(|error| error.to_string())?;
-        let replicas = object.at(&["spec", "replicas"]).and_then(Value::as_i64).unwrap_or(0);
-        let selector = object.at(&["status", "selector"]).and_then(Value::as_str);
-        let selector = selector.unwrap_or_default().to_string();
-        let replicas = i32::try_from(replicas).unwrap_or(i32::MAX);
-        Ok(Scale { object, replicas, selector })
-    }
-
-    /// Whether the present number is one that metrics decide about.
-    fn is_by_metrics(&self, spec: &HorizontalPodAutoscalerSpec) -> bool {
-        Wanted::without_metrics(self, spec).is_none()
-    }
-}
-
-fn least(spec: &HorizontalPodAutoscalerSpec) -> i32 {
-    spec.min_replicas.unwrap_or(1)
-}
-
-/// How many replicas there should be, and why.
-struct Wanted {
-    replicas: i32,
-    why: String,
-    /// The target is at zero replicas: it was switched off.
-    is_off: bool,
-}
-
-impl Wanted {
-    /// What the bounds alone say; `None` where there are as many as may be.
-    fn without_metrics(scale: &Scale, spec: &HorizontalPodAutoscalerSpec) -> Option<Wanted> {
-        let (now, least, most) = (scale.replicas, least(spec), spec.max_replicas);
-        let beyond = |replicas: i32, what: &str| {
-            let why = format!("Current number of replicas {what}");
-            Some(Wanted { replicas, why, is_off: false })
+impl PodAutoscaler {
+    /// Those whose target a Service leads to, when it begins to hold connections or holds one.
+    fn autoscalers_of(&self, change: &Changed, view: &View) -> Vec<ObjectKey> {
+        let (old, new) = change.typed::<Service>();
+        let told = |service: Option<&Service>| {
+            service.map(|one| (holds(one, SCALED_TO_ZERO), holds(one, AWAITED))).unwrap_or_default()
         };
-        match now {
-            0 if least != 0 => Some(Wanted { replicas: 0, why: String::new(), is_off: true }),
-            _ if now > most => beyond(most, "above Spec.MaxReplicas"),
-            _ if now < least => beyond(least, "below Spec.MinReplicas"),
-            _ => None,
-        }
+        let Some(service) = new.filter(|_| told(new) != told(old) && told(new) != (false, false))
+        else {
+            return Vec::new();
+        };
+        let near = zero::at_zero(view, &change.key.namespace);
+        let near = near.filter(|(_, labels)| zero::leads_to(service, labels));
+        near.map(|(autoscaler, _)| ObjectKey::of(&autoscaler.metadata)).collect()
     }
 }
 
@@ -268,6 +237,8 @@ struct Pass<'a> {
     spec: &'a HorizontalPodAutoscalerSpec,
     status: HorizontalPodAutoscalerStatus,
     metrics: Option<Vec<MetricStatus>>,
+    /// What the status tells of being at zero was decided.
+    told_zero: bool,
     plan: Plan,
     now: Timestamp,
 }
@@ -279,7 +250,8 @@ impl<'a> Pass<'a> {
         now: Timestamp,
     ) -> Pass<'a> {
         let status = autoscaler.status.clone().unwrap_or_default();
-        Pass { autoscaler, spec, status, metrics: None, plan: Plan::nothing(), now }
+        let (metrics, told_zero, plan) = (None, false, Plan::nothing());
+        Pass { autoscaler, spec, status, metrics, told_zero, plan, now }
     }
 
     fn condition(&mut self, kind: &str, holds: bool, reason: &str, message: &str) {
@@ -315,6 +287,7 @@ impl<'a> Pass<'a> {
 
     fn without_metrics(mut self, replicas: i32, why: &str) -> Plan {
         self.warn("FailedComputeMetricsReplicas", why);
+        self.zero(zero::NOT_AT_ZERO, false);
         self.status.current_replicas = Some(replicas);
         self.status.current_metrics = self.metrics.take();
         self.end()
@@ -445,7 +418,45 @@ impl<'a> Pass<'a> {
         self.condition(ABLE, true, reason, message);
         let (reason, message) = limited.limit;
         self.condition(LIMITED, limited.is_limited, reason, message);
-        Wanted { replicas: limited.replicas, why, is_off: false }
+        Wanted { replicas: limited.replicas, why, ..Wanted::default() }
+    }
+
+    /// A target at zero: a connection that waits brings one replica.
+    fn awaited(&mut self, doors: &Doors, memory: &mut Memory) -> Wanted {
+        let still = Wanted { is_at_zero: true, ..Wanted::default() };
+        let Some(service) = &doors.awaited else { return still };
+        if !limits::wake(self.spec, memory, self.now) {
+            self.condition(LIMITED, true, zero::LOCKED.0, zero::LOCKED.1);
+            return still;
+        }
+        let why = format!("a connection to Service {service} waits for a pod");
+        Wanted { replicas: 1, why, ..Wanted::default() }
+    }
+
+    /// Nothing is asked of the target any more. It goes once every Service that leads to it holds
+    /// connections; if there is none, or a connection waits at one, a replica stays.
+    fn towards_zero(&mut self, scale: &Scale, doors: &Doors, wanted: Wanted) -> Wanted {
+        if doors.is_none {
+            self.zero(zero::NO_DOOR, false);
+            return Wanted { replicas: 1, ..wanted };
+        }
+        if doors.awaited.is_some() {
+            return Wanted { replicas: 1, ..wanted };
+        }
+        if doors.all_hold {
+            return wanted;
+        }
+        self.zero(zero::GOING, true);
+        Wanted { replicas: scale.replicas, ..wanted }
+    }
+
+    /// Tells whether the target is at zero by our doing, of autoscalers that may do that.
+    fn zero(&mut self, note: Note, holds: bool) {
+        self.told_zero = true;
+        let before = self.status.conditions.iter().flatten().any(|one| one.type_ == zero::ZERO);
+        if least(self.spec) == 0 || before {
+            self.condition(zero::ZERO, holds, note.0, note.1);
+        }
     }
 
     /// Writes another number, if it is one, and tells all in the status.
@@ -459,6 +470,14 @@ impl<'a> Pass<'a> {
         if wanted.is_off {
             let told = "scaling is disabled since the replica count of the target is zero";
             self.condition(ACTIVE, false, "ScalingDisabled", told);
+        }
+        if wanted.is_at_zero {
+            self.condition(ACTIVE, true, zero::WAITING.0, zero::WAITING.1);
+        }
+        match wanted.replicas == 0 && !wanted.is_off {
+            true => self.zero(zero::AT_ZERO, true),
+            false if !self.told_zero => self.zero(zero::NOT_AT_ZERO, false),
+            false => {}
         }
         self.status.current_replicas = Some(scale.replicas);
         self.status.desired_replicas = wanted.replicas;

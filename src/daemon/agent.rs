@@ -25,7 +25,7 @@ use crate::client::cache::Cache;
 use crate::client::node_paths::{TUNNEL_PROTOCOL, tunnel_path};
 use crate::client::recorder::Recorder;
 use crate::client::remote::Remote;
-use crate::client::{Api, SharedApi, Target};
+use crate::client::{Api, Client, SharedApi, Target};
 use crate::node::{Node, Parts, tunnel};
 use crate::proxy::Proxy;
 
@@ -206,8 +206,8 @@ fn start(
     let proxy = Proxy::new(cache.clone(), clock, record);
     proxy.add_local_node(name);
     cache.keep::<Service>(api.clone(), "", tasks);
-    cache.keep::<EndpointSlice>(api, "", tasks);
-    proxy.run(tasks);
+    cache.keep::<EndpointSlice>(api.clone(), "", tasks);
+    proxy.run(&Client::new(api, "kube-proxy"), tasks);
     let (dialled, stop) = (node.clone(), tasks.stop());
     tasks.spawn("tunnel", async move { keep_tunnel(remote, dialled, stop).await });
     node.run(tasks);

@@ -153,17 +153,14 @@ async fn up(
     };
     let plane = control_plane::start(foundation, &args.server, dir, tasks, &attach).await?;
     tell_paths(&plane, dir);
-    let recorder = Recorder::new(
-        plane.server.api(User::system("kube-proxy")),
-        "kube-proxy",
-        plane.clock.clone(),
-    );
+    let proxy_api = plane.server.api(User::system("kube-proxy"));
+    let recorder = Recorder::new(proxy_api.clone(), "kube-proxy", plane.clock.clone());
     recorder.run(tasks);
     *notices.lock() = Some(recorder);
     let proxy = proxy.lock().take();
     let nodes = start_nodes(args, dir, &plane, proxy.as_ref(), tasks)?;
     if let Some(proxy) = proxy {
-        proxy.run(tasks);
+        proxy.run(&Client::new(proxy_api, "kube-proxy"), tasks);
     }
     match tokio::time::timeout(READY_LIMIT, ready::wait(&plane.cache, &nodes)).await {
         Ok(()) => println!("ready"),

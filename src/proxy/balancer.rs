@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
 use super::routes::PortRoute;
 
@@ -28,6 +29,8 @@ pub struct Lease(Arc<Endpoint>);
 pub struct Balancer {
     endpoints: RwLock<Arc<Vec<Arc<Endpoint>>>>,
     affinity: RwLock<Option<Duration>>,
+    /// Whether who finds no endpoint waits for one; told anew at every change of the endpoints.
+    is_held: watch::Sender<bool>,
     turn: AtomicUsize,
     clients: Mutex<HashMap<IpAddr, (SocketAddr, Timestamp)>>,
 }
@@ -49,6 +52,7 @@ impl Balancer {
         let balancer = Balancer {
             endpoints: RwLock::default(),
             affinity: RwLock::default(),
+            is_held: watch::Sender::new(false),
             turn: AtomicUsize::new(0),
             clients: Mutex::default(),
         };
@@ -67,6 +71,17 @@ impl Balancer {
         };
         *self.endpoints.write() = Arc::new(route.endpoints.iter().map(keep).collect());
         *self.affinity.write() = route.affinity;
+        self.is_held.send_replace(route.is_held);
+    }
+
+    /// Who waits for an endpoint waits no longer: the port is gone.
+    pub fn close(&self) {
+        self.is_held.send_replace(false);
+    }
+
+    /// Tells of every change, and whether who finds no endpoint waits for one.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.is_held.subscribe()
     }
 
     /// Chooses an endpoint that is not in `tried`; `None` when there is no other.
@@ -133,6 +148,7 @@ mod tests {
             address: "127.128.0.1:80".parse().unwrap(),
             endpoints: endpoints.iter().map(|e| e.parse().unwrap()).collect(),
             affinity,
+            is_held: false,
         }
     }
 

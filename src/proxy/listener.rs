@@ -3,7 +3,7 @@
 //!
 //! A connection takes two file descriptors. What the process may open is shared: all ports together
 //! take half of it, one port at most half of that, so that a Service that is flooded neither starves
-//! the others nor the API server.
+//! the others nor the API server. Of those places half may be held ([`super::holding`]).
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::balancer::{Balancer, Lease};
+use super::holding::{self, HOLD_LIMIT, HoldPlaces};
 use crate::base::SharedClock;
 
 /// Connections waiting to be accepted.
@@ -36,6 +37,7 @@ const BUFFER_BYTES: usize = 8 << 10;
 /// How many connections there may be.
 pub struct Places {
     all: Arc<Semaphore>,
+    held: Arc<Semaphore>,
     per_port: usize,
 }
 
@@ -43,6 +45,21 @@ pub struct Places {
 pub struct PortPlaces {
     all: Arc<Semaphore>,
     own: Arc<Semaphore>,
+    held: Arc<HoldPlaces>,
+}
+
+impl PortPlaces {
+    pub fn held(&self) -> Arc<HoldPlaces> {
+        self.held.clone()
+    }
+}
+
+/// What a port's connections share.
+pub struct Port {
+    pub balancer: Arc<Balancer>,
+    pub clock: SharedClock,
+    /// Tells that a connection is held.
+    pub tell_held: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Places {
@@ -55,11 +72,19 @@ impl Places {
 
     fn of_descriptors(descriptors: usize) -> Places {
         let all = (descriptors / 2 / CONNECTION_DESCRIPTORS).clamp(2, MAX_ALL_CONNECTIONS);
-        Places { all: Arc::new(Semaphore::new(all)), per_port: (all / 2).min(MAX_CONNECTIONS) }
+        Places {
+            all: Arc::new(Semaphore::new(all)),
+            held: Arc::new(Semaphore::new(all / 2)),
+            per_port: (all / 2).min(MAX_CONNECTIONS),
+        }
     }
 
     pub fn of_port(&self) -> PortPlaces {
-        PortPlaces { all: self.all.clone(), own: Arc::new(Semaphore::new(self.per_port)) }
+        PortPlaces {
+            all: self.all.clone(),
+            own: Arc::new(Semaphore::new(self.per_port)),
+            held: Arc::new(HoldPlaces::new(self.held.clone(), self.per_port / 2)),
+        }
     }
 }
 
@@ -87,13 +112,8 @@ pub fn advice(address: SocketAddr, error: &io::Error) -> String {
 }
 
 /// Accepts until the task is aborted. Connections live on when the listener goes.
-pub async fn accept(
-    listener: TcpListener,
-    places: PortPlaces,
-    balancer: Arc<Balancer>,
-    clock: SharedClock,
-) {
-    let PortPlaces { all, own } = places;
+pub async fn accept(listener: TcpListener, places: PortPlaces, port: Arc<Port>) {
+    let PortPlaces { all, own, held } = places;
     let mut failing = false;
     loop {
         let Ok(own_place) = own.clone().acquire_owned().await else { return };
@@ -110,9 +130,9 @@ pub async fn accept(
         failing = false;
         // Taken for a connection that is there: a port that nobody calls holds no place of all.
         let Ok(place) = all.clone().acquire_owned().await else { return };
-        let (balancer, clock) = (balancer.clone(), clock.clone());
+        let (port, held) = (port.clone(), held.clone());
         tokio::spawn(async move {
-            if let Err(error) = carry(stream, peer, &balancer, &clock).await {
+            if let Err(error) = carry(stream, peer, &port, &held).await {
                 tracing::debug!(%peer, %error, "a proxied connection ended");
             }
             drop((own_place, place));
@@ -123,15 +143,55 @@ pub async fn accept(
 async fn carry(
     mut client: TcpStream,
     peer: SocketAddr,
-    balancer: &Balancer,
-    clock: &SharedClock,
+    port: &Port,
+    held: &HoldPlaces,
 ) -> io::Result<()> {
     client.set_nodelay(true)?;
-    let (mut endpoint, _lease) = connect(peer, balancer, clock).await?;
+    let mut changes = port.balancer.watch();
+    let is_held = *changes.borrow_and_update();
+    let (mut endpoint, _lease) = match connect(peer, &port.balancer, &port.clock).await {
+        Ok(connected) => connected,
+        Err(error) if !is_held => return Err(error),
+        Err(error) => match hold(&client, peer, port, held, changes).await {
+            Some(connected) => connected,
+            None => {
+                holding::refuse(client).await?;
+                return Err(error);
+            }
+        },
+    };
     endpoint.set_nodelay(true)?;
     tokio::io::copy_bidirectional_with_sizes(&mut client, &mut endpoint, BUFFER_BYTES, BUFFER_BYTES)
         .await
         .map(|_| ())
+}
+
+/// Waits for an endpoint that takes the connection; `None` where none comes.
+async fn hold(
+    client: &TcpStream,
+    peer: SocketAddr,
+    port: &Port,
+    held: &HoldPlaces,
+    mut changes: watch::Receiver<bool>,
+) -> Option<(TcpStream, Lease)> {
+    let _places = held.take()?;
+    (port.tell_held)();
+    let wait = async {
+        loop {
+            changes.changed().await.ok()?;
+            let is_held = *changes.borrow_and_update();
+            if let Ok(connected) = connect(peer, &port.balancer, &port.clock).await {
+                return Some(connected);
+            }
+            if !is_held {
+                return None;
+            }
+        }
+    };
+    tokio::select! {
+        connected = tokio::time::timeout(HOLD_LIMIT, wait) => connected.ok().flatten(),
+        () = holding::gone(client) => None,
+    }
 }
 
 /// Connects to an endpoint. Nothing of the client was read yet, so another can be tried.

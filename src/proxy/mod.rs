@@ -3,10 +3,12 @@
 //!
 //! One proxy serves every node of a process. Services and EndpointSlices are watched; a change
 //! swaps the endpoints of its ports at once, and connections that exist are left alone. Listeners
-//! set SO_REUSEPORT, so that the node agents of one machine share the cluster IPs.
+//! set SO_REUSEPORT, so that the node agents of one machine share the cluster IPs. Where an
+//! autoscaler has the pods at zero, connections are held, and a condition of the Service tells it.
 
 mod balancer;
 mod failures;
+mod holding;
 mod listener;
 pub mod names;
 pub mod routes;
@@ -14,21 +16,31 @@ pub mod routes;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::Mutex;
+use serde_json::json;
 
-use crate::api::ObjectKey;
+use crate::api::kinds::service_activation::{AWAITED, SCALED_TO_ZERO, condition, holds};
 use crate::api::resource::Gvr;
+use crate::api::{ApiError, ObjectKey};
 use crate::base::dirty_set::DirtySet;
 use crate::base::{SharedClock, Tasks};
-use crate::client::cache::{Cache, Changed};
+use crate::client::cache::{Cache, Changed, parse_revision};
 use crate::client::event::Notice;
+use crate::client::{Client, Patch, Target, WriteOptions};
 use balancer::Balancer;
 use failures::Failures;
-use listener::Places;
+use holding::HoldPlaces;
+use listener::{Places, Port};
 use routes::PortRoute;
+
+/// Services whose held connections are told of side by side: each is one write.
+const TELLERS: usize = 4;
+/// The wait before it is told again that a connection is held, where that failed.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where notices about Services go; must not block.
 pub type Tell = Arc<dyn Fn(Notice) + Send + Sync>;
@@ -41,6 +53,10 @@ pub struct Proxy {
     /// The nodes of this process: what `internalTrafficPolicy: Local` means by local.
     local_nodes: Mutex<BTreeSet<String>>,
     dirty: DirtySet<ObjectKey>,
+    /// Services at which a connection is held.
+    awaited: DirtySet<ObjectKey>,
+    /// As of which revision a Service tells what was written here: the cache may be behind.
+    told: Mutex<HashMap<ObjectKey, u64>>,
     served: Mutex<HashMap<ObjectKey, HashMap<SocketAddr, Served>>>,
     failures: Mutex<Failures>,
     places: Places,
@@ -49,12 +65,14 @@ pub struct Proxy {
 /// A port that is listened on.
 struct Served {
     balancer: Arc<Balancer>,
+    held: Arc<HoldPlaces>,
     listener: tokio::task::JoinHandle<()>,
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
         self.listener.abort();
+        self.balancer.close();
     }
 }
 
@@ -75,6 +93,8 @@ impl Proxy {
             tell,
             local_nodes: Mutex::default(),
             dirty,
+            awaited: DirtySet::default(),
+            told: Mutex::default(),
             served: Mutex::default(),
             failures: Mutex::default(),
             places: Places::of_process(),
@@ -86,8 +106,21 @@ impl Proxy {
         self.local_nodes.lock().insert(node.to_string());
     }
 
-    /// Serves until the tasks stop.
-    pub fn run(self: &Arc<Self>, tasks: &Tasks) {
+    /// Serves until the tasks stop; `client` tells of connections that are held.
+    pub fn run(self: &Arc<Self>, client: &Client, tasks: &Tasks) {
+        for _ in 0..TELLERS {
+            let (proxy, client) = (self.clone(), client.clone());
+            tasks.spawn("held connections", async move {
+                loop {
+                    let key = proxy.awaited.take().await;
+                    if let Err(error) = proxy.tell_held(&client, &key).await {
+                        tracing::warn!(service = %key, %error, "could not tell that it is awaited");
+                        proxy.awaited.mark_after(key.clone(), TELL_AGAIN);
+                    }
+                    proxy.awaited.done(&key);
+                }
+            });
+        }
         let proxy = self.clone();
         tasks.spawn("proxy", async move {
             loop {
@@ -98,6 +131,36 @@ impl Proxy {
         });
     }
 
+    /// Sets the condition that a connection waits, unless it is set or nobody waits any more.
+    async fn tell_held(&self, client: &Client, key: &ObjectKey) -> Result<(), ApiError> {
+        let is_told = {
+            let view = self.cache.view();
+            let Some(service) = view.get_key::<Service>(key) else { return Ok(()) };
+            let seen = service.metadata.resource_version.as_deref().unwrap_or_default();
+            let mut told = self.told.lock();
+            let is_behind = told.get(key).is_some_and(|told| *told > parse_revision(seen));
+            if !is_behind {
+                told.remove(key);
+            }
+            is_behind || !holds(service, SCALED_TO_ZERO) || holds(service, AWAITED)
+        };
+        let waits = || {
+            let served = self.served.lock();
+            served.get(key).is_some_and(|ports| ports.values().any(|one| one.held.is_waited_for()))
+        };
+        if is_told || !waits() {
+            return Ok(());
+        }
+        let told = "a connection is held until a pod is ready";
+        let awaited = condition(AWAITED, "ConnectionHeld", told, self.clock.now());
+        let patch = Patch::Strategic(json!({"status": {"conditions": [awaited]}}));
+        let target = Target::one::<Service>(&key.namespace, &key.name).subresource("status");
+        let options = WriteOptions { dry_run: false, field_manager: client.manager.into() };
+        let written = client.api.patch(&target, patch, &options).await?.object()?;
+        self.told.lock().insert(key.clone(), parse_revision(written.resource_version()));
+        Ok(())
+    }
+
     /// Brings the listeners of one Service to what the cache says.
     fn update(&self, key: &ObjectKey) {
         let (service, routes) = {
@@ -106,6 +169,7 @@ impl Proxy {
             let Some(service) = view.get_key::<Service>(key).cloned() else {
                 drop(view);
                 self.served.lock().remove(key);
+                self.told.lock().remove(key);
                 self.failures.lock().settle(key, Vec::new());
                 return;
             };
@@ -149,8 +213,15 @@ impl Proxy {
         let socket = listener::open(address)?;
         let balancer = Arc::new(Balancer::new(route));
         let places = self.places.of_port();
-        let work = listener::accept(socket, places, balancer.clone(), self.clock.clone());
-        let served = Served { balancer, listener: tokio::spawn(work) };
+        let held = places.held();
+        let (awaited, of) = (self.awaited.clone(), key.clone());
+        let port = Arc::new(Port {
+            balancer: balancer.clone(),
+            clock: self.clock.clone(),
+            tell_held: Arc::new(move || awaited.mark(of.clone())),
+        });
+        let listener = tokio::spawn(listener::accept(socket, places, port));
+        let served = Served { balancer, held, listener };
         self.served.lock().entry(key.clone()).or_default().insert(address, served);
         Ok(())
     }

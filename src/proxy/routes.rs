@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use crate::api::ObjectKey;
+use crate::api::kinds::service_activation::{SCALED_TO_ZERO, holds};
 
 /// Names a slice's Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -23,6 +24,8 @@ pub struct PortRoute {
     pub endpoints: Vec<SocketAddr>,
     /// How long a client stays with its endpoint; `None` without affinity.
     pub affinity: Option<Duration>,
+    /// Connections that find no endpoint are held: an autoscaler has the pods at zero.
+    pub is_held: bool,
 }
 
 /// The key of a Service's slices in the cache's index.
@@ -55,6 +58,7 @@ pub fn of_service<'a>(
         .filter_map(|ip| ip.parse().ok())
         .collect();
     let ips: BTreeSet<IpAddr> = ips.into_iter().collect();
+    let is_held = holds(service, SCALED_TO_ZERO);
     let mut routes = Vec::new();
     for port in spec.ports.iter().flatten() {
         let Ok(number) = u16::try_from(port.port) else { continue };
@@ -64,7 +68,8 @@ pub fn of_service<'a>(
         let endpoints = endpoints(port, &slices, local);
         for ip in &ips {
             let address = SocketAddr::new(*ip, number);
-            routes.push(PortRoute { address, endpoints: endpoints.clone(), affinity });
+            let endpoints = endpoints.clone();
+            routes.push(PortRoute { address, endpoints, affinity, is_held });
         }
     }
     routes

@@ -372,7 +372,9 @@ impl Server {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<GuestBody> {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        if !is_probe(&request) {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+        }
         let by = Instant::now() + self.limits.response_head;
         let place = async {
             let permit = self.instances.clone().acquire_owned().await.ok()?;
@@ -435,6 +437,13 @@ impl Server {
         }
         plain(failure.status())
     }
+}
+
+/// The node's own probes are no load: by the requests that come autoscalers size workloads, and what
+/// is only probed may go to zero.
+fn is_probe(request: &Request<Incoming>) -> bool {
+    let agent = request.headers().get(header::USER_AGENT);
+    agent.is_some_and(|agent| agent.as_bytes().starts_with(b"kube-probe/"))
 }
 
 fn plain(status: StatusCode) -> Response<GuestBody> {

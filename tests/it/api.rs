@@ -2,6 +2,7 @@
 //! through the HTTP door where bytes and codes matter.
 
 mod access;
+mod activation;
 mod admission;
 mod applies;
 mod caches;

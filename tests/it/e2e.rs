@@ -10,6 +10,7 @@ mod inside;
 mod leaks;
 mod programs;
 mod rollout;
+mod scale_to_zero;
 mod separate;
 mod small_node;
 mod wasmctl;

@@ -13,6 +13,7 @@ mod replicas;
 mod roles;
 mod sets;
 mod volumes;
+mod zero;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -19,6 +19,7 @@ mod rollouts;
 mod scheduling;
 mod stateful;
 mod stories;
+mod zero;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

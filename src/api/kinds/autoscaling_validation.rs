@@ -8,6 +8,7 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 
+use super::resource_metrics::REQUESTS;
 use super::{checks, labels};
 use crate::api::field::{Errors, Path};
 use crate::api::quantity::Quantity;
@@ -22,8 +23,8 @@ const MOST_WINDOW_SECONDS: i32 = 3_600;
 
 pub fn validate(errors: &mut Errors, path: &Path, spec: &HorizontalPodAutoscalerSpec) {
     let least = spec.min_replicas.unwrap_or(1);
-    if least < 1 {
-        let detail = "must be greater than or equal to 1";
+    if least < 0 {
+        let detail = "must be greater than or equal to 0";
         errors.invalid(&path.child("minReplicas"), least, detail);
     }
     let most = path.child("maxReplicas");
@@ -39,6 +40,13 @@ pub fn validate(errors: &mut Errors, path: &Path, spec: &HorizontalPodAutoscaler
     for (i, metric) in spec.metrics.iter().flatten().enumerate() {
         validate_metric(errors, &at.index(i), metric);
     }
+    if least == 0 && !spec.metrics.iter().flatten().any(is_known_at_zero) {
+        let detail = format!(
+            "must specify at least one Object or External metric, or the Pods metric {REQUESTS}, to \
+             support scaling to zero replicas"
+        );
+        errors.forbidden(&at, &detail);
+    }
     let path = path.child("behavior");
     let Some(behavior) = &spec.behavior else { return };
     for (field, rules) in [("scaleUp", &behavior.scale_up), ("scaleDown", &behavior.scale_down)] {
@@ -46,6 +54,13 @@ pub fn validate(errors: &mut Errors, path: &Path, spec: &HorizontalPodAutoscaler
             validate_rules(errors, &path.child(field), rules);
         }
     }
+}
+
+/// Whether a metric means something without pods (KEP-2021). Requests do here: the first one for a
+/// Service is held and brings a pod back.
+fn is_known_at_zero(metric: &MetricSpec) -> bool {
+    let requests = metric.pods.as_ref().is_some_and(|pods| pods.metric.name == REQUESTS);
+    requests || metric.object.is_some() || metric.external.is_some()
 }
 
 fn validate_reference(errors: &mut Errors, path: &Path, one: &CrossVersionObjectReference) {

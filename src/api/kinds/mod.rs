@@ -109,6 +109,7 @@ pub mod resources;
 mod scheduling_gates;
 mod scheduling_validation;
 mod security_validation;
+pub mod service_activation;
 mod service_validation;
 pub mod storage;
 mod volume_validation;

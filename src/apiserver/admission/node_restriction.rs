@@ -1,7 +1,8 @@
 //! What a node's agent may say of its own Node (upstream's NodeRestriction): it cannot make pods
 //! come to it that are not meant for it, by labels or by the removal of taints, nor tie the Node's
 //! life to another object. Of the volumes that were made on it, it writes the finalizer that keeps
-//! them until their directory is gone, and nothing else.
+//! them until their directory is gone, and nothing else; of Services whose pods were scaled to zero,
+//! that it holds a connection.
 //!
 //! That an agent writes only what is its own is decided in [`crate::apiserver::authz`].
 
@@ -10,6 +11,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{Admitter, Attributes, Verb};
+use crate::api::kinds::service_activation::{AWAITED, SCALED_TO_ZERO};
 use crate::api::kinds::storage::PROVISIONER_FINALIZER;
 use crate::api::simulated::SIMULATOR_LABEL;
 use crate::api::{ApiError, Object};
@@ -58,6 +60,15 @@ impl Admitter for NodeRestriction {
             );
             let refused = || Err(ApiError::forbidden(&call.info.gvr, &call.name, why));
             return if is_held { Ok(()) } else { refused() };
+        }
+        if call.info.gvr.group.is_empty() && call.info.gvr.resource == "services" {
+            let tells = attributes.old.is_some_and(|old| tells_of_a_wait(old, object));
+            let why = format!(
+                "node {node:?} may only set the condition {AWAITED} of a Service that has \
+                 {SCALED_TO_ZERO}"
+            );
+            let refused = || Err(ApiError::forbidden(&call.info.gvr, &call.name, why));
+            return if tells { Ok(()) } else { refused() };
         }
         if attributes.is("", "configmaps") && attributes.verb == Verb::Create {
             return bucket_of_a_pod(attributes, node, object);
@@ -114,6 +125,30 @@ fn differs_in_hold(old: &Object, new: &Object) -> bool {
         object
     };
     without(old) == without(new)
+}
+
+/// Whether a Service differs in the condition only that a connection waits, and may have it.
+fn tells_of_a_wait(old: &Object, new: &Object) -> bool {
+    let conditions = |object: &Object| {
+        let list = object.at(&["status", "conditions"]).and_then(Value::as_array);
+        list.cloned().unwrap_or_default()
+    };
+    let has = |object: &Object, kind: &str| {
+        conditions(object).iter().any(|one| one["type"] == kind && one["status"] == "True")
+    };
+    let without = |object: &Object| {
+        let mut others = conditions(object);
+        others.retain(|one| one["type"] != AWAITED);
+        let mut object = object.clone();
+        for field in ["managedFields", "resourceVersion"] {
+            object.set_meta(field, Value::Null);
+        }
+        if let Some(status) = object.fields_mut().get_mut("status").and_then(Value::as_object_mut) {
+            status.remove("conditions");
+        }
+        (object, others)
+    };
+    has(old, SCALED_TO_ZERO) && has(new, AWAITED) && without(old) == without(new)
 }
 
 /// A node makes the buckets of its pods, and no other ConfigMap. Its updates are seen in their URL.

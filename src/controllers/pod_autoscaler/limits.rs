@@ -7,9 +7,10 @@ use k8s_openapi::api::autoscaling::v2::{
     HPAScalingRules, HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec,
 };
 
-use super::least;
+use super::Note;
 use super::memory::Memory;
 use super::replicas::Tolerances;
+use super::scale::least;
 use crate::api::quantity::Quantity;
 
 /// `--horizontal-pod-autoscaler-tolerance`.
@@ -18,9 +19,6 @@ const TOLERANCE: f64 = 0.1;
 const DOWN_WINDOW_SECONDS: i32 = 300;
 /// Without policies a number at most doubles, or comes to this.
 const LEAST_UP_LIMIT: i32 = 4;
-
-/// A reason and a message.
-pub type Note = (&'static str, &'static str);
 
 const READY: Note = ("ReadyForNewScale", "recommended size matches current size");
 const UP_STABILIZED: Note = (
@@ -83,6 +81,22 @@ pub fn limit(
         Some(behavior) => by_policies(spec, behavior, memory, now_there, stable, now),
     };
     Limited { replicas, able, is_limited: replicas != stable, limit }
+}
+
+/// Whether a request may bring the first replica back, which is remembered as a recommendation then:
+/// of it scaling down has to wait its window. A window of scaling up, or a percentage of nothing,
+/// does not hold it back: a request is there and waits.
+pub fn wake(spec: &HorizontalPodAutoscalerSpec, memory: &mut Memory, now: Timestamp) -> bool {
+    let rules = |behavior: &HorizontalPodAutoscalerBehavior| {
+        (behavior.scale_up.clone(), behavior.scale_down.clone())
+    };
+    let (up, down) = spec.behavior.as_ref().map(rules).unwrap_or_default();
+    if up.as_ref().and_then(|up| up.select_policy.as_deref()) == Some("Disabled") {
+        return false;
+    }
+    let kept = window(up.as_ref(), 0).max(window(down.as_ref(), DOWN_WINDOW_SECONDS));
+    memory.recommend(1, now, kept);
+    true
 }
 
 fn window(rules: Option<&HPAScalingRules>, default: i32) -> SignedDuration {

@@ -10,6 +10,7 @@ static PODS: Gvr = Gvr::new("", "v1", "pods", true);
 static NODES: Gvr = Gvr::new("", "v1", "nodes", false);
 static LEASES: Gvr = Gvr::new("coordination.k8s.io", "v1", "leases", true);
 static SECRETS: Gvr = Gvr::new("", "v1", "secrets", true);
+static SERVICES: Gvr = Gvr::new("", "v1", "services", true);
 static ACCOUNTS: Gvr = Gvr::new("", "v1", "serviceaccounts", true);
 static DEPLOYMENTS: Gvr = Gvr::new("apps", "v1", "deployments", true);
 
@@ -59,6 +60,7 @@ fn a_node_is_limited_to_its_own() {
         ask("watch", &PODS, ""),
         ask("patch", &PODS, "n/x/status"),
         ask("delete", &PODS, "n/x"),
+        ask("patch", &SERVICES, "n/x/status"),
         ask("create", &ACCOUNTS, "n/x/token"),
         path("get", "/v2/hello/manifests/latest"),
         path("get", "/wasmfleet/v1/nodes/n1/tunnel"),
@@ -76,6 +78,8 @@ fn a_node_is_limited_to_its_own() {
         ask("update", &PODS, "n/x"),
         ask("deletecollection", &PODS, "n/"),
         ask("create", &PODS, "n/x/exec"),
+        ask("patch", &SERVICES, "n/x"),
+        ask("update", &SERVICES, "n/x/status"),
         ask("get", &DEPLOYMENTS, "n/x"),
         ask("list", &SECRETS, "n/"),
         ask("watch", &SECRETS, "n/x"),

@@ -3,8 +3,7 @@
 use crate::cluster::tools::has;
 use crate::cluster::{Space, guests, http, until};
 
-/// With no window, so that the number falls as soon as the requests stop. Probes are requests too:
-/// one a second for each pod.
+/// With no window, so that the number falls as soon as the requests stop.
 const AUTOSCALER: &str = "
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler

@@ -10,7 +10,7 @@ use super::*;
 const KEY: &str = "default/web";
 const CONTROLLER: &str = "horizontal-pod-autoscaler";
 
-fn autoscaler(name: &str, spec: Value) -> Value {
+pub fn autoscaler(name: &str, spec: Value) -> Value {
     let mut whole = json!({"minReplicas": 1, "maxReplicas": 10,
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
         "metrics": [cpu(50)]});
@@ -31,7 +31,7 @@ fn memory(average: &str) -> Value {
 }
 
 /// A pod that runs for an hour and asks for one CPU.
-fn busy(name: &str) -> Value {
+pub fn busy(name: &str) -> Value {
     let mut pod = pod(name, "n1", "True");
     pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
     pod["status"]["startTime"] = json!("2026-01-01T00:00:00Z");
@@ -39,18 +39,18 @@ fn busy(name: &str) -> Value {
 }
 
 /// A controller with its memory, and what it is told.
-struct Bench {
-    controller: Arc<dyn Controller>,
+pub struct Bench {
+    pub controller: Arc<dyn Controller>,
     /// The scale, or why there is none.
-    scale: Result<Value, ApiError>,
+    pub scale: Result<Value, ApiError>,
     /// Usage of CPU and memory by the names of pods.
-    usage: Vec<(&'static str, &'static str, &'static str)>,
+    pub usage: Vec<(&'static str, &'static str, &'static str)>,
     /// Requests a second of each pod.
-    requests: Option<&'static str>,
+    pub requests: Option<&'static str>,
 }
 
 impl Bench {
-    fn new(replicas: i32, usage: &[(&'static str, &'static str, &'static str)]) -> Bench {
+    pub fn new(replicas: i32, usage: &[(&'static str, &'static str, &'static str)]) -> Bench {
         let scale = json!({"kind": "Scale", "apiVersion": "autoscaling/v1",
             "metadata": {"name": "web", "namespace": "default", "resourceVersion": "7"},
             "spec": {"replicas": replicas},
@@ -85,7 +85,7 @@ impl Bench {
     }
 
     /// The plan so many seconds later.
-    fn look(&self, objects: &Objects, seconds: i64) -> Plan {
+    pub fn look(&self, objects: &Objects, seconds: i64) -> Plan {
         let now: Timestamp = NOW.parse().unwrap();
         let now = now + SignedDuration::from_secs(seconds);
         let key = ObjectKey::new("default", "web");
@@ -101,7 +101,7 @@ impl Bench {
         self.controller.decide(&objects.cache.view(), &key, &answers, now)
     }
 
-    fn settle(&self, objects: &Objects, result: Result<(), ApiError>) -> Plan {
+    pub fn settle(&self, objects: &Objects, result: Result<(), ApiError>) -> Plan {
         let target = Target::one::<Deployment>("default", "web").subresource("scale");
         let outcome = Outcome { action: Action::Update, target, result };
         let key = ObjectKey::new("default", "web");
@@ -111,7 +111,7 @@ impl Bench {
 }
 
 /// The number that is written.
-fn written(plan: &Plan) -> Option<i64> {
+pub fn written(plan: &Plan) -> Option<i64> {
     plan.writes.iter().find_map(|write| match write {
         Write::Update { target, object } if target.subresource.as_deref() == Some("scale") => {
             assert_eq!(object.resource_version(), "7", "the scale that was read, and no other");
@@ -121,7 +121,7 @@ fn written(plan: &Plan) -> Option<i64> {
     })
 }
 
-fn status(plan: &Plan) -> Value {
+pub fn status(plan: &Plan) -> Value {
     let found = plan.writes.iter().find_map(|write| match write {
         Write::Update { target, object } if target.subresource.as_deref() == Some("status") => {
             object.at(&["status"]).cloned()
@@ -132,7 +132,7 @@ fn status(plan: &Plan) -> Value {
 }
 
 /// Type, status and reason of the conditions.
-fn conditions(plan: &Plan) -> Vec<String> {
+pub fn conditions(plan: &Plan) -> Vec<String> {
     let status = status(plan);
     let conditions = status["conditions"].as_array().unwrap().iter();
     let word = |one: &Value, field: &str| one[field].as_str().unwrap().to_string();
@@ -141,14 +141,14 @@ fn conditions(plan: &Plan) -> Vec<String> {
         .collect()
 }
 
-fn message(plan: &Plan, kind: &str) -> String {
+pub fn message(plan: &Plan, kind: &str) -> String {
     let status = status(plan);
     let mut conditions = status["conditions"].as_array().unwrap().iter();
     let found = conditions.find(|one| one["type"] == kind).unwrap();
     found["message"].as_str().unwrap().to_string()
 }
 
-fn events(plan: &Plan) -> Vec<String> {
+pub fn events(plan: &Plan) -> Vec<String> {
     plan.notices.iter().map(|one| format!("{}: {}", one.reason, one.message)).collect()
 }
 
