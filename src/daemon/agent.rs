@@ -201,7 +201,8 @@ fn start(
         ids: Arc::new(Ids::from_system()),
         notices: record.clone(),
     };
-    let options = local_node::options(name, dir.path(), &args.tuning, 1, &ranges)?;
+    let mut options = local_node::options(name, dir.path(), &args.tuning, 1, &ranges)?;
+    options.fence = args.fence;
     let node = Node::new(options, parts)?;
     let proxy = Proxy::new(cache.clone(), clock, record);
     proxy.add_local_node(name);

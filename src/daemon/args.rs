@@ -81,6 +81,12 @@ pub struct NodeArgs {
     #[cfg(feature = "compiler")]
     #[arg(long, conflicts_with = "simulate")]
     pub compile_here: bool,
+    /// End pods here that the control plane gives up and replaces, when it cannot be reached: after four
+    /// heartbeats and the pod's tolerationSeconds of node.kubernetes.io/unreachable. The server's
+    /// --node-grace-seconds should be no less than the four. Without it they run on until this node is
+    /// back, and an outage of the control plane ends none
+    #[arg(long)]
+    pub fence: bool,
     #[command(flatten)]
     pub tuning: NodeTuning,
     #[command(flatten)]

@@ -8,6 +8,7 @@
 pub mod container;
 pub mod env;
 mod eviction;
+mod fencing;
 mod host_aliases;
 mod image_volumes;
 pub mod images;
@@ -148,6 +149,7 @@ pub struct Shared {
     node_changed: Notify,
     /// The Node object is gone, or does not say what was told.
     node_lost: Notify,
+    renewals: fencing::Renewals,
     /// The status of the Ready condition that was told last.
     told_ready: parking_lot::Mutex<Option<String>>,
     chatter: parking_lot::Mutex<notices::Chatter>,
@@ -287,6 +289,7 @@ impl Node {
             workload_calls: Semaphore::new(workload::MAX_CALLS),
             node_changed: Notify::new(),
             node_lost: Notify::new(),
+            renewals: fencing::Renewals::default(),
             told_ready: parking_lot::Mutex::default(),
             chatter,
         };
@@ -321,6 +324,9 @@ impl Node {
         tasks.spawn("node registration", register::keep_node(self.shared.clone()));
         tasks.spawn("node usage", usage::keep_looking(self.shared.clone()));
         tasks.spawn("node lease", register::keep_lease(self.shared.clone()));
+        if self.shared.options.fence {
+            tasks.spawn("fencing", fencing::keep_fencing(self.shared.clone()));
+        }
         tasks.spawn("local volumes", local_volumes::reclaim(self.shared.clone()));
         tasks.spawn("image volumes", image_volumes::keep_collecting(self.shared.clone()));
         tasks.spawn("local storage", local_storage::keep_looking(self.shared.clone()));

@@ -47,6 +47,9 @@ pub struct Options {
     /// How often the Lease is renewed, and how long it holds (kubelet: 10 s and 40 s).
     pub lease_period: Duration,
     pub lease_duration: Duration,
+    /// Whether pods end here that the control plane gives up, if it cannot be reached for longer than
+    /// the lease holds: see `node/fencing.rs`.
+    pub fence: bool,
     /// How often the Node's status is written though nothing changed (kubelet: 5 min).
     pub status_period: Duration,
     /// How often volumes follow their objects and the cache is compared with the workers.
@@ -89,6 +92,7 @@ impl Options {
             logs: LogLimits::default(),
             lease_period: Duration::from_secs(10),
             lease_duration: Duration::from_secs(40),
+            fence: false,
             status_period: Duration::from_secs(300),
             refresh_period: Duration::from_secs(60),
         }

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use tokio::time::Instant;
 
 use super::machine::{Machine, Pressure, Store};
 use super::pod_status::time;
@@ -331,8 +332,10 @@ pub async fn keep_lease(node: Arc<Shared>) {
     let mut held: Option<Lease> = None;
     let mut wait = FIRST_RETRY;
     loop {
+        let sent = Instant::now();
         match renew(&node, held.take()).await {
             Ok(lease) => {
+                node.renewals.renewed(sent);
                 held = Some(lease);
                 wait = FIRST_RETRY;
                 node.clock.sleep(node.options.lease_period).await;

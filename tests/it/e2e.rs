@@ -6,6 +6,7 @@ mod api_access;
 mod bad_input;
 mod compiled;
 mod containers;
+mod fencing;
 mod inside;
 mod leaks;
 mod programs;

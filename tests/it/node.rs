@@ -2,6 +2,7 @@
 //! scripts. Time is virtual unless a test needs sockets.
 
 mod ephemeral;
+mod fencing;
 mod harness;
 mod lifecycle;
 mod logs;

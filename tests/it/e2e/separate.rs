@@ -8,7 +8,7 @@ use crate::cluster::{Program, WASMCTL, WASMFLEET, guests, http, tools, until};
 pub struct Server {
     pub dir: tempfile::TempDir,
     program: Program,
-    url: String,
+    pub url: String,
     options: &'static [&'static str],
 }
 
@@ -42,9 +42,13 @@ impl Server {
     }
 
     pub fn node_args(&self, name: &str, token: &Path) -> Vec<String> {
+        self.node_args_at(&self.url, name, token)
+    }
+
+    fn node_args_at(&self, url: &str, name: &str, token: &Path) -> Vec<String> {
         let text = |path: &Path| path.to_str().expect("UTF-8").to_string();
         let data = text(&self.dir.path().join(name));
-        let words = ["node", "--server", &self.url, "--name", name, "--data-dir", &data];
+        let words = ["node", "--server", url, "--name", name, "--data-dir", &data];
         let mut args: Vec<String> = words.map(str::to_string).to_vec();
         args.extend(["--heartbeat-seconds", "1", "--token-file"].map(str::to_string));
         args.push(text(token));
@@ -60,7 +64,12 @@ impl Server {
     }
 
     pub fn node_with(&self, name: &str, options: &[&str]) -> Program {
-        let args = self.node_args(name, &self.token());
+        self.node_at(&self.url, name, options)
+    }
+
+    /// A node that knows the server by another URL.
+    pub fn node_at(&self, url: &str, name: &str, options: &[&str]) -> Program {
+        let args = self.node_args_at(url, name, &self.token());
         let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
         args.extend(options);
         let node = Program::start(WASMFLEET, &args, None);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +20,10 @@ use wasmfleet::base::ids::Ids;
 use wasmfleet::base::{SharedClock, Tasks};
 use wasmfleet::client::cache::Cache;
 use wasmfleet::client::event::Notice;
-use wasmfleet::client::{Client, DeleteOptions, SharedApi, Target, WriteOptions};
+use wasmfleet::client::{
+    Api, Client, DeleteOptions, ListOptions, Patch, RawList, SharedApi, Target, WatchOptions,
+    WatchStream, WriteOptions,
+};
 use wasmfleet::images::digest_of;
 use wasmfleet::node::images::{
     ContentImage, ContentLayer, Images, LoadedImage, PullError, PullRequest, ResolvedImage,
@@ -100,8 +104,86 @@ impl Names for NoNames {
     }
 }
 
+/// The agent's way to the API, which can be cut: whoever asks gets no answer worth having.
+pub struct Line {
+    inner: SharedApi,
+    pub is_cut: AtomicBool,
+}
+
+impl Line {
+    fn check(&self) -> Result<(), ApiError> {
+        match self.is_cut.load(Ordering::Relaxed) {
+            true => Err(ApiError::unavailable("the line is cut")),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Api for Line {
+    async fn get(&self, target: &Target) -> Result<Raw, ApiError> {
+        self.check()?;
+        self.inner.get(target).await
+    }
+
+    async fn list(&self, target: &Target, options: &ListOptions) -> Result<RawList, ApiError> {
+        self.check()?;
+        self.inner.list(target, options).await
+    }
+
+    async fn watch(
+        &self,
+        target: &Target,
+        options: &WatchOptions,
+    ) -> Result<WatchStream, ApiError> {
+        self.check()?;
+        self.inner.watch(target, options).await
+    }
+
+    async fn create(
+        &self,
+        target: &Target,
+        object: Object,
+        options: &WriteOptions,
+    ) -> Result<Raw, ApiError> {
+        self.check()?;
+        self.inner.create(target, object, options).await
+    }
+
+    async fn update(
+        &self,
+        target: &Target,
+        object: Object,
+        options: &WriteOptions,
+    ) -> Result<Raw, ApiError> {
+        self.check()?;
+        self.inner.update(target, object, options).await
+    }
+
+    async fn patch(
+        &self,
+        target: &Target,
+        patch: Patch,
+        options: &WriteOptions,
+    ) -> Result<Raw, ApiError> {
+        self.check()?;
+        self.inner.patch(target, patch, options).await
+    }
+
+    async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Raw, ApiError> {
+        self.check()?;
+        self.inner.delete(target, options).await
+    }
+
+    async fn get_bytes(&self, path: &str) -> Result<Bytes, ApiError> {
+        self.check()?;
+        self.inner.get_bytes(path).await
+    }
+}
+
 pub struct Rig {
     pub client: Client,
+    pub line: Arc<Line>,
     pub api: SharedApi,
     pub runtime: Arc<FakeRuntime>,
     pub images: Arc<TestImages>,
@@ -139,6 +221,8 @@ impl Rig {
         server.bootstrap(None).await.unwrap();
         let api = server.api(User::system("test"));
         let client = Client::new(api.clone(), "test");
+        let line = Arc::new(Line { inner: api.clone(), is_cut: AtomicBool::new(false) });
+        let to_api: SharedApi = line.clone();
         let dir = tempfile::tempdir().unwrap();
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let mut options = Options::new("n1", dir.path(), ip);
@@ -155,8 +239,9 @@ impl Rig {
         let notices = Arc::new(Mutex::new(Vec::new()));
         let changes = watch::channel(0).0;
         let rig = Rig {
-            node: node(options, &api, &runtime, &images, &clock, &notices, &changes),
+            node: node(options, &to_api, &runtime, &images, &clock, &notices, &changes),
             client,
+            line,
             api: api.clone(),
             runtime,
             images,
@@ -192,7 +277,7 @@ impl Rig {
     async fn give_range(&self) {
         self.until(|view| view.get::<NodeObject>("", "n1").map(|_| ())).await;
         let range = json!({"spec": {"podCIDR": "127.64.1.0/24", "podCIDRs": ["127.64.1.0/24"]}});
-        let patch = wasmfleet::client::Patch::Merge(range);
+        let patch = Patch::Merge(range);
         self.client.patch::<NodeObject>("", "n1", patch).await.unwrap();
     }
 
@@ -210,9 +295,10 @@ impl Rig {
         self.tasks = Tasks::default();
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let options = Options::new("n1", self.dir.path(), ip);
+        let to_api: SharedApi = self.line.clone();
         self.node = node(
             options,
-            &self.api,
+            &to_api,
             &self.runtime,
             &self.images,
             &self.clock,
