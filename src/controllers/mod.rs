@@ -19,6 +19,7 @@ mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
 mod ephemeral_volume;
+mod eviction_rate;
 mod executor;
 mod garbage_collector;
 mod history;

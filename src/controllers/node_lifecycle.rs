@@ -140,18 +140,21 @@ pub fn is_braked(view: &View, grace: Duration) -> bool {
     let mut lost = 0;
     for node in view.all::<Node>() {
         total += 1;
-        let quiet = view.unchanged_for::<Lease>(NODE_LEASES, lease(node));
-        let fine = ready(node).is_some_and(|ready| ready.status == "True");
-        // Nodes that vanish together are noticed one after another; half of the grace says enough.
-        if !fine || quiet.is_some_and(|quiet| quiet > grace / 2) {
-            lost += 1;
-        }
+        lost += usize::from(is_lost(node, view, grace));
     }
     if planted("evictions go on when most nodes are lost") {
         return false;
     }
     let most = total >= BRAKE_NODES && lost * 100 >= total * BRAKE_PERCENT;
     most || (total > 0 && lost == total)
+}
+
+/// Whether a node is lost, or about to be: nodes that vanish together are noticed one after another,
+/// so half of the grace says enough.
+pub fn is_lost(node: &Node, view: &View, grace: Duration) -> bool {
+    let quiet = view.unchanged_for::<Lease>(NODE_LEASES, lease(node));
+    let fine = ready(node).is_some_and(|ready| ready.status == "True");
+    !fine || quiet.is_some_and(|quiet| quiet > grace / 2)
 }
 
 pub fn ready(node: &Node) -> Option<&NodeCondition> {

@@ -1,6 +1,7 @@
 //! Taint eviction: pods leave a node with a NoExecute taint that they do not tolerate, at once or
-//! when the seconds of their toleration are over. When most nodes are lost at once nobody is
-//! evicted for it: mass absence is no evidence for mass deletion.
+//! when the seconds of their toleration are over. Lost nodes are emptied one after the other
+//! ([`super::eviction_rate`]), and when most are lost at once nobody is evicted for it: mass absence
+//! is no evidence for mass deletion.
 //! Source: k8s.io/kubernetes pkg/controller/tainteviction.
 
 use std::time::Duration;
@@ -9,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::eviction_rate::{EvictionRate, Leave};
 use super::node_lifecycle::{NO_EXECUTE, NOT_READY, UNREACHABLE, is_braked};
 use super::ownership::name;
 use super::{Controller, Options, Plan, pods};
@@ -26,11 +28,12 @@ const BRAKED_AGAIN: Duration = Duration::from_secs(10);
 
 pub struct TaintEvictionController {
     grace: Duration,
+    rate: EvictionRate,
 }
 
 impl TaintEvictionController {
     pub fn new(options: &Options) -> TaintEvictionController {
-        TaintEvictionController { grace: options.node_grace }
+        TaintEvictionController { grace: options.node_grace, rate: EvictionRate::default() }
     }
 }
 
@@ -63,6 +66,7 @@ impl Controller for TaintEvictionController {
     fn reconcile(&self, view: &View, key: &ObjectKey, now: Timestamp) -> Plan {
         let mut plan = Plan::nothing();
         let Some(node) = view.get_key::<Node>(key).filter(|node| has_no_execute(node)) else {
+            self.rate.forget(&key.name);
             return plan;
         };
         let mut due: Vec<(&Pod, bool)> = Vec::new();
@@ -77,9 +81,11 @@ impl Controller for TaintEvictionController {
                 Leaves::In(_, node_lost) => due.push((pod, node_lost)),
             }
         }
-        if due.iter().any(|(_, node_lost)| *node_lost) && is_braked(view, self.grace) {
+        if due.iter().any(|(_, node_lost)| *node_lost)
+            && let Some(wait) = self.wait(node, view, now)
+        {
             due.retain(|(_, node_lost)| !node_lost);
-            plan.again_after(BRAKED_AGAIN);
+            plan.again_after(wait);
         }
         if due.len() > BURST_PODS {
             plan.again_after(Duration::ZERO);
@@ -90,6 +96,20 @@ impl Controller for TaintEvictionController {
         }
         evict(&due, now, &mut plan);
         plan
+    }
+}
+
+impl TaintEvictionController {
+    /// How long the pods of a lost node stay, beyond what they tolerate.
+    fn wait(&self, node: &Node, view: &View, now: Timestamp) -> Option<Duration> {
+        if is_braked(view, self.grace) {
+            return Some(BRAKED_AGAIN);
+        }
+        match self.rate.ask(node, view, self.grace, now) {
+            Leave::Now => None,
+            Leave::After(wait) => Some(wait),
+            Leave::Stopped => Some(BRAKED_AGAIN),
+        }
     }
 }
 

@@ -194,3 +194,88 @@ fn a_lost_node_that_renews_its_lease_keeps_its_ready_pods() {
     let plan = objects.plan("node-lifecycle-controller", "n1");
     assert!(plan.writes.is_empty(), "{}", objects.text(&plan));
 }
+
+/// A lost node of a zone, with a pod that leaves it at once.
+fn lost_in(zone: &str, name: &str) -> [Value; 2] {
+    let mut node = node(name, "Unknown");
+    node["metadata"]["labels"] = json!({"topology.kubernetes.io/zone": zone});
+    node["spec"]["taints"] = json!([{"key": "node.kubernetes.io/unreachable",
+        "effect": "NoExecute", "timeAdded": "2026-01-01T00:58:00Z"}]);
+    [node, pod(&format!("on-{name}"), name, "False")]
+}
+
+fn fine_in(zone: &str, name: &str) -> Value {
+    let mut node = node(name, "True");
+    node["metadata"]["labels"] = json!({"topology.kubernetes.io/zone": zone});
+    node
+}
+
+/// What becomes of a node's pods, so many seconds later.
+fn emptied(objects: &Objects, controller: &dyn Controller, node: &str, seconds: i64) -> String {
+    let now: Timestamp = NOW.parse().unwrap();
+    let now = now + jiff::SignedDuration::from_secs(seconds);
+    let plan = controller.reconcile(&objects.cache.view(), &ObjectKey::new("", node), now);
+    match plan.again_after {
+        Some(wait) => format!("waits {}s", wait.as_secs()),
+        None if plan.writes.iter().any(|write| matches!(write, Write::Delete { .. })) => {
+            "goes".into()
+        }
+        None => "stays".into(),
+    }
+}
+
+#[test]
+fn lost_nodes_of_a_zone_are_emptied_one_after_the_other() {
+    let mut all: Vec<Value> = Vec::new();
+    for (zone, name) in [("a", "a1"), ("a", "a2"), ("b", "b1")] {
+        all.extend(lost_in(zone, name));
+    }
+    all.extend(["a3", "a4"].map(|name| fine_in("a", name)));
+    all.extend(["b2", "b3", "b4"].map(|name| fine_in("b", name)));
+    let objects = Objects::new(&all);
+    let controller = named("taint-eviction-controller");
+    let at = |node: &str, seconds| emptied(&objects, &*controller, node, seconds);
+    assert_eq!(at("a1", 0), "goes");
+    assert_eq!(at("a2", 1), "waits 9s");
+    assert_eq!(at("b1", 1), "goes", "another zone has a pace of its own");
+    assert_eq!(at("a1", 2), "goes", "what was begun is finished");
+    assert_eq!(at("a2", 10), "goes");
+    // Back, and lost again: it stands in line again.
+    let back: Node = serde_json::from_value(fine_in("a", "a1")).unwrap();
+    let view = objects.cache.view();
+    let others: Vec<Node> = view.all::<Node>().map(|node| Node::clone(node)).collect();
+    drop(view);
+    let mut nodes: Vec<Node> =
+        others.iter().filter(|one| one.metadata.name.as_deref() != Some("a1")).cloned().collect();
+    nodes.push(back);
+    objects.cache.replace(nodes, 6);
+    assert_eq!(at("a1", 11), "stays");
+    objects.cache.replace(others, 7);
+    assert_eq!(at("a1", 12), "waits 8s");
+}
+
+#[test]
+fn a_zone_that_is_mostly_lost_is_emptied_slowly_or_not_at_all() {
+    let cluster = |lost: usize, fine: usize| {
+        let mut all: Vec<Value> = Vec::new();
+        (0..lost).for_each(|n| all.extend(lost_in("a", &format!("l{n}"))));
+        all.extend((0..fine).map(|n| fine_in("a", &format!("f{n}"))));
+        // So that the cluster as a whole is well.
+        all.extend((0..200).map(|n| fine_in("b", &format!("b{n}"))));
+        Objects::new(&all)
+    };
+    let second = |objects: &Objects| {
+        let controller = named("taint-eviction-controller");
+        let first = emptied(objects, &*controller, "l0", 0);
+        (first, emptied(objects, &*controller, "l1", 0))
+    };
+    let told = |first: &str, second: &str| (first.to_string(), second.to_string());
+    assert_eq!(second(&cluster(2, 1)), told("goes", "waits 10s"), "two are few");
+    assert_eq!(
+        second(&cluster(3, 2)),
+        told("waits 10s", "waits 10s"),
+        "a small zone is left alone"
+    );
+    assert_eq!(second(&cluster(40, 20)), told("goes", "waits 100s"), "a large one is slow");
+    assert_eq!(second(&cluster(4, 0)), told("goes", "waits 10s"), "a zone that is gone as a whole");
+}
