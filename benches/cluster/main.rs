@@ -1,6 +1,6 @@
 //! The benchmark driver: starts the built program, drives it as clients do, and prints one JSON
-//! object. `cargo bench --bench cluster`; `-- NAME…` runs some of the figures. `density` runs only where it
-//! is named, and a number after it says how many pods: `-- density 10000`.
+//! object. `cargo bench --bench cluster`; `-- NAME…` runs some of the figures. `density` and `node_loss`
+//! run only where they are named, and a number after them says how many pods: `-- density 10000`.
 //!
 //! A shared machine gives no stable absolute figures: compare ratios within one run, and read the
 //! store's figures beside the disk's own fdatasync rate.
@@ -10,6 +10,7 @@ mod density;
 mod http;
 #[path = "../common/launch.rs"]
 mod launch;
+mod node_loss;
 mod pods;
 #[path = "../common/program.rs"]
 mod program;
@@ -21,9 +22,14 @@ mod store;
 use serde_json::{Map, Value};
 
 /// A figure's name and how it is measured on a running cluster.
-const FIGURES: &[&str] = &["start", "idle", "pods", "deployment", "http", "writes", "density"];
+const FIGURES: &[&str] =
+    &["start", "idle", "pods", "deployment", "http", "writes", "density", "node_loss"];
 /// Pods of the figure `density` where no number says so.
 const DENSITY_PODS: usize = 10_000;
+/// Pods of the node that is lost.
+const LOST_PODS: usize = 1000;
+/// Figures with clusters of their own.
+const APART: &[&str] = &["density", "node_loss"];
 
 fn main() -> anyhow::Result<()> {
     let mut wanted: Vec<String> =
@@ -39,12 +45,16 @@ fn main() -> anyhow::Result<()> {
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut report = Map::new();
-    if wanted.is_empty() || wanted.iter().any(|name| name != "density") {
+    if wanted.is_empty() || wanted.iter().any(|name| !APART.contains(&name.as_str())) {
         report = runtime.block_on(measure(&wants))?;
     }
     if wanted.iter().any(|name| name == "density") {
         let pods = number.unwrap_or(DENSITY_PODS);
         report.insert("density".into(), runtime.block_on(density::measure(pods))?);
+    }
+    if wanted.iter().any(|name| name == "node_loss") {
+        let pods = number.unwrap_or(LOST_PODS);
+        report.insert("node_loss".into(), runtime.block_on(node_loss::measure(pods))?);
     }
     println!("{}", serde_json::to_string_pretty(&Value::Object(report))?);
     Ok(())

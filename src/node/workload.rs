@@ -14,8 +14,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, ObjectReference, Pod};
 use serde_json::{Map, Value, json};
 
 use super::Shared;
-use super::pod_state::spec;
 use super::notices::container_reference;
+use super::pod_state::spec;
 use super::sources::{self, TokenOwner};
 use crate::api::kinds::pod_grants::{self, bucket_object, names};
 use crate::client::Patch;

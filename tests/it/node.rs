@@ -9,7 +9,7 @@ mod logs;
 mod probes;
 mod registration;
 mod restarts;
-mod termination;
 mod simulated;
+mod termination;
 mod volumes;
 mod workload;

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::AnyObject;
 use super::metadata::{Described, MetadataTable};
 use super::table::{AnyTable, Table};
-use crate::api::{ObjectKey, Raw};
 use crate::api::resource::{Gvr, Kind};
+use crate::api::{ObjectKey, Raw};
 
 /// The tables of a cache: by their type, and those that hold metadata only. In an order, so that what
 /// is planned about all of them is planned alike each time.

@@ -7,7 +7,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use wasmfleet::api::kinds::service_activation::{AWAITED, SCALED_TO_ZERO, condition, holds};
 use wasmfleet::api::{ApiError, Object, Raw};
-use wasmfleet::client::{Api, RawList, WatchOptions, WatchStream, WriteOptions};
+use wasmfleet::client::{Api, RawList, SharedApi, WatchOptions, WatchStream, WriteOptions};
 
 use super::*;
 
