@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use wasmfleet::scheduler::class::Classes;
 use wasmfleet::scheduler::cycle::{self, Decision};
 use wasmfleet::scheduler::framework::Framework;
 use wasmfleet::scheduler::plugins::default_framework;
@@ -28,6 +29,8 @@ pub struct Found {
 struct Engine {
     snapshot: Snapshot,
     framework: Framework,
+    /// What earlier cycles found out, as the scheduler keeps it.
+    classes: Classes,
     spent: Duration,
     decisions: usize,
 }
@@ -37,6 +40,7 @@ pub fn measure(workload: &Workload) -> anyhow::Result<Option<Found>> {
     let mut engine = Engine {
         snapshot: Snapshot::default(),
         framework: default_framework(),
+        classes: Classes::default(),
         spent: Duration::ZERO,
         decisions: 0,
     };
@@ -116,7 +120,8 @@ impl Engine {
             for some in pods.chunks(BATCH) {
                 let some = some.to_vec();
                 let begin = Instant::now();
-                let decisions = cycle::schedule(some, &mut self.snapshot, &self.framework);
+                let (snapshot, classes) = (&mut self.snapshot, &mut self.classes);
+                let decisions = cycle::schedule_with(some, snapshot, &self.framework, classes);
                 self.spent += begin.elapsed();
                 again.extend(self.carry_out(decisions)?);
             }

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 
-use super::framework::{Framework, MAX_SCORE, Refusal};
+use super::framework::{Framework, MAX_SCORE, Reasons, Refusal};
 use super::pod_info::{PodInfo, Wants, nominated_node};
 use super::resources::Amount;
+use super::slots::{self, Slots};
 use super::snapshot::{NodeInfo, Snapshot};
 use super::state::State;
 use super::{NAME, plugins};
@@ -65,13 +66,18 @@ impl Explainer {
     /// Looks at every node, which takes some milliseconds for thousands of them: the scheduler waits
     /// meanwhile. Tells of `most` nodes one by one.
     pub fn explain(&self, pod: &Pod, most: usize) -> Explanation {
-        let state = self.state.lock();
-        explain(pod, &state.snapshot, &self.framework, most)
+        let mut state = self.state.lock();
+        explain(pod, &mut state.snapshot, &self.framework, most)
     }
 }
 
 /// Tells what each node says of a pod; of one that has its place, as if another one like it came.
-pub fn explain(pod: &Pod, snapshot: &Snapshot, framework: &Framework, most: usize) -> Explanation {
+pub fn explain(
+    pod: &Pod,
+    snapshot: &mut Snapshot,
+    framework: &Framework,
+    most: usize,
+) -> Explanation {
     let mut info = PodInfo::of(pod);
     let place = info.wants.node_name.clone();
     if !place.is_empty() {
@@ -153,28 +159,61 @@ struct Look {
 }
 
 impl Look {
-    fn all(&mut self, pod: &PodInfo, snapshot: &Snapshot, framework: &Framework) {
+    fn all(&mut self, pod: &PodInfo, snapshot: &mut Snapshot, framework: &Framework) {
+        let asked = slots::ask(pod, snapshot, framework);
+        let slots = Slots::fill(asked, pod, snapshot);
+        // What domains say of each node that takes it, by its place among the verdicts.
+        let mut of_domains: Vec<(usize, Vec<Option<i64>>)> = Vec::new();
         for index in 0..snapshot.nodes().len() {
             let node = snapshot.for_pod(index, pod);
-            let verdict = match framework.refuse(pod, &node) {
-                Some((filter, reasons)) => {
-                    let name = framework.filters[filter].name();
-                    for reason in &reasons {
-                        *self.counts.entry((name, reason.to_string())).or_default() += 1;
-                    }
-                    self.measure(pod, &node);
-                    let told = reasons.iter().map(ToString::to_string).collect();
-                    self.refusal.add(reasons, &[]);
-                    Verdict {
-                        node: node.name.to_string(),
-                        filter: Some(name.into()),
-                        reasons: told,
-                        ..Verdict::default()
-                    }
-                }
-                None => scored(pod, &node, framework),
+            let verdict = if let Some((filter, reasons)) = framework.refuse(pod, &node) {
+                self.measure(pod, &node);
+                self.refused(&node, framework.filters[filter].name(), reasons)
+            } else if let Some((plugin, why)) = slots.refuse_node(snapshot, framework, index, pod) {
+                let name = framework.domains[plugin].name();
+                self.refused(&node, name, vec![why.reason.into()])
+            } else {
+                let mut found = Vec::new();
+                slots.look_at(u32::try_from(index).unwrap_or(u32::MAX), &mut found);
+                let plugins = framework.domains.iter().enumerate();
+                let scores = plugins.map(|(n, plugin)| plugin.score(slots.of(n, &found)));
+                of_domains.push((self.verdicts.len(), scores.collect()));
+                scored(pod, &node, framework)
             };
             self.verdicts.push(verdict);
+        }
+        self.add_domains(&of_domains, framework);
+    }
+
+    fn refused(&mut self, node: &NodeInfo, filter: &'static str, reasons: Reasons) -> Verdict {
+        for reason in &reasons {
+            *self.counts.entry((filter, reason.to_string())).or_default() += 1;
+        }
+        let told = reasons.iter().map(ToString::to_string).collect();
+        self.refusal.add(reasons, &[]);
+        Verdict {
+            node: node.name.to_string(),
+            filter: Some(filter.into()),
+            reasons: told,
+            ..Verdict::default()
+        }
+    }
+
+    /// Adds the scores of domains, which are normal among the nodes that take the pod. A plugin that
+    /// has nothing to say of any of them is left out.
+    fn add_domains(&mut self, found: &[(usize, Vec<Option<i64>>)], framework: &Framework) {
+        for (n, plugin) in framework.domains.iter().enumerate() {
+            let of_plugin = || found.iter().filter_map(|(_, scores)| scores[n]);
+            let (Some(least), Some(most)) = (of_plugin().min(), of_plugin().max()) else {
+                continue;
+            };
+            for (at, scores) in found {
+                let score = scores[n].map_or(0, |score| plugin.normalize(score, least, most));
+                let (score, weight) = (score.clamp(0, MAX_SCORE), plugin.weight());
+                let verdict = &mut self.verdicts[*at];
+                verdict.total += weight * score;
+                verdict.scores.push(Score { plugin: plugin.name().into(), score, weight });
+            }
         }
     }
 

@@ -18,7 +18,7 @@ fn snapshot(nodes: &[Node], pods: &[Pod]) -> Snapshot {
     snapshot
 }
 
-fn explain(pod: &Pod, snapshot: &Snapshot) -> Explanation {
+fn explain(pod: &Pod, snapshot: &mut Snapshot) -> Explanation {
     why::explain(pod, snapshot, &default_framework(), 100)
 }
 
@@ -39,7 +39,7 @@ fn each_node_tells_which_filter_refused_it_in_the_words_of_the_event() {
     let taken = [on("a", "full", requests("1500m")), on("b", "fuller", requests("1900m"))];
     let mut snapshot = snapshot(&nodes, &taken);
     let waiting = pod("p", requests("1"));
-    let told = explain(&waiting, &snapshot);
+    let told = explain(&waiting, &mut snapshot);
     let verdicts: Vec<(&str, &str)> = told
         .nodes
         .iter()
@@ -67,7 +67,7 @@ fn each_node_tells_which_filter_refused_it_in_the_words_of_the_event() {
     let help = told.help.join("\n");
     assert!(help.contains("full comes nearest, and lacks 500m of cpu"), "{help}");
     assert!(help.contains("uncordon") && help.contains("taints"), "{help}");
-    let few = why::explain(&waiting, &snapshot, &default_framework(), 1);
+    let few = why::explain(&waiting, &mut snapshot, &default_framework(), 1);
     assert_eq!((few.nodes.len(), few.refusals.len()), (1, told.refusals.len()));
 }
 
@@ -84,7 +84,7 @@ fn nodes_that_take_a_pod_come_first_with_their_scores_and_the_best_is_where_it_g
     ];
     let mut snapshot = snapshot(&nodes, &[on("a", "busy", requests("1"))]);
     let waiting = pod("p", requests("500m"));
-    let told = explain(&waiting, &snapshot);
+    let told = explain(&waiting, &mut snapshot);
     assert_eq!(told.nodes_feasible, 2);
     assert_eq!((told.message.as_str(), told.help.len()), ("", 0));
     let names: Vec<&str> = told.nodes.iter().map(|verdict| verdict.node.as_str()).collect();
@@ -100,21 +100,52 @@ fn nodes_that_take_a_pod_come_first_with_their_scores_and_the_best_is_where_it_g
 
 #[test]
 fn what_is_true_of_the_pod_itself_is_said_first() {
-    let told = explain(&pod("p", json!({})), &Snapshot::default());
+    let told = explain(&pod("p", json!({})), &mut Snapshot::default());
     assert_eq!(told.message, "no nodes available to schedule pods");
     assert!(told.help[0].contains("there are no nodes"), "{:?}", told.help);
-    let snapshot = snapshot(&[node("a", json!({}))], &[]);
-    let state = |pod: &Pod| explain(pod, &snapshot).state;
+    let mut snapshot = snapshot(&[node("a", json!({}))], &[]);
+    let mut state = |pod: &Pod| explain(pod, &mut snapshot).state;
     assert_eq!(state(&pod("p", json!({}))), "waits for a node");
     let gated = pod("p", json!({"schedulingGates": [{"name": "quota"}]}));
-    assert!(state(&gated).ends_with("are removed: quota"), "{}", state(&gated));
+    let told = state(&gated);
+    assert!(told.ends_with("are removed: quota"), "{told}");
     assert!(state(&pod("p", json!({"schedulerName": "mine"}))).contains("another scheduler, mine"));
     // Its own place is not asked alone: the others are told of as well.
-    let bound = explain(&on("p", "gone", json!({})), &snapshot);
+    let bound = explain(&on("p", "gone", json!({})), &mut snapshot);
     assert!(bound.state.starts_with("is bound to gone"), "{}", bound.state);
     assert_eq!(bound.nodes_feasible, 1);
     let claims = json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]});
-    let claims = explain(&pod("p", claims), &snapshot);
+    let claims = explain(&pod("p", claims), &mut snapshot);
     assert!(claims.message.contains("persistentvolumeclaim \"c\" not found"), "{}", claims.message);
     assert!(claims.help[0].contains("claims"), "{:?}", claims.help);
+}
+
+#[test]
+fn what_domains_say_is_told_as_well() {
+    let zone = |name: &str, zone: &str| {
+        node(name, json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}}))
+    };
+    let labelled = |mut pod: Pod| {
+        pod.metadata.labels = Some([("app".to_string(), "web".to_string())].into());
+        pod
+    };
+    let selector = json!({"matchLabels": {"app": "web"}});
+    let spread = json!({"topologySpreadConstraints": [{"maxSkew": 1, "labelSelector": selector,
+        "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}]});
+    let nodes = [zone("a", "east"), zone("b", "west")];
+    let mut snapshot = snapshot(&nodes, &[labelled(on("one", "a", json!({})))]);
+    let waiting = labelled(pod("p", spread));
+    let told = explain(&waiting, &mut snapshot);
+    assert_eq!(told.nodes_feasible, 1, "{told:?}");
+    assert_eq!((told.nodes[0].node.as_str(), told.nodes[0].filter.as_deref()), ("b", None));
+    let refused = &told.nodes[1];
+    assert_eq!(refused.filter.as_deref(), Some("PodTopologySpread"), "{refused:?}");
+    assert!(refused.reasons[0].contains("topology spread constraints"), "{refused:?}");
+    // The cycle itself says the same of the pod.
+    let decisions =
+        cycle::schedule(vec![PodInfo::of(&waiting)], &mut snapshot, &default_framework());
+    assert!(
+        matches!(&decisions[..], [Decision::Bind { node, .. }] if node == "b"),
+        "{decisions:?}"
+    );
 }
