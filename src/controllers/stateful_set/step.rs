@@ -155,13 +155,15 @@ impl Step<'_> {
             living.take(BURST_PODS).for_each(|pod| plan.delete(*pod));
             return spare.is_empty();
         }
-        // Those that serve wait for the first that does not.
         if spare.iter().any(|pod| is_terminating(pod)) {
             return false;
         }
         let Some(last) = spare.first() else { return true };
-        let sick = spare.iter().rev().find(|pod| !is_running_and_ready(pod));
-        plan.delete(*sick.unwrap_or(last));
+        // One that is unwell waits for those before it that are (upstream's processCondemned).
+        let first_unwell = self.pods.values().find(|pod| !is_running_and_ready(pod));
+        if first_unwell.is_none_or(|pod| is_running_and_ready(last) || std::ptr::eq(*pod, *last)) {
+            plan.delete(*last);
+        }
         false
     }
 

@@ -188,7 +188,7 @@ async fn files_for_volumes_are_kept_and_are_no_program() {
         .to_string()
     };
     for (media_type, layer, code, text) in [
-        ("application/vnd.oci.image.layer.v1.tar+zstd", "one", "MANIFEST_INVALID", "tar+zstd"),
+        ("application/vnd.oci.image.layer.v1.tar+lz4", "one", "MANIFEST_INVALID", "tar+lz4"),
         ("application/wasm", "one", "MANIFEST_INVALID", "not a WebAssembly"),
         ("application/vnd.oci.image.layer.v1.tar", "absent", "MANIFEST_BLOB_UNKNOWN", "sha256:"),
     ] {
