@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::RwLock;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::reflect::{Reflector, Sink, Typed};
@@ -52,12 +52,11 @@ pub struct Cache {
 /// How many objects are looked at for what can be let go, before others may look at the table.
 const COOL_STRIDE: usize = 1024;
 
-struct SyncedFlag(watch::Sender<bool>);
-
-impl Default for SyncedFlag {
-    fn default() -> Self {
-        SyncedFlag(watch::channel(false).0)
-    }
+#[derive(Default)]
+struct SyncedFlag {
+    is_set: AtomicBool,
+    /// Wakes those who wait in the order in which they began: a simulation runs the same each time.
+    told: Notify,
 }
 
 /// Called after each change, in the order of changes, without the lock: must not block.
@@ -226,9 +225,11 @@ impl Cache {
 
     /// Waits until every type was listed once.
     pub async fn wait_synced(&self) {
-        let mut synced = self.synced.0.subscribe();
-        // The sender lives as long as self.
-        let _ = synced.wait_for(|synced| *synced).await;
+        // Whoever asked before `notify_waiters` is told, polled or not.
+        let told = self.synced.told.notified();
+        if !self.synced.is_set.load(Ordering::SeqCst) {
+            told.await;
+        }
     }
 
     /// Applies one event; answers with its resource version, or `None` for an object that cannot be
@@ -295,7 +296,8 @@ impl Cache {
         });
         self.tell_all(&sink.resource(), changes.unwrap_or_default());
         if self.tables.read().by_type.values().all(|table| table.synced()) {
-            self.synced.0.send_replace(true);
+            self.synced.is_set.store(true, Ordering::SeqCst);
+            self.synced.told.notify_waiters();
         }
     }
 

@@ -183,7 +183,7 @@ async fn who_waited_in_vain_is_told() {
 async fn a_node_tells_that_a_connection_waits_and_nothing_else() {
     let cluster = Cluster::new().await;
     let service = json!({"metadata": {"name": "web"},
-        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
+        "spec": {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [{"port": 80}]}});
     cluster.post(SERVICES, &service).await.expect(201);
     let node = User::node("n1");
     let send = async |body: &Value| {

@@ -15,7 +15,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 fn tolerates_for(seconds: Value) -> Value {
     let unreachable = json!({"key": "node.kubernetes.io/unreachable", "operator": "Exists",
         "effect": "NoExecute", "tolerationSeconds": seconds});
-    json!({"tolerations": [unreachable]})
+    json!({"tolerations": [unreachable], "containers": [{"name": "web", "image": "hello"}]})
 }
 
 async fn three_pods(rig: &Rig) {
@@ -26,6 +26,8 @@ async fn three_pods(rig: &Rig) {
         })
         .await;
     }
+    // The Lease is there by then.
+    tokio::time::sleep(PERIOD).await;
 }
 
 /// The names of the pods whose containers run.

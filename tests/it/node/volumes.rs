@@ -185,7 +185,7 @@ async fn an_empty_dir_in_memory_is_bounded_by_the_pods_memory_and_leaves_nothing
         if !top.exists() {
             break;
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
     assert!(!top.exists(), "{}", top.display());
 }
