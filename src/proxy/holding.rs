@@ -93,7 +93,7 @@ fn is_http(head: &[u8]) -> bool {
         let length = method.len().min(head.len());
         !head.is_empty() && method.as_bytes()[..length] == head[..length]
     };
-    METHODS.iter().any(|method| begins(&method))
+    METHODS.iter().any(begins)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ fn hosts(view: &View) -> Vec<String> {
     };
     let pods = view.all::<Pod>().filter(goes_on);
     let node = |pod: &Arc<Pod>| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-    let mut hosts: Vec<String> = pods.filter_map(|pod| node(pod)).collect();
+    let mut hosts: Vec<String> = pods.filter_map(node).collect();
     hosts.sort();
     hosts
 }
