@@ -17,12 +17,6 @@ use crate::node::{Reserved, Thresholds};
 const ABOUT: &str = "Kubernetes for WebAssembly: the Kubernetes API, scheduler, controllers, node \
                      agent and service proxy in one program";
 
-/// Of `server` and `node`, which belong together.
-pub(super) const SERVER_EXAMPLES: &str = "\
-Example:
-  wasmfleet server --data-dir cp --listen 127.0.0.1:6443
-  wasmfleet node --server https://127.0.0.1:6443 --token-file cp/join-token --data-dir n1 --name n1";
-
 const NODE_EXAMPLES: &str = "\
 Examples:
   wasmfleet server --data-dir cp --listen 127.0.0.1:6443

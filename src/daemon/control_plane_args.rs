@@ -5,9 +5,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::args::{LogArgs, NodeTuning, SERVER_EXAMPLES};
+use super::args::{LogArgs, NodeTuning};
 use super::local_node;
 use crate::engine::compile;
+
+/// Of `server` and `node`, which belong together.
+const SERVER_EXAMPLES: &str = "\
+Example:
+  wasmfleet server --data-dir cp --listen 127.0.0.1:6443
+  wasmfleet node --server https://127.0.0.1:6443 --token-file cp/join-token --data-dir n1 --name n1";
 
 const UP_EXAMPLES: &str = "\
 Examples:
