@@ -154,8 +154,8 @@ fn row<'a>(
         let amounts = usages.clone().filter_map(move |usage| usage.get(resource));
         amounts.filter_map(|amount| Amount::parse(&amount.0).ok())
     };
-    let milli: i64 = parsed("cpu").map(|amount| amount.milli()).sum();
-    let bytes: i64 = parsed("memory").map(|amount| amount.value()).sum();
+    let milli = parsed("cpu").map(|amount| amount.milli()).fold(0_i64, i64::saturating_add);
+    let bytes = parsed("memory").map(|amount| amount.value()).fold(0_i64, i64::saturating_add);
     vec![
         table::name(metadata),
         Amount::from_milli(milli).to_string().into(),
