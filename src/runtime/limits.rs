@@ -3,7 +3,7 @@
 //!
 //! What the host holds for a guest counts against its limit of memory, too (`store_memory`): blocks
 //! of HTTP fields (`held_fields`), what streams hold (`held_streams`), directories (`listings`), the
-//! bodies of requests and responses (`outgoing`, `http_body`).
+//! bodies of requests and responses (`outgoing`, `http_body`), many values of a bucket at once.
 //! Constants bound what is held for one call only ([`HOSTCALL_BYTES`], [`MAX_RANDOM_BYTES`], 64 KiB
 //! of a stream or of datagrams), what waits for all of a container (64 KiB of standard input, the
 //! log's queue), and what a connection holds (a request's head and HTTP/2's windows, see

@@ -25,6 +25,8 @@ mod limits;
 mod listings;
 mod lookup;
 mod memory;
+#[cfg(test)]
+mod memory_tests;
 mod meter;
 mod outgoing;
 mod policy;

@@ -13,6 +13,7 @@ use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 
 use super::host::HostState;
 use super::signals::Signals;
+use super::store_memory::Buffer;
 use super::workload::{Bucket as Contents, Changes, Workload, WriteError};
 use bindings::wasi::config::store as config;
 use bindings::wasi::keyvalue::store::{Error, KeyResponse};
@@ -309,6 +310,11 @@ impl atomics::Host for HostState {
     }
 }
 
+fn answer_bytes(contents: &Contents, keys: &[String]) -> u64 {
+    let values = keys.iter().filter_map(|key| contents.entries.get(key));
+    values.map(|value| value.len() as u64).sum()
+}
+
 impl batch::Host for HostState {
     async fn get_many(
         &mut self,
@@ -316,14 +322,18 @@ impl batch::Host for HostState {
         keys: Vec<String>,
     ) -> wasmtime::Result<Result<Vec<Option<(String, Vec<u8>)>>, Error>> {
         let bucket = self.bucket(&bucket)?;
-        let contents = bucket.contents().await;
-        Ok(contents.map(|contents| {
-            let found = |key: String| {
-                let value = contents.entries.get(&key).cloned()?;
-                Some((key, value))
-            };
-            keys.into_iter().map(found).collect()
-        }))
+        let contents = match bucket.contents().await {
+            Ok(contents) => contents,
+            Err(error) => return Ok(Err(error)),
+        };
+        // A key may be asked for any number of times, each with its value.
+        let mut answer = Buffer::none(self.share());
+        answer.resize(answer_bytes(&contents, &keys))?;
+        let found = |key: String| {
+            let value = contents.entries.get(&key).cloned()?;
+            Some((key, value))
+        };
+        Ok(Ok(keys.into_iter().map(found).collect()))
     }
 
     /// All or none, which is more than the interface promises.
@@ -345,5 +355,19 @@ impl batch::Host for HostState {
         let bucket = self.bucket(&bucket)?;
         let changes = keys.into_iter().map(|key| checked(&key).map(|()| (key, None))).collect();
         Ok(bucket.change(changes).await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_as_large_as_what_was_asked_for_in_it() {
+        let entries = [("a".to_owned(), vec![0; 1000]), ("b".to_owned(), vec![0; 10])].into();
+        let contents = Contents { version: None, entries };
+        let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
+        assert_eq!(answer_bytes(&contents, &keys(&["a", "b", "c"])), 1010);
+        assert_eq!(answer_bytes(&contents, &keys(&["a"; 500])), 500_000);
     }
 }
