@@ -154,6 +154,15 @@ impl Stop {
     }
 }
 
+/// Aborts its task when it is dropped.
+pub struct Task(pub tokio::task::AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,9 +1,9 @@
 //! The node agent: runs the pods that are bound to this node and tells the API how they are.
 //!
-//! One loop owns the table of pod workers ([`pod_worker`], one task a pod) and hands them what
-//! concerns them: objects from the watch, exits from the runtime. What a pod does next is decided
-//! by the pure [`pod_state`] and [`pod_step`]. The agent imports neither the API server nor the
-//! proxy, and knows nothing of Wasm: that is [`crate::runtime`]'s.
+//! One loop ([`manager`]) owns the table of pod workers ([`pod_worker`], one task a pod) and hands
+//! them what concerns them: objects from the watch, exits from the runtime. What a pod does next is
+//! decided by the pure [`pod_state`] and [`pod_step`]. The agent imports neither the API server nor
+//! the proxy, and knows nothing of Wasm: that is [`crate::runtime`]'s.
 
 pub mod container;
 pub mod env;
@@ -20,6 +20,7 @@ mod local_storage;
 mod local_volumes;
 pub mod logs;
 mod machine;
+mod manager;
 mod notices;
 mod options;
 mod pleg;
@@ -48,24 +49,20 @@ mod usage;
 mod volumes_check;
 mod workload;
 
-use std::collections::{BTreeSet, HashMap};
-use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
-use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
+use crate::api::Gvr;
 use crate::api::kinds::pod_room;
-use crate::api::{Gvr, ObjectKey};
 use crate::base::dirty_set::DirtySet;
 use crate::base::ids::Ids;
 use crate::base::keyed_locks::KeyedLocks;
 use crate::base::{SharedClock, Tasks};
-use crate::client::cache::{Cache, View};
+use crate::client::cache::Cache;
 use crate::client::event::Notice;
 use crate::client::{Client, SharedApi};
 use crate::runtime::{Names, Runtime, RuntimeEvent};
@@ -75,24 +72,16 @@ pub use images::Images;
 pub use machine::Thresholds;
 pub use options::{Capacity, Options, Reserved};
 
-use inbox::{Desired, Inbox, Message};
 use logs::LogStore;
-use pod_worker::{PodWorker, Task};
-use pods::Object;
+use manager::Manager;
 
 /// Events of the runtime that wait for the loop; beyond it the runtime waits.
 const RUNTIME_EVENTS: usize = 1024;
-/// Events that one turn takes.
-const BATCH_EVENTS: usize = 256;
 /// Probes under way at once on the whole node.
 const PARALLEL_PROBES: usize = 64;
 /// Pods whose files are made on the disk at the same time: a thousand pods that start together are
 /// no reason for a hundred threads.
 const PARALLEL_VOLUMES: usize = 8;
-
-/// In so many parts all pods are looked at within a period: all of them at once would be awake
-/// together, and ask the API together.
-const REFRESH_PARTS: u32 = 30;
 
 /// Takes the node's Events; must not block.
 pub type Notices = Arc<dyn Fn(Notice) + Send + Sync>;
@@ -206,36 +195,6 @@ impl Shared {
     }
 }
 
-/// Which part of a period a pod is looked at in.
-fn part_of(key: &ObjectKey) -> u32 {
-    let mut hasher = std::hash::DefaultHasher::new();
-    key.hash(&mut hasher);
-    (hasher.finish() % u64::from(REFRESH_PARTS)) as u32
-}
-
-/// What can wake the node's loop.
-enum Event {
-    /// A pod's object changed or went.
-    Pod(ObjectKey),
-    Runtime(RuntimeEvent),
-    /// A worker is done, or it panicked.
-    Ended {
-        uid: String,
-        key: ObjectKey,
-        panicked: bool,
-    },
-    /// The slow look at everything.
-    Refresh,
-}
-
-struct Worker {
-    inbox: Arc<Inbox>,
-    key: ObjectKey,
-    refreshes: bool,
-    /// Ends with the loop; the containers are dropped with it.
-    _task: Task,
-}
-
 impl Node {
     /// Prepares the data directory. Errors name the path.
     pub fn new(options: Options, parts: Parts) -> std::io::Result<Node> {
@@ -332,201 +291,5 @@ impl Node {
         tasks.spawn("local storage", local_storage::keep_looking(self.shared.clone()));
         let manager = Manager::new(self.shared.clone(), cache, dirty);
         tasks.spawn("node", manager.run(events));
-    }
-}
-
-/// Owns the table of workers.
-struct Manager {
-    node: Arc<Shared>,
-    cache: Arc<Cache>,
-    dirty: DirtySet<ObjectKey>,
-    /// By uid: a pod that is recreated under its name has two for a while.
-    workers: HashMap<String, Worker>,
-    by_key: HashMap<ObjectKey, String>,
-    /// The part that is looked at next.
-    part: u32,
-    ended: mpsc::UnboundedSender<Event>,
-    /// Each worker sends once, so its length is bounded by the number of workers.
-    endings: mpsc::UnboundedReceiver<Event>,
-}
-
-impl Manager {
-    fn new(node: Arc<Shared>, cache: Arc<Cache>, dirty: DirtySet<ObjectKey>) -> Manager {
-        let (ended, endings) = mpsc::unbounded_channel();
-        let (workers, by_key) = (HashMap::new(), HashMap::new());
-        Manager { node, cache, dirty, workers, by_key, part: 0, ended, endings }
-    }
-
-    async fn run(mut self, mut events: mpsc::Receiver<RuntimeEvent>) {
-        self.cache.wait_synced().await;
-        self.reserve_addresses();
-        self.clean_up().await;
-        let mut refresh = Box::pin(self.sleep_refresh());
-        let mut batch: Vec<Event> = Vec::new();
-        let mut from_runtime: Vec<RuntimeEvent> = Vec::new();
-        loop {
-            tokio::select! {
-                key = self.dirty.take() => {
-                    self.dirty.done(&key);
-                    batch.push(Event::Pod(key));
-                }
-                _ = events.recv_many(&mut from_runtime, BATCH_EVENTS) => {}
-                Some(event) = self.endings.recv() => batch.push(event),
-                () = &mut refresh => {
-                    batch.push(Event::Refresh);
-                    refresh = Box::pin(self.sleep_refresh());
-                }
-            }
-            // Whatever else waits is taken in the same turn.
-            while batch.len() < BATCH_EVENTS
-                && let Some(key) = self.dirty.take().now_or_never()
-            {
-                self.dirty.done(&key);
-                batch.push(Event::Pod(key));
-            }
-            batch.extend(from_runtime.drain(..).map(Event::Runtime));
-            while let Ok(event) = self.endings.try_recv() {
-                batch.push(event);
-            }
-            for event in batch.drain(..) {
-                self.handle(event);
-            }
-        }
-    }
-
-    fn sleep_refresh(&self) -> impl Future<Output = ()> + Send + 'static {
-        let node = self.node.clone();
-        async move { node.clock.sleep(node.options.refresh_period / REFRESH_PARTS).await }
-    }
-
-    fn handle(&mut self, event: Event) {
-        match event {
-            Event::Pod(key) => self.sync(key),
-            Event::Runtime(event) => self.node.pleg.route(event),
-            Event::Ended { uid, key, panicked } => self.on_ended(uid, key, panicked),
-            Event::Refresh => self.refresh(),
-        }
-    }
-
-    /// Tells the pod's worker what the API has now; begins one for a new pod.
-    fn sync(&mut self, key: ObjectKey) {
-        let (pod, raw) = {
-            let view = self.cache.view();
-            (view.get_key::<Pod>(&key).cloned(), view.raw::<Pod>(&key).cloned())
-        };
-        let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.clone());
-        let known = self.by_key.get(&key).cloned();
-        if known != uid
-            && let Some(worker) = known.as_ref().and_then(|uid| self.workers.get(uid))
-        {
-            worker.inbox.desire(Desired::Gone);
-            self.by_key.remove(&key);
-        }
-        let (Some(pod), Some(uid)) = (pod, uid) else { return };
-        let object = Object::new(pod, raw);
-        match self.workers.get(&uid) {
-            Some(worker) => worker.inbox.desire(Desired::Pod(object)),
-            None => self.begin(key, uid, object),
-        }
-    }
-
-    fn begin(&mut self, key: ObjectKey, uid: String, object: Object) {
-        let inbox = Arc::new(Inbox::default());
-        let refreshes = volumes_check::is_worthwhile(&object.pod());
-        let worker = (self.node.clone(), object, inbox.clone());
-        let (ended, of) = (self.ended.clone(), (uid.clone(), key.clone()));
-        let task = tokio::spawn(async move {
-            let (node, object, inbox) = worker;
-            let work = async move { PodWorker::new(node, object, inbox).run().await };
-            let panicked = AssertUnwindSafe(work).catch_unwind().await.is_err();
-            // The loop may be gone, and then nobody cares.
-            let _ = ended.send(Event::Ended { uid: of.0, key: of.1, panicked });
-        });
-        let task = Task(task.abort_handle());
-        self.by_key.insert(key.clone(), uid.clone());
-        self.workers.insert(uid, Worker { inbox, key, refreshes, _task: task });
-    }
-
-    fn on_ended(&mut self, uid: String, key: ObjectKey, panicked: bool) {
-        self.workers.remove(&uid);
-        if self.by_key.get(&key) == Some(&uid) {
-            self.by_key.remove(&key);
-        }
-        if panicked {
-            tracing::error!(uid, pod = %key, "the worker of a pod panicked; it begins anew");
-            // A bound for a pod that panics each time.
-            self.dirty.mark_after(key, self.node.options.timing.restart_first);
-        } else {
-            // One of the same name may have come meanwhile.
-            self.dirty.mark(key);
-        }
-    }
-
-    /// The safety net, over a part of the pods each time: every worker sees its newest object, pods
-    /// without a worker get one, and volumes are looked at.
-    fn refresh(&mut self) {
-        let part = self.part;
-        self.part = (part + 1) % REFRESH_PARTS;
-        let view = self.cache.view();
-        for key in view.keys(&Gvr::of::<Pod>()) {
-            if part_of(&key) == part && !self.is_up_to_date(&view, &key) {
-                self.dirty.mark(key);
-            }
-        }
-        for worker in self.workers.values().filter(|worker| part_of(&worker.key) == part) {
-            if worker.refreshes {
-                worker.inbox.push(Message::Refresh);
-            }
-            if !self.by_key.contains_key(&worker.key) {
-                worker.inbox.desire(Desired::Gone);
-            }
-        }
-    }
-
-    /// Whether the worker of a pod took the newest object.
-    fn is_up_to_date(&self, view: &View, key: &ObjectKey) -> bool {
-        let Some(raw) = view.raw::<Pod>(key) else { return false };
-        self.node.pods.get(&key.namespace, &key.name).is_some_and(|entry| entry.is_of(raw))
-    }
-
-    /// Addresses of pods that an agent before this one gave out stay theirs: no new pod may get one
-    /// that a status still names.
-    fn reserve_addresses(&self) {
-        let view = self.cache.view();
-        for pod in view.all::<Pod>() {
-            if let Some(ip) = pod_status::address_to_keep(pod) {
-                self.node.ips.reserve(ip);
-            }
-        }
-    }
-
-    /// Removes directories of pods that went while the agent was away.
-    async fn clean_up(&self) {
-        let uids: BTreeSet<String> = {
-            let view = self.cache.view();
-            view.all::<Pod>().filter_map(|pod| pod.metadata.uid.clone()).collect()
-        };
-        let (logs, dir) = (self.node.logs.clone(), self.node.options.data_dir.join("pods"));
-        let memory = self.node.facts.host.memory_dir.clone();
-        let work = move || -> std::io::Result<()> {
-            if let Some(Err(error)) = memory.map(|memory| memory.retain(&uids)) {
-                tracing::warn!(%error, "volumes of old pods are left in memory");
-            }
-            logs.retain(&uids)?;
-            let list = match std::fs::read_dir(&dir) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-                list => list?,
-            };
-            for entry in list {
-                let entry = entry?;
-                if entry.file_name().to_str().is_none_or(|uid| !uids.contains(uid)) {
-                    std::fs::remove_dir_all(entry.path())?;
-                }
-            }
-            Ok(())
-        };
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(work).await {
-            tracing::warn!(%error, "directories of old pods are left behind");
-        }
     }
 }

@@ -11,8 +11,6 @@ use std::time::Duration;
 use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tokio::task::AbortHandle;
 
 use super::Shared;
 use super::inbox::{Desired, Inbox, Message};
@@ -23,32 +21,21 @@ use super::pods::{Object, PodEntry, Running};
 use super::probes;
 use super::restore::restore;
 use super::setup::{self, Place, SetupError};
-use super::start::{self, StartFailure, Started};
+use super::start::{self, StartFailure, Started, start_error};
 use super::streams::Console;
 use super::termination::LastWords;
 use super::usage::Looks;
 use super::volumes_check;
+use crate::base::tasks::Task;
 use crate::client::event::{Notice, Severity};
 use crate::runtime::Container;
 use crate::volumes::Objects;
-
-/// The exit code of a container that could not be started (containerd's StartError).
-const START_ERROR_CODE: i32 = 128;
 
 /// So long after its last turn a worker lets go of the decoded pod.
 const REST_AFTER: Duration = Duration::from_secs(5);
 
 /// What the state of a pod at rest holds in place of its object.
 static NO_POD: LazyLock<Arc<Pod>> = LazyLock::new(Arc::default);
-
-/// Aborts its task when it is dropped.
-pub struct Task(pub AbortHandle);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
 
 /// A running container and what belongs to it.
 struct Live {
@@ -502,22 +489,5 @@ impl PodWorker {
         let task =
             tokio::spawn(async move { volumes_check::refresh(&node, &pod, ip, files).await });
         self.refreshing = Some(Task(task.abort_handle()));
-    }
-}
-
-fn start_error(
-    id: &str,
-    reason: &str,
-    message: String,
-    now: Timestamp,
-) -> ContainerStateTerminated {
-    ContainerStateTerminated {
-        container_id: Some(format!("wasmtime://{id}")),
-        exit_code: START_ERROR_CODE,
-        reason: Some(reason.into()),
-        message: Some(message),
-        started_at: Some(Time(now)),
-        finished_at: Some(Time(now)),
-        signal: None,
     }
 }

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use super::Shared;
 use super::inbox::Inbox;
 use super::pod_state::{Event, ProbeKind};
-use super::pod_worker::Task;
+use crate::base::tasks::Task;
 use crate::client::event::Severity;
 
 /// Failures in a row that are told as an event, if the probe is not given up on before.

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container as ContainerSource, Pod};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container as ContainerSource, ContainerStateTerminated, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::container::{self, Recipe};
 use super::images::{PullError, PullPolicy, PullRequest, ResolvedImage};
@@ -23,6 +25,9 @@ use crate::runtime::{
     refusal,
 };
 use crate::volumes::{Context, Need, Objects};
+
+/// The exit code of a container that could not be started (containerd's StartError).
+const START_ERROR_CODE: i32 = 128;
 
 /// A container that runs.
 pub struct Started {
@@ -348,4 +353,22 @@ async fn write_files(
     let joined = tokio::task::spawn_blocking(work).await;
     drop(turn);
     joined.map_err(|error| failed(&error))?
+}
+
+/// The end of a container that was begun and could not be started.
+pub(super) fn start_error(
+    id: &str,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) -> ContainerStateTerminated {
+    ContainerStateTerminated {
+        container_id: Some(format!("wasmtime://{id}")),
+        exit_code: START_ERROR_CODE,
+        reason: Some(reason.into()),
+        message: Some(message),
+        started_at: Some(Time(now)),
+        finished_at: Some(Time(now)),
+        signal: None,
+    }
 }
