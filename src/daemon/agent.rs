@@ -16,7 +16,7 @@ use super::images;
 use super::join::Joiner;
 use super::local_node::{self, Code};
 use super::names::ServiceNames;
-use super::{SHUTDOWN_LIMIT, code, join, ready, signals, simulate};
+use super::{SHUTDOWN_LIMIT, code, join, ready, shut_down, signals, simulate};
 use crate::api::ApiError;
 use crate::base::clock::RealClock;
 use crate::base::ids::Ids;
@@ -42,7 +42,7 @@ pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
     if let Some(nodes) = args.simulated.simulate {
         return simulate::run(&args, nodes).await;
     }
-    let mut stop = pin!(signals::stop_requested());
+    let stop = signals::stop_requested();
     let dir = data_dir(&args, "wasmfleet-node")?;
     let name = args.name.clone().unwrap_or_else(host_name);
     args.tuning.check_labels()?;
@@ -56,15 +56,21 @@ pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
         println!("ready");
         std::future::pending().await
     };
+    work_until_stopped(stop, work, &tasks).await
+}
+
+/// Works until a signal comes, or a task ends that should not; then stops the tasks.
+pub(super) async fn work_until_stopped(
+    stop: impl Future<Output = ()>,
+    work: impl Future<Output = anyhow::Result<()>>,
+    tasks: &Tasks,
+) -> anyhow::Result<()> {
     let result = tokio::select! {
-        () = &mut stop => Ok(()),
+        () = stop => Ok(()),
         result = work => result,
         ended = tasks.first_end() => Err(anyhow!("{ended}; start again")),
     };
-    let late = tasks.shut_down(SHUTDOWN_LIMIT).await;
-    if !late.is_empty() {
-        tracing::warn!(?late, "tasks did not stop in time");
-    }
+    shut_down(tasks).await;
     result
 }
 

@@ -37,10 +37,18 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use args::{Cli, Command, LogArgs};
 
-use crate::base::rest;
+use crate::base::{Tasks, rest};
 
 /// How long everything may take to end after a signal.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
+
+/// Stops the tasks, and tells which of them take too long.
+async fn shut_down(tasks: &Tasks) {
+    let late = tasks.shut_down(SHUTDOWN_LIMIT).await;
+    if !late.is_empty() {
+        tracing::warn!(?late, "tasks did not stop in time");
+    }
+}
 
 /// The program `wasmfleet`.
 pub fn main() -> ExitCode {

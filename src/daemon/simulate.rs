@@ -1,17 +1,16 @@
 //! `wasmfleet node --simulate N`: many nodes that run nothing, in one process.
 
 use std::net::Ipv4Addr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::agent::{connect, data_dir};
+use super::agent::{connect, data_dir, work_until_stopped};
 use super::args::NodeArgs;
 use super::join::Joiner;
-use super::{SHUTDOWN_LIMIT, signals};
+use super::signals;
 use crate::api::simulated::{SIMULATOR, is_simulator_name, node_name};
 use crate::base::Tasks;
 use crate::base::clock::RealClock;
@@ -22,7 +21,7 @@ const CAPACITY: [(&str, &str); 3] = [("cpu", "32"), ("memory", "64Gi"), ("pods",
 
 /// Joins if need be, and stands for the nodes until a signal comes.
 pub async fn run(args: &NodeArgs, nodes: u32) -> anyhow::Result<()> {
-    let mut stop = pin!(signals::stop_requested());
+    let stop = signals::stop_requested();
     let name = args.name.clone().unwrap_or_else(|| SIMULATOR.to_string());
     if !is_simulator_name(&name) {
         bail!(
@@ -43,16 +42,7 @@ pub async fn run(args: &NodeArgs, nodes: u32) -> anyhow::Result<()> {
         println!("ready");
         std::future::pending().await
     };
-    let result = tokio::select! {
-        () = &mut stop => Ok(()),
-        result = work => result,
-        ended = tasks.first_end() => Err(anyhow!("{ended}; start again")),
-    };
-    let late = tasks.shut_down(SHUTDOWN_LIMIT).await;
-    if !late.is_empty() {
-        tracing::warn!(?late, "tasks did not stop in time");
-    }
-    result
+    work_until_stopped(stop, work, &tasks).await
 }
 
 fn options(args: &NodeArgs, name: &str, nodes: u32) -> Options {

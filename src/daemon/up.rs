@@ -14,7 +14,7 @@ use super::control_plane::{self, ControlPlane, Foundation};
 use super::control_plane_args::{Command, ServerArgs, UpArgs};
 use super::data_dir::DataDir;
 use super::local_node::{self, Code};
-use super::{SHUTDOWN_LIMIT, demo, inner_node, ready, signals};
+use super::{demo, inner_node, ready, signals};
 use crate::apiserver::User;
 use crate::base::Tasks;
 use crate::base::clock::RealClock;
@@ -121,10 +121,7 @@ fn data_dir(args: &ServerArgs) -> anyhow::Result<PathBuf> {
 
 /// Stops the tasks, then closes the store: also after a start that failed or was cut off.
 async fn shut_down(tasks: &Tasks, store: &SharedStore) {
-    let late = tasks.shut_down(SHUTDOWN_LIMIT).await;
-    if !late.is_empty() {
-        tracing::warn!(?late, "tasks did not stop in time");
-    }
+    super::shut_down(tasks).await;
     store.close().await;
 }
 

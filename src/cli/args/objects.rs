@@ -106,6 +106,7 @@ pub struct LabelArgs {
 
 #[derive(Args)]
 pub struct NodeArgs {
+    /// The nodes, by name
     #[arg(value_name = "NODE", required_unless_present = "selector")]
     pub nodes: Vec<String>,
     /// Nodes with these labels
@@ -115,6 +116,7 @@ pub struct NodeArgs {
 
 #[derive(Args)]
 pub struct DrainArgs {
+    /// The nodes, by name
     #[arg(value_name = "NODE", required_unless_present = "selector")]
     pub nodes: Vec<String>,
     /// Nodes with these labels
