@@ -56,10 +56,10 @@ static RANGES: Mutex<[bool; 8]> = Mutex::new([false; 8]);
 const FIRST_RANGE: usize = 8;
 
 /// One of them, until it is dropped.
-struct Range(usize);
+pub struct Range(usize);
 
 impl Range {
-    fn take() -> Range {
+    pub fn take() -> Range {
         until("a free address range", || {
             let mut taken = RANGES.lock().expect("not poisoned");
             let free = taken.iter().position(|taken| !taken).ok_or("all are taken")?;
@@ -68,7 +68,7 @@ impl Range {
         })
     }
 
-    fn options(&self) -> [String; 4] {
+    pub fn options(&self) -> [String; 4] {
         let number = FIRST_RANGE + self.0;
         let (pods, services) = (64 + 4 * number, 128 + number);
         let cidr = |second: usize, bits: u8| format!("127.{second}.0.0/{bits}");

@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 
 use crate::cluster::tools::has;
-use crate::cluster::{Cluster, Program, WASMFLEET, guests, http, until};
+use crate::cluster::{Cluster, Program, Range, WASMFLEET, guests, http, until};
 
 #[test]
 fn the_demo_answers_and_ends() {
@@ -13,6 +13,9 @@ fn the_demo_answers_and_ends() {
     let args = ["up", "--demo", "--once", "--listen", "127.0.0.1:0", "--data-dir"];
     let mut args = args.to_vec();
     args.push(data.to_str().expect("UTF-8"));
+    let range = Range::take();
+    let ranges = range.options();
+    args.extend(ranges.iter().map(String::as_str));
     let mut program = Program::start(WASMFLEET, &args, Some(dir.path()));
     let status = program.wait_end();
     let told = program.stdout();

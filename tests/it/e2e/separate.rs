@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use crate::cluster::tools::has;
-use crate::cluster::{Program, WASMCTL, WASMFLEET, guests, http, tools, until};
+use crate::cluster::{Program, Range, WASMCTL, WASMFLEET, guests, http, tools, until};
 
 pub struct Server {
     pub dir: tempfile::TempDir,
     program: Program,
     pub url: String,
     options: &'static [&'static str],
+    range: Range,
 }
 
 impl Server {
@@ -19,16 +20,19 @@ impl Server {
 
     pub fn start_with(options: &'static [&'static str]) -> Server {
         let dir = tempfile::tempdir().expect("a directory");
-        let (program, url) = Server::serve(dir.path(), "127.0.0.1:0", options);
-        Server { dir, program, url, options }
+        let range = Range::take();
+        let (program, url) = Server::serve(dir.path(), "127.0.0.1:0", options, &range);
+        Server { dir, program, url, options, range }
     }
 
-    fn serve(dir: &Path, listen: &str, options: &[&str]) -> (Program, String) {
+    fn serve(dir: &Path, listen: &str, options: &[&str], range: &Range) -> (Program, String) {
         let data = dir.join("server");
         let args = ["server", "--listen", listen, "--node-grace-seconds", "4", "--data-dir"];
         let mut args = args.to_vec();
         args.push(data.to_str().expect("UTF-8"));
         args.extend(options);
+        let ranges = range.options();
+        args.extend(ranges.iter().map(String::as_str));
         let program = Program::start(WASMFLEET, &args, Some(dir));
         let line = program.wait_line("API server");
         program.wait_line("ready");
@@ -38,7 +42,8 @@ impl Server {
     /// Serves once more at the same address, after the program ended.
     fn start_again(&mut self) {
         let address = self.url.trim_start_matches("https://").to_string();
-        (self.program, self.url) = Server::serve(self.dir.path(), &address, self.options);
+        (self.program, self.url) =
+            Server::serve(self.dir.path(), &address, self.options, &self.range);
     }
 
     pub fn node_args(&self, name: &str, token: &Path) -> Vec<String> {
