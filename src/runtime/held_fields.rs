@@ -264,87 +264,57 @@ fn values_bytes(name: &str, values: &Values) -> u64 {
     values.iter().map(|value| field_bytes(name, value)).sum()
 }
 
-fn shadow_p2(instance: &mut LinkerInstance<'_, HostState>) -> wasmtime::Result<()> {
-    instance.func_wrap(
-        "[static]fields.from-list",
-        |mut store: StoreContextMut<'_, HostState>, (entries,): (Entries,)| {
-            let state = store.data_mut();
-            state.add_fields(entries_bytes(&entries))?;
-            p2_settle(p2::HostFields::from_list(&mut state.http(), entries))
-        },
-    )?;
-    instance.func_wrap(
-        "[method]fields.set",
-        |mut store: StoreContextMut<'_, HostState>,
-         (fields, name, values): (Resource<FieldMap>, String, Values)| {
-            let state = store.data_mut();
-            state.add_fields(values_bytes(&name, &values))?;
-            p2_settle(p2::HostFields::set(&mut state.http(), fields, name, values))
-        },
-    )?;
-    instance.func_wrap(
-        "[method]fields.append",
-        |mut store: StoreContextMut<'_, HostState>,
-         (fields, name, value): (Resource<FieldMap>, String, Vec<u8>)| {
-            let state = store.data_mut();
-            state.add_fields(field_bytes(&name, &value))?;
-            p2_settle(p2::HostFields::append(&mut state.http(), fields, name, value))
-        },
-    )?;
-    instance.func_wrap(
-        "[method]fields.clone",
-        |mut store: StoreContextMut<'_, HostState>, (fields,): (Resource<FieldMap>,)| {
-            let state = store.data_mut();
-            let bytes = state.content_bytes(&fields)?;
-            state.add_fields(bytes)?;
-            let copy = p2::HostFields::clone(&mut state.http(), fields)?;
-            own(state, &copy)?;
-            Ok((copy,))
-        },
-    )?;
-    drops(instance, |state, fields| p2::HostFields::drop(&mut state.http(), fields))
+/// The functions of `fields` that are counted, of one generation of WASI: both have the same, in types of
+/// their own.
+macro_rules! shadow {
+    ($name:ident, $generation:ident, $settle:ident) => {
+        fn $name(instance: &mut LinkerInstance<'_, HostState>) -> wasmtime::Result<()> {
+            instance.func_wrap(
+                "[static]fields.from-list",
+                |mut store: StoreContextMut<'_, HostState>, (entries,): (Entries,)| {
+                    let state = store.data_mut();
+                    state.add_fields(entries_bytes(&entries))?;
+                    $settle($generation::HostFields::from_list(&mut state.http(), entries))
+                },
+            )?;
+            instance.func_wrap(
+                "[method]fields.set",
+                |mut store: StoreContextMut<'_, HostState>,
+                 (fields, name, values): (Resource<FieldMap>, String, Values)| {
+                    let state = store.data_mut();
+                    state.add_fields(values_bytes(&name, &values))?;
+                    $settle($generation::HostFields::set(&mut state.http(), fields, name, values))
+                },
+            )?;
+            instance.func_wrap(
+                "[method]fields.append",
+                |mut store: StoreContextMut<'_, HostState>,
+                 (fields, name, value): (Resource<FieldMap>, String, Vec<u8>)| {
+                    let state = store.data_mut();
+                    state.add_fields(field_bytes(&name, &value))?;
+                    $settle($generation::HostFields::append(&mut state.http(), fields, name, value))
+                },
+            )?;
+            instance.func_wrap(
+                "[method]fields.clone",
+                |mut store: StoreContextMut<'_, HostState>, (fields,): (Resource<FieldMap>,)| {
+                    let state = store.data_mut();
+                    let bytes = state.content_bytes(&fields)?;
+                    state.add_fields(bytes)?;
+                    let copy = $generation::HostFields::clone(&mut state.http(), fields)?;
+                    own(state, &copy)?;
+                    Ok((copy,))
+                },
+            )?;
+            drops(instance, |state, fields| {
+                $generation::HostFields::drop(&mut state.http(), fields)
+            })
+        }
+    };
 }
 
-fn shadow_p3(instance: &mut LinkerInstance<'_, HostState>) -> wasmtime::Result<()> {
-    instance.func_wrap(
-        "[static]fields.from-list",
-        |mut store: StoreContextMut<'_, HostState>, (entries,): (Entries,)| {
-            let state = store.data_mut();
-            state.add_fields(entries_bytes(&entries))?;
-            settle(p3::HostFields::from_list(&mut state.http(), entries))
-        },
-    )?;
-    instance.func_wrap(
-        "[method]fields.set",
-        |mut store: StoreContextMut<'_, HostState>,
-         (fields, name, values): (Resource<FieldMap>, String, Values)| {
-            let state = store.data_mut();
-            state.add_fields(values_bytes(&name, &values))?;
-            settle(p3::HostFields::set(&mut state.http(), fields, name, values))
-        },
-    )?;
-    instance.func_wrap(
-        "[method]fields.append",
-        |mut store: StoreContextMut<'_, HostState>,
-         (fields, name, value): (Resource<FieldMap>, String, Vec<u8>)| {
-            let state = store.data_mut();
-            state.add_fields(field_bytes(&name, &value))?;
-            settle(p3::HostFields::append(&mut state.http(), fields, name, value))
-        },
-    )?;
-    instance.func_wrap(
-        "[method]fields.clone",
-        |mut store: StoreContextMut<'_, HostState>, (fields,): (Resource<FieldMap>,)| {
-            let state = store.data_mut();
-            let bytes = state.content_bytes(&fields)?;
-            state.add_fields(bytes)?;
-            let copy = p3::HostFields::clone(&mut state.http(), fields)?;
-            own(state, &copy)?;
-            Ok((copy,))
-        },
-    )?;
-    drops(instance, |state, fields| p3::HostFields::drop(&mut state.http(), fields))
-}
+shadow!(shadow_p2, p2, p2_settle);
+shadow!(shadow_p3, p3, settle);
 
 /// Makes a clone a copy now, since it was counted now: wasmtime-wasi-http would copy it at the first
 /// change.

@@ -181,6 +181,23 @@ impl Api for Line {
     }
 }
 
+/// An API server over a store in memory, and the clock that it goes by.
+pub async fn api_server() -> (Arc<ApiServer>, SharedClock) {
+    let clock: SharedClock = Arc::new(VirtualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
+    let server = ApiServer::new(ServerParts {
+        store: Arc::new(MemoryStore::default()),
+        registry: Arc::new(Registry::builtin()),
+        clock: clock.clone(),
+        ids: Arc::new(Ids::seeded(1)),
+        artifacts: None,
+        nodes: Arc::new(Tunnels::default()),
+        pki: None,
+        options: ServerOptions::default(),
+    });
+    server.bootstrap(None).await.unwrap();
+    (server, clock)
+}
+
 pub struct Rig {
     pub client: Client,
     pub line: Arc<Line>,
@@ -206,19 +223,7 @@ impl Rig {
     }
 
     pub async fn with(change: impl FnOnce(&mut Options)) -> Rig {
-        let clock: SharedClock =
-            Arc::new(VirtualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
-        let server = ApiServer::new(ServerParts {
-            store: Arc::new(MemoryStore::default()),
-            registry: Arc::new(Registry::builtin()),
-            clock: clock.clone(),
-            ids: Arc::new(Ids::seeded(1)),
-            artifacts: None,
-            nodes: Arc::new(Tunnels::default()),
-            pki: None,
-            options: ServerOptions::default(),
-        });
-        server.bootstrap(None).await.unwrap();
+        let (server, clock) = api_server().await;
         let api = server.api(User::system("test"));
         let client = Client::new(api.clone(), "test");
         let line = Arc::new(Line { inner: api.clone(), is_cut: AtomicBool::new(false) });

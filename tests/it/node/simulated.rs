@@ -9,17 +9,14 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 use wasmfleet::api::ApiError;
-use wasmfleet::api::registry::Registry;
 use wasmfleet::api::simulated::SIMULATOR_LABEL;
-use wasmfleet::apiserver::nodes::Tunnels;
-use wasmfleet::apiserver::{ApiServer, Options as ServerOptions, Parts as ServerParts, User};
-use wasmfleet::base::clock::VirtualClock;
-use wasmfleet::base::ids::Ids;
+use wasmfleet::apiserver::{ApiServer, User};
 use wasmfleet::base::{SharedClock, Tasks};
 use wasmfleet::client::cache::{Cache, View};
 use wasmfleet::client::{Client, DeleteOptions, ListOptions, Patch};
 use wasmfleet::node::simulated::{Options, Simulator, parse_capacity};
-use wasmfleet::store::memory::MemoryStore;
+
+use super::harness::api_server;
 
 /// The longest that a test waits, on virtual time.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -51,19 +48,7 @@ fn options(nodes: u32) -> Options {
 
 impl Rig {
     async fn start() -> Rig {
-        let clock: SharedClock =
-            Arc::new(VirtualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
-        let server = ApiServer::new(ServerParts {
-            store: Arc::new(MemoryStore::default()),
-            registry: Arc::new(Registry::builtin()),
-            clock: clock.clone(),
-            ids: Arc::new(Ids::seeded(1)),
-            artifacts: None,
-            nodes: Arc::new(Tunnels::default()),
-            pki: None,
-            options: ServerOptions::default(),
-        });
-        server.bootstrap(None).await.unwrap();
+        let (server, clock) = api_server().await;
         let api = server.api(User::system("test"));
         let (cache, changed) = (Cache::new(), Arc::new(tokio::sync::Notify::new()));
         let wake = changed.clone();
