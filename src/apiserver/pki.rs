@@ -29,7 +29,7 @@ use super::user::AUTHENTICATED;
 use crate::base::clock::{Clock, RealClock};
 use crate::client::join::{self, fingerprint};
 
-pub use crate::client::join::{JoinToken, kubeconfig, pinned_client_config};
+pub use crate::client::join::{Access, JoinToken, pinned_client_config};
 pub use request::CertificateRequest;
 
 /// Validity of the CA's certificate, in days.

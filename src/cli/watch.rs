@@ -9,14 +9,14 @@ use super::discovery::text;
 use super::selection::Selected;
 use super::session::Session;
 use crate::api::ApiError;
-use crate::client::remote::Query;
+use crate::client::remote::{Body, Query};
 
 /// The longest event of a watch.
 const MAX_EVENT_BYTES: usize = 8 << 20;
 
 /// The events of a watch as JSON.
 pub struct Events {
-    body: kube::client::Body,
+    body: Body,
     buffer: BytesMut,
 }
 

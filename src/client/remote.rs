@@ -1,22 +1,26 @@
-//! The API over HTTPS, on kube-client: kubeconfig, TLS and credentials are its part; requests,
-//! Status errors and watch streams are ours, so that callers cannot tell it from the API server
-//! in the same process.
+//! The API over HTTPS. Who carries the requests, with which TLS and credentials, is in `transport`;
+//! requests, Status errors and watch streams are here, so that callers cannot tell it from the API
+//! server in the same process.
 
 mod bodies;
 mod sockets;
+mod transport;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use self::bodies::{collect, read_list, watch_stream};
 pub use self::sockets::Socket;
+pub use self::transport::{Body, BodyError};
+use self::transport::{Certified, Transport};
+use super::join::Access;
 use super::{
     Api, BOOKMARK_INTERVAL, DeleteOptions, ListOptions, Patch, RawList, Target, WatchOptions,
     WatchStream, WriteOptions,
@@ -40,7 +44,7 @@ const MIN_WATCH: Duration = Duration::from_secs(300);
 /// A connection to an API server; cheap to clone.
 #[derive(Clone)]
 pub struct Remote {
-    client: kube::Client,
+    transport: Arc<dyn Transport>,
 }
 
 /// The answer of a plain HTTP request.
@@ -51,10 +55,18 @@ pub struct Answer {
 }
 
 impl Remote {
-    /// Connects as a kubeconfig says. Nothing is sent yet.
+    /// Connects as a user's kubeconfig says. Nothing is sent yet.
+    #[cfg(feature = "cli")]
     pub fn new(config: kube::Config) -> Result<Remote, ApiError> {
         install_crypto();
-        kube::Client::try_from(config).map(|client| Remote { client }).map_err(|e| unreachable_(&e))
+        Ok(Remote { transport: transport::Configured::new(config)? })
+    }
+
+    /// Connects with a certificate of the cluster's, or with nothing but its CA. Nothing is sent
+    /// yet.
+    pub fn certified(access: &Access) -> Result<Remote, ApiError> {
+        install_crypto();
+        Ok(Remote { transport: Certified::new(access)? })
     }
 
     /// Sends a request with a whole body and reads the whole answer. HTTP errors are answers.
@@ -141,10 +153,9 @@ impl Remote {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request
-            .body(Body::from(body))
-            .map_err(|e| ApiError::bad_request(format!("{path}: {e}")))?;
-        self.client.send(request).await.map_err(|e| unreachable_(&e))
+        let request =
+            request.body(body).map_err(|e| ApiError::bad_request(format!("{path}: {e}")))?;
+        self.transport.send(request).await
     }
 
     /// Sends a request whose answer is an object or a Status.

@@ -1,6 +1,6 @@
 //! `wasmfleet node`: a node agent in a process of its own, over HTTPS.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use crate::base::clock::RealClock;
 use crate::base::ids::Ids;
 use crate::base::{SharedClock, Tasks};
 use crate::client::cache::Cache;
+use crate::client::join::Access;
 use crate::client::node_paths::{TUNNEL_PROTOCOL, tunnel_path};
 use crate::client::recorder::Recorder;
 use crate::client::remote::Remote;
@@ -120,7 +121,7 @@ pub(super) async fn connect(
     let mut wait = FIRST_REDIAL;
     let mut told = None::<Instant>;
     loop {
-        let remote = remote(args, &kubeconfig).await?;
+        let remote = Remote::certified(&access(args, dir)?)?;
         let own = Target::one::<NodeObject>("", name);
         let error = match remote.get(&own).await {
             Err(error) if !error.is_not_found() => error,
@@ -161,13 +162,12 @@ fn token(args: &NodeArgs) -> anyhow::Result<Option<String>> {
     Ok(Some(token.trim().to_string()))
 }
 
-async fn remote(args: &NodeArgs, kubeconfig: &Path) -> anyhow::Result<Remote> {
-    let unreadable = || format!("{} cannot be read; delete it to join again", kubeconfig.display());
-    let file = kube::config::Kubeconfig::read_from(kubeconfig).with_context(unreadable)?;
-    let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await;
-    let mut config = config.with_context(unreadable)?;
-    config.cluster_url = args.server.parse().context("--server is no URL")?;
-    Ok(Remote::new(config)?)
+/// What the join left in `dir`, with the server that the user names now.
+fn access(args: &NodeArgs, dir: &DataDir) -> anyhow::Result<Access> {
+    let file = dir.join(join::KUBECONFIG);
+    let unreadable = || format!("{} cannot be read; delete it to join again", file.display());
+    let access = Access::read(&file).with_context(unreadable)?;
+    Ok(Access { server: args.server.clone(), ..access })
 }
 
 /// Whether an error is about who we are, or who the server is: trying again does not help. A
@@ -190,13 +190,13 @@ fn start(
     recorder.run(tasks);
     let record = Arc::new(move |notice| recorder.record(notice));
     let ranges = join::cluster_ranges(dir.path())?;
-    let kubeconfig = dir.join(join::KUBECONFIG);
-    let access = local_node::api_access(&kubeconfig, Some(&args.server), &ranges)?;
+    let access = access(args, dir)?;
+    let api_access = local_node::api_access(&access, &ranges)?;
     let code = match args.compile_here() {
         true => Code::Compiled(local_node::compiler()?),
-        false => Code::From(code::server(remote.clone(), name, &kubeconfig)?),
+        false => Code::From(code::server(remote.clone(), name, &access.ca)?),
     };
-    let runtime = local_node::runtime(dir.path(), ranges.clone(), access, code)?;
+    let runtime = local_node::runtime(dir.path(), ranges.clone(), api_access, code)?;
     let cache = Cache::new();
     let parts = Parts {
         api: api.clone(),

@@ -1,7 +1,6 @@
 //! A node's native code, over HTTPS from its control plane. What comes is written down as it is: the
 //! engine checks it.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,10 +11,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::io::AsyncWriteExt;
 
-use super::local_node::ca_of;
 use crate::api::ApiError;
 use crate::client::node_paths::{COMPILE_LIMIT, CodeQuery, INVALID_MODULE};
-use crate::client::remote::Remote;
+use crate::client::remote::{Body, Remote};
 use crate::engine::compile::CompileError;
 use crate::engine::seal::Trust;
 use crate::engine::supply::{CodeSource, FetchError, Server, Wanted};
@@ -34,10 +32,9 @@ struct ControlPlaneCode {
     node: String,
 }
 
-/// The control plane of the node that a kubeconfig is of; only what its CA signed is run.
-pub fn server(remote: Remote, node: &str, kubeconfig: &Path) -> anyhow::Result<Server> {
-    let pem = ca_of(kubeconfig)?.context("the kubeconfig names no CA")?;
-    let der = CertificateDer::from_pem_slice(&pem).context("the cluster's CA")?;
+/// The node's control plane; only what its CA (PEM) signed is run.
+pub fn server(remote: Remote, node: &str, ca: &str) -> anyhow::Result<Server> {
+    let der = CertificateDer::from_pem_slice(ca.as_bytes()).context("the cluster's CA")?;
     let (_, certificate) = x509_parser::parse_x509_certificate(&der).context("the cluster's CA")?;
     let trust = Trust::new(&certificate.public_key().subject_public_key.data)?;
     let source = ControlPlaneCode { remote, node: node.to_string() };
@@ -73,7 +70,7 @@ impl CodeSource for ControlPlaneCode {
     }
 }
 
-async fn write_down(mut body: kube::client::Body, into: std::fs::File) -> Result<(), FetchError> {
+async fn write_down(mut body: Body, into: std::fs::File) -> Result<(), FetchError> {
     let failed = |error: &dyn std::fmt::Display| {
         FetchError::Unavailable(format!("code from the control plane: {error}"))
     };

@@ -28,7 +28,7 @@ use crate::base::ids::Ids;
 use crate::base::{SharedClock, Tasks};
 use crate::client::Client;
 use crate::client::cache::Cache;
-use crate::client::join::kubeconfig;
+use crate::client::join::Access;
 use crate::client::recorder::Recorder;
 use crate::controllers::driver::DriverOptions;
 use crate::controllers::{self, Driver};
@@ -275,7 +275,8 @@ fn write_access(
     let admin = User::new("admin", &[SYSTEM_MASTERS, user::AUTHENTICATED]);
     let (certificate, key) = foundation.pki.client_certificate(&admin, ADMIN_DAYS)?;
     let url = format!("https://{}", reachable(foundation.address));
-    let text = kubeconfig(&url, foundation.pki.ca_pem(), &certificate, &key);
+    let ca = foundation.pki.ca_pem().to_string();
+    let text = Access { server: url, ca, identity: Some((certificate, key)) }.to_kubeconfig();
     let path = args.kubeconfig.clone().unwrap_or_else(|| dir.join("kubeconfig"));
     write_private(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     let token_file = dir.join("join-token");

@@ -4,13 +4,14 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use base64::Engine as _;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 
 use super::data_dir::write_private;
 use crate::client::join::{
-    JOIN_PATH, JoinRequest, JoinResponse, JoinToken, fingerprint as fingerprint_of, kubeconfig,
+    Access, JOIN_PATH, JoinRequest, JoinResponse, JoinToken, fingerprint as fingerprint_of,
     pinned_client_config,
 };
 use crate::client::remote::Remote;
@@ -42,9 +43,8 @@ impl<'a> Joiner<'a> {
 pub async fn join(server: &str, token: &str, who: Joiner<'_>, dir: &Path) -> anyhow::Result<()> {
     let token: JoinToken = token.parse()?;
     let ca = fetch_ca(server, &token.ca_fingerprint).await?;
-    let mut config = kube::Config::new(server.parse().context("--server is no URL")?);
-    config.root_cert = Some(vec![ca.to_vec()]);
-    let remote = Remote::new(config)?;
+    let mut access = Access { server: server.to_string(), ca: pem_of(&ca), identity: None };
+    let remote = Remote::certified(&access)?;
     let key = KeyPair::generate()?;
     let csr = CertificateParams::default().serialize_request(&key)?.pem()?;
     let node = who.name();
@@ -64,8 +64,10 @@ pub async fn join(server: &str, token: &str, who: Joiner<'_>, dir: &Path) -> any
     // The kubeconfig is last: with it the node has joined.
     let ranges = joined.cluster_ranges.join("\n") + "\n";
     write_private(&dir.join(RANGES), &ranges).context("writing the cluster's ranges")?;
-    let text = kubeconfig(server, &joined.ca, &joined.certificate, &key.serialize_pem());
-    write_private(&dir.join(KUBECONFIG), &text).context("writing the node's kubeconfig")
+    access.ca = joined.ca;
+    access.identity = Some((joined.certificate, key.serialize_pem()));
+    write_private(&dir.join(KUBECONFIG), &access.to_kubeconfig())
+        .context("writing the node's kubeconfig")
 }
 
 /// The ranges of addresses of the cluster that was joined into `dir`.
@@ -74,6 +76,11 @@ pub fn cluster_ranges(dir: &Path) -> anyhow::Result<Vec<IpRange>> {
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let ranges: Result<Vec<IpRange>, _> = text.lines().map(str::parse).collect();
     ranges.with_context(|| path.display().to_string())
+}
+
+fn pem_of(certificate: &CertificateDer) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(certificate);
+    format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
 }
 
 /// The CA certificate that the server shows, if it is the one of the token.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use base64::Engine;
 
 use super::args::NodeTuning;
+use crate::client::join::Access;
 use crate::engine::compile::{self, CompilerPlace};
 use crate::engine::supply::Server;
 use crate::node::{self, Capacity, simulated::LabelPattern};
@@ -52,36 +52,14 @@ pub fn runtime(
     Ok(WasmRuntime::new(options)?)
 }
 
-/// How guests reach the API: at the address of its Service, with the CA of a kubeconfig. `server` is
-/// used in place of the kubeconfig's.
-pub fn api_access(
-    kubeconfig: &Path,
-    server: Option<&str>,
-    cluster: &[IpRange],
-) -> anyhow::Result<Option<ApiAccess>> {
+/// How guests reach the API of `access`: at the address of its Service.
+pub fn api_access(access: &Access, cluster: &[IpRange]) -> anyhow::Result<Option<ApiAccess>> {
     let Some(service) = api_service(cluster) else { return Ok(None) };
-    let one = cluster_of(kubeconfig)?;
-    let Some((Some(url), Some(ca))) = one.map(|one| (one.server, one.certificate_authority_data))
-    else {
-        return Ok(None);
-    };
-    let url: http::Uri = server.unwrap_or(&url).parse().context("the server is no URL")?;
+    let url: http::Uri = access.server.parse().context("the server is no URL")?;
     let host = url.host().context("the server has no host")?;
     let server = format!("{host}:{}", url.port_u16().unwrap_or(API_PORT));
-    let ca = base64::engine::general_purpose::STANDARD.decode(ca)?;
-    Ok(Some(ApiAccess::new(SocketAddr::new(service, API_PORT), &server, &ca)?))
-}
-
-/// The CA that a kubeconfig trusts, PEM.
-pub fn ca_of(kubeconfig: &Path) -> anyhow::Result<Option<Vec<u8>>> {
-    let ca = cluster_of(kubeconfig)?.and_then(|one| one.certificate_authority_data);
-    let decode = |ca| base64::engine::general_purpose::STANDARD.decode(ca);
-    Ok(ca.map(decode).transpose()?)
-}
-
-fn cluster_of(kubeconfig: &Path) -> anyhow::Result<Option<kube::config::Cluster>> {
-    let file = kube::config::Kubeconfig::read_from(kubeconfig)?;
-    Ok(file.clusters.into_iter().find_map(|named| named.cluster))
+    let ca = access.ca.as_bytes();
+    Ok(Some(ApiAccess::new(SocketAddr::new(service, API_PORT), &server, ca)?))
 }
 
 /// The address of the Service `kubernetes`: the first of the range of Services, which is the second

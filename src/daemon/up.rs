@@ -20,6 +20,7 @@ use crate::base::Tasks;
 use crate::base::clock::RealClock;
 use crate::client::Client;
 use crate::client::cache::Cache;
+use crate::client::join::Access;
 use crate::client::recorder::Recorder;
 use crate::client::remote::Remote;
 use crate::proxy::Proxy;
@@ -164,7 +165,7 @@ async fn up(
         Err(_) => bail!("the nodes did not get ready in {READY_LIMIT:?}; --log info tells more"),
     }
     if args.demo {
-        let remote = connect(&plane).await?;
+        let remote = connect(&plane)?;
         let client = Client::new(Arc::new(remote.clone()), "wasmfleet-demo");
         demo::run(&remote, &client, &plane.kubeconfig).await?;
     }
@@ -183,7 +184,7 @@ fn start_nodes(
         return Ok(names);
     }
     let ranges = plane.network.ranges()?;
-    let access = local_node::api_access(&plane.kubeconfig, None, &ranges)?;
+    let access = local_node::api_access(&Access::read(&plane.kubeconfig)?, &ranges)?;
     let code = Code::Compiled(args.server.compile.options()?);
     let runtime = local_node::runtime(dir.path(), ranges.clone(), access, code)?;
     for name in &names {
@@ -199,8 +200,6 @@ fn start_nodes(
 }
 
 /// Connects as any client would, with the kubeconfig that was written.
-async fn connect(plane: &ControlPlane) -> anyhow::Result<Remote> {
-    let file = kube::config::Kubeconfig::read_from(&plane.kubeconfig)?;
-    let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await?;
-    Ok(Remote::new(config)?)
+fn connect(plane: &ControlPlane) -> anyhow::Result<Remote> {
+    Ok(Remote::certified(&Access::read(&plane.kubeconfig)?)?)
 }

@@ -9,7 +9,7 @@ mod token;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use kubeconfig::kubeconfig;
+pub use kubeconfig::Access;
 pub use pinned::pinned_client_config;
 pub use token::{BadToken, JoinToken, MIN_SECRET_CHARS, new_secret, same_secret};
 

@@ -8,7 +8,7 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use wasmfleet::apiserver::pki::{JoinToken, Pki, PkiError, kubeconfig};
+use wasmfleet::apiserver::pki::{Access, JoinToken, Pki, PkiError};
 use wasmfleet::apiserver::{User, authn, join};
 
 fn user_of(pem: &str) -> User {
@@ -88,8 +88,12 @@ fn kubectl_can_read_the_kubeconfig() {
     let dir = tempfile::tempdir().unwrap();
     let pki = Pki::open(dir.path()).unwrap();
     let (certificate, key) = pki.client_certificate(&User::system("admin"), 1).unwrap();
-    let text = kubeconfig("https://127.0.0.1:6443", pki.ca_pem(), &certificate, &key);
-    let config = kube::config::Kubeconfig::from_yaml(&text).unwrap();
+    let access = Access {
+        server: "https://127.0.0.1:6443".into(),
+        ca: pki.ca_pem().into(),
+        identity: Some((certificate, key)),
+    };
+    let config = kube::config::Kubeconfig::from_yaml(&access.to_kubeconfig()).unwrap();
     assert_eq!(config.current_context.as_deref(), Some("wasmfleet"));
     let cluster = config.clusters[0].cluster.as_ref().unwrap();
     assert_eq!(cluster.server.as_deref(), Some("https://127.0.0.1:6443"));
