@@ -213,6 +213,7 @@ impl ApiServer {
             namespace: namespace.into(),
             name: String::new(),
             subresource: String::new(),
+            fence: None,
         })
     }
 }

@@ -295,6 +295,7 @@ impl ApiServer {
             namespace: namespace.into(),
             name: name.into(),
             subresource: String::new(),
+            fence: None,
         }
     }
 }

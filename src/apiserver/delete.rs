@@ -92,7 +92,7 @@ impl ApiServer {
                 let key = old.entry.key.clone();
                 let value = self.stored_form(&call.info, &object).await?;
                 let put = Op::Put { key, value, expect };
-                Ok(match self.commit(vec![put]).await? {
+                Ok(match self.commit_for(call, vec![put]).await? {
                     Ok(committed) => done(first(committed)),
                     Err(_) => Deleted::Conflict,
                 })
@@ -105,7 +105,7 @@ impl ApiServer {
                 let _turn = self.quota_turn(&Change::of(&attributes, None)).await?;
                 let last = self.stored_form(&call.info, &object).await?;
                 let ops = self.deletion_ops(call, old, last);
-                Ok(match self.commit(ops).await? {
+                Ok(match self.commit_for(call, ops).await? {
                     Ok(committed) => Deleted::Done(removed(call, &object, first(committed))),
                     Err(_) => Deleted::Conflict,
                 })

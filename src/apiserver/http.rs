@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WARNING, WWW_AUTHENTICATE,
+    ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WARNING, WWW_AUTHENTICATE,
 };
 use http::{Method, Request, Response, StatusCode, request};
 
@@ -25,6 +25,7 @@ use super::{
 };
 use crate::api::ApiError;
 use crate::api::error::Reason;
+use crate::client::controller_status;
 use exchange::{Exchange, MAX_WARNING_CHARACTERS, Switch, warning};
 
 /// How long a request may take, streams apart.
@@ -150,6 +151,13 @@ where
             }
             return Ok(metrics_text(&server));
         }
+        "debug" if own == controller_status::PATH => {
+            authorize_path(&server, &user, &parts)?;
+            if !matches!(parts.method, Method::GET | Method::HEAD) {
+                return Err(method_not_allowed());
+            }
+            return Ok(controllers_page(&server, &parts));
+        }
         ".well-known" | "openid" => {
             authorize_path(&server, &user, &parts)?;
             return openid::respond(&server.tokens, &parts);
@@ -197,7 +205,7 @@ where
 {
     let verb = proxy::verb(&parts.method)?;
     let ResourcePath { info, namespace, name, subresource, .. } = path;
-    let call = Call { user, info, namespace, name, subresource };
+    let call = Call { user, info, namespace, name, subresource, fence: None };
     server.authorize(&call, verb)?;
     let place = server.lanes.enter(&call.user, Work::Stream).await?;
     let request = proxy::Proxied { rest, parts, place };
@@ -247,6 +255,21 @@ fn metrics_text(server: &ApiServer) -> Response<Body> {
     let mut response = Response::new(full(server.metrics().text()));
     let value = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, value);
+    response
+}
+
+/// The page about controllers: JSON for those who ask for it, else a table.
+fn controllers_page(server: &ApiServer, parts: &request::Parts) -> Response<Body> {
+    let Some(page) = server.controllers_page.get() else { return reply::no_such_path() };
+    let page = page();
+    let accept = parts.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    if !accept.unwrap_or_default().contains("json") {
+        return health::text_response(page.text());
+    }
+    // Numbers and texts alone: it does not fail.
+    let mut response = Response::new(full(serde_json::to_vec(&page).unwrap_or_default()));
+    let media = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, media);
     response
 }
 

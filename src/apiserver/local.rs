@@ -42,7 +42,8 @@ impl Local {
             )));
         }
         let subresource = target.subresource.clone().unwrap_or_default();
-        Ok(Call { user: self.user.clone(), info: info.clone(), namespace, name, subresource })
+        let (user, info) = (self.user.clone(), info.clone());
+        Ok(Call { user, info, namespace, name, subresource, fence: None })
     }
 
     /// A call about one object.
@@ -111,7 +112,7 @@ impl Api for Local {
         object: Object,
         options: &WriteOptions,
     ) -> Result<Raw, ApiError> {
-        let mut call = self.call(target)?;
+        let mut call = self.call(target)?.fenced(&options.fence);
         if call.subresource.is_empty() {
             call.name.clear();
         }
@@ -127,7 +128,7 @@ impl Api for Local {
         object: Object,
         options: &WriteOptions,
     ) -> Result<Raw, ApiError> {
-        let call = self.one(target)?;
+        let call = self.one(target)?.fenced(&options.fence);
         self.server.put(&call, object.into_value(), &params(options)).await.map(raw)
     }
 
@@ -137,11 +138,13 @@ impl Api for Local {
         patch: Patch,
         options: &WriteOptions,
     ) -> Result<Raw, ApiError> {
-        self.server.patch(&self.one(target)?, &patch, &params(options)).await.map(raw)
+        let call = self.one(target)?.fenced(&options.fence);
+        self.server.patch(&call, &patch, &params(options)).await.map(raw)
     }
 
     async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Raw, ApiError> {
-        self.server.delete(&self.one(target)?, options).await.map(raw)
+        let call = self.one(target)?.fenced(&options.fence);
+        self.server.delete(&call, options).await.map(raw)
     }
 
     async fn get_bytes(&self, path: &str) -> Result<Bytes, ApiError> {

@@ -15,6 +15,7 @@ mod conversion;
 mod definitions;
 mod delete;
 pub mod discovery;
+mod fence;
 mod filter;
 pub mod health;
 pub mod housekeep;

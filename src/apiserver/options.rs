@@ -46,6 +46,7 @@ pub fn delete_options(body: &Value) -> Result<DeleteOptions, ApiError> {
         uid: preconditions.uid.filter(|uid| !uid.is_empty()),
         resource_version: preconditions.resource_version.filter(|v| !v.is_empty()),
         dry_run: is_dry_run(dry_run.iter().map(String::as_str))?,
+        fence: None,
     })
 }
 

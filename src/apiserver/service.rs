@@ -42,6 +42,8 @@ use crate::base::ids::Ids;
 use crate::base::keyed_locks::KeyedLocks;
 use crate::base::metrics::Metrics;
 use crate::client::SharedApi;
+use crate::client::controller_status::ControllersPage;
+use crate::client::election::Fence;
 use crate::engine::service::CompileService;
 use crate::store::{CommitError, Committed, Entry, Key, Op, ReadError, SharedStore};
 
@@ -133,6 +135,8 @@ pub struct ApiServer {
     pub(super) lanes: Arc<Lanes>,
     metrics: Arc<Metrics>,
     pub(super) request_metrics: RequestMetrics,
+    /// The page about controllers, where there are some.
+    pub(super) controllers_page: OnceLock<ControllersPageOf>,
     draining: AtomicBool,
     pub(super) history: Mutex<History>,
     pub(super) memo: FieldMemo,
@@ -148,6 +152,9 @@ pub struct ApiServer {
     pub(super) next_service_ip: AtomicU64,
 }
 
+/// Makes the page about controllers; must be quick.
+pub type ControllersPageOf = Box<dyn Fn() -> ControllersPage + Send + Sync>;
+
 /// Who asks for what: one request about a resource.
 #[derive(Clone)]
 pub struct Call {
@@ -159,6 +166,8 @@ pub struct Call {
     pub name: String,
     /// Empty for the resource itself.
     pub subresource: String,
+    /// What is committed for the call is so only while this term lasts.
+    pub fence: Option<Arc<Fence>>,
 }
 
 /// What a write answers.
@@ -194,6 +203,7 @@ impl ApiServer {
             lanes,
             metrics,
             request_metrics,
+            controllers_page: OnceLock::new(),
             draining: AtomicBool::new(false),
             store: parts.store,
             registry: SharedRegistry::new(parts.registry),
@@ -231,6 +241,12 @@ impl ApiServer {
         }
         // Set once, before the first request.
         let _ = self.code.set(CodeEndpoint::new(service));
+    }
+
+    /// `/debug/controllers` shows this from now on.
+    pub fn show_controllers(&self, page: ControllersPageOf) {
+        // Who tells a second time has nothing new to tell.
+        let _ = self.controllers_page.set(page);
     }
 
     /// What `/metrics` shows; other parts of the process add theirs.

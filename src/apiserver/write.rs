@@ -169,7 +169,7 @@ impl ApiServer {
         drop(draft);
         let put = Op::Put { key, value, expect: Expect::Absent };
         let ops = std::iter::once(put).chain(outcome.ops).collect();
-        match self.commit(ops).await? {
+        match self.commit_for(&call, ops).await? {
             Ok(committed) => Ok(Created::Done(Answer::object(201, first(committed)))),
             Err(Conflict { op: 0, current: Some(_) }) => Ok(Created::Exists(name)),
             Err(_) => Ok(Created::Retry),
@@ -270,7 +270,7 @@ impl ApiServer {
             return Ok(done(object.to_json().into()));
         }
         let ops = self.update_ops(call, old, &object, value, outcome);
-        match self.commit(ops).await? {
+        match self.commit_for(call, ops).await? {
             Ok(committed) => Ok(done(first(committed))),
             Err(_) => Ok(Updated::Conflict),
         }

@@ -1,6 +1,7 @@
 //! A queue of keys that coalesces: a key waits at most once, is worked on by one worker at a time,
 //! and a key that is marked while it is worked on comes again. What client-go calls a workqueue.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
@@ -22,7 +23,8 @@ struct Inner<K> {
 
 struct State<K> {
     queue: VecDeque<K>,
-    waiting: HashSet<K>,
+    /// Since when each key of the queue waits.
+    waiting: HashMap<K, Instant>,
     working: HashSet<K>,
     again: HashSet<K>,
     /// Keys to be marked later, by time; the counter keeps equal times apart.
@@ -30,6 +32,8 @@ struct State<K> {
     /// The one time at which a key is to be marked.
     times: HashMap<K, (Instant, u64)>,
     counter: u64,
+    /// Keys that were put into the queue.
+    adds: u64,
 }
 
 impl<K> Clone for DirtySet<K> {
@@ -42,12 +46,13 @@ impl<K: Hash + Eq + Clone> Default for DirtySet<K> {
     fn default() -> Self {
         let state = State {
             queue: VecDeque::new(),
-            waiting: HashSet::new(),
+            waiting: HashMap::new(),
             working: HashSet::new(),
             again: HashSet::new(),
             later: BTreeMap::new(),
             times: HashMap::new(),
             counter: 0,
+            adds: 0,
         };
         DirtySet { inner: Arc::new(Inner { state: Mutex::new(state), wake: Notify::new() }) }
     }
@@ -83,13 +88,18 @@ impl<K: Hash + Eq + Clone> DirtySet<K> {
 
     /// Takes the next key and holds it until [`DirtySet::done`]. Cancel-safe.
     pub async fn take(&self) -> K {
+        self.take_timed().await.0
+    }
+
+    /// [`DirtySet::take`], and for how long the key waited.
+    pub async fn take_timed(&self) -> (K, Duration) {
         loop {
             let notified = self.inner.wake.notified();
             let next_time = {
                 let mut state = self.inner.state.lock();
                 state.move_due(Instant::now());
                 if let Some(key) = state.queue.pop_front() {
-                    state.waiting.remove(&key);
+                    let since = state.waiting.remove(&key);
                     state.working.insert(key.clone());
                     let more = !state.queue.is_empty() || !state.later.is_empty();
                     drop(state);
@@ -97,7 +107,7 @@ impl<K: Hash + Eq + Clone> DirtySet<K> {
                         // Another worker may sleep on a permit that this one consumed.
                         self.inner.wake.notify_one();
                     }
-                    return key;
+                    return (key, since.map(|since| since.elapsed()).unwrap_or_default());
                 }
                 state.later.keys().next().map(|(at, _)| *at)
             };
@@ -131,6 +141,16 @@ impl<K: Hash + Eq + Clone> DirtySet<K> {
         self.inner.state.lock().queue.len()
     }
 
+    /// How many keys have a later time.
+    pub fn later(&self) -> usize {
+        self.inner.state.lock().later.len()
+    }
+
+    /// How many keys were put into the queue so far; one that waits already is not put there again.
+    pub fn adds(&self) -> u64 {
+        self.inner.state.lock().adds
+    }
+
     /// Nothing waits and nothing is worked on; later keys may be planned.
     pub fn is_idle(&self) -> bool {
         let state = self.inner.state.lock();
@@ -146,7 +166,9 @@ impl<K: Hash + Eq + Clone> State<K> {
     fn mark(&mut self, key: K) {
         if self.working.contains(&key) {
             self.again.insert(key);
-        } else if self.waiting.insert(key.clone()) {
+        } else if let Entry::Vacant(waiting) = self.waiting.entry(key.clone()) {
+            waiting.insert(Instant::now());
+            self.adds += 1;
             self.queue.push_back(key);
         }
     }
@@ -173,7 +195,9 @@ mod tests {
         set.mark("a");
         set.mark("a");
         set.mark("b");
-        assert_eq!(set.take().await, "a");
+        assert_eq!(set.adds(), 2);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(set.take_timed().await, ("a", Duration::from_secs(1)));
         set.mark("a");
         assert_eq!(set.take().await, "b");
         assert!(set.is_empty(), "a is worked on, so it must not be handed out twice");

@@ -1,17 +1,20 @@
 //! The program's numbers for Prometheus: rooms register what they count, the API server shows it.
 //!
 //! Two kinds: those that are counted where something happens (`Family`, `Counter`, `Histogram` of
-//! `prometheus_client`), and those that are looked at when somebody asks ([`Metrics::look`]).
+//! `prometheus_client`), and those that are looked at when somebody asks ([`Metrics::look`],
+//! [`Metrics::look_at_durations`]).
 
 use std::fmt;
 
 use parking_lot::RwLock;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, prometheus_text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, prometheus_text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Metric, Registry};
+
+use super::durations::Distribution;
 
 /// All numbers of a process; share it by `Arc`.
 #[derive(Debug, Default)]
@@ -25,10 +28,13 @@ pub enum Looked {
     Gauge,
 }
 
+/// What tells apart the values of one name.
+pub type Labels = Vec<(&'static str, String)>;
+
 /// One value with its labels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    pub labels: Vec<(&'static str, String)>,
+    pub labels: Labels,
     pub value: f64,
 }
 
@@ -54,6 +60,17 @@ impl Metrics {
         read: impl Fn() -> Vec<Sample> + Send + Sync + 'static,
     ) {
         let look = Look { name, help, kind, read: Box::new(read) };
+        self.0.write().register_collector(Box::new(look));
+    }
+
+    /// Adds a histogram that is looked at whenever somebody asks.
+    pub fn look_at_durations(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> Vec<(Labels, Distribution)> + Send + Sync + 'static,
+    ) {
+        let look = LookAtDurations { name, help, read: Box::new(read) };
         self.0.write().register_collector(Box::new(look));
     }
 
@@ -97,6 +114,30 @@ impl Collector for Look {
     }
 }
 
+struct LookAtDurations {
+    name: &'static str,
+    help: &'static str,
+    read: Box<dyn Fn() -> Vec<(Labels, Distribution)> + Send + Sync>,
+}
+
+impl fmt::Debug for LookAtDurations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LookAtDurations").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Collector for LookAtDurations {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut metric =
+            encoder.encode_descriptor(self.name, self.help, None, MetricType::Histogram)?;
+        for (labels, found) in (self.read)() {
+            let mut one = metric.encode_family(&labels)?;
+            one.encode_histogram::<NoLabelSet>(found.sum, found.count, &found.buckets, None)?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,8 +151,17 @@ mod tests {
             vec![sample("a", 1.0), sample("say \"b\"\n", 2.5)]
         });
         metrics.look("cpu_seconds", "CPU.", Looked::Counter, || Sample::plain(3.0));
+        let buckets = vec![(0.5, 2), (f64::INFINITY, 1)];
+        let found = Distribution { sum: 9.0, count: 3, buckets };
+        metrics.look_at_durations("took_seconds", "Time.", move || {
+            vec![(vec![("name", "a".to_string())], found.clone())]
+        });
         let text = metrics.text();
         for line in [
+            "# TYPE took_seconds histogram",
+            "took_seconds_count{name=\"a\"} 3",
+            "took_seconds_bucket{name=\"a\",le=\"0.5\"} 2",
+            "took_seconds_bucket{name=\"a\",le=\"+Inf\"} 3",
             "# TYPE depth gauge",
             "depth{name=\"a\"} 1.0",
             "depth{name=\"say \\\"b\\\"\\n\"} 2.5",

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod confine;
 pub mod dirty_set;
 pub mod durable;
+pub mod durations;
 pub mod frames;
 pub mod ids;
 pub mod keyed_locks;

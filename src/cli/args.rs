@@ -89,6 +89,8 @@ pub enum Verb {
     Cp(CpArgs),
     /// Show what nodes or pods use: processor time and memory
     Top(TopArgs),
+    /// Show how the control plane's loops fare: queues, writes, latency, last errors
+    Controllers(ControllersArgs),
     /// Record where a container's program spends its time, for the Firefox profiler
     Profile(ProfileArgs),
     /// Fetch the core dump of a container's program that trapped
@@ -113,6 +115,18 @@ pub enum Verb {
     Version,
     /// Print a completion script for a shell
     Completion { shell: clap_complete::Shell },
+}
+
+#[derive(Args)]
+pub struct ControllersArgs {
+    /// Print all that the server tells instead of a table
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<ControllersOutput>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ControllersOutput {
+    Json,
 }
 
 /// What a command does instead of storing something.

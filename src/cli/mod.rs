@@ -4,6 +4,7 @@
 mod apply;
 mod args;
 mod attach;
+mod controllers;
 mod cordon;
 mod core_dump;
 mod cp;
@@ -116,6 +117,7 @@ async fn run_verb(session: &Session, verb: Verb) -> anyhow::Result<()> {
         Verb::PortForward(args) => port_forward::run(session, &args).await,
         Verb::Cp(args) => cp::run(session, &args).await,
         Verb::Top(args) => top::run(session, &args).await,
+        Verb::Controllers(args) => controllers::run(session, &args).await,
         Verb::Profile(args) => profile::run(session, &args).await,
         Verb::CoreDump(args) => core_dump::run(session, &args).await,
         Verb::Scale(args) => scale::run(session, &args).await,

@@ -223,6 +223,19 @@ impl Cache {
         }
     }
 
+    /// Whether every type's table shows all that was committed up to a revision. With `ask`, those
+    /// that do not are listed again.
+    pub fn has_reached(&self, revision: u64, ask: bool) -> bool {
+        let tables = self.tables.read();
+        let late = tables.by_type.values().filter(|table| table.revision() < revision);
+        let late: Vec<(Gvr, bool)> = late.map(|one| (one.resource(), one.synced())).collect();
+        drop(tables);
+        // One that was never listed is on its way.
+        let listed = late.iter().filter(|(_, synced)| *synced && ask);
+        listed.for_each(|(resource, _)| self.relist(resource));
+        late.is_empty()
+    }
+
     /// Waits until every type was listed once.
     pub async fn wait_synced(&self) {
         // Whoever asked before `notify_waiters` is told, polled or not.

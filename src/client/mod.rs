@@ -3,6 +3,8 @@
 //! and [`cache`], which keeps what it watches.
 
 pub mod cache;
+pub mod controller_status;
+pub mod election;
 pub mod event;
 pub mod join;
 pub mod node_paths;
@@ -18,6 +20,7 @@ use serde_json::Value;
 
 use crate::api::resource::{Gvr, Kind};
 use crate::api::{ApiError, Object, Raw};
+use election::Fence;
 
 /// How often the API tells a quiet watch that asked for bookmarks how far it has come; a watch
 /// that is silent for much longer has lost its server.
@@ -60,6 +63,8 @@ pub struct WatchOptions {
 pub struct WriteOptions {
     pub dry_run: bool,
     pub field_manager: String,
+    /// The write is refused with a conflict unless this term lasts.
+    pub fence: Option<Arc<Fence>>,
 }
 
 /// Options of a deletion (metav1.DeleteOptions).
@@ -71,6 +76,8 @@ pub struct DeleteOptions {
     pub uid: Option<String>,
     pub resource_version: Option<String>,
     pub dry_run: bool,
+    /// As in [`WriteOptions`].
+    pub fence: Option<Arc<Fence>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -208,7 +215,7 @@ impl Client {
     }
 
     fn write_options(&self) -> WriteOptions {
-        WriteOptions { dry_run: false, field_manager: self.manager.into() }
+        WriteOptions { field_manager: self.manager.into(), ..WriteOptions::default() }
     }
 
     pub async fn get<T: Kind>(&self, namespace: &str, name: &str) -> Result<T, ApiError> {

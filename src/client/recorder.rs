@@ -27,7 +27,8 @@ const QUEUE_NOTICES: usize = 4_096;
 const REMEMBERED_EVENTS: usize = 4_096;
 /// Objects whose rate is limited.
 const REMEMBERED_OBJECTS: usize = 4_096;
-/// New events that one object may tell at once; one more comes back each [`REFILL_SECONDS`].
+/// New events that one object may tell at once, warnings apart, so that what goes wrong is not lost
+/// among what goes on; one more comes back each [`REFILL_SECONDS`].
 /// Source: client-go tools/record/events_cache.go.
 const BURST_EVENTS: f64 = 25.0;
 const REFILL_SECONDS: f64 = 300.0;
@@ -166,7 +167,7 @@ impl Inner {
         for same in order {
             let Some(entry) = due.remove(&same) else { continue };
             let written = memory.events.get(&same).cloned();
-            if written.is_none() && !memory.allows(&same, entry.last) {
+            if written.is_none() && !memory.allows(&same, entry.notice.severity, entry.last) {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
@@ -193,7 +194,8 @@ impl Inner {
         due: Due,
         written: Option<Written>,
     ) -> (Same, Result<Written, ApiError>) {
-        let options = WriteOptions { dry_run: false, field_manager: self.component.into() };
+        let options =
+            WriteOptions { field_manager: self.component.into(), ..WriteOptions::default() };
         if let Some(written) = written {
             let count = written.count.saturating_add(due.count);
             let patch = json!({"count": count, "lastTimestamp": seconds(due.last)});
@@ -246,8 +248,9 @@ impl Inner {
 
 impl Memory {
     /// Whether an object may tell something new: a token bucket by object.
-    fn allows(&mut self, same: &Same, now: Timestamp) -> bool {
-        let object = format!("{}/{}/{}/{}", same.kind, same.namespace, same.name, same.uid);
+    fn allows(&mut self, same: &Same, severity: Severity, now: Timestamp) -> bool {
+        let Same { kind, namespace, name, uid, .. } = same;
+        let object = format!("{severity:?}/{kind}/{namespace}/{name}/{uid}");
         let (tokens, at) = self.rates.get(&object).copied().unwrap_or((BURST_EVENTS, now));
         let passed = now.duration_since(at).as_secs_f64().max(0.0);
         let tokens = (tokens + passed / REFILL_SECONDS).min(BURST_EVENTS);

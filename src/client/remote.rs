@@ -223,7 +223,7 @@ impl Api for Remote {
         object: Object,
         options: &WriteOptions,
     ) -> Result<Raw, ApiError> {
-        let path = write_query(options).on(&target.path());
+        let path = write_query(options)?.on(&target.path());
         self.call(Method::POST, &path, JSON, object.to_json()).await.map(Raw)
     }
 
@@ -233,7 +233,7 @@ impl Api for Remote {
         object: Object,
         options: &WriteOptions,
     ) -> Result<Raw, ApiError> {
-        let path = write_query(options).on(&target.path());
+        let path = write_query(options)?.on(&target.path());
         self.call(Method::PUT, &path, JSON, object.to_json()).await.map(Raw)
     }
 
@@ -243,7 +243,7 @@ impl Api for Remote {
         patch: Patch,
         options: &WriteOptions,
     ) -> Result<Raw, ApiError> {
-        let mut query = write_query(options);
+        let mut query = write_query(options)?;
         let (content_type, body) = match patch {
             Patch::Json(body) => ("application/json-patch+json", body),
             Patch::Merge(body) => ("application/merge-patch+json", body),
@@ -258,6 +258,9 @@ impl Api for Remote {
     }
 
     async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Raw, ApiError> {
+        if options.fence.is_some() {
+            return Err(no_fence());
+        }
         let body = delete_body(options).to_string();
         self.call(Method::DELETE, &target.path(), JSON, body).await.map(Raw)
     }
@@ -302,13 +305,21 @@ pub fn delete_body(options: &DeleteOptions) -> Value {
     body
 }
 
-fn write_query(options: &WriteOptions) -> Query {
+fn write_query(options: &WriteOptions) -> Result<Query, ApiError> {
+    if options.fence.is_some() {
+        return Err(no_fence());
+    }
     let mut query = Query::default();
     query.add("fieldManager", &options.field_manager);
     if options.dry_run {
         query.add("dryRun", "All");
     }
-    query
+    Ok(query)
+}
+
+/// Kubernetes' API has no place for it, and to leave it out would be to write all the same.
+fn no_fence() -> ApiError {
+    ApiError::bad_request("writes that hold for a leader's term only are not sent over HTTP")
 }
 
 /// A query string with its values escaped; empty values are left out.

@@ -8,11 +8,13 @@
 //!                                 └──── back-off on failure, again_after ◀───────────┘
 //! ```
 //!
-//! One key of a controller is worked on by one worker at a time. It knows no kinds.
+//! One key of a controller is worked on by one worker at a time, and written about no more often
+//! than its pace allows. It knows no kinds.
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -20,14 +22,18 @@ use tokio::time::Instant;
 
 use super::ask::{self, Answer};
 use super::barrier::{Barrier, Check, PATIENCE};
-use super::executor::{Budget, Done, Executor};
-use super::{Controller, Plan, namespace};
+use super::executor::{Budget, Done, Executor, Writer};
+use super::meter::{Meter, Stats};
+use super::pace::{Pace, Prints, Word};
+use super::{Action, Controller, Outcome, Plan, Write, namespace};
 use crate::api::resource::Gvr;
 use crate::api::{ApiError, ObjectKey};
 use crate::base::backoff::{Backoff, Limits as Waits};
 use crate::base::dirty_set::DirtySet;
 use crate::base::{SharedClock, Tasks};
-use crate::client::cache::{Cache, Changed, View};
+use crate::client::cache::{AnyObject, Cache, Changed, View};
+use crate::client::election::{Fence, Gate};
+use crate::client::event::Notice;
 use crate::client::recorder::Recorder;
 use crate::client::{ListOptions, SharedApi, Target};
 
@@ -41,6 +47,11 @@ const CONFLICT_WAITS: Waits =
 /// The longest wait that a plan may ask for: times that users write may be further away than clocks
 /// count, and to look once a day costs nothing.
 const MOST_WAIT: Duration = Duration::from_secs(24 * 3600);
+/// The shortest one: a controller that asks for none would never stop.
+const LEAST_WAIT: Duration = Duration::from_millis(1);
+
+/// The term in which a plan is made, where leaders take turns.
+type Term = Option<Arc<Fence>>;
 
 /// How the driver behaves.
 #[derive(Clone, Copy, Debug)]
@@ -67,37 +78,22 @@ struct Shared {
     recorder: Recorder,
     loops: Vec<Loop>,
     options: DriverOptions,
+    /// Where leaders take turns.
+    gate: OnceLock<Gate>,
 }
 
 /// One controller with its keys.
 struct Loop {
     controller: Arc<dyn Controller>,
+    /// What its keys name.
+    subject: Option<Gvr>,
     dirty: DirtySet<ObjectKey>,
     barrier: Barrier,
     failures: Mutex<Backoff<ObjectKey>>,
     conflicts: Mutex<Backoff<ObjectKey>>,
     budget: Option<Budget>,
-    counts: Counts,
-}
-
-#[derive(Default)]
-struct Counts {
-    reconciles: AtomicU64,
-    failures: AtomicU64,
-    conflicts: AtomicU64,
-    panics: AtomicU64,
-}
-
-/// How one controller fares.
-#[derive(Clone, Debug)]
-pub struct Stats {
-    pub controller: &'static str,
-    /// Keys that wait now.
-    pub waiting: usize,
-    pub reconciles: u64,
-    pub failures: u64,
-    pub conflicts: u64,
-    pub panics: u64,
+    pace: Pace,
+    meter: Arc<Meter>,
 }
 
 impl Driver {
@@ -110,9 +106,15 @@ impl Driver {
         controllers: Vec<Arc<dyn Controller>>,
         options: DriverOptions,
     ) -> Driver {
-        let loops = controllers.into_iter().map(Loop::new).collect();
+        let mut meters: HashMap<&'static str, Arc<Meter>> = HashMap::new();
+        let loops = controllers.into_iter().map(|controller| {
+            let meter = meters.entry(controller.name()).or_default().clone();
+            Loop::new(controller, meter)
+        });
+        let loops = loops.collect();
         let executor = Executor::new(api);
-        let shared = Arc::new(Shared { cache, clock, executor, recorder, loops, options });
+        let gate = OnceLock::new();
+        let shared = Arc::new(Shared { cache, clock, executor, recorder, loops, options, gate });
         let weak = Arc::downgrade(&shared);
         shared.cache.listen(Box::new(move |change| {
             if let Some(shared) = weak.upgrade() {
@@ -126,6 +128,14 @@ impl Driver {
             }
         }));
         Driver { shared }
+    }
+
+    /// [`Driver::run`], but only while the gate is open: each plan is made and performed in one
+    /// term, and what is left of it when the term ends is refused.
+    pub fn run_led(&self, gate: Gate, tasks: &Tasks) {
+        // Whoever runs it a second time has the first one's gate.
+        let _ = self.shared.gate.set(gate);
+        self.run(tasks);
     }
 
     /// Runs until the tasks stop; returns at once. The cache must be kept by someone.
@@ -143,8 +153,22 @@ impl Driver {
         tasks.spawn("resync", async move { shared.resync().await });
     }
 
+    /// By the controllers' names; loops of one name are one.
     pub fn stats(&self) -> Vec<Stats> {
-        self.shared.loops.iter().map(Loop::stats).collect()
+        let mut all: Vec<Stats> = Vec::new();
+        for one in &self.shared.loops {
+            let name = one.controller.name();
+            let known = all.iter().position(|stats| stats.controller == name);
+            let known = known.unwrap_or_else(|| {
+                all.push(one.meter.stats(name));
+                all.len() - 1
+            });
+            let stats = &mut all[known];
+            stats.waiting += one.dirty.len();
+            stats.later += one.dirty.later();
+            stats.adds += one.dirty.adds();
+        }
+        all
     }
 
     /// Nothing waits and nothing is worked on; keys may be planned for later.
@@ -154,7 +178,7 @@ impl Driver {
 }
 
 impl Loop {
-    fn new(controller: Arc<dyn Controller>) -> Loop {
+    fn new(controller: Arc<dyn Controller>, meter: Arc<Meter>) -> Loop {
         let budget = controller.limits().deletions_per_minute;
         Loop {
             dirty: DirtySet::default(),
@@ -162,19 +186,10 @@ impl Loop {
             failures: Mutex::new(Backoff::new(FAILURE_WAITS)),
             conflicts: Mutex::new(Backoff::new(CONFLICT_WAITS)),
             budget: budget.map(|most| Budget::new(most, Instant::now())),
-            counts: Counts::default(),
+            pace: Pace::default(),
+            meter,
+            subject: controller.reads().into_iter().next(),
             controller,
-        }
-    }
-
-    fn stats(&self) -> Stats {
-        Stats {
-            controller: self.controller.name(),
-            waiting: self.dirty.len(),
-            reconciles: self.counts.reconciles.load(Ordering::Relaxed),
-            failures: self.counts.failures.load(Ordering::Relaxed),
-            conflicts: self.counts.conflicts.load(Ordering::Relaxed),
-            panics: self.counts.panics.load(Ordering::Relaxed),
         }
     }
 
@@ -186,7 +201,7 @@ impl Loop {
                 .map(String::as_str)
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("no message");
-            self.counts.panics.fetch_add(1, Ordering::Relaxed);
+            self.meter.panics.fetch_add(1, Ordering::Relaxed);
             tracing::error!(controller = self.controller.name(), %key, text, "panicked");
             ApiError::internal(format!("{} panicked: {text}", self.controller.name()))
         })
@@ -196,12 +211,16 @@ impl Loop {
     fn fail(&self, key: &ObjectKey, error: &ApiError, clock: &SharedClock) {
         let stale = error.is_conflict() || error.is_already_exists() || error.is_not_found();
         let (waits, count) = if stale {
-            (&self.conflicts, &self.counts.conflicts)
+            (&self.conflicts, &self.meter.conflicts)
         } else {
-            (&self.failures, &self.counts.failures)
+            (&self.failures, &self.meter.failures)
         };
         count.fetch_add(1, Ordering::Relaxed);
-        let mut wait = waits.lock().next(key, clock.now());
+        let now = clock.now();
+        if !stale {
+            self.meter.error(key, error, now);
+        }
+        let mut wait = waits.lock().next(key, now);
         if let Some(seconds) = error.retry_after_seconds() {
             wait = wait.max(Duration::from_secs(seconds.into())).min(FAILURE_WAITS.most);
         }
@@ -220,6 +239,15 @@ impl Loop {
     }
 }
 
+/// What is told where somebody undoes a write each time.
+fn repeats(controller: &str, subject: &dyn AnyObject, write: &Write) -> Notice {
+    let message = format!(
+        "{controller} does the same again and again ({write}), and something undoes it each time: \
+         another controller or client wants it otherwise. It is done less and less often"
+    );
+    Notice::warning(subject, "RepeatedWrites", message)
+}
+
 impl Shared {
     fn mark(&self, change: &Changed, view: &View) {
         for one in &self.loops {
@@ -227,7 +255,7 @@ impl Shared {
             match std::panic::catch_unwind(find) {
                 Ok(keys) => keys.into_iter().for_each(|key| one.dirty.mark(key)),
                 Err(_) => {
-                    one.counts.panics.fetch_add(1, Ordering::Relaxed);
+                    one.meter.panics.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(controller = one.controller.name(), key = %change.key,
                         "panicked over a change; the periodic pass will look again");
                 }
@@ -255,6 +283,7 @@ impl Shared {
             for one in &self.loops {
                 one.failures.lock().sweep(now);
                 one.conflicts.lock().sweep(now);
+                one.pace.sweep(Instant::now());
             }
         }
     }
@@ -275,13 +304,18 @@ impl Shared {
     /// One worker of one controller.
     async fn work(&self, one: &Loop) {
         loop {
-            let key = one.dirty.take().await;
-            self.step(one, &key).await;
+            let (key, waited) = one.dirty.take_timed().await;
+            one.meter.waited.observe(waited);
+            let fence = match self.gate.get() {
+                Some(gate) => Some(gate.enter(&self.cache).await),
+                None => None,
+            };
+            self.step(one, &key, &fence).await;
             one.dirty.done(&key);
         }
     }
 
-    async fn step(&self, one: &Loop, key: &ObjectKey) {
+    async fn step(&self, one: &Loop, key: &ObjectKey, fence: &Term) {
         match one.barrier.check(key, Instant::now(), || self.cache.view()) {
             Check::Ready => {}
             Check::Parked => return one.dirty.mark_after(key.clone(), PATIENCE),
@@ -294,7 +328,14 @@ impl Shared {
                 Err(error) => return one.fail(key, &error, &self.clock),
             },
         }
-        one.counts.reconciles.fetch_add(1, Ordering::Relaxed);
+        one.meter.run(self.clock.now());
+        let began = Instant::now();
+        self.turn(one, key, fence).await;
+        one.meter.worked.observe(began.elapsed());
+    }
+
+    /// Decides on a key and performs the plan.
+    async fn turn(&self, one: &Loop, key: &ObjectKey, fence: &Term) {
         let answers = match self.ask(one, key).await {
             Ok(answers) => answers,
             Err(error) => return one.fail(key, &error, &self.clock),
@@ -302,8 +343,39 @@ impl Shared {
         let now = self.clock.now();
         let decide = || one.controller.decide(&self.cache.view(), key, &answers, now);
         match one.guarded(key, decide) {
-            Ok(plan) => self.perform(one, key, plan).await,
+            Ok(plan) if plan.writes.is_empty() => {
+                self.perform(one, key, plan, fence).await;
+            }
+            Ok(plan) => self.perform_in_pace(one, key, plan, fence).await,
             Err(error) => one.fail(key, &error, &self.clock),
+        }
+    }
+
+    /// Performs a plan, or puts it off if the key is written about too often: it is made anew then.
+    async fn perform_in_pace(&self, one: &Loop, key: &ObjectKey, mut plan: Plan, fence: &Term) {
+        let subject = one.subject.as_ref().and_then(|kind| self.cache.view().peek(kind, key));
+        let generation = subject.as_ref().and_then(|object| object.meta().generation);
+        let prints = Prints::of(&plan.writes, generation.unwrap_or_default());
+        match one.pace.check(key, &prints, Instant::now()) {
+            Word::Go => {}
+            Word::GoAndTell => {
+                let is_status = |write: &&Write| {
+                    write.subject().is_some_and(|(_, target)| target.subresource.is_some())
+                };
+                let write = plan.writes.iter().find(|write| !is_status(write));
+                let write = write.or(plan.writes.first());
+                if let (Some(subject), Some(write)) = (&subject, write) {
+                    plan.notices.push(repeats(one.controller.name(), &**subject, write));
+                }
+            }
+            Word::Wait(wait) => {
+                one.meter.held.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(controller = one.controller.name(), %key, ?wait, "holds back");
+                return one.dirty.mark_after(key.clone(), wait);
+            }
+        }
+        if self.perform(one, key, plan, fence).await {
+            one.pace.wrote(key, prints, Instant::now());
         }
     }
 
@@ -322,46 +394,55 @@ impl Shared {
         Ok(answers)
     }
 
-    async fn perform(&self, one: &Loop, key: &ObjectKey, plan: Plan) {
+    /// Tells whether anything was written.
+    async fn perform(&self, one: &Loop, key: &ObjectKey, plan: Plan, fence: &Term) -> bool {
         let name = one.controller.name();
         for write in &plan.writes {
             tracing::debug!(controller = name, %key, %write, "writes");
         }
         let had_writes = !plan.writes.is_empty();
-        let done = self.write(one, key, plan.writes).await;
+        let done = self.write(one, key, plan.writes, fence).await;
         // What a plan tells is about its first write. A later one that failed, a status that
         // somebody else wrote meanwhile, is planned again, and then there is nothing to tell.
         if done.error.is_none() || done.outcomes.first().is_some_and(|one| one.result.is_ok()) {
             plan.notices.into_iter().for_each(|notice| self.recorder.record_as(name, notice));
         }
         if had_writes {
-            self.settle(one, key, &done).await;
+            self.settle(one, key, &done, fence).await;
         }
         match &done.error {
             Some(error) => one.fail(key, error, &self.clock),
             None => {
                 one.succeed(key);
                 if let Some(wait) = plan.again_after {
-                    one.dirty.mark_after(key.clone(), wait.min(MOST_WAIT));
+                    one.dirty.mark_after(key.clone(), wait.clamp(LEAST_WAIT, MOST_WAIT));
                 }
             }
         }
+        done.outcomes.iter().any(|outcome| outcome.result.is_ok())
     }
 
-    async fn write(&self, one: &Loop, key: &ObjectKey, writes: Vec<super::Write>) -> Done {
-        let (name, budget) = (one.controller.name(), one.budget.as_ref());
-        let mut done = self.executor.perform(writes, name, budget, &self.cache).await;
+    async fn write(&self, one: &Loop, key: &ObjectKey, writes: Vec<Write>, fence: &Term) -> Done {
+        let (manager, budget) = (one.controller.name(), one.budget.as_ref());
+        let writer = Writer { manager, budget, fence: fence.clone() };
+        let mut done = self.executor.perform(writes, &writer, &self.cache).await;
+        if let (Some(error), Some(gate)) = (&done.error, self.gate.get()) {
+            gate.note(error);
+        }
         one.barrier.add(key, std::mem::take(&mut done.needs), Instant::now());
+        let wrote = |outcome: &&Outcome| outcome.result.is_ok() && outcome.action != Action::Check;
+        let wrote = done.outcomes.iter().filter(wrote).count();
+        one.meter.writes.fetch_add(wrote as u64, Ordering::Relaxed);
         done
     }
 
     /// What is left to tell about the writes; a failure here is told again with the next one.
-    async fn settle(&self, one: &Loop, key: &ObjectKey, done: &Done) {
+    async fn settle(&self, one: &Loop, key: &ObjectKey, done: &Done, fence: &Term) {
         let now = self.clock.now();
         let settled = one
             .guarded(key, || one.controller.settle(&self.cache.view(), key, &done.outcomes, now));
         let Ok(plan) = settled else { return };
-        let wrote = self.write(one, key, plan.writes).await;
+        let wrote = self.write(one, key, plan.writes, fence).await;
         if let Some(error) = wrote.error {
             tracing::debug!(controller = one.controller.name(), %key, %error, "not settled");
         }

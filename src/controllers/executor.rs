@@ -2,6 +2,7 @@
 //! that starts small and grows with each success, so that a quota that refuses a thousand creations
 //! is asked a few times only. Knows no controllers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -15,6 +16,7 @@ use super::plan::{Action, Outcome, Write};
 use crate::api::error::Reason;
 use crate::api::{ApiError, ObjectKey, Raw};
 use crate::client::cache::{Cache, parse_revision};
+use crate::client::election::Fence;
 use crate::client::{DeleteOptions, ListOptions, SharedApi, Target, WriteOptions};
 
 /// The writes of one group under way at first, and at most.
@@ -31,6 +33,15 @@ const PAGE_ITEMS: usize = 500;
 pub struct Executor {
     pub api: SharedApi,
     permits: Semaphore,
+}
+
+/// In whose name a plan is performed.
+pub struct Writer<'a> {
+    pub manager: &'a str,
+    /// The term that must last, where leaders take turns.
+    pub fence: Option<Arc<Fence>>,
+    /// What bounds deletions.
+    pub budget: Option<&'a Budget>,
 }
 
 /// What came of a plan's writes.
@@ -65,13 +76,7 @@ impl Executor {
     }
 
     /// Performs all groups until one fails.
-    pub async fn perform(
-        &self,
-        writes: Vec<Write>,
-        manager: &str,
-        budget: Option<&Budget>,
-        cache: &Cache,
-    ) -> Done {
+    pub async fn perform(&self, writes: Vec<Write>, writer: &Writer<'_>, cache: &Cache) -> Done {
         let mut done = Done::default();
         let mut group = Vec::new();
         for write in writes.into_iter().chain([Write::Then]) {
@@ -79,7 +84,7 @@ impl Executor {
                 group.push(write);
                 continue;
             }
-            self.group(std::mem::take(&mut group), manager, budget, cache, &mut done).await;
+            self.group(std::mem::take(&mut group), writer, cache, &mut done).await;
             if done.error.is_some() {
                 break;
             }
@@ -87,21 +92,14 @@ impl Executor {
         done
     }
 
-    async fn group(
-        &self,
-        writes: Vec<Write>,
-        manager: &str,
-        budget: Option<&Budget>,
-        cache: &Cache,
-        done: &mut Done,
-    ) {
+    async fn group(&self, writes: Vec<Write>, writer: &Writer<'_>, cache: &Cache, done: &mut Done) {
         let mut waiting = writes.into_iter();
         let mut running = FuturesUnordered::new();
         let mut window = FIRST_WINDOW;
         loop {
             while done.error.is_none() && running.len() < window {
                 let Some(write) = waiting.next() else { break };
-                running.push(self.one(write, manager, budget));
+                running.push(self.one(write, writer));
             }
             let Some(one) = running.next().await else { break };
             match &one.outcome.result {
@@ -113,7 +111,7 @@ impl Executor {
         }
     }
 
-    async fn one(&self, write: Write, manager: &str, budget: Option<&Budget>) -> One {
+    async fn one(&self, write: Write, writer: &Writer<'_>) -> One {
         let (action, target, uid) = match (&write, write.subject()) {
             (Write::Delete { options, .. }, Some((action, target))) => {
                 (action, target.clone(), options.uid.clone())
@@ -121,12 +119,12 @@ impl Executor {
             (_, Some((action, target))) => (action, target.clone(), None),
             (_, None) => unreachable!("groups hold no separators"),
         };
-        if let (Action::Delete, Some(budget)) = (action, budget) {
+        if let (Action::Delete, Some(budget)) = (action, writer.budget) {
             budget.take().await;
         }
         // The semaphore is never closed, so an error cannot come.
         let _permit = self.permits.acquire().await;
-        let call = tokio::time::timeout(WRITE_LIMIT, self.call(write, manager));
+        let call = tokio::time::timeout(WRITE_LIMIT, self.call(write, writer));
         let result = call.await.unwrap_or_else(|_| {
             Err(ApiError::new(504, Reason::Timeout, "the API did not answer in time"))
         });
@@ -143,8 +141,9 @@ impl Executor {
         one
     }
 
-    async fn call(&self, write: Write, manager: &str) -> Result<Option<Raw>, ApiError> {
-        let options = WriteOptions { dry_run: false, field_manager: manager.into() };
+    async fn call(&self, write: Write, writer: &Writer<'_>) -> Result<Option<Raw>, ApiError> {
+        let (manager, fence) = (writer.manager.into(), writer.fence.clone());
+        let options = WriteOptions { dry_run: false, field_manager: manager, fence };
         match write {
             Write::Create { target, object } => {
                 self.api.create(&target, object, &options).await.map(Some)
@@ -155,16 +154,21 @@ impl Executor {
             Write::Patch { target, patch } => {
                 self.api.patch(&target, patch, &options).await.map(Some)
             }
-            Write::Delete { target, options } => match self.api.delete(&target, &options).await {
-                // Gone already is what was wanted.
-                Err(error) if error.is_not_found() => Ok(None),
-                other => other.map(Some),
-            },
+            Write::Delete { target, options: delete } => {
+                let delete = DeleteOptions { fence: options.fence, ..delete };
+                match self.api.delete(&target, &delete).await {
+                    // Gone already is what was wanted.
+                    Err(error) if error.is_not_found() => Ok(None),
+                    other => other.map(Some),
+                }
+            }
             Write::Absent { target, uid } => {
                 self.check_absent(&target, uid.as_deref()).await.map(|()| None)
             }
             Write::Alive { target, uid } => self.check_alive(&target, &uid).await.map(|()| None),
-            Write::DeleteAll { target } => self.delete_all(&target).await.map(|()| None),
+            Write::DeleteAll { target } => {
+                self.delete_all(&target, &options.fence).await.map(|()| None)
+            }
             Write::Then => Ok(None),
         }
     }
@@ -196,7 +200,11 @@ impl Executor {
         if lives { Ok(()) } else { Err(gone()) }
     }
 
-    async fn delete_all(&self, target: &Target) -> Result<(), ApiError> {
+    async fn delete_all(
+        &self,
+        target: &Target,
+        fence: &Option<Arc<Fence>>,
+    ) -> Result<(), ApiError> {
         let options = ListOptions { limit: PAGE_ITEMS, ..ListOptions::default() };
         let page = match self.api.list(target, &options).await {
             // A custom resource that is not served any more has no objects either.
@@ -212,7 +220,7 @@ impl Executor {
             while deletions.len() < MOST_WINDOW {
                 let Some(raw) = items.next() else { break };
                 let answer: Answer = raw.decode()?;
-                deletions.push(self.delete_found(target, answer.metadata));
+                deletions.push(self.delete_found(target, answer.metadata, fence.clone()));
             }
             let Some(result) = deletions.next().await else { break };
             result?;
@@ -221,9 +229,14 @@ impl Executor {
         Err(ApiError::conflict(&target.resource, "*", why))
     }
 
-    async fn delete_found(&self, target: &Target, found: AnswerMeta) -> Result<(), ApiError> {
+    async fn delete_found(
+        &self,
+        target: &Target,
+        found: AnswerMeta,
+        fence: Option<Arc<Fence>>,
+    ) -> Result<(), ApiError> {
         let target = Target { name: found.name, ..target.clone() };
-        let options = DeleteOptions { uid: found.uid, ..DeleteOptions::default() };
+        let options = DeleteOptions { uid: found.uid, fence, ..DeleteOptions::default() };
         match self.api.delete(&target, &options).await {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),

@@ -25,10 +25,12 @@ mod garbage_collector;
 mod history;
 mod job;
 mod local_provisioner;
+mod meter;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 mod ownership;
+mod pace;
 mod persistent_volume;
 mod plan;
 mod pod_autoscaler;
@@ -67,6 +69,7 @@ use crate::client::cache::{Cache, Changed, Described, View};
 
 pub use ask::{Answer, Ask};
 pub use driver::Driver;
+pub use meter::Stats;
 pub use plan::{Action, Outcome, Plan, Write, target_of};
 
 /// One control loop.
@@ -78,7 +81,7 @@ pub trait Controller: Send + Sync + 'static {
     /// for kinds that the controller does not care about. The view already shows the change.
     fn keys(&self, change: &Changed, view: &View) -> Vec<ObjectKey>;
 
-    /// The resources that it reads. The first pass and the slow periodic one call
+    /// The resources that it reads, that of its keys first. The first pass and the slow periodic one call
     /// [`Controller::keys`] for each of their objects.
     fn reads(&self) -> Vec<Gvr>;
 

@@ -14,6 +14,9 @@ use crate::base::planted::planted;
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// A pod that fails is replaced at most this often: upstream's first wait for one of a DaemonSet.
 const LEAST_LIFE: SignedDuration = SignedDuration::from_secs(1);
+/// A time further ahead than this is no other machine's: our clock was set back, and waiting until
+/// it has caught up could take for ever.
+const MOST_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
 pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
@@ -61,6 +64,9 @@ pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option
         return Some(Duration::ZERO);
     }
     let waited = now.duration_since(ready_since(pod)?);
+    if waited < -MOST_SKEW {
+        return Some(Duration::ZERO);
+    }
     let asked = SignedDuration::from_secs(min_ready_seconds.into());
     Some(Duration::try_from(asked - waited).unwrap_or(Duration::ZERO))
 }
@@ -69,6 +75,7 @@ pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option
 /// once fails again, and must not be created again and again.
 pub fn replaced_in(pod: &Pod, now: Timestamp) -> Duration {
     let lived = created(pod).map_or(LEAST_LIFE, |time| now.duration_since(time));
+    let lived = lived.max(SignedDuration::ZERO);
     Duration::try_from(LEAST_LIFE.saturating_sub(lived)).unwrap_or(Duration::ZERO)
 }
 
@@ -129,4 +136,29 @@ fn younger_first(a: Option<Timestamp>, b: Option<Timestamp>, now: Timestamp) -> 
         }
     };
     magnitude(a).cmp(&magnitude(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_holds_nobody_up() {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"creationTimestamp": "2026-01-01T10:00:00Z"},
+            "status": {"conditions": [{"type": "Ready", "status": "True",
+                "lastTransitionTime": "2026-01-01T10:00:00Z"}]},
+        }))
+        .unwrap();
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let seconds = Duration::from_secs;
+        let waits = |text: &str| available_in(&pod, 10, at(text)).unwrap();
+        assert_eq!(waits("2026-01-01T10:00:04Z"), seconds(6));
+        assert_eq!(waits("2026-01-01T09:59:58Z"), seconds(12), "two clocks differ");
+        assert_eq!(waits("2026-01-01T08:00:00Z"), seconds(0), "ours was set back");
+        assert_eq!(replaced_in(&pod, at("2026-01-01T08:00:00Z")), seconds(1));
+        assert_eq!(replaced_in(&pod, at("2026-01-01T10:00:05Z")), seconds(0));
+    }
 }

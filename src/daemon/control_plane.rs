@@ -19,7 +19,7 @@ use crate::apiserver::artifacts::Artifacts;
 use crate::apiserver::listener::{self, Limits};
 use crate::apiserver::nodes::Tunnels;
 use crate::apiserver::pki::Pki;
-use crate::apiserver::service::{ApiServer, Options, Parts};
+use crate::apiserver::service::{ApiServer, ControllersPageOf, Options, Parts};
 use crate::apiserver::user::SYSTEM_MASTERS;
 use crate::apiserver::{User, user};
 use crate::base::clock::RealClock;
@@ -28,10 +28,12 @@ use crate::base::ids::Ids;
 use crate::base::{SharedClock, Tasks};
 use crate::client::Client;
 use crate::client::cache::Cache;
+use crate::client::controller_status::{ControllersPage, LeaseStatus};
+use crate::client::election::{self, Election, Fenced, Gate, Timing};
 use crate::client::join::Access;
 use crate::client::recorder::Recorder;
 use crate::controllers::driver::DriverOptions;
-use crate::controllers::{self, Driver};
+use crate::controllers::{self, Driver, Stats};
 use crate::engine::compile::Compiler;
 use crate::engine::seal::Signer;
 use crate::engine::service::{self, CompileService};
@@ -109,7 +111,8 @@ pub async fn start(
     cache.lean();
     attach(&cache);
     detach_deleted_nodes(&cache, &tunnels);
-    run_loops(args, &foundation, &server, &cache, &clock, tasks);
+    let identity = dir.identity(&Ids::from_system()).context("the file of the identity")?;
+    run_loops(args, &foundation, &server, &cache, &clock, &identity, tasks).await;
     let (kubeconfig, join_token_file) = write_access(args, dir, &foundation)?;
     let Foundation { listener, address, network, pki, .. } = foundation;
     let mut ips = vec![address.ip(), std::net::Ipv4Addr::LOCALHOST.into()];
@@ -199,13 +202,49 @@ fn detach_deleted_nodes(cache: &Arc<Cache>, tunnels: &Arc<Tunnels>) {
     }));
 }
 
-/// Controllers, scheduler, housekeeping: all listen before the cache is filled.
-fn run_loops(
+/// A contender for the lease of one of the loops.
+fn election(
+    (lease, user): (&str, &'static str),
+    server: &Arc<ApiServer>,
+    recorder: &Recorder,
+    clock: &SharedClock,
+    identity: &str,
+) -> Election {
+    let recorder = recorder.clone();
+    let tell = Arc::new(move |notice| recorder.record(notice));
+    let api = server.api(User::system(user));
+    Election::new(api, (lease, user), identity.into(), Timing::default(), clock.clone(), tell)
+}
+
+/// What `/debug/controllers` shows.
+fn controllers_page(
+    driver: Arc<Driver>,
+    gates: [(&'static str, Gate); 2],
+    identity: String,
+) -> ControllersPageOf {
+    Box::new(move || {
+        let lease = |(name, gate): &(&str, Gate)| LeaseStatus {
+            name: name.to_string(),
+            leads: gate.term().is_some(),
+            identity: identity.clone(),
+        };
+        ControllersPage {
+            leases: gates.iter().map(lease).collect(),
+            controllers: driver.stats().iter().map(Stats::page).collect(),
+        }
+    })
+}
+
+/// Controllers, scheduler, housekeeping: all listen before the cache is filled. Controllers and
+/// scheduler work while the lease of theirs is held by this process, which the first look decides
+/// as a rule: before the cache is filled, so that nobody waits for it to show a term's beginning.
+async fn run_loops(
     args: &ServerArgs,
     foundation: &Foundation,
     server: &Arc<ApiServer>,
     cache: &Arc<Cache>,
     clock: &SharedClock,
+    identity: &str,
     tasks: &Tasks,
 ) {
     let (served, counted, others) = (server.clone(), server.clone(), server.clone());
@@ -224,6 +263,8 @@ fn run_loops(
     let api = server.api(User::system("kube-controller-manager"));
     let recorder = Recorder::new(api.clone(), "controllers", clock.clone());
     recorder.run(tasks);
+    let names = (election::CONTROLLERS, "kube-controller-manager");
+    let mut controllers_lead = election(names, server, &recorder, clock, identity);
     let driver = Driver::new(
         api.clone(),
         cache.clone(),
@@ -235,23 +276,37 @@ fn run_loops(
     let scheduler_api = server.api(User::system("kube-scheduler"));
     let recorder = Recorder::new(scheduler_api.clone(), "default-scheduler", clock.clone());
     recorder.run(tasks);
+    let names = (election::SCHEDULER, "kube-scheduler");
+    let mut scheduler_leads = election(names, server, &recorder, clock, identity);
     let tell = Arc::new(move |notice| recorder.record(notice));
-    let client = Client::new(scheduler_api, "kube-scheduler");
+    let fenced = Arc::new(Fenced::new(scheduler_api, scheduler_leads.gate()));
+    let client = Client::new(fenced.clone(), "kube-scheduler");
     let options = scheduler::Options::default();
     let scheduler = Scheduler::new(client, cache, clock.clone(), tell, options);
     let explainer = scheduler.explainer();
     server.explain_with(Arc::new(move |pod, most| explainer.explain(pod, most)));
+    // Side by side: they share a flush.
+    let waits = tokio::join!(controllers_lead.attempt(), scheduler_leads.attempt());
     controllers::keep(cache, &api, tasks);
     let served = server.clone();
     let describe = Arc::new(move || controllers::described(&served.registry()));
     cache.keep_metadata(api, describe, server.registry_changes(), tasks);
-    driver.run(tasks);
-    metrics::show_controllers(server.metrics(), driver);
+    driver.run_led(controllers_lead.gate(), tasks);
+    let driver = Arc::new(driver);
+    metrics::show_controllers(server.metrics(), &driver);
+    let gates = [
+        (election::CONTROLLERS, controllers_lead.gate()),
+        (election::SCHEDULER, scheduler_leads.gate()),
+    ];
+    metrics::show_leases(server.metrics(), gates.clone());
+    server.show_controllers(controllers_page(driver, gates, identity.to_string()));
     let filled = cache.clone();
     tasks.spawn("scheduler", async move {
         filled.wait_synced().await;
-        scheduler.run().await;
+        scheduler.run_after(|| fenced.enter(&filled)).await;
     });
+    tasks.spawn_until_done("election", controllers_lead.run(waits.0, tasks.stop()));
+    tasks.spawn_until_done("election", scheduler_leads.run(waits.1, tasks.stop()));
     let (server, clock) = (server.clone(), clock.clone());
     // So that history and Events go about when they should.
     let shortest = Duration::from_secs(args.history_seconds.min(args.event_ttl_seconds));

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::base::durable::{create_dirs, sync_parent};
+use crate::base::ids::Ids;
 
 /// Of directories that hold keys or state: their owner's only.
 pub const DIR_MODE: u32 = 0o700;
@@ -61,6 +62,22 @@ impl DataDir {
     pub fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+
+    /// Who the process that holds the directory is, over restarts: the machine's name, and what
+    /// tells apart several on it (as upstream's components make theirs, anew at each start).
+    pub fn identity(&self, ids: &Ids) -> std::io::Result<String> {
+        let file = self.join("identity");
+        if let Ok(text) = std::fs::read_to_string(&file)
+            && !text.trim().is_empty()
+        {
+            return Ok(text.trim().to_string());
+        }
+        let machine = rustix::system::uname();
+        let machine = machine.nodename().to_string_lossy();
+        let identity = format!("{machine}_{}", ids.uid());
+        write_private(&file, &format!("{identity}\n"))?;
+        Ok(identity)
+    }
 }
 
 /// Writes a file that only its owner may read, whole or not at all.
@@ -91,5 +108,15 @@ mod tests {
         assert!(error.contains(&format!("by process {}", std::process::id())), "{error}");
         drop(held);
         DataDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn an_identity_outlives_its_process() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(parent.path()).unwrap();
+        let first = dir.identity(&Ids::seeded(1)).unwrap();
+        assert_eq!(dir.identity(&Ids::seeded(2)).unwrap(), first);
+        std::fs::write(dir.join("identity"), "\n").unwrap();
+        assert_ne!(dir.identity(&Ids::seeded(2)).unwrap(), first);
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::base::durations::Distribution;
 use crate::base::metrics::{Looked, Metrics, Sample};
-use crate::controllers::Driver;
-use crate::controllers::driver::Stats;
+use crate::client::election::Gate;
+use crate::controllers::{Driver, Stats};
 use crate::engine::service::{self as compiler, CompileService};
 use crate::store::SharedStore;
 
@@ -52,46 +53,60 @@ pub fn show_store(metrics: &Metrics, store: SharedStore) {
     );
 }
 
-/// How each controller fares.
-pub fn show_controllers(metrics: &Metrics, driver: Driver) {
-    let driver = Arc::new(driver);
-    let show = |name, help, kind, value: fn(&Stats) -> u64| {
+/// How each controller fares, under client-go's and controller-runtime's names where they have some.
+pub fn show_controllers(metrics: &Metrics, driver: &Arc<Driver>) {
+    let show = |name, help, kind, label: &'static str, value: fn(&Stats) -> u64| {
         let driver = driver.clone();
         metrics.look(name, help, kind, move || {
             let sample = |stats: &Stats| Sample {
-                labels: vec![("name", stats.controller.to_string())],
+                labels: vec![(label, stats.controller.to_string())],
                 value: value(stats) as f64,
             };
             driver.stats().iter().map(sample).collect()
         });
     };
-    show("workqueue_depth", "Keys of a controller that wait", Looked::Gauge, |stats| {
-        stats.waiting as u64
+    let of_queue = |name, help, kind, value| show(name, help, kind, "name", value);
+    let (counter, gauge) = (Looked::Counter, Looked::Gauge);
+    of_queue("workqueue_depth", "Keys of a controller that wait", gauge, |s| s.waiting as u64);
+    of_queue("workqueue_adds", "Keys put into the queue", counter, |s| s.adds);
+    of_queue("workqueue_retries", "Keys that came again after a failure or a conflict", counter, {
+        Stats::retries
     });
-    show(
-        "wasmfleet_controller_reconciles",
-        "Times that a controller looked at a key",
-        Looked::Counter,
-        |stats| stats.reconciles,
-    );
-    show(
-        "wasmfleet_controller_failures",
-        "Plans of a controller that failed, conflicts left out",
-        Looked::Counter,
-        |stats| stats.failures,
-    );
-    show(
-        "wasmfleet_controller_conflicts",
-        "Writes of a controller that met a newer object",
-        Looked::Counter,
-        |stats| stats.conflicts,
-    );
-    show(
-        "wasmfleet_controller_panics",
-        "Panics of a controller; each is a bug",
-        Looked::Counter,
-        |stats| stats.panics,
-    );
+    let of_controller = |name, help, value| show(name, help, counter, "controller", value);
+    of_controller("controller_runtime_reconcile_errors", "Plans that failed", |s| s.failures);
+    of_queue("wasmfleet_controller_reconciles", "Looks at a key", counter, |s| s.reconciles);
+    of_queue("wasmfleet_controller_writes", "Writes that succeeded", counter, |s| s.writes);
+    let help = "Plans that failed, conflicts left out";
+    of_queue("wasmfleet_controller_failures", help, counter, |s| s.failures);
+    let help = "Writes that met a newer object";
+    of_queue("wasmfleet_controller_conflicts", help, counter, |s| s.conflicts);
+    let help = "Plans put off since they would have written the same once more, or too often";
+    of_queue("wasmfleet_controller_held", help, counter, |s| s.held);
+    let help = "Panics of a controller; each is a bug";
+    of_queue("wasmfleet_controller_panics", help, counter, |s| s.panics);
+    let durations = |name, help, value: fn(&Stats) -> Distribution| {
+        let driver = driver.clone();
+        metrics.look_at_durations(name, help, move || {
+            let one = |stats: &Stats| (vec![("name", stats.controller.to_string())], value(stats));
+            driver.stats().iter().map(one).collect()
+        });
+    };
+    let help = "How long a key waits in the queue before its turn, in seconds";
+    durations("workqueue_queue_duration_seconds", help, |stats| stats.waited.clone());
+    let help = "How long a key's turn takes, its writes with it, in seconds";
+    durations("workqueue_work_duration_seconds", help, |stats| stats.worked.clone());
+}
+
+/// Which of the loops this process leads.
+pub fn show_leases(metrics: &Metrics, leases: [(&'static str, Gate); 2]) {
+    let help = "Whether this process leads (1) or follows (0), by lease";
+    metrics.look("leader_election_master_status", help, Looked::Gauge, move || {
+        let sample = |(name, gate): &(&str, Gate)| Sample {
+            labels: vec![("name", name.to_string())],
+            value: f64::from(u8::from(gate.term().is_some())),
+        };
+        leases.iter().map(sample).collect()
+    });
 }
 
 /// What is compiled for nodes.

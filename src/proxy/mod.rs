@@ -155,7 +155,8 @@ impl Proxy {
         let awaited = condition(AWAITED, "ConnectionHeld", told, self.clock.now());
         let patch = Patch::Strategic(json!({"status": {"conditions": [awaited]}}));
         let target = Target::one::<Service>(&key.namespace, &key.name).subresource("status");
-        let options = WriteOptions { dry_run: false, field_manager: client.manager.into() };
+        let options =
+            WriteOptions { field_manager: client.manager.into(), ..WriteOptions::default() };
         let written = client.api.patch(&target, patch, &options).await?.object()?;
         self.told.lock().insert(key.clone(), parse_revision(written.resource_version()));
         Ok(())

@@ -129,8 +129,15 @@ impl Scheduler {
 
     /// Schedules until it is dropped.
     pub async fn run(&self) {
+        self.run_after(|| std::future::ready(())).await;
+    }
+
+    /// [`Scheduler::run`] that waits for something before each cycle: until it leads, for instance.
+    /// What a cycle decided is performed, or taken back, before the next wait.
+    pub async fn run_after<F: Future<Output = ()> + Send>(&self, before: impl Fn() -> F) {
         loop {
             let woken = self.wake.notified();
+            before().await;
             let (decisions, next) = self.decide();
             if decisions.is_empty() {
                 let until = |at: Timestamp| at.duration_since(self.clock.now());

@@ -11,7 +11,9 @@ mod apart;
 mod autoscalers;
 mod chaos;
 mod deletions;
+mod fights;
 mod jobs;
+mod leaders;
 mod nodes;
 mod planted;
 mod preemption;
@@ -37,7 +39,7 @@ use engine::fakes::Link;
 use engine::objects::{daemon_set, deployment, image, job, service, stateful_set};
 use engine::truth;
 use engine::truth::read::name_of;
-use engine::world::World;
+use engine::world::{STOP_LIMIT, World};
 
 const DEFAULT_SEEDS: u64 = 3;
 

@@ -16,6 +16,7 @@ pub mod clock;
 pub mod fakes;
 pub mod faulty;
 pub mod objects;
+pub mod pausable;
 pub mod shrink;
 pub mod stage;
 pub mod story;

@@ -40,6 +40,9 @@ pub struct Outcome {
     pub revision: u64,
     /// Virtual time.
     pub time: Duration,
+    /// Terms of leaders, and writes that were refused because theirs was over.
+    pub terms: usize,
+    pub refused: u64,
 }
 
 /// Plays a story from its beginning to its end or its first failure, in this thread.
@@ -49,7 +52,7 @@ pub fn play(story: &Story) -> Outcome {
         .start_paused(true)
         .build()
         .expect("a runtime without I/O starts");
-    let told = Arc::new(Mutex::new((Digest::default(), Duration::ZERO)));
+    let told = Told::default();
     let run = AssertUnwindSafe(|| runtime.block_on(perform(story, told.clone())));
     let failure = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -58,31 +61,38 @@ pub fn play(story: &Story) -> Outcome {
     });
     drop(runtime);
     let told = told.lock();
-    let (digest, time) = &*told;
-    Outcome { failure, digest: digest.hasher.finish(), revision: digest.revision, time: *time }
+    Outcome {
+        failure,
+        digest: told.hasher.finish(),
+        revision: told.revision,
+        time: told.time,
+        terms: told.terms,
+        refused: told.refused,
+    }
 }
 
-type Told = Arc<Mutex<(Digest, Duration)>>;
+type Told = Arc<Mutex<Tale>>;
 
-/// Everything that was ever stored.
+/// What is told of a story even if it breaks off.
 #[derive(Default)]
-struct Digest {
+struct Tale {
+    /// Of everything that was ever stored.
     hasher: DefaultHasher,
     revision: u64,
+    time: Duration,
+    terms: usize,
+    refused: u64,
 }
 
 async fn perform(story: &Story, told: Told) -> Option<String> {
     let begin = Instant::now();
-    let world = World::new(story.seed, story.theme.is_calm, story.nodes).await;
-    world.truth.set_led(story.theme.is_led);
+    let mut world = World::new(story.seed, story.theme.is_calm, story.nodes).await;
+    world.elects = story.theme.elects;
+    let terms = world.terms.clone();
     let record = record(world.store.clone(), told.clone());
     world.tasks.spawn("record", record);
-    let mut stage = Stage {
-        sets: SetsSeen::start(&world.truth),
-        jobs: JobsSeen::start(&world.truth),
-        is_led: story.theme.is_led,
-        world,
-    };
+    let mut stage =
+        Stage { sets: SetsSeen::start(&world.truth), jobs: JobsSeen::start(&world.truth), world };
     stage.world.start_control();
     let mut failure = None;
     for step in &story.steps {
@@ -97,7 +107,8 @@ async fn perform(story: &Story, told: Told) -> Option<String> {
     if failure.is_none() {
         stage.world.close().await;
     }
-    told.lock().1 = begin.elapsed();
+    let mut told = told.lock();
+    (told.time, told.terms, told.refused) = (begin.elapsed(), terms.count(), terms.refusals());
     failure
 }
 
@@ -108,10 +119,10 @@ async fn record(store: Arc<MemoryStore>, told: Told) {
     while let Some(open_watch) = &mut watch {
         match open_watch.next().await {
             Ok(events) => {
-                let digest = &mut told.lock().0;
+                let tale = &mut *told.lock();
                 for event in events {
-                    digest.revision = event.revision;
-                    (event.revision, &event.key.0, event.value()).hash(&mut digest.hasher);
+                    tale.revision = event.revision;
+                    (event.revision, &event.key.0, event.value()).hash(&mut tale.hasher);
                 }
             }
             // The store was made to end it.
@@ -124,17 +135,15 @@ struct Stage {
     world: World,
     sets: Arc<SetsSeen>,
     jobs: Arc<JobsSeen>,
-    is_led: bool,
 }
 
 impl Stage {
     /// What was wrong until now.
     fn violation(&self) -> Option<String> {
         let mut all = self.world.truth.violations();
-        if self.is_led {
-            all.extend(self.sets.violations());
-            all.extend(self.jobs.violations());
-        }
+        all.extend(self.sets.violations());
+        all.extend(self.jobs.violations());
+        all.extend(self.world.terms.violations());
         all.into_iter().next()
     }
 
@@ -201,6 +210,8 @@ impl Stage {
             What::Jump(seconds) => world.jumping.jump(*seconds),
             What::SecondLeader(true) => world.start_second(),
             What::SecondLeader(false) => world.stop_second().await,
+            What::Pause(pause) => world.pause_leader(*pause),
+            What::Resume => world.resume(),
             What::Rest => {
                 world.set_faults(false);
                 return self.rest().await;
@@ -219,6 +230,7 @@ impl Stage {
         let world = &mut self.world;
         world.faults.crash_every(0);
         world.set_faults(false);
+        world.resume();
         world.stop_second().await;
         for node in world.fakes.names() {
             world.fakes.set(&node, Link::Up);

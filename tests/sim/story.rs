@@ -17,6 +17,7 @@ use wasmfleet::api::resource::Gvr;
 use wasmfleet::client::{Propagation, Target};
 
 use super::fakes::Link;
+use super::pausable::Pause;
 use super::themes::{THEMES, Theme};
 use super::truth::sets::Bounds;
 
@@ -107,8 +108,12 @@ pub enum What {
     EndWatches,
     /// The clock is set forward or back, in seconds.
     Jump(i64),
-    /// A second process believes to lead as well.
+    /// A second process runs, and leads when the first one does not.
     SecondLeader(bool),
+    /// Whoever leads is stopped, or cannot renew.
+    Pause(Pause),
+    /// Whoever was stopped goes on.
+    Resume,
     /// Without faults, until everything is as asked.
     Rest,
     /// How many pods of `db` there are, and how many may be unavailable from now on.
@@ -153,6 +158,10 @@ impl Writer {
     /// What happens after exactly so many seconds.
     pub fn after(&mut self, seconds: u64, what: What) {
         self.steps.push(Step { wait: Duration::from_secs(seconds), what });
+    }
+
+    pub fn after_millis(&mut self, millis: u64, what: What) {
+        self.steps.push(Step { wait: Duration::from_millis(millis), what });
     }
 
     /// What happens within so many seconds.
@@ -205,6 +214,8 @@ impl fmt::Display for What {
             What::EndWatches => write!(f, "end all watches"),
             What::Jump(seconds) => write!(f, "clock jumps {seconds} s"),
             What::SecondLeader(on) => write!(f, "second leader {}", if *on { "on" } else { "off" }),
+            What::Pause(pause) => write!(f, "pause the leader: {pause:?}"),
+            What::Resume => write!(f, "resume"),
             What::Rest => write!(f, "faults off, rest"),
             What::Bounds(bounds) => write!(f, "bounds of db: {bounds:?}"),
             What::LeastDaemons(least) => write!(f, "daemons on at least {least:?} nodes"),

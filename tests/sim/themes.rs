@@ -13,6 +13,7 @@ use super::objects::{
     budget, bystander, cron_job, daemon_set, deployment, image, job, large, priority_class,
     service, stateful_set,
 };
+use super::pausable::Pause;
 use super::story::{
     BUDGET, CRON_JOB, DAEMON_SET, DEPLOYMENT, JOB, NODE, POD, PRIORITY_CLASS, SERVICE,
     STATEFUL_SET, What, Writer,
@@ -24,8 +25,8 @@ pub struct Theme {
     pub nodes: usize,
     /// Nothing but the controllers themselves makes pods of Deployments unavailable.
     pub is_calm: bool,
-    /// There is one leader at a time: bounds of numbers of pods hold.
-    pub is_led: bool,
+    /// Leases decide who leads.
+    pub elects: bool,
     pub write: fn(&mut Writer),
 }
 
@@ -45,11 +46,11 @@ pub const THEMES: &[Theme] = &[
     theme("node loss", 5, false, node_loss),
     theme("crashes", 2, true, crashes),
     theme("chaos", 4, false, chaos),
-    Theme { is_led: false, ..theme("two leaders", 3, false, two_leaders) },
+    Theme { elects: true, ..theme("two leaders", 3, true, two_leaders) },
 ];
 
 const fn theme(name: &'static str, nodes: usize, is_calm: bool, write: fn(&mut Writer)) -> Theme {
-    Theme { name, nodes, is_calm, is_led: true, write }
+    Theme { name, nodes, is_calm, elects: false, write }
 }
 
 /// What fails without doing anything to pods: by chance one of them, or nothing.
@@ -387,21 +388,29 @@ fn chaos(w: &mut Writer) {
     w.now(What::Faults(false));
 }
 
-/// Two processes write at once, and nothing stops the one that should not: no number of pods can be
-/// held then, nor a Job's count (each has what it read from another time). But no pod moves, and all
-/// comes to rest.
+/// Two processes take turns: whichever is stopped, wakes up, crashes or cannot renew, one of them writes
+/// at a time, and what holds of one leader holds of both.
 fn two_leaders(w: &mut Writer) {
     w.now(What::Create(DEPLOYMENT, deployment("web", 3, 1, 0)));
     w.now(What::Create(SERVICE, service("web")));
     w.now(What::Create(STATEFUL_SET, stateful_set(3, "OrderedReady", 1)));
     w.now(What::SecondLeader(true));
-    w.now(What::Faults(true));
-    let spec = json!({"completions": 5, "parallelism": 2, "backoffLimit": 1000});
-    w.within(20, What::Create(JOB, job("many", spec, "some")));
-    for version in 2..5 {
-        w.within(30, What::Patch(DEPLOYMENT, "web", image(version)));
-        w.within(10, What::Patch(STATEFUL_SET, "db", image(version)));
+    w.now(What::Rest);
+    w.now(What::Bounds(Some(Bounds { replicas: 3, unavailable: 1 })));
+    let spec = json!({"completions": 8, "parallelism": 2, "backoffLimit": 1000});
+    w.within(10, What::Create(JOB, job("many", spec, "some")));
+    for version in 2..7 {
+        let faulty = w.chance(0.5);
+        w.now(What::Faults(faulty));
+        w.within(20, What::Patch(STATEFUL_SET, "db", image(version)));
+        w.within(5, What::Patch(DEPLOYMENT, "web", image(version)));
+        // In the middle of what follows from that.
+        let millis = w.random.random_range(0..100);
+        let pause = if w.chance(0.3) { Pause::Leases } else { Pause::All };
+        w.after_millis(millis, What::Pause(pause));
         trouble(w);
+        // Often long enough for the other one to take over.
+        w.within(70, What::Resume);
     }
     w.within(60, What::SecondLeader(false));
     w.now(What::Faults(false));

@@ -14,15 +14,18 @@ use wasmfleet::apiserver::{self, ApiServer, Parts, User};
 use wasmfleet::base::ids::Ids;
 use wasmfleet::base::{SharedClock, Tasks};
 use wasmfleet::client::cache::{Cache, View};
+use wasmfleet::client::election::{self, Election, Fenced, Gate, Timing};
 use wasmfleet::client::recorder::Recorder;
 use wasmfleet::client::{Client, DeleteOptions, Patch, Propagation, SharedApi};
-use wasmfleet::controllers::{self, Driver, driver::DriverOptions};
+use wasmfleet::controllers::{self, Driver, Stats, driver::DriverOptions};
 use wasmfleet::scheduler::{self, Scheduler};
 use wasmfleet::store::memory::{self, MemoryStore};
 
 use super::clock::JumpingClock;
 use super::fakes::Fakes;
 use super::faulty::{Faults, FaultyApi};
+use super::pausable::{Pausable, Pause};
+use super::truth::terms::Terms;
 use super::truth::{self, Truth};
 
 /// Virtual time in which everything must come to rest.
@@ -49,8 +52,10 @@ pub struct World {
     pub fakes: Arc<Fakes>,
     pub truth: Arc<Truth>,
     pub tasks: Tasks,
+    /// Leases decide who leads, of two processes.
+    pub elects: bool,
+    pub terms: Arc<Terms>,
     control: Option<Control>,
-    /// A second one that believes to lead, too.
     second: Option<Control>,
     pub random: StdRng,
 }
@@ -59,6 +64,13 @@ pub struct World {
 struct Control {
     tasks: Tasks,
     driver: Driver,
+    contender: Option<Contender>,
+}
+
+/// The part of a process that not always leads.
+struct Contender {
+    api: Pausable,
+    gate: Gate,
 }
 
 impl World {
@@ -89,6 +101,7 @@ impl World {
         for index in 0..nodes {
             fakes.add_node(&format!("n{index}"), &tasks).await;
         }
+        let terms = Terms::start(&truth);
         let client = Client::new(api.clone(), "user");
         let random = StdRng::seed_from_u64(seed ^ 0x5eed);
         World {
@@ -102,6 +115,8 @@ impl World {
             fakes,
             truth,
             tasks,
+            elects: false,
+            terms,
             control: None,
             second: None,
             random,
@@ -110,13 +125,13 @@ impl World {
 
     /// Starts controllers and scheduler, as after a start of the process.
     pub fn start_control(&mut self) {
-        self.control = Some(Control::start(self));
+        self.control = Some(Control::start(self, "a"));
     }
 
-    /// Starts a second process that does not know of the first.
+    /// Starts a second process, which leads when the first one does not.
     pub fn start_second(&mut self) {
         if self.second.is_none() {
-            self.second = Some(Control::start(self));
+            self.second = Some(Control::start(self, "b"));
         }
     }
 
@@ -126,10 +141,32 @@ impl World {
         }
     }
 
+    /// Pauses the process whose controllers lead at this moment, if one does.
+    pub fn pause_leader(&self, pause: Pause) {
+        let contenders = self.contenders();
+        if let Some(leader) = contenders.iter().find(|one| one.gate.term().is_some()) {
+            leader.api.set(pause);
+        }
+    }
+
+    pub fn resume(&self) {
+        self.contenders().iter().for_each(|one| one.api.set(Pause::Runs));
+    }
+
+    fn contenders(&self) -> Vec<&Contender> {
+        let processes = [&self.control, &self.second].into_iter().flatten();
+        processes.filter_map(|control| control.contender.as_ref()).collect()
+    }
+
     pub async fn stop_control(&mut self) {
         if let Some(control) = self.control.take() {
             control.stop().await;
         }
+    }
+
+    /// How the controllers fare.
+    pub fn stats(&self) -> Vec<Stats> {
+        self.control.as_ref().map(|control| control.driver.stats()).unwrap_or_default()
     }
 
     /// A crash between any two writes.
@@ -232,41 +269,77 @@ impl World {
 }
 
 impl Control {
-    fn start(world: &World) -> Control {
+    fn start(world: &World, identity: &str) -> Control {
         let (tasks, cache) = (Tasks::default(), Cache::new());
+        let pausable = world.elects.then(|| Pausable::new(world.api.clone(), world.terms.clone()));
+        let api: SharedApi = match &pausable {
+            None => world.faulty.clone(),
+            Some(pausable) => {
+                let inner: SharedApi = Arc::new(pausable.clone());
+                Arc::new(FaultyApi { inner, faults: world.faults.clone() })
+            }
+        };
+        let elect = |name: &str| {
+            let tell = Arc::new(|_| {});
+            let (api, identity, clock) = (api.clone(), identity.to_string(), world.clock.clone());
+            let election =
+                Election::new(api, (name, "sim"), identity, Timing::default(), clock, tell);
+            let gate = election.gate();
+            // A process that stops crashes, and gives no lease back.
+            let stop = world.tasks.stop();
+            tasks.spawn("election", election.run(Duration::ZERO, stop));
+            gate
+        };
+        let gates =
+            pausable.as_ref().map(|_| (elect(election::CONTROLLERS), elect(election::SCHEDULER)));
         let options = controllers::Options {
             ca_certificates: "the CA".into(),
             ..controllers::Options::default()
         };
-        let recorder = Recorder::new(world.faulty.clone(), "sim", world.clock.clone());
+        let recorder = Recorder::new(api.clone(), "sim", world.clock.clone());
         recorder.run(&tasks);
         let driver = Driver::new(
-            world.faulty.clone(),
+            api.clone(),
             cache.clone(),
             world.clock.clone(),
             recorder,
             controllers::all(&options),
             DriverOptions { resync: NEVER },
         );
-        let recorder = Recorder::new(world.faulty.clone(), "sim-scheduler", world.clock.clone());
+        let recorder = Recorder::new(api.clone(), "sim-scheduler", world.clock.clone());
         recorder.run(&tasks);
+        let fenced =
+            gates.as_ref().map(|(_, gate)| Arc::new(Fenced::new(api.clone(), gate.clone())));
+        let scheduler_api: SharedApi = match &fenced {
+            Some(fenced) => fenced.clone(),
+            None => api.clone(),
+        };
         let scheduler = Scheduler::new(
-            Client::new(world.faulty.clone(), "scheduler"),
+            Client::new(scheduler_api, "scheduler"),
             &cache,
             world.clock.clone(),
             Arc::new(move |notice| recorder.record(notice)),
             scheduler::Options { retry_anyway: NEVER },
         );
-        controllers::keep(&cache, &world.faulty, &tasks);
-        driver.run(&tasks);
+        controllers::keep(&cache, &api, &tasks);
+        match &gates {
+            Some((gate, _)) => driver.run_led(gate.clone(), &tasks),
+            None => driver.run(&tasks),
+        }
         tasks.spawn("scheduler", async move {
             cache.wait_synced().await;
-            scheduler.run().await;
+            match fenced {
+                Some(fenced) => scheduler.run_after(|| fenced.enter(&cache)).await,
+                None => scheduler.run().await,
+            }
         });
-        Control { tasks, driver }
+        let contender = pausable.zip(gates).map(|(api, (gate, _))| Contender { api, gate });
+        Control { tasks, driver, contender }
     }
 
     async fn stop(self) {
+        // What is on its way arrives.
+        self.contender.iter().for_each(|one| one.api.set(Pause::Runs));
         let panics: u64 = self.driver.stats().iter().map(|one| one.panics).sum();
         assert_eq!(panics, 0, "a controller panicked");
         assert!(self.tasks.shut_down(STOP_LIMIT).await.is_empty());

@@ -314,6 +314,7 @@ impl Exchange<'_> {
             namespace: path.namespace.clone(),
             name,
             subresource: path.subresource.clone(),
+            fence: None,
         }
     }
 

@@ -34,16 +34,33 @@ fn the_control_plane_tells_its_numbers() {
         value(&text, "wasmfleet_controller_panics_total{name=\"namespace-controller\"}"),
         0.0
     );
+    assert!(value(&text, "workqueue_adds_total{name=\"namespace-controller\"}") >= 1.0);
+    for histogram in ["workqueue_queue_duration_seconds", "workqueue_work_duration_seconds"] {
+        has(&text, &[&format!("# TYPE {histogram} histogram")]);
+        let count = format!("{histogram}_count{{name=\"namespace-controller\"}}");
+        assert!(value(&text, &count) >= 1.0);
+    }
+    for lease in ["kube-controller-manager", "kube-scheduler"] {
+        let leads = format!("leader_election_master_status{{name=\"{lease}\"}}");
+        assert!(value(&text, &leads) >= 0.0);
+        let holder = "jsonpath={.spec.holderIdentity}";
+        let holder = space.kubectl(&format!("get lease -n kube-system {lease} -o {holder}")).ok();
+        has(&space.wasmctl("controllers").ok(), &[&format!("{lease}: {holder} ")]);
+    }
+    has(&space.wasmctl("controllers").ok(), &["NAME", "P99", "namespace-controller"]);
+    has(&space.kubectl("get --raw /debug/controllers").ok(), &["namespace-controller"]);
     assert!(value(&text, "process_resident_memory_bytes") > 1e6);
     assert!(value(&text, "process_cpu_seconds_total") > 0.0);
     assert!(value(&text, "process_open_fds") > 3.0);
     assert!(value(&text, "wasmfleet_store_revision") > 2.0);
     let streams = "apiserver_longrunning_requests{request_kind=\"stream\",lane=\"reserved\"}";
     assert!(value(&text, streams) >= 0.0);
-    // Every line is a comment, or a name with its labels and a number.
+    // Every line is a comment, or a name with its labels and a number, and none comes twice.
+    let mut names = std::collections::BTreeSet::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (name, number) = line.rsplit_once(' ').expect("two words");
         assert!(number.parse::<f64>().is_ok() && name.is_ascii(), "{line}");
+        assert!(names.insert(name), "{line} comes twice");
     }
     // Not everyone may see them.
     let refused = space.kubectl("get --raw /metrics --as=somebody").fails();

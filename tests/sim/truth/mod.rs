@@ -5,16 +5,17 @@ pub mod jobs;
 pub mod read;
 pub mod rest;
 pub mod sets;
+pub mod terms;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
 };
@@ -24,8 +25,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use wasmfleet::api::ObjectKey;
 use wasmfleet::base::{SharedClock, Tasks};
-use wasmfleet::client::SharedApi;
 use wasmfleet::client::cache::{Cache, Changed, View};
+use wasmfleet::client::{SharedApi, election};
 
 use self::housekeeping::{check_budgets, check_bystander, check_cordons, check_starts};
 use self::read::*;
@@ -43,8 +44,6 @@ pub struct Truth {
     state: Mutex<State>,
     /// Whether nothing but our own doing makes pods unavailable.
     calm: bool,
-    /// Whether one process leads at a time, so that there are never more pods than there may be.
-    led: AtomicBool,
     clock: SharedClock,
 }
 
@@ -92,14 +91,14 @@ impl Truth {
     pub fn start(api: SharedApi, clock: SharedClock, calm: bool, tasks: &Tasks) -> Arc<Truth> {
         let cache = Cache::new();
         let state = Mutex::default();
-        let led = AtomicBool::new(true);
-        let truth = Arc::new(Truth { cache: cache.clone(), state, calm, led, clock });
+        let truth = Arc::new(Truth { cache: cache.clone(), state, calm, clock });
         let weak = Arc::downgrade(&truth);
         cache.listen(Box::new(move |change| {
             if let Some(truth) = weak.upgrade() {
                 truth.check(change);
             }
         }));
+        let leaders = format!("metadata.namespace={}", election::NAMESPACE);
         cache.keep::<Namespace>(api.clone(), "", tasks);
         cache.keep::<Deployment>(api.clone(), "", tasks);
         cache.keep::<ReplicaSet>(api.clone(), "", tasks);
@@ -110,17 +109,13 @@ impl Truth {
         cache.keep::<ControllerRevision>(api.clone(), "", tasks);
         cache.keep::<PodDisruptionBudget>(api.clone(), "", tasks);
         cache.keep::<Pod>(api.clone(), "", tasks);
+        cache.keep::<Lease>(api.clone(), &leaders, tasks);
         cache.keep::<Node>(api.clone(), "", tasks);
         cache.keep::<Service>(api.clone(), "", tasks);
         cache.keep::<PersistentVolumeClaim>(api.clone(), "", tasks);
         cache.keep::<PersistentVolume>(api.clone(), "", tasks);
         cache.keep::<EndpointSlice>(api, "", tasks);
         truth
-    }
-
-    /// Tells whether one process leads at a time.
-    pub fn set_led(&self, led: bool) {
-        self.led.store(led, Ordering::Relaxed);
     }
 
     pub fn violations(&self) -> Vec<String> {
@@ -151,7 +146,7 @@ impl Truth {
                     state.allow(&change.key, deployment);
                 }
             }
-            "replicasets" if self.is_led() => {
+            "replicasets" => {
                 if let Some(key) = change.object().and_then(|set| deployment_of(set.meta())) {
                     check_sizes(&mut state, &view, &key);
                 }
@@ -160,26 +155,18 @@ impl Truth {
                 self.check_pod(&mut state, &view, change);
                 check_bystander(&mut state, change);
                 for pod in [change.typed::<Pod>().1].into_iter().flatten() {
-                    if self.is_led() {
-                        check_room(&mut state, &view, pod);
-                    }
+                    check_room(&mut state, &view, pod);
                 }
-                if self.is_led() {
-                    check_budgets(&mut state, &view, change);
-                    check_cordons(&mut state, change);
-                }
+                check_budgets(&mut state, &view, change);
+                check_cordons(&mut state, change);
             }
             "nodes" => {
                 check_blocks(&mut state, &view);
                 state.see_cordon(change);
             }
-            "jobs" if self.is_led() => check_starts(&mut state, &view),
+            "jobs" => check_starts(&mut state, &view),
             _ => {}
         }
-    }
-
-    fn is_led(&self) -> bool {
-        self.led.load(Ordering::Relaxed)
     }
 
     fn check_pod(&self, state: &mut State, view: &View, change: &Changed) {
@@ -193,9 +180,6 @@ impl Truth {
         let pods = pods_of(view, &key);
         let active = pods.iter().filter(|pod| is_active(pod)).count() as i32;
         let Some(deployment) = view.get_key::<Deployment>(&key) else { return };
-        if !self.is_led() {
-            return;
-        }
         let most = state.lower(&key, deployment, active.max(asked(view, &key)));
         if active > most {
             let text = format!("{key} has {active} active pods, more than {most}");

@@ -1,0 +1,189 @@
+//! Where a loop waits for its term: open while the lease is ours by our own clock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::{Fence, LOST};
+use crate::api::{ApiError, Object, Raw};
+use crate::client::cache::Cache;
+use crate::client::{
+    Api, DeleteOptions, ListOptions, Patch, RawList, SharedApi, Target, WatchOptions, WatchStream,
+    WriteOptions,
+};
+
+/// How often is looked whether the cache has come to where a term began; only a term that followed
+/// another leader's has to wait at all.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// The term that lasts, if one does; cheap to clone.
+#[derive(Clone)]
+pub struct Gate(Arc<Inner>);
+
+struct Inner {
+    term: Mutex<Option<(Arc<Fence>, Instant)>>,
+    /// Wakes in the order in which they wait, so that a simulation plays again as it did.
+    changed: Notify,
+    /// The newest beginning of a term that the cache has shown.
+    shown: AtomicU64,
+    /// A write was refused for the term's sake.
+    doubt: Notify,
+}
+
+impl Default for Gate {
+    fn default() -> Gate {
+        Gate(Arc::new(Inner {
+            term: Mutex::new(None),
+            changed: Notify::new(),
+            shown: AtomicU64::new(0),
+            doubt: Notify::new(),
+        }))
+    }
+}
+
+impl Gate {
+    pub(super) fn set(&self, term: Option<(Arc<Fence>, Instant)>) {
+        *self.0.term.lock() = term;
+        self.0.changed.notify_waiters();
+    }
+
+    /// Waits until somebody doubts the term.
+    pub(super) async fn doubted(&self) {
+        self.0.doubt.notified().await;
+    }
+
+    /// The term that lasts at this moment.
+    pub fn term(&self) -> Option<Arc<Fence>> {
+        let term = self.0.term.lock();
+        term.as_ref().filter(|(_, until)| Instant::now() < *until).map(|(fence, _)| fence.clone())
+    }
+
+    /// Waits for a term, and until the cache shows all that was written before it began: the
+    /// decisions of a new leader see every write of those before it.
+    pub async fn enter(&self, cache: &Cache) -> Arc<Fence> {
+        loop {
+            // Before the look, so that no change falls between.
+            let changed = self.0.changed.notified();
+            let Some(fence) = self.term() else {
+                changed.await;
+                continue;
+            };
+            if self.0.shown.load(Ordering::Relaxed) >= fence.began {
+                return fence;
+            }
+            let mut asked_at = None;
+            while self.term().as_ref() == Some(&fence) {
+                let ask = asked_at.is_none_or(|at: Instant| at.elapsed() > super::run::CALL_LIMIT);
+                if cache.has_reached(fence.began, ask) {
+                    self.0.shown.fetch_max(fence.began, Ordering::Relaxed);
+                    break;
+                }
+                if ask {
+                    asked_at = Some(Instant::now());
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+    }
+
+    /// Tells of an error of a write: one for the term's sake makes the election look at once.
+    pub fn note(&self, error: &ApiError) {
+        let causes = error.details.iter().flat_map(|details| &details.causes);
+        if causes.into_iter().any(|cause| cause.reason == LOST) {
+            self.0.doubt.notify_one();
+        }
+    }
+}
+
+/// An API whose writes carry the fence of the term that was entered last: for a loop that decides
+/// and performs by turns. Before the first term it refuses to write.
+pub struct Fenced {
+    inner: SharedApi,
+    gate: Gate,
+    entered: Mutex<Option<Arc<Fence>>>,
+}
+
+impl Fenced {
+    pub fn new(inner: SharedApi, gate: Gate) -> Fenced {
+        Fenced { inner, gate, entered: Mutex::new(None) }
+    }
+
+    /// [`Gate::enter`]; writes are of this term from now on.
+    pub async fn enter(&self, cache: &Cache) {
+        let fence = self.gate.enter(cache).await;
+        *self.entered.lock() = Some(fence);
+    }
+
+    fn fence(&self) -> Result<Option<Arc<Fence>>, ApiError> {
+        let fence = self.entered.lock().clone();
+        fence.map(Some).ok_or_else(|| ApiError::unavailable("this writer leads nothing yet"))
+    }
+
+    fn options(&self, options: &WriteOptions) -> Result<WriteOptions, ApiError> {
+        Ok(WriteOptions { fence: self.fence()?, ..options.clone() })
+    }
+
+    fn noted<T>(&self, result: Result<T, ApiError>) -> Result<T, ApiError> {
+        result.inspect_err(|error| self.gate.note(error))
+    }
+}
+
+#[async_trait::async_trait]
+impl Api for Fenced {
+    async fn get(&self, target: &Target) -> Result<Raw, ApiError> {
+        self.inner.get(target).await
+    }
+
+    async fn list(&self, target: &Target, options: &ListOptions) -> Result<RawList, ApiError> {
+        self.inner.list(target, options).await
+    }
+
+    async fn watch(
+        &self,
+        target: &Target,
+        options: &WatchOptions,
+    ) -> Result<WatchStream, ApiError> {
+        self.inner.watch(target, options).await
+    }
+
+    async fn create(
+        &self,
+        target: &Target,
+        object: Object,
+        options: &WriteOptions,
+    ) -> Result<Raw, ApiError> {
+        self.noted(self.inner.create(target, object, &self.options(options)?).await)
+    }
+
+    async fn update(
+        &self,
+        target: &Target,
+        object: Object,
+        options: &WriteOptions,
+    ) -> Result<Raw, ApiError> {
+        self.noted(self.inner.update(target, object, &self.options(options)?).await)
+    }
+
+    async fn patch(
+        &self,
+        target: &Target,
+        patch: Patch,
+        options: &WriteOptions,
+    ) -> Result<Raw, ApiError> {
+        self.noted(self.inner.patch(target, patch, &self.options(options)?).await)
+    }
+
+    async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Raw, ApiError> {
+        let options = DeleteOptions { fence: self.fence()?, ..options.clone() };
+        self.noted(self.inner.delete(target, &options).await)
+    }
+
+    async fn get_bytes(&self, path: &str) -> Result<Bytes, ApiError> {
+        self.inner.get_bytes(path).await
+    }
+}
