@@ -198,16 +198,18 @@ fn start(
     };
     let runtime = local_node::runtime(dir.path(), ranges.clone(), api_access, code)?;
     let cache = Cache::new();
+    let services = ServiceNames::new(cache.clone());
     let parts = Parts {
         api: api.clone(),
         runtime,
         images: Arc::new(images::open(api.clone(), &dir.join("images"), &args.tuning, tasks)?),
-        names: ServiceNames::new(cache.clone()),
+        names: services.clone(),
+        services,
         clock: clock.clone(),
         ids: Arc::new(Ids::from_system()),
         notices: record.clone(),
     };
-    let mut options = local_node::options(name, dir.path(), &args.tuning, 1, &ranges)?;
+    let mut options = local_node::options(name, dir.path(), &args.tuning, 1)?;
     options.fence = args.fence;
     let node = Node::new(options, parts)?;
     let proxy = Proxy::new(cache.clone(), clock, record);

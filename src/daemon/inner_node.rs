@@ -34,11 +34,13 @@ pub fn start(
     let recorder = Recorder::new(api.clone(), "kubelet", plane.clock.clone());
     recorder.run(tasks);
     let images = images::open(api.clone(), &dir.join("images"), tuning, tasks)?;
+    let services = ServiceNames::new(plane.cache.clone());
     let parts = Parts {
         api,
         runtime,
         images: Arc::new(images),
-        names: ServiceNames::new(plane.cache.clone()),
+        names: services.clone(),
+        services,
         clock: plane.clock.clone(),
         ids: Arc::new(Ids::from_system()),
         notices: Arc::new(move |notice| recorder.record(notice)),

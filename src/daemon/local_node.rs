@@ -74,10 +74,8 @@ pub fn options(
     dir: &Path,
     tuning: &NodeTuning,
     nodes: u32,
-    cluster: &[IpRange],
 ) -> anyhow::Result<node::Options> {
     let mut options = node::Options::new(name, dir, Ipv4Addr::LOCALHOST.into());
-    options.api_service = api_service(cluster);
     // What is low when it is left is for nobody: as a kubelet, which takes its threshold off too.
     let kept = tuning.eviction_hard.unwrap_or_default().memory.of(options.capacity.memory_bytes);
     let reserved = tuning.reserved()?;

@@ -189,7 +189,7 @@ fn start_nodes(
     let runtime = local_node::runtime(dir.path(), ranges.clone(), access, code)?;
     for name in &names {
         let node_dir = dir.join("nodes").join(name);
-        let options = local_node::options(name, &node_dir, &args.node, args.nodes, &ranges)?;
+        let options = local_node::options(name, &node_dir, &args.node, args.nodes)?;
         inner_node::start(plane, options, &args.node, runtime.clone(), tasks)
             .with_context(|| format!("starting {name}"))?;
         if let Some(proxy) = proxy {

@@ -32,14 +32,16 @@ pub struct Recipe {
     pub config: BTreeMap<String, String>,
 }
 
-/// Works out a recipe (blocking where a mount has a subPath). `pod_dir` holds the volumes.
+/// Works out a recipe (blocking where a mount has a subPath). `pod_dir` holds the volumes, `links`
+/// are the variables of Services.
 pub fn recipe(
     context: &Context,
     container: &Container,
+    links: Vec<(String, String)>,
     pod_dir: &Path,
     default_memory_bytes: u64,
 ) -> Result<Recipe, VolumeError> {
-    let env = env::build(context, container)?;
+    let env = env::build(context, container, links)?;
     let mounts = mounts(context, container, pod_dir, &env)?;
     let args = arguments(container, &env);
     let memory = limit(container, "memory")?.map(|quantity| quantity.value());
@@ -136,7 +138,8 @@ fn one_mount(
     let copies = pod_dir.join("subpaths").join(&container.name).join(short_hash(parent));
     let within = sub_path.trim_end_matches('/');
     volumes::check_path(within)?;
-    // Where the volume is itself below a root that others mount too, links lead no further than that.
+    // Where the volume is itself below a root that others mount too, links lead no further than
+    // that.
     let whole = place.sub_path.join(within);
     let whole = whole.to_str().ok_or_else(|| VolumeError::Invalid("not UTF-8".into()))?;
     let found =

@@ -8,9 +8,6 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
 use crate::api::kinds::ephemeral_containers::as_container;
 use crate::volumes::{Context, Need, VolumeError, field_ref};
 
-/// The port of the Service `kubernetes`.
-const API_PORT: &str = "443";
-
 /// An environment in the order of its definition; a later definition of a name wins in place.
 #[derive(Clone, Debug, Default)]
 pub struct Env {
@@ -107,14 +104,16 @@ pub fn needs(pod: &Pod) -> Vec<Need> {
     needs
 }
 
-/// The environment of a container.
-pub fn build(context: &Context, container: &Container) -> Result<Env, VolumeError> {
+/// The environment of a container. `links` are told first, so that the container may set them
+/// otherwise; a definition sees them if it refers to them (kubelet's makeEnvironmentVariables).
+pub fn build(
+    context: &Context,
+    container: &Container,
+    links: Vec<(String, String)>,
+) -> Result<Env, VolumeError> {
     let mut env = Env::default();
-    // First, so that the container may set them otherwise (kubelet's getServiceEnvVarMap).
-    if let Some(address) = context.api_service {
-        env.set("KUBERNETES_SERVICE_HOST", address.to_string());
-        env.set("KUBERNETES_SERVICE_PORT", API_PORT.into());
-        env.set("KUBERNETES_SERVICE_PORT_HTTPS", API_PORT.into());
+    for (name, value) in links {
+        env.set(&name, value);
     }
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.as_deref().unwrap_or_default();

@@ -9,7 +9,11 @@ pub mod container;
 pub mod env;
 mod eviction;
 mod fencing;
+mod grpc_health;
+mod hooks;
 mod host_aliases;
+mod host_ports;
+mod http_get;
 mod image_volumes;
 pub mod images;
 mod inbox;
@@ -25,6 +29,7 @@ mod notices;
 mod options;
 mod pleg;
 mod pod_events;
+mod pod_hooks;
 pub mod pod_state;
 #[cfg(test)]
 mod pod_state_tests;
@@ -36,6 +41,7 @@ mod probes;
 mod query;
 mod register;
 pub mod restore;
+pub mod service_links;
 mod setup;
 pub mod simulated;
 mod sources;
@@ -93,6 +99,8 @@ pub struct Parts {
     pub images: Arc<dyn Images>,
     /// Resolves the names that guests look up.
     pub names: Arc<dyn Names>,
+    /// The cluster's Services, of which containers are told.
+    pub services: Arc<dyn service_links::Services>,
     pub clock: SharedClock,
     pub ids: Arc<Ids>,
     pub notices: Notices,
@@ -112,12 +120,14 @@ pub struct Shared {
     runtime: Arc<dyn Runtime>,
     images: Arc<dyn Images>,
     names: Arc<dyn Names>,
+    services: Arc<dyn service_links::Services>,
     clock: SharedClock,
     ids: Arc<Ids>,
     notices: Notices,
     ips: ip::IpPool,
     logs: Arc<LogStore>,
     pods: pods::PodTable,
+    host_ports: host_ports::HostPorts,
     /// Earlier looks at the processor time of all pods together.
     looks: usage::Looks,
     pleg: pleg::Pleg,
@@ -150,7 +160,6 @@ pub struct Facts {
     host_ip: IpAddr,
     host_ip_text: String,
     allocatable: Allocatable,
-    api_service: Option<IpAddr>,
     host: Host,
 }
 
@@ -161,7 +170,6 @@ impl Facts {
             node_name: &self.name,
             host_ip: self.host_ip,
             pod_ip,
-            api_service: self.api_service,
             allocatable: self.allocatable,
             objects,
             host: &self.host,
@@ -211,7 +219,6 @@ impl Node {
             name: options.name.clone(),
             host_ip: options.host_ip,
             host_ip_text: options.host_ip.to_string(),
-            api_service: options.api_service,
             allocatable: Allocatable {
                 cpu_millicores: i64::try_from(allocatable.cpu_millicores).unwrap_or(i64::MAX),
                 memory_bytes: i64::try_from(allocatable.memory_bytes).unwrap_or(i64::MAX),
@@ -226,12 +233,14 @@ impl Node {
             runtime: parts.runtime,
             images: parts.images,
             names: parts.names,
+            services: parts.services,
             clock: parts.clock,
             ids: parts.ids,
             notices: parts.notices,
             ips: ip::IpPool::default(),
             logs: Arc::new(logs),
             pods: pods::PodTable::default(),
+            host_ports: host_ports::HostPorts::default(),
             looks,
             pleg: pleg::Pleg::default(),
             images_seen: register::ImagesSeen::default(),

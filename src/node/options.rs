@@ -24,8 +24,6 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// The node's own address.
     pub host_ip: IpAddr,
-    /// The address of the Service `kubernetes`, which containers are told.
-    pub api_service: Option<IpAddr>,
     pub capacity: Capacity,
     /// What of it is not for pods.
     pub reserved: Reserved,
@@ -78,7 +76,6 @@ impl Options {
         Options {
             name: name.to_string(),
             host_ip,
-            api_service: None,
             capacity: Capacity::of_machine(&data_dir),
             reserved: Reserved::default(),
             data_dir,

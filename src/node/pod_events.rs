@@ -6,8 +6,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 
+use super::pod_hooks::{Hook, PostStart, PreStop};
 use super::pod_state::{
-    Cause, ContainerState, Event, Failure, PodState, ProbeKind, Role, Run, Running, Sandbox,
+    Cause, ContainerState, Doom, Event, Failure, PodState, ProbeKind, Role, Run, Running, Sandbox,
     find_container, spec,
 };
 
@@ -46,6 +47,7 @@ impl PodState {
             Event::Exited { id, exit } => self.on_exited(&id, exit),
             Event::Probe { id, kind, passed } => self.on_probe(&id, kind, passed),
             Event::Readiness { id, ready } => self.on_readiness(&id, ready),
+            Event::HookEnded { id, hook, passed } => self.on_hook_ended(&id, hook, passed),
         }
     }
 
@@ -81,10 +83,12 @@ impl PodState {
         serves: bool,
         now: Timestamp,
     ) {
-        let (started, ready) = match self.container_spec(name) {
-            Some(spec) => (spec.startup_probe.is_none(), spec.readiness_probe.is_none()),
-            None => (true, true),
+        let (no_startup, no_readiness) = self.unprobed(name);
+        let post_start = match self.has_hook(name, Hook::PostStart) {
+            true => PostStart::Due,
+            false => PostStart::Over,
         };
+        let is_up = post_start == PostStart::Over;
         let Some(container) = self.starting(name, attempt) else {
             // It ended first: that it ran, and what, is known all the same.
             let ended = |c: &&mut ContainerState| c.name == name && c.attempt == attempt;
@@ -102,10 +106,12 @@ impl PodState {
             started_at: now,
             image,
             serves,
-            started,
-            ready,
+            started: is_up && no_startup,
+            ready: is_up && no_readiness,
             says_ready: true,
             doomed: None,
+            post_start,
+            pre_stop: PreStop::NotBegun,
             stopping: None,
         });
     }
@@ -141,7 +147,7 @@ impl PodState {
             (ProbeKind::Liveness, true) => {}
             (ProbeKind::Startup | ProbeKind::Liveness, false) => {
                 running.ready = false;
-                running.doomed = Some(kind);
+                running.doomed = Some(Doom::Probe(kind));
             }
         }
     }

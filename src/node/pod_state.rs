@@ -7,9 +7,9 @@
 //!   sandbox:    Absent ──SetUp──▶ SettingUp ──▶ Ready ──TearDown──▶ TearingDown ──▶ Gone
 //!                  ▲  after a wait    │ failed                           (logs stay until the
 //!                  └──────────────────┘                                   object is removed)
-//!   container:  Idle ──Start──▶ Starting ──▶ Running ──Stop──▶ (stopping) ─┐
-//!                ▲ ▲  back-off      │ failed                               │ exited
-//!                │ └────────────────┘                                      │
+//!   container:  Idle ──Start──▶ Starting ──▶ Running ──Stop──▶ (stopping) ─┐   (hooks of it:
+//!                ▲ ▲  back-off      │ failed                               │    pod_hooks.rs)
+//!                │ └────────────────┘                                      │ exited
 //!                └──────────── `exited` set; started again by policy ◀─────┘
 //!   pod:        init containers one after another ─▶ main containers ─▶ Finished
 //!               any time: deletionTimestamp ─▶ Deleted, deadline ─▶ Failed, no object ─▶ Gone;
@@ -26,6 +26,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Pod, PodSpec};
 use sha2::{Digest, Sha256};
 
+use super::pod_hooks::{Hook, PostStart, PreStop};
 use crate::api::kinds::ephemeral_containers::as_container;
 
 /// The times that decisions depend on.
@@ -162,10 +163,21 @@ pub struct Running {
     pub ready: bool,
     /// The guest says that it is ready, or was not asked to say.
     pub says_ready: bool,
-    /// A probe failed: it is to be stopped, and started again by policy.
-    pub doomed: Option<ProbeKind>,
+    /// It is to be stopped, and started again by policy.
+    pub doomed: Option<Doom>,
+    pub post_start: PostStart,
+    pub pre_stop: PreStop,
     /// It was told to stop and is killed at this time.
     pub stopping: Option<Timestamp>,
+}
+
+/// Why a container is stopped though its pod goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doom {
+    /// A probe failed.
+    Probe(ProbeKind),
+    /// Its postStart hook failed.
+    PostStart,
 }
 
 /// Why something did not start.
@@ -248,6 +260,12 @@ pub enum Event {
         id: String,
         ready: bool,
     },
+    /// A lifecycle hook is through.
+    HookEnded {
+        id: String,
+        hook: Hook,
+        passed: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -264,6 +282,11 @@ pub enum Action {
     Start {
         container: String,
         attempt: i32,
+    },
+    /// Runs a lifecycle hook of a running container.
+    Hook {
+        container: String,
+        hook: Hook,
     },
     /// Tells a serving container that it will be stopped: it sends its clients elsewhere.
     Drain {
@@ -480,12 +503,12 @@ impl PodState {
 
     /// The grace period of a container that a probe failed, or of the pod
     /// (core/v1 Probe.terminationGracePeriodSeconds).
-    pub fn grace_after(&self, probe: ProbeKind, container: &str) -> Duration {
+    pub fn grace_after(&self, doom: Doom, container: &str) -> Duration {
         let spec = self.container_spec(container);
-        let probe = spec.and_then(|spec| match probe {
-            ProbeKind::Startup => spec.startup_probe.as_ref(),
-            ProbeKind::Readiness => None,
-            ProbeKind::Liveness => spec.liveness_probe.as_ref(),
+        let probe = spec.and_then(|spec| match doom {
+            Doom::Probe(ProbeKind::Startup) => spec.startup_probe.as_ref(),
+            Doom::Probe(ProbeKind::Liveness) => spec.liveness_probe.as_ref(),
+            Doom::Probe(ProbeKind::Readiness) | Doom::PostStart => None,
         });
         let seconds = probe.and_then(|probe| probe.termination_grace_period_seconds);
         match seconds.and_then(|seconds| u64::try_from(seconds).ok()) {

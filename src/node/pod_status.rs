@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::pod_state::{
-    Cause, ContainerState, Failure, PULL_ERROR_SHOWN, PodState, Role, Run, Sandbox, plus, spec,
+    Cause, ContainerState, Failure, PULL_ERROR_SHOWN, PodState, Role, Running, Sandbox, plus, spec,
 };
 use super::termination;
 
@@ -76,6 +76,11 @@ pub fn is_terminal(phase: &str) -> bool {
     phase == "Succeeded" || phase == "Failed"
 }
 
+/// A container that runs, once its postStart hook is through: before, it is still being made.
+fn shown<'a>(state: &PodState, c: &'a ContainerState) -> Option<&'a Running> {
+    c.running().filter(|_| state.ending.is_some() || !c.waits_for_hook())
+}
+
 fn all_stopped(state: &PodState) -> bool {
     state.containers.iter().all(ContainerState::is_idle)
 }
@@ -97,7 +102,7 @@ fn phase(state: &PodState) -> &'static str {
     }
     let mains = || state.containers.iter().filter(|c| c.role == Role::Main);
     let untouched =
-        |c: &ContainerState| c.running().is_none() && c.exited.is_none() && c.last.is_none();
+        |c: &ContainerState| shown(state, c).is_none() && c.exited.is_none() && c.last.is_none();
     if mains().any(untouched) { "Pending" } else { "Running" }
 }
 
@@ -110,7 +115,7 @@ fn ended_phase(state: &PodState) -> &'static str {
 fn container_status(state: &PodState, c: &ContainerState, now: Timestamp) -> ContainerStatus {
     let image = state.container_spec(&c.name).and_then(|spec| spec.image.clone());
     let (current, last) = container_states(state, c, now);
-    let has_run = c.running().is_some() || c.exited.is_some();
+    let has_run = shown(state, c).is_some() || c.exited.is_some();
     ContainerStatus {
         name: c.name.clone(),
         image: image.unwrap_or_default(),
@@ -142,7 +147,7 @@ fn container_states(
     c: &ContainerState,
     now: Timestamp,
 ) -> (State, Option<ContainerStateTerminated>) {
-    if let Run::Running(running) = &c.run {
+    if let Some(running) = shown(state, c) {
         let running = ContainerStateRunning { started_at: Some(time(running.started_at)) };
         return (State { running: Some(running), ..State::default() }, c.last.clone());
     }

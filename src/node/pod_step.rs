@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::pod_hooks::Hook;
 use super::pod_state::{
     Action, Cause, ContainerState, PULL_ERROR_SHOWN, PodState, Role, Run, Sandbox, Step, plus, spec,
 };
@@ -14,7 +15,7 @@ const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the speci
 
 impl Step {
     /// Asks for another turn at a time.
-    fn wake(&mut self, at: Timestamp) {
+    pub(super) fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
     }
 }
@@ -98,12 +99,17 @@ impl PodState {
             }
         }
         self.initialized = true;
-        let mut finished = true;
+        let (mut finished, mut held_back) = (true, false);
         for index in 0..self.containers.len() {
-            if self.containers[index].role == Role::Main {
-                self.keep(index, now, step);
-                finished &= self.ended_for_good(index);
+            if self.containers[index].role != Role::Main {
+                continue;
             }
+            if !(held_back && self.containers[index].is_idle()) {
+                self.keep(index, now, step);
+            }
+            finished &= self.ended_for_good(index);
+            let container = &self.containers[index];
+            held_back |= container.holds_back() && self.has_hook(&container.name, Hook::PostStart);
         }
         if finished {
             self.end(Cause::Finished, self.grace(), now);
@@ -144,12 +150,16 @@ impl PodState {
             Run::Running(running) => {
                 let (started, stale) = (running.started, running.image != wanted);
                 let grace = match running.doomed {
-                    Some(kind) => Some(self.grace_after(kind, &container.name)),
+                    Some(doom) => Some(self.grace_after(doom, &container.name)),
                     None => stale.then(|| self.grace()),
                 };
-                if let Some(grace) = grace.filter(|_| running.stopping.is_none()) {
-                    self.containers[index].renew = stale;
-                    self.stop(index, grace, now, step);
+                match grace {
+                    Some(grace) if running.stopping.is_none() => {
+                        self.containers[index].renew = stale;
+                        self.stop(index, grace, now, step);
+                    }
+                    Some(_) => {}
+                    None => self.begin_post_start(index, step),
                 }
                 container_may_pass(&self.containers[index], started)
             }
@@ -220,19 +230,12 @@ impl PodState {
         }
     }
 
-    fn stop(&mut self, index: usize, grace: Duration, now: Timestamp, step: &mut Step) {
-        let container = &mut self.containers[index];
-        if let Run::Running(running) = &mut container.run {
-            running.stopping = Some(plus(now, grace));
-            step.actions.push(Action::Stop { container: container.name.clone(), grace });
-        }
-    }
-
     /// Drain, stop the main containers, then the sidecars, tear down, delete.
     fn bring_to_end(&mut self, now: Timestamp, step: &mut Step) {
         let Some(ending) = self.ending.clone() else { return };
         self.cancel_starts(step);
         let deadline = plus(ending.since, ending.grace);
+        self.begin_pre_stops(deadline, now, step);
         let serving = |c: &ContainerState| {
             c.running().is_some_and(|running| running.serves && running.stopping.is_none())
         };
@@ -315,7 +318,7 @@ impl PodState {
                     return true;
                 }
                 live = true;
-                if running.stopping.is_none_or(|at| at > deadline) {
+                if self.is_to_stop(running, deadline) {
                     self.stop(index, grace, now, step);
                 }
             }
@@ -336,8 +339,11 @@ impl PodState {
     /// A pod that starts at once is told in one write.
     fn hold_short_start(&self, now: Timestamp, step: &mut Step) {
         let until = plus(self.seen_at, self.timing.pending_status_delay);
-        let fresh =
-            |c: &ContainerState| c.running().is_none() && c.exited.is_none() && c.failure.is_none();
+        let fresh = |c: &ContainerState| {
+            (c.running().is_none() || c.waits_for_hook())
+                && c.exited.is_none()
+                && c.failure.is_none()
+        };
         let quiet = self.sandbox_failure.is_none() && self.containers.iter().all(fresh);
         if quiet && now < until {
             step.hold_status = true;

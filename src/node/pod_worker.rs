@@ -12,10 +12,10 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 
-use super::Shared;
 use super::inbox::{Desired, Inbox, Message};
 use super::ip::PodIp;
-use super::pod_state::{Action, Event, PodState, Sandbox, container_id, spec};
+use super::pod_hooks::{Hook, PreStop};
+use super::pod_state::{Action, Doom, Event, PodState, Sandbox, container_id, spec};
 use super::pod_status::{address_to_keep, render};
 use super::pods::{Object, PodEntry, Running};
 use super::probes;
@@ -26,6 +26,7 @@ use super::streams::Console;
 use super::termination::LastWords;
 use super::usage::Looks;
 use super::volumes_check;
+use super::{Shared, hooks, host_ports};
 use crate::base::tasks::Task;
 use crate::client::event::{Notice, Severity};
 use crate::runtime::Container;
@@ -43,8 +44,9 @@ struct Live {
     container: Arc<dyn Container>,
     console: Arc<Console>,
     last_words: LastWords,
-    /// Ends with the container.
-    _probes: Option<Task>,
+    /// They end with the container.
+    probes: Option<Task>,
+    hook: Option<Task>,
 }
 
 /// Worker of one pod.
@@ -81,6 +83,11 @@ impl PodWorker {
         let mut state = PodState::new(pod.clone(), node.options.timing, now);
         let kept_ip = address_to_keep(&pod);
         restore(&mut state, now);
+        if state.ending.is_none() && !node.host_ports.claim(&pod) {
+            let (reason, message) = (host_ports::REASON, host_ports::MESSAGE);
+            node.tell(Notice::warning(&*pod, reason, message.to_string()));
+            state.apply(Event::Evicted { reason: reason.into(), message: message.into() }, now);
+        }
         let entry = node.pods.insert(object, &inbox);
         let status = super::status::StatusWriter::new(node.clone(), pod);
         PodWorker {
@@ -118,6 +125,7 @@ impl PodWorker {
             }
         }
         self.node.pods.remove(&self.state.pod);
+        self.node.host_ports.release(self.state.uid());
         self.release_address();
         let dir = self.node.pod_log_dir(&self.state.pod);
         let removed = tokio::task::spawn_blocking(move || crate::volumes::writer::remove(&dir));
@@ -210,6 +218,7 @@ impl PodWorker {
             Message::TornDown => {
                 self.ip = None;
                 self.release_address();
+                self.node.host_ports.release(self.state.uid());
                 self.state.apply(Event::TornDown, now);
             }
             Message::Refresh => self.refresh(),
@@ -231,7 +240,15 @@ impl PodWorker {
                 return;
             }
         }
+        let passed = match &event {
+            Event::HookEnded { id, hook: Hook::PostStart, passed: true } => Some(id.clone()),
+            _ => None,
+        };
         self.state.apply(event, now);
+        let of = |id: &String| self.live.iter().find(|(_, live)| live.id == *id);
+        if let Some(name) = passed.as_ref().and_then(of).map(|(name, _)| name.clone()) {
+            self.probe(&name);
+        }
     }
 
     /// The exit comes again with what the container left as its message.
@@ -355,17 +372,37 @@ impl PodWorker {
         }
         let text = format!("Started container {name}");
         self.tell_of(&name, Severity::Normal, "Started", text);
-        let pod = &self.state.pod;
-        let probes = match (self.state.container_spec(&name), self.state.ip()) {
-            (Some(spec), Some(ip)) => probes::spawn(&self.node, pod, spec, &id, ip, &self.inbox),
-            _ => None,
-        };
         let weak = Arc::downgrade(&container);
         let looks = Arc::new(Looks::since(now));
         let running =
             Running { console: console.clone(), container: weak, programs, mounts, looks };
         self.entry.started(&name, running);
-        self.live.insert(name, Live { id, container, console, last_words, _probes: probes });
+        let live = Live { id, container, console, last_words, probes: None, hook: None };
+        self.live.insert(name.clone(), live);
+        if !self.state.find(&name).is_some_and(|c| c.waits_for_hook()) {
+            self.probe(&name);
+        }
+    }
+
+    /// Begins the probes of a container that is up.
+    fn probe(&mut self, name: &str) {
+        let (Some(live), Some(ip)) = (self.live.get_mut(name), self.state.ip()) else { return };
+        if let Some(spec) = self.state.container_spec(name) {
+            let pod = &self.state.pod;
+            live.probes = probes::spawn(&self.node, pod, spec, &live.id, ip, &self.inbox);
+        }
+    }
+
+    fn run_hook(&mut self, name: &str, hook: Hook) {
+        if hook == Hook::PreStop {
+            self.tell_killing(name);
+        }
+        let (Some(live), Some(ip)) = (self.live.get_mut(name), self.state.ip()) else { return };
+        if let Some(spec) = self.state.container_spec(name) {
+            let pod = &self.state.pod;
+            let task = hooks::spawn(&self.node, pod, spec, &live.id, ip, hook, &self.inbox);
+            live.hook = Some(task);
+        }
     }
 
     fn take_failure(&mut self, name: String, attempt: i32, failure: StartFailure, now: Timestamp) {
@@ -394,6 +431,7 @@ impl PodWorker {
         match action {
             Action::SetUp => self.set_up(),
             Action::Start { container, attempt } => self.start(container, attempt),
+            Action::Hook { container, hook } => self.run_hook(&container, hook),
             Action::Drain { container } => {
                 if let Some(live) = self.live.get(&container) {
                     live.container.drain();
@@ -455,17 +493,30 @@ impl PodWorker {
     }
 
     fn stop(&mut self, name: &str, grace: Duration) {
-        let Some(live) = self.live.get(name) else { return };
+        let running = self.state.find(name).and_then(|c| c.running());
+        // Before a preStop hook it was told.
+        if running.is_some_and(|running| running.pre_stop == PreStop::NotBegun) {
+            self.tell_killing(name);
+        }
+        let Some(live) = self.live.get_mut(name) else { return };
+        live.hook = None;
+        live.container.stop(grace);
+    }
+
+    fn tell_killing(&self, name: &str) {
+        if !self.live.contains_key(name) {
+            return;
+        }
         let running = self.state.find(name).and_then(|c| c.running());
         let text = match running.and_then(|running| running.doomed) {
-            Some(kind) => {
+            Some(Doom::Probe(kind)) => {
                 let kind = format!("{kind:?}").to_lowercase();
                 format!("Container {name} failed {kind} probe, will be restarted")
             }
+            Some(Doom::PostStart) => "FailedPostStartHook".to_string(),
             None => format!("Stopping container {name}"),
         };
         self.tell_of(name, Severity::Normal, "Killing", text);
-        live.container.stop(grace);
     }
 
     fn tear_down(&mut self) {

@@ -1,29 +1,27 @@
-//! Startup, readiness and liveness probes of running containers: httpGet and tcpSocket. One task a
-//! container with probes; only a change of the judged result is told. Probes under way at once are
-//! bounded for the whole node, and periods are jittered so that a thousand pods started together
-//! are not probed together.
+//! Startup, readiness and liveness probes of running containers: httpGet, tcpSocket and grpc. One
+//! task a container with probes; only a change of the judged result is told. Probes under way at
+//! once are bounded for the whole node, and periods are jittered so that a thousand pods started
+//! together are not probed together.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
 
-use super::Shared;
+use super::http_get::{self, HttpGet};
 use super::inbox::Inbox;
 use super::pod_state::{Event, ProbeKind};
+use super::{Shared, grpc_health};
 use crate::base::tasks::Task;
 use crate::client::event::Severity;
 
 /// Failures in a row that are told as an event, if the probe is not given up on before.
 const TOLD_FAILURES: u32 = 3;
-/// A probe's answer is read up to this size, so that the server may finish it.
-const MOST_BODY_BYTES: usize = 10 << 10;
+/// What probes call themselves (kubelet's name and our version of the API).
+const AGENT: &str = "kube-probe/1.35";
 
 /// How often and how long (core/v1 Probe, with the API's defaults).
 #[derive(Clone, Copy, Debug)]
@@ -38,14 +36,13 @@ struct Schedule {
 /// What is asked.
 #[derive(Clone, Debug)]
 enum Check {
-    Http {
-        address: SocketAddr,
-        host: String,
-        path: String,
-        headers: Vec<(String, String)>,
-    },
+    Http(HttpGet),
     Tcp {
         address: SocketAddr,
+    },
+    Grpc {
+        address: SocketAddr,
+        service: String,
     },
     /// A kind of probe that Wasm containers cannot answer, or a broken one: it never passes.
     Never(&'static str),
@@ -103,55 +100,19 @@ fn schedule(probe: &Probe) -> Schedule {
 }
 
 fn check(probe: &Probe, container: &Container, pod_ip: IpAddr) -> Check {
-    if let Some(get) = &probe.http_get {
-        return http_check(get, container, pod_ip);
-    }
-    if let Some(tcp) = &probe.tcp_socket {
-        let ip = match tcp.host.as_deref() {
-            Some(host) => host.parse().ok(),
-            None => Some(pod_ip),
-        };
-        return match (ip, port(&tcp.port, container)) {
-            (Some(ip), Some(port)) => Check::Tcp { address: SocketAddr::new(ip, port) },
-            _ => Check::Never("the host is not an address, or the port is unknown"),
-        };
-    }
-    Check::Never("only httpGet and tcpSocket probes can be asked of Wasm containers")
-}
-
-fn http_check(get: &HTTPGetAction, container: &Container, pod_ip: IpAddr) -> Check {
-    if get.scheme.as_deref() == Some("HTTPS") {
-        return Check::Never("scheme HTTPS is not supported");
-    }
-    let ip = match get.host.as_deref() {
-        Some(host) => host.parse().ok(),
-        None => Some(pod_ip),
+    let checked = if let Some(get) = &probe.http_get {
+        HttpGet::of(get, container, pod_ip).map(Check::Http)
+    } else if let Some(tcp) = &probe.tcp_socket {
+        http_get::address(tcp.host.as_deref(), &tcp.port, container, pod_ip)
+            .map(|address| Check::Tcp { address })
+    } else if let Some(grpc) = &probe.grpc {
+        let service = grpc.service.clone().unwrap_or_default();
+        http_get::address(None, &IntOrString::Int(grpc.port), container, pod_ip)
+            .map(|address| Check::Grpc { address, service })
+    } else {
+        Err("exec probes cannot be asked of Wasm containers")
     };
-    let (Some(ip), Some(port)) = (ip, port(&get.port, container)) else {
-        return Check::Never("the host is not an address, or the port is unknown");
-    };
-    let address = SocketAddr::new(ip, port);
-    let path = match get.path.as_deref().unwrap_or("/") {
-        path if path.starts_with('/') => path.to_string(),
-        path => format!("/{path}"),
-    };
-    let list = get.http_headers.iter().flatten();
-    let (hosts, headers): (Vec<_>, Vec<_>) = list
-        .map(|h| (h.name.clone(), h.value.clone()))
-        .partition(|(name, _)| name.eq_ignore_ascii_case("host"));
-    let host = hosts.into_iter().next().map_or_else(|| address.to_string(), |(_, value)| value);
-    Check::Http { address, host, path, headers }
-}
-
-fn port(port: &IntOrString, container: &Container) -> Option<u16> {
-    match port {
-        IntOrString::Int(number) => u16::try_from(*number).ok().filter(|n| *n > 0),
-        IntOrString::String(name) => {
-            let mut ports = container.ports.iter().flatten();
-            let named = ports.find(|p| p.name.as_deref() == Some(name));
-            named.and_then(|p| u16::try_from(p.container_port).ok())
-        }
-    }
+    checked.unwrap_or_else(Check::Never)
 }
 
 struct Prober {
@@ -247,8 +208,9 @@ impl Prober {
 impl std::fmt::Display for Check {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Check::Http { address, path, .. } => write!(f, "Get \"http://{address}{path}\""),
+            Check::Http(get) => get.fmt(f),
             Check::Tcp { address } => write!(f, "dial tcp {address}"),
+            Check::Grpc { address, .. } => write!(f, "health rpc of \"{address}\""),
             Check::Never(why) => f.write_str(why),
         }
     }
@@ -260,8 +222,9 @@ async fn ask(check: &Check) -> Result<(), String> {
         Check::Tcp { address } => {
             TcpStream::connect(address).await.map(drop).map_err(|e| format!("{check}: {e}"))
         }
-        Check::Http { address, host, path, headers } => {
-            let status = get(*address, host, path, headers).await;
+        Check::Grpc { address, service } => grpc_health::check(*address, service, AGENT).await,
+        Check::Http(get) => {
+            let status = get.send(AGENT).await;
             let status = status.map_err(|error| format!("{check}: {error}"))?;
             // kubelet counts 200 to 399 as success.
             if (200..400).contains(&status) {
@@ -269,42 +232,5 @@ async fn ask(check: &Check) -> Result<(), String> {
             }
             Err(format!("HTTP probe failed with statuscode: {status}"))
         }
-    }
-}
-
-async fn get(
-    address: SocketAddr,
-    host: &str,
-    path: &str,
-    headers: &[(String, String)],
-) -> Result<u16, String> {
-    let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
-    let mut request = http::Request::get(path)
-        .header(http::header::HOST, host)
-        .header(http::header::USER_AGENT, "kube-probe/1.35")
-        .header(http::header::CONNECTION, "close");
-    for (name, value) in headers {
-        request = request.header(name, value);
-    }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| e.to_string())?;
-    let talk = async {
-        let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
-        let status = response.status().as_u16();
-        // A longer body is none of the probe's business.
-        let _ = Limited::new(response.into_body(), MOST_BODY_BYTES).collect().await;
-        Ok(status)
-    };
-    // The connection is driven here: no task outlives the probe.
-    tokio::pin!(talk);
-    tokio::select! {
-        biased;
-        answer = &mut talk => answer,
-        result = connection => match result {
-            Ok(()) => talk.await,
-            Err(error) => Err(error.to_string()),
-        },
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as ContainerSource, ContainerStateTerminated, Pod};
@@ -17,15 +18,18 @@ use super::pod_state::{container_id, find_container, spec};
 use super::setup::{Place, needs, uid};
 use super::streams::{Console, Programs};
 use super::termination::{self, LastWords};
-use super::{Shared, host_aliases, image_volumes, sources, workload};
+use super::{Shared, host_aliases, image_volumes, service_links, sources, workload};
 use crate::api::kinds::ephemeral_containers::as_container;
 use crate::api::kinds::pod_grants;
+use crate::client::event::Severity;
 use crate::runtime::{
     ArtifactKind, Container, ContainerSpec, Mount, PrepareError, Prepared, Runner, StartError,
     refusal,
 };
 use crate::volumes::{Context, Need, Objects};
 
+/// How long a start waits for the node's first look at Services.
+const SERVICES_WAIT: Duration = Duration::from_secs(10);
 /// The exit code of a container that could not be started (containerd's StartError).
 const START_ERROR_CODE: i32 = 128;
 
@@ -328,13 +332,26 @@ async fn write_files(
     let (facts, logs) = (node.facts.clone(), node.logs.clone());
     let (place, source) = (place.clone(), source.clone());
     let memory = node.options.default_memory_limit_bytes;
+    if tokio::time::timeout(SERVICES_WAIT, node.services.synced()).await.is_err() {
+        let text = "services have not yet been read at least once, cannot construct envvars";
+        return Err(StartFailure::new("CreateContainerConfigError", text, true));
+    }
+    let (links, left_out) = service_links::of(&place.pod, &*node.services);
+    if left_out > 0 {
+        let text = format!(
+            "the namespace has so many Services that {left_out} of them are not in the environment; \
+             set enableServiceLinks to false if that does not matter"
+        );
+        let reason = "ServiceLinksLeftOut";
+        node.tell_of(&place.pod, &source.name, Severity::Warning, reason, text);
+    }
     let guard = place.files.clone().lock_owned().await;
     let work = move || {
         let _guard = guard;
         let dir = Path::new(&place.dir);
         let recipe = {
             let context: Context = facts.context(&place.pod, place.ip, &objects);
-            container::recipe(&context, &source, dir, memory)
+            container::recipe(&context, &source, links, dir, memory)
         };
         let config = |error| StartFailure::new("CreateContainerConfigError", error, true);
         let mut recipe = recipe.map_err(config)?;

@@ -439,11 +439,12 @@ impl Server {
     }
 }
 
-/// The node's own probes are no load: by the requests that come autoscalers size workloads, and what
-/// is only probed may go to zero.
+/// The node's own probes and hooks are no load: by the requests that come autoscalers size workloads,
+/// and what is only probed may go to zero.
 fn is_probe(request: &Request<Incoming>) -> bool {
-    let agent = request.headers().get(header::USER_AGENT);
-    agent.is_some_and(|agent| agent.as_bytes().starts_with(b"kube-probe/"))
+    let agent = request.headers().get(header::USER_AGENT).map(|agent| agent.as_bytes());
+    let own: [&[u8]; 2] = [b"kube-probe/", b"kube-lifecycle/"];
+    agent.is_some_and(|agent| own.iter().any(|own| agent.starts_with(own)))
 }
 
 fn plain(status: StatusCode) -> Response<GuestBody> {

@@ -77,8 +77,6 @@ pub struct Context<'a> {
     pub node_name: &'a str,
     pub host_ip: IpAddr,
     pub pod_ip: IpAddr,
-    /// The address of the Service `kubernetes`, where containers find the API.
-    pub api_service: Option<IpAddr>,
     /// What a container without a limit may use, for resource field references.
     pub allocatable: Allocatable,
     pub objects: &'a Objects,

@@ -4,6 +4,7 @@
 mod ephemeral;
 mod fencing;
 mod harness;
+mod hooks;
 mod lifecycle;
 mod logs;
 mod probes;

@@ -1,5 +1,5 @@
-//! Validation of containers and init containers: names, ports, environment, mounts; probes are in
-//! [`super::probe_validation`].
+//! Validation of containers and init containers: names, ports, environment, mounts; probes and
+//! hooks are in [`super::probe_validation`].
 
 use std::collections::BTreeSet;
 
@@ -38,6 +38,7 @@ const RESOURCE_FIELDS: &[&str] = &[
 /// All containers of a spec; names are unique over all lists.
 pub fn validate(errors: &mut Errors, path: &Path, spec: &PodSpec) {
     let volumes: BTreeSet<&str> = spec.volumes.iter().flatten().map(|v| v.name.as_str()).collect();
+    let grace = spec.termination_grace_period_seconds;
     let containers = path.child("containers");
     if spec.containers.is_empty() {
         errors.required(&containers, "");
@@ -50,6 +51,7 @@ pub fn validate(errors: &mut Errors, path: &Path, spec: &PodSpec) {
             errors.duplicate(&path.child("name"), &container.name);
         }
         probe_validation::validate(errors, &path, container);
+        probe_validation::validate_hooks(errors, &path, container, grace);
     }
     let init_containers = path.child("initContainers");
     for (i, container) in spec.init_containers.iter().flatten().enumerate() {
@@ -60,6 +62,7 @@ pub fn validate(errors: &mut Errors, path: &Path, spec: &PodSpec) {
         }
         if container.restart_policy.as_deref() == Some("Always") {
             probe_validation::validate(errors, &path, container);
+            probe_validation::validate_hooks(errors, &path, container, grace);
             continue;
         }
         let detail = "may not be set for init containers without restartPolicy=Always";

@@ -4,8 +4,8 @@
 //! Idempotent. What depends on other objects (service account, priority) is admission's.
 
 use k8s_openapi::api::core::v1::{
-    Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, ObjectFieldSelector, PodSpec, Probe,
-    Volume,
+    Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, HTTPGetAction, ObjectFieldSelector,
+    PodSpec, Probe, Volume,
 };
 
 use super::{ephemeral_containers, persistent_volume_claim, resources};
@@ -91,6 +91,10 @@ fn set_container(container: &mut Container) {
     for probe in probes.into_iter().flatten() {
         set_probe(probe);
     }
+    if let Some(lifecycle) = &mut container.lifecycle {
+        let hooks = [&mut lifecycle.post_start, &mut lifecycle.pre_stop];
+        hooks.into_iter().flatten().for_each(|hook| set_http_get(hook.http_get.as_mut()));
+    }
 }
 
 /// An image without tag and digest means the tag `latest`.
@@ -115,7 +119,14 @@ fn set_probe(probe: &mut Probe) {
     set_number(&mut probe.period_seconds, 10);
     set_number(&mut probe.success_threshold, 1);
     set_number(&mut probe.failure_threshold, 3);
-    if let Some(http) = &mut probe.http_get {
+    set_http_get(probe.http_get.as_mut());
+    if let Some(grpc) = &mut probe.grpc {
+        grpc.service.get_or_insert_default();
+    }
+}
+
+fn set_http_get(http: Option<&mut HTTPGetAction>) {
+    if let Some(http) = http {
         set(&mut http.path, "/");
         set(&mut http.scheme, "HTTP");
     }

@@ -21,7 +21,7 @@ pub const POD_SPEC: &[Row] = &[
     warned("dnsConfig", "names are resolved by the cluster, with its own configuration"),
     warned("dnsPolicy", "names are resolved by the cluster, as with ClusterFirst")
         .unless(&["ClusterFirst"]),
-    harmless("enableServiceLinks", "`true` is the default; services are found by name"),
+    honoured("enableServiceLinks"),
     within("ephemeralContainers", EPHEMERAL_CONTAINER),
     honoured("hostAliases"),
     refused("hostIPC", NO_HOST).unless(&["false"]),
@@ -190,18 +190,25 @@ const ENV_VAR_SOURCE: &[Row] = &[
 ];
 
 const LIFECYCLE: &[Row] = &[
-    refused("postStart", "lifecycle hooks are not supported"),
-    refused("preStop", "lifecycle hooks are not supported"),
+    within("postStart", LIFECYCLE_HANDLER),
+    within("preStop", LIFECYCLE_HANDLER),
     warned("stopSignal", "Wasm containers receive no signals"),
+];
+
+const LIFECYCLE_HANDLER: &[Row] = &[
+    refused("exec", "there is no other program to run in a Wasm container; use httpGet or sleep"),
+    within("httpGet", HTTP_GET),
+    honoured("sleep"),
+    refused("tcpSocket", "a connection is no hook; use httpGet or sleep"),
 ];
 
 const PROBE: &[Row] = &[
     refused(
         "exec",
-        "there is no other program to run in a Wasm container; use httpGet or tcpSocket",
+        "there is no other program to run in a Wasm container; use httpGet, tcpSocket or grpc",
     ),
     honoured("failureThreshold"),
-    refused("grpc", "gRPC probes are not supported; use httpGet or tcpSocket"),
+    honoured("grpc"),
     within("httpGet", HTTP_GET),
     honoured("initialDelaySeconds"),
     honoured("periodSeconds"),
@@ -212,11 +219,11 @@ const PROBE: &[Row] = &[
 ];
 
 const HTTP_GET: &[Row] = &[
-    refused("host", "probes go to the pod's own address"),
+    refused("host", "probes and hooks go to the pod's own address"),
     honoured("httpHeaders"),
     honoured("path"),
     honoured("port"),
-    refused("scheme", "probes over TLS are not supported yet").unless(&["HTTP"]),
+    refused("scheme", "probes and hooks over TLS are not supported yet").unless(&["HTTP"]),
 ];
 
 const TCP_SOCKET: &[Row] =
@@ -225,11 +232,8 @@ const TCP_SOCKET: &[Row] =
 const CONTAINER_PORT: &[Row] = &[
     honoured("containerPort"),
     harmless("hostIP", "the warning of hostPort says it"),
-    warned(
-        "hostPort",
-        "nodes do not serve ports of the host, the scheduler only keeps such pods apart",
-    )
-    .unless(&["0"]),
+    warned("hostPort", "nodes do not serve ports of the host, such pods are only kept apart")
+        .unless(&["0"]),
     honoured("name"),
     refused("protocol", "SCTP is not supported").unless(&["TCP", "UDP"]),
 ];

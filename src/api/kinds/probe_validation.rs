@@ -1,6 +1,8 @@
-//! Validation of a container's probes.
+//! Validation of a container's probes and lifecycle hooks, and of what both may ask.
 
-use k8s_openapi::api::core::v1::{Container, Probe};
+use k8s_openapi::api::core::v1::{
+    Container, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction,
+};
 
 use super::checks;
 use crate::api::field::{Errors, Path};
@@ -34,31 +36,11 @@ fn validate_probe(errors: &mut Errors, path: &Path, probe: &Probe) {
         ("tcpSocket", probe.tcp_socket.is_some()),
         ("grpc", probe.grpc.is_some()),
     ];
-    let mut given = handlers.into_iter().filter(|(_, set)| *set);
-    if given.next().is_none() {
-        errors.required(path, "must specify a handler type");
-    }
-    for (field, _) in given {
-        errors.forbidden(&path.child(field), "may not specify more than 1 handler type");
-    }
-    if let Some(http) = &probe.http_get {
-        let path = path.child("httpGet");
-        if http.path.as_deref().unwrap_or_default().is_empty() {
-            errors.required(&path.child("path"), "");
-        }
-        checks::port_number_or_name(errors, &path.child("port"), &http.port);
-        let scheme = http.scheme.as_deref().unwrap_or_default();
-        if !matches!(scheme, "HTTP" | "HTTPS") {
-            errors.not_supported(&path.child("scheme"), scheme, &["HTTP", "HTTPS"]);
-        }
-        for header in http.http_headers.iter().flatten() {
-            let wrong = names::is_http_header_name(&header.name);
-            names::report(errors, &path.child("httpHeaders"), &header.name, wrong);
-        }
-    }
-    if let Some(tcp) = &probe.tcp_socket {
-        let path = path.child("tcpSocket");
-        checks::port_number_or_name(errors, &path.child("port"), &tcp.port);
+    one_of_them(errors, path, &handlers);
+    validate_http_get(errors, path, probe.http_get.as_ref());
+    validate_tcp_socket(errors, path, probe.tcp_socket.as_ref());
+    if let Some(grpc) = &probe.grpc {
+        checks::port_number(errors, &path.child("grpc").child("port"), grpc.port);
     }
     let numbers = [
         ("initialDelaySeconds", probe.initial_delay_seconds),
@@ -73,5 +55,76 @@ fn validate_probe(errors: &mut Errors, path: &Path, probe: &Probe) {
     if let Some(seconds) = probe.termination_grace_period_seconds.filter(|s| *s <= 0) {
         let path = path.child("terminationGracePeriodSeconds");
         errors.invalid(&path, seconds, "must be greater than 0");
+    }
+}
+
+fn one_of_them(errors: &mut Errors, path: &Path, handlers: &[(&str, bool)]) {
+    let mut given = handlers.iter().filter(|(_, set)| *set);
+    if given.next().is_none() {
+        errors.required(path, "must specify a handler type");
+    }
+    for (field, _) in given {
+        errors.forbidden(&path.child(field), "may not specify more than 1 handler type");
+    }
+}
+
+fn validate_http_get(errors: &mut Errors, path: &Path, http: Option<&HTTPGetAction>) {
+    let Some(http) = http else { return };
+    let path = path.child("httpGet");
+    if http.path.as_deref().unwrap_or_default().is_empty() {
+        errors.required(&path.child("path"), "");
+    }
+    checks::port_number_or_name(errors, &path.child("port"), &http.port);
+    let scheme = http.scheme.as_deref().unwrap_or_default();
+    if !matches!(scheme, "HTTP" | "HTTPS") {
+        errors.not_supported(&path.child("scheme"), scheme, &["HTTP", "HTTPS"]);
+    }
+    for header in http.http_headers.iter().flatten() {
+        let wrong = names::is_http_header_name(&header.name);
+        names::report(errors, &path.child("httpHeaders"), &header.name, wrong);
+    }
+}
+
+fn validate_tcp_socket(errors: &mut Errors, path: &Path, tcp: Option<&TCPSocketAction>) {
+    if let Some(tcp) = tcp {
+        let path = path.child("tcpSocket");
+        checks::port_number_or_name(errors, &path.child("port"), &tcp.port);
+    }
+}
+
+/// The hooks of a container; `grace_seconds` is the pod's grace period, where it names a valid one.
+pub fn validate_hooks(
+    errors: &mut Errors,
+    path: &Path,
+    container: &Container,
+    grace_seconds: Option<i64>,
+) {
+    let Some(lifecycle) = &container.lifecycle else { return };
+    let path = path.child("lifecycle");
+    for (field, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
+        if let Some(hook) = hook {
+            validate_hook(errors, &path.child(field), hook, grace_seconds);
+        }
+    }
+}
+
+fn validate_hook(errors: &mut Errors, path: &Path, hook: &LifecycleHandler, grace: Option<i64>) {
+    let handlers = [
+        ("exec", hook.exec.is_some()),
+        ("httpGet", hook.http_get.is_some()),
+        ("tcpSocket", hook.tcp_socket.is_some()),
+        ("sleep", hook.sleep.is_some()),
+    ];
+    one_of_them(errors, path, &handlers);
+    validate_http_get(errors, path, hook.http_get.as_ref());
+    validate_tcp_socket(errors, path, hook.tcp_socket.as_ref());
+    // KEP-3960. A grace period that is wrong itself is another error's.
+    let Some((sleep, grace)) = hook.sleep.as_ref().zip(grace.filter(|grace| *grace >= 0)) else {
+        return;
+    };
+    if !(0..=grace).contains(&sleep.seconds) {
+        let detail =
+            format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+        errors.invalid(&path.child("sleep"), sleep.seconds, &detail);
     }
 }

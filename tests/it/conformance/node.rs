@@ -8,6 +8,7 @@ mod ephemeral_containers;
 mod expansion;
 mod image_volumes;
 mod init_containers;
+mod lifecycle_hooks;
 mod nodes;
 mod pod_generation;
 mod pod_templates;
@@ -27,6 +28,7 @@ pub const CASES: &[&[Case]] = &[
     expansion::CASES,
     image_volumes::CASES,
     init_containers::CASES,
+    lifecycle_hooks::CASES,
     nodes::CASES,
     pod_generation::CASES,
     pod_templates::CASES,

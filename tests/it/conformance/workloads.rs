@@ -20,6 +20,8 @@ pub const ONCE: &str = "once:v1";
 pub const THRICE: &str = "thrice:v1";
 /// Writes texts into files and to its output, and ends.
 pub const WORDS: &str = "words:v1";
+/// Answers gRPC's health protocol.
+pub const GRPC: &str = "grpc:v1";
 /// Looks names up, and connects.
 pub const NET: &str = "net:v1";
 /// A server that remembers: see `examples/guests/rust/agnhost`.
@@ -35,6 +37,7 @@ pub const IMAGES: &[(&str, &str)] = &[
     (ONCE, "p1-once.wat"),
     (THRICE, "p1-thrice.wat"),
     (WORDS, "p1-words.wat"),
+    (GRPC, "rust-grpc-p2.wasm"),
     (NET, "rust-net-p2.wasm"),
     (SERVER, "rust-agnhost.wasm"),
     (SERVER_NEW, "rust-agnhost.wasm"),

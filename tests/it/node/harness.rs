@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::{ContainerStatus, Node as NodeObject, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Node as NodeObject, Pod, Service};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -28,6 +28,7 @@ use wasmfleet::images::digest_of;
 use wasmfleet::node::images::{
     ContentImage, ContentLayer, Images, LoadedImage, PullError, PullRequest, ResolvedImage,
 };
+use wasmfleet::node::service_links::Services;
 use wasmfleet::node::{Capacity, Node, Options, Parts};
 use wasmfleet::runtime::fake::FakeRuntime;
 use wasmfleet::runtime::{ContainerSpec, Names};
@@ -96,7 +97,23 @@ impl Images for TestImages {
     }
 }
 
+/// The only Service is the API's.
 struct NoNames;
+
+#[async_trait::async_trait]
+impl Services for NoNames {
+    async fn synced(&self) {}
+
+    fn in_namespace(&self, _: &str) -> Vec<Arc<Service>> {
+        Vec::new()
+    }
+
+    fn get(&self, _: &str, _: &str) -> Option<Arc<Service>> {
+        let service = json!({"metadata": {"name": "kubernetes"}, "spec": {"clusterIP": "127.128.0.1",
+            "ports": [{"name": "https", "port": 443}]}});
+        serde_json::from_value(service).ok().map(Arc::new)
+    }
+}
 
 impl Names for NoNames {
     fn resolve(&self, _: &str, _: &str) -> Option<Vec<IpAddr>> {
@@ -408,6 +425,7 @@ fn node(
         runtime: runtime.clone(),
         images: images.clone(),
         names: Arc::new(NoNames),
+        services: Arc::new(NoNames),
         clock: clock.clone(),
         ids: Arc::new(Ids::seeded(2)),
         notices: Arc::new(move |notice| {

@@ -250,3 +250,37 @@ async fn the_steps_of_a_start_and_its_failures_are_events() {
         assert!(told.iter().any(|told| told == text), "{text}: {told:#?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_port_of_the_host_is_one_pods_at_a_time() {
+    let rig = Rig::start().await;
+    let spec = || {
+        let ports = json!([{"containerPort": 80, "hostPort": 21017}]);
+        json!({"containers": [{"name": "web", "image": "hello:v1", "ports": ports}]})
+    };
+    rig.create("a", spec()).await;
+    rig.pod_is("a", "Running ready web:running/0").await;
+    rig.create("b", spec()).await;
+    let pod = rig.pod_is("b", "Failed (NodePorts) unready web:ContainerStatusUnknown=137/0").await;
+    let message = pod.status.as_ref().and_then(|status| status.message.clone()).unwrap();
+    assert!(message.starts_with("Pod was rejected: Predicate NodePorts failed"), "{message}");
+    assert!(rig.reasons().contains(&"NodePorts"));
+    rig.delete("a", None).await;
+    rig.gone("a").await;
+    rig.create("c", spec()).await;
+    rig.pod_is("c", "Running ready web:running/0").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_is_told_of_services() {
+    let rig = Rig::start().await;
+    let env = json!([{"name": "KUBERNETES_SERVICE_PORT", "value": "1"},
+        {"name": "URL", "value": "$(KUBERNETES_SERVICE_HOST):$(KUBERNETES_SERVICE_PORT)"}]);
+    rig.create("a", json!({"containers": [{"name": "web", "image": "hello:v1", "env": env}]}))
+        .await;
+    rig.pod_is("a", "Running ready web:running/0").await;
+    let env = rig.running().env;
+    let is = |name: &str, value: &str| env.contains(&(name.to_string(), value.to_string()));
+    assert!(is("KUBERNETES_PORT_443_TCP", "tcp://127.128.0.1:443"), "{env:?}");
+    assert!(is("URL", "127.128.0.1:1"), "its own go before: {env:?}");
+}

@@ -1,12 +1,12 @@
 //! `apps/statefulset.go`.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::conformance::checks::{counts, holds, is, label, name};
 use crate::conformance::workloads::{
-    HTTPD, PAUSE, becomes, is_ending, is_observed, list_version, number, scales, serves,
-    status_is_served,
+    HTTPD, PAUSE, becomes, is_ending, is_observed, list_version, number, phase, pod, run, scales,
+    serves, status_is_served,
 };
 use crate::conformance::{Case, Context, Patch, case, eventually};
 
@@ -24,6 +24,10 @@ pub const CASES: &[Case] = &[
         "StatefulSet Basic StatefulSet functionality should perform canary updates and phased \
          rolling updates of template modifications",
         phases
+    ),
+    case!(
+        "StatefulSet Basic StatefulSet functionality Should recreate evicted statefulset",
+        refused
     ),
     case!(
         "StatefulSet Basic StatefulSet functionality should validate Statefulset Status endpoints",
@@ -84,6 +88,30 @@ async fn status(context: &Context) -> Result<()> {
     // The controller writes statuses as well.
     watched["metadata"]["resourceVersion"] = Value::Null;
     status_is_served(&context.own(SETS), &watched, SELECTOR, list_version(&before)).await
+}
+
+/// A pod of the set is refused by its node until the port of the host that it wants is free.
+async fn refused(context: &Context) -> Result<()> {
+    let pods = context.own("v1/pods");
+    service(context).await?;
+    let nodes = context.all("v1/nodes").items(&[]).await?;
+    let node = nodes.first().map(name).context("a node")?;
+    let port = json!([{"name": "conflict", "hostPort": 21017, "containerPort": 21017}]);
+    let mut first = pod("test-pod", json!({}), HTTPD);
+    first["spec"]["nodeName"] = node.into();
+    first["spec"]["terminationGracePeriodSeconds"] = 1.into();
+    first["spec"]["containers"][0]["ports"] = port.clone();
+    run(&pods, &first).await?;
+    let mut watch = pods.watch_labelled(SELECTOR).await?;
+    let mut set = stateful_set("ss", 1);
+    set["spec"]["template"]["spec"]["nodeName"] = node.into();
+    set["spec"]["template"]["spec"]["containers"][0]["ports"] = port;
+    context.own(SETS).create(&set).await?;
+    let failed = watch.until("DELETED", |pod| phase(pod) == "Failed").await?;
+    is(&failed["metadata"]["name"], "ss-0")?;
+    is(&failed["status"]["reason"], "NodePorts")?;
+    pods.delete("test-pod").await?;
+    are_ready(context, 1).await.map(drop)
 }
 
 async fn collection(context: &Context) -> Result<()> {

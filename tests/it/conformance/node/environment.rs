@@ -1,12 +1,12 @@
-//! What a container is told in its environment: `common/node/configmap.go`, `secrets.go` and
-//! `downwardapi.go`.
+//! What a container is told in its environment: `common/node/configmap.go`, `secrets.go`,
+//! `downwardapi.go` and `pods.go`.
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::conformance::checks::{has_lines, holds};
-use crate::conformance::workloads::{BUSYBOX, output};
-use crate::conformance::{Case, Context, case};
+use crate::conformance::workloads::{BUSYBOX, SERVER, output, pod as server_pod, run};
+use crate::conformance::{Case, Context, case, eventually};
 
 pub const CASES: &[Case] = &[
     case!("ConfigMap should be consumable via environment variable", map_key),
@@ -31,6 +31,7 @@ pub const CASES: &[Case] = &[
         "Downward API should provide default limits.cpu/memory from node allocatable",
         default_limits
     ),
+    case!("Pods should contain environment variables for services", services),
     case!("Downward API should provide host IP as an env var", host_ip),
     case!("Downward API should provide hostIPs as an env var", host_ips),
     case!("Downward API should provide pod UID as env vars", pod_uid),
@@ -44,6 +45,33 @@ fn pod(name: &str, container: Value) -> Value {
         own[key] = value.clone();
     }
     json!({"metadata": {"name": name}, "spec": {"restartPolicy": "Never", "containers": [own]}})
+}
+
+async fn services(context: &Context) -> Result<()> {
+    let label = json!({"serverName": "server-envvars"});
+    run(&context.own("v1/pods"), &server_pod("server-envvars", label.clone(), SERVER)).await?;
+    let service = json!({"metadata": {"name": "fooservice"}, "spec": {"selector": label,
+        "ports": [{"port": 8765, "targetPort": 8080}]}});
+    let service = context.own("v1/services").create(&service).await?;
+    let ip = service["spec"]["clusterIP"].as_str().unwrap_or_default();
+    let names = [
+        ("SERVICE_HOST", ip),
+        ("SERVICE_PORT", "8765"),
+        ("PORT", &format!("tcp://{ip}:8765")),
+        ("PORT_8765_TCP_PORT", "8765"),
+        ("PORT_8765_TCP_PROTO", "tcp"),
+        ("PORT_8765_TCP", &format!("tcp://{ip}:8765")),
+        ("PORT_8765_TCP_ADDR", ip),
+    ];
+    let lines = names.map(|(name, value)| format!("env FOOSERVICE_{name}={value}"));
+    let lines = lines.each_ref().map(String::as_str);
+    // Nodes learn of Services by a watch, and pods are told once.
+    eventually("variables of the service", async || {
+        let name = context.unique("client-envvars");
+        let told = output(context, &pod(&name, json!({}))).await?;
+        Ok(has_lines(&told, &lines).is_ok().then_some(()))
+    })
+    .await
 }
 
 async fn map(context: &Context) -> Result<String> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::conformance::checks::{holds, is, name};
 use crate::conformance::workloads::{
-    SERVER, becomes, condition, is_running, is_true, number, run, uid,
+    GRPC, SERVER, becomes, condition, is_running, is_true, number, run, uid,
 };
 use crate::conformance::{Case, Context, case, eventually};
 
@@ -15,6 +15,8 @@ pub const CASES: &[Case] = &[
     case!("Probing container should be restarted with a /healthz http liveness probe", unwell),
     case!("Probing container should *not* be restarted with a /healthz http liveness probe", well),
     case!("Probing container should *not* be restarted with a tcp:8080 liveness probe", open),
+    case!("Probing container should be restarted with a GRPC liveness probe", grpc_elsewhere),
+    case!("Probing container should *not* be restarted with a GRPC liveness probe", grpc),
     case!(
         "Probing container with readiness probe should not be ready before initial delay and never \
          restart",
@@ -80,6 +82,31 @@ async fn open(context: &Context) -> Result<()> {
     probe.as_object_mut().expect("an object").remove("httpGet");
     probe["tcpSocket"] = json!({"port": 8080});
     stays(context, probe).await
+}
+
+/// A gRPC server at port 5000, and the port of it that is probed.
+fn grpc_server(name: &str, probed: u16) -> Value {
+    let probe = json!({"grpc": {"port": probed}, "initialDelaySeconds": 1, "periodSeconds": 1,
+        "timeoutSeconds": 5, "failureThreshold": 1});
+    let mut pod = server(name, json!([]), json!({"livenessProbe": probe}));
+    pod["spec"]["containers"][0]["image"] = GRPC.into();
+    pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 5000}]);
+    pod
+}
+
+async fn grpc_elsewhere(context: &Context) -> Result<()> {
+    let pods = context.own("v1/pods");
+    pods.create(&grpc_server("liveness", 2333)).await?;
+    becomes(&pods, "liveness", "restarted", |pod| restarts(pod) >= 1).await.map(drop)
+}
+
+async fn grpc(context: &Context) -> Result<()> {
+    let pods = context.own("v1/pods");
+    run(&pods, &grpc_server("well", 5000)).await?;
+    grpc_elsewhere(context).await?;
+    let pod = pods.get("well").await?;
+    holds(is_true(&pod, "Ready"), "it serves")?;
+    is(&restarts(&pod).into(), 0)
 }
 
 fn time(value: &Value) -> Result<Timestamp> {

@@ -2,9 +2,12 @@
 //! `agnhost` that the conformance tests need. It speaks just enough of HTTP/1, on sockets of its own.
 //!
 //! Arguments: `port=NUMBER` (8080; several are served side by side), `healthy=SECONDS` (how long after
-//! its start `/healthz` is well; for ever by default). What it answers with:
+//! its start `/healthz` is well; for ever by default); `dial=QUERY` does what `/dial` does, and ends.
+//! What it answers with:
 //!
 //! ```text
+//!   /dial         what ?request= of ?host= and ?port= is answered with
+//!   /echo         ?msg=, and a line of its log with the request
 //!   /healthz      200, and 500 once it is not healthy any more
 //!   /index.html   200; 404 after /break, until /mend
 //!   /exit         nothing: it ends with code 1
@@ -45,6 +48,11 @@ impl run::Guest for Command {
                 Some(("healthy", seconds)) => {
                     let nanos = seconds.parse::<u64>().map_err(drop)? * NANOS;
                     healthy_until = monotonic_clock::now() + nanos;
+                }
+                Some(("dial", query)) => {
+                    let answer = dial(query);
+                    say(&format!("{answer:?}"));
+                    return answer.map(drop).map_err(drop);
                 }
                 _ => {}
             }
@@ -115,9 +123,25 @@ impl Server {
             }
         }
         let request = String::from_utf8_lossy(&request);
-        let path = request.split(' ').nth(1).unwrap_or_default();
-        let path = path.split('?').next().unwrap_or_default();
+        let target = request.split(' ').nth(1).unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let mut text = self.who.clone();
         let status = match path {
+            "/dial" => match dial(query) {
+                Ok(answer) => {
+                    text = answer;
+                    "200 OK"
+                }
+                Err(error) => {
+                    text = format!("{error:?}");
+                    "502 Bad Gateway"
+                }
+            },
+            "/echo" => {
+                say(&format!("GET {target}"));
+                text = parameter(query, "msg");
+                "200 OK"
+            }
             "/exit" => {
                 exit::exit(Err(()));
                 return;
@@ -130,13 +154,66 @@ impl Server {
             }
             _ => "200 OK",
         };
-        let (who, length) = (&self.who, self.who.len());
+        let length = text.len();
         let _ = write!(
             output,
-            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{who}"
+            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{text}"
         );
         let _ = output.flush();
     }
+}
+
+/// A parameter of a query, with its `%XX` made plain.
+fn parameter(query: &str, name: &str) -> String {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let value = pairs.find(|(key, _)| *key == name).map(|(_, value)| value).unwrap_or_default();
+    let mut plain = Vec::new();
+    let mut rest = value.as_bytes();
+    while let Some((first, more)) = rest.split_first() {
+        let code = more.get(..2).filter(|_| *first == b'%');
+        let code = code.and_then(|digits| std::str::from_utf8(digits).ok());
+        match code.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                plain.push(byte);
+                rest = &more[2..];
+            }
+            None => {
+                plain.push(*first);
+                rest = more;
+            }
+        }
+    }
+    String::from_utf8_lossy(&plain).into_owned()
+}
+
+/// Asks another server, and answers with what it says.
+fn dial(query: &str) -> Result<String, ErrorCode> {
+    let parts: Vec<u8> =
+        parameter(query, "host").split('.').filter_map(|part| part.parse().ok()).collect();
+    let (&[a, b, c, d], Ok(port)) = (&parts[..], parameter(query, "port").parse()) else {
+        return Err(ErrorCode::InvalidArgument);
+    };
+    let network = instance_network::instance_network();
+    let socket = tcp_create_socket::create_tcp_socket(IpAddressFamily::Ipv4)?;
+    let ready = socket.subscribe();
+    let address = Ipv4SocketAddress { port, address: (a, b, c, d) };
+    socket.start_connect(&network, IpSocketAddress::Ipv4(address))?;
+    let (input, mut output) = when_ready(&ready, || socket.finish_connect())?;
+    let path = parameter(query, "request");
+    let _ = write!(output, "GET /{path} HTTP/1.1\r\nhost: dialled\r\nconnection: close\r\n\r\n");
+    let _ = output.flush();
+    let mut answer = Vec::new();
+    while answer.len() < MAX_REQUEST_BYTES {
+        match input.blocking_read(1024) {
+            Ok(bytes) => answer.extend(bytes),
+            Err(_) => break,
+        }
+    }
+    // Children go before their parent.
+    drop((input, output, ready));
+    drop(socket);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_string()).unwrap_or_default())
 }
 
 fn say(line: &str) {
