@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::env::{self, Env};
 use super::pod_state::spec;
 use super::workload;
-use crate::api::kinds::pod_grants;
+use crate::api::kinds::{pod_grants, program_names};
 use crate::api::quantity::Quantity;
 use crate::runtime::Mount;
 use crate::volumes::{self, Context, VolumeError, sub_path};
@@ -77,17 +77,11 @@ fn arguments(container: &Container, env: &Env) -> Vec<String> {
     let mut list: Vec<String> =
         container.command.iter().flatten().map(|text| env::expand(text, env)).collect();
     if list.is_empty() {
-        list.push(image_name(container.image.as_deref().unwrap_or_default()).to_string());
+        let image = container.image.as_deref().unwrap_or_default();
+        list.push(program_names::of_image(image).to_string());
     }
     list.extend(container.args.iter().flatten().map(|text| env::expand(text, env)));
     list
-}
-
-/// `hello` of `registry:5000/team/hello:v1@sha256:…`.
-pub(super) fn image_name(image: &str) -> &str {
-    let image = image.split('@').next().unwrap_or(image);
-    let last = image.rsplit('/').next().unwrap_or(image);
-    last.split(':').next().unwrap_or(last)
 }
 
 fn allowed_hosts(pod: &Pod) -> Vec<String> {
@@ -167,16 +161,4 @@ pub fn docker_configs(pod: &Pod, objects: &volumes::Objects) -> Vec<Bytes> {
         data.get(".dockerconfigjson").or_else(|| data.get(".dockercfg"))
     });
     configs.map(|bytes| Bytes::from(bytes.0.clone())).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_images() {
-        assert_eq!(image_name("registry:5000/team/hello:v1@sha256:00"), "hello");
-        assert_eq!(image_name("hello"), "hello");
-        assert_eq!(image_name("oci://ghcr.io/a/b:c"), "b");
-    }
 }

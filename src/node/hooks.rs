@@ -1,4 +1,4 @@
-//! Performs the lifecycle hooks of containers: `httpGet` and `sleep`. When a hook is due, and what
+//! Performs the lifecycle hooks of containers: `exec`, `httpGet` and `sleep`. When a hook is due, and what
 //! follows from it, [`super::pod_hooks`] decides. One task a hook; it ends with its container.
 //!
 //! Source of the rules: k8s.io/kubernetes pkg/kubelet/lifecycle/handlers.go (any answer of a server
@@ -12,19 +12,19 @@ use std::time::Duration;
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 
-use super::Shared;
 use super::http_get::HttpGet;
-use super::inbox::Inbox;
 use super::pod_hooks::{Hook, handler};
 use super::pod_state::Event;
+use super::pods::PodEntry;
+use super::{Shared, commands};
 use crate::base::tasks::Task;
 use crate::client::event::Severity;
 
 /// What hooks call themselves (kubelet's name and our version of the API).
 const AGENT: &str = "kube-lifecycle/1.35";
-/// The longest that a server may take to answer a hook. A preStop hook has the grace period at
-/// most; for a postStart hook kubelet has no bound.
-const LONGEST_ANSWER: Duration = Duration::from_secs(600);
+/// The longest that a request or a command may take. A preStop hook has the grace period at most; for
+/// a postStart hook kubelet has no bound.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Begins a hook of a container that runs. Its end is told to the pod's worker.
 pub fn spawn(
@@ -34,14 +34,14 @@ pub fn spawn(
     id: &str,
     ip: IpAddr,
     hook: Hook,
-    inbox: &Arc<Inbox>,
+    entry: &Arc<PodEntry>,
 ) -> Task {
-    let (node, pod, inbox) = (node.clone(), pod.clone(), inbox.clone());
+    let (node, pod, entry) = (node.clone(), pod.clone(), entry.clone());
     let (container, id) = (container.clone(), id.to_string());
     let task = tokio::spawn(async move {
         let work = async {
             match handler(&container, hook) {
-                Some(handler) => run(&node, handler, &container, ip).await,
+                Some(handler) => run(&node, &entry, handler, &container, ip).await,
                 None => Ok(()),
             }
         };
@@ -54,13 +54,14 @@ pub fn spawn(
             };
             node.tell_of(&pod, &container.name, Severity::Warning, reason, text);
         }
-        inbox.event(Event::HookEnded { id, hook, passed: result.is_ok() });
+        entry.inbox.event(Event::HookEnded { id, hook, passed: result.is_ok() });
     });
     Task(task.abort_handle())
 }
 
 async fn run(
     node: &Shared,
+    entry: &PodEntry,
     handler: &LifecycleHandler,
     container: &Container,
     ip: IpAddr,
@@ -70,12 +71,17 @@ async fn run(
         node.clock.sleep(Duration::from_secs(seconds)).await;
         return Ok(());
     }
-    let Some(get) = &handler.http_get else {
-        return Err("only httpGet and sleep hooks can be run for Wasm containers".into());
+    let work = async {
+        if let Some(exec) = &handler.exec {
+            let command = exec.command.as_deref().unwrap_or_default();
+            return commands::run(node, entry, &container.name, command).await;
+        }
+        let Some(get) = &handler.http_get else {
+            return Err("a connection is no hook".to_string());
+        };
+        let get = HttpGet::of(get, container, ip)?;
+        get.send(AGENT).await.map(drop).map_err(|why| format!("{get}: {why}"))
     };
-    let get = HttpGet::of(get, container, ip)?;
-    match tokio::time::timeout(LONGEST_ANSWER, get.send(AGENT)).await {
-        Ok(answer) => answer.map(drop).map_err(|why| format!("{get}: {why}")),
-        Err(_) => Err(format!("{get}: no answer within {} s", LONGEST_ANSWER.as_secs())),
-    }
+    let late = |_| Err(format!("it took longer than {} s", LONGEST.as_secs()));
+    tokio::time::timeout(LONGEST, work).await.unwrap_or_else(late)
 }

@@ -5,6 +5,7 @@
 //! decided by the pure [`pod_state`] and [`pod_step`]. The agent imports neither the API server nor
 //! the proxy, and knows nothing of Wasm: that is [`crate::runtime`]'s.
 
+mod commands;
 pub mod container;
 pub mod env;
 mod eviction;

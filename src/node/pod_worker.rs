@@ -389,7 +389,7 @@ impl PodWorker {
         let (Some(live), Some(ip)) = (self.live.get_mut(name), self.state.ip()) else { return };
         if let Some(spec) = self.state.container_spec(name) {
             let pod = &self.state.pod;
-            live.probes = probes::spawn(&self.node, pod, spec, &live.id, ip, &self.inbox);
+            live.probes = probes::spawn(&self.node, pod, spec, &live.id, ip, &self.entry);
         }
     }
 
@@ -400,7 +400,7 @@ impl PodWorker {
         let (Some(live), Some(ip)) = (self.live.get_mut(name), self.state.ip()) else { return };
         if let Some(spec) = self.state.container_spec(name) {
             let pod = &self.state.pod;
-            let task = hooks::spawn(&self.node, pod, spec, &live.id, ip, hook, &self.inbox);
+            let task = hooks::spawn(&self.node, pod, spec, &live.id, ip, hook, &self.entry);
             live.hook = Some(task);
         }
     }

@@ -1,4 +1,4 @@
-//! Startup, readiness and liveness probes of running containers: httpGet, tcpSocket and grpc. One
+//! Startup, readiness and liveness probes of running containers: httpGet, tcpSocket, grpc and exec. One
 //! task a container with probes; only a change of the judged result is told. Probes under way at
 //! once are bounded for the whole node, and periods are jittered so that a thousand pods started
 //! together are not probed together.
@@ -12,9 +12,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
 
 use super::http_get::{self, HttpGet};
-use super::inbox::Inbox;
 use super::pod_state::{Event, ProbeKind};
-use super::{Shared, grpc_health};
+use super::pods::PodEntry;
+use super::{Shared, commands, grpc_health};
 use crate::base::tasks::Task;
 use crate::client::event::Severity;
 
@@ -44,7 +44,9 @@ enum Check {
         address: SocketAddr,
         service: String,
     },
-    /// A kind of probe that Wasm containers cannot answer, or a broken one: it never passes.
+    /// The container's own program, with these arguments.
+    Exec(Vec<String>),
+    /// A broken one: it never passes.
     Never(&'static str),
 }
 
@@ -55,7 +57,7 @@ pub fn spawn(
     container: &Container,
     id: &str,
     ip: IpAddr,
-    inbox: &Arc<Inbox>,
+    entry: &Arc<PodEntry>,
 ) -> Option<Task> {
     let plan = |probe: &Option<Probe>| {
         probe.as_ref().map(|probe| (schedule(probe), check(probe, container, ip)))
@@ -66,8 +68,8 @@ pub fn spawn(
     if startup.is_none() && readiness.is_none() && liveness.is_none() {
         return None;
     }
-    let (node, pod, inbox) = (node.clone(), pod.clone(), inbox.clone());
-    let prober = Prober { node, pod, container: container.name.clone(), id: id.into(), inbox };
+    let (node, pod, entry) = (node.clone(), pod.clone(), entry.clone());
+    let prober = Prober { node, pod, container: container.name.clone(), id: id.into(), entry };
     let task = tokio::spawn(async move {
         // The others wait until the container is up.
         if let Some((schedule, check)) = startup
@@ -109,8 +111,10 @@ fn check(probe: &Probe, container: &Container, pod_ip: IpAddr) -> Check {
         let service = grpc.service.clone().unwrap_or_default();
         http_get::address(None, &IntOrString::Int(grpc.port), container, pod_ip)
             .map(|address| Check::Grpc { address, service })
+    } else if let Some(exec) = &probe.exec {
+        Ok(Check::Exec(exec.command.clone().unwrap_or_default()))
     } else {
-        Err("exec probes cannot be asked of Wasm containers")
+        Err("it asks nothing")
     };
     checked.unwrap_or_else(Check::Never)
 }
@@ -120,12 +124,12 @@ struct Prober {
     pod: Arc<Pod>,
     container: String,
     id: String,
-    inbox: Arc<Inbox>,
+    entry: Arc<PodEntry>,
 }
 
 impl Prober {
     fn tell(&self, kind: ProbeKind, passed: bool) {
-        self.inbox.event(Event::Probe { id: self.id.clone(), kind, passed });
+        self.entry.inbox.event(Event::Probe { id: self.id.clone(), kind, passed });
     }
 
     /// The startup probe: ends with its first judgement.
@@ -197,11 +201,34 @@ impl Prober {
     async fn ask(&self, schedule: Schedule, check: &Check) -> Result<(), String> {
         let permit = self.node.probe_permits.acquire().await;
         let _permit = permit.map_err(|error| error.to_string())?;
-        let asked = tokio::time::timeout(schedule.timeout, ask(check)).await;
+        let asked = tokio::time::timeout(schedule.timeout, self.ask_once(check)).await;
         let answer = asked.unwrap_or_else(|_| {
             Err(format!("{check}: no answer within {} s", schedule.timeout.as_secs()))
         });
         answer.inspect_err(|why| tracing::debug!(container = self.id, why, "a probe failed"))
+    }
+
+    /// Why it did not pass; the caller bounds the time.
+    async fn ask_once(&self, check: &Check) -> Result<(), String> {
+        match check {
+            Check::Never(why) => Err(why.to_string()),
+            Check::Exec(command) => {
+                commands::run(&self.node, &self.entry, &self.container, command).await
+            }
+            Check::Tcp { address } => {
+                TcpStream::connect(address).await.map(drop).map_err(|e| format!("{check}: {e}"))
+            }
+            Check::Grpc { address, service } => grpc_health::check(*address, service, AGENT).await,
+            Check::Http(get) => {
+                let status = get.send(AGENT).await;
+                let status = status.map_err(|error| format!("{check}: {error}"))?;
+                // kubelet counts 200 to 399 as success.
+                if (200..400).contains(&status) {
+                    return Ok(());
+                }
+                Err(format!("HTTP probe failed with statuscode: {status}"))
+            }
+        }
     }
 }
 
@@ -211,26 +238,8 @@ impl std::fmt::Display for Check {
             Check::Http(get) => get.fmt(f),
             Check::Tcp { address } => write!(f, "dial tcp {address}"),
             Check::Grpc { address, .. } => write!(f, "health rpc of \"{address}\""),
+            Check::Exec(command) => write!(f, "command {command:?}"),
             Check::Never(why) => f.write_str(why),
-        }
-    }
-}
-
-async fn ask(check: &Check) -> Result<(), String> {
-    match check {
-        Check::Never(why) => Err(why.to_string()),
-        Check::Tcp { address } => {
-            TcpStream::connect(address).await.map(drop).map_err(|e| format!("{check}: {e}"))
-        }
-        Check::Grpc { address, service } => grpc_health::check(*address, service, AGENT).await,
-        Check::Http(get) => {
-            let status = get.send(AGENT).await;
-            let status = status.map_err(|error| format!("{check}: {error}"))?;
-            // kubelet counts 200 to 399 as success.
-            if (200..400).contains(&status) {
-                return Ok(());
-            }
-            Err(format!("HTTP probe failed with statuscode: {status}"))
         }
     }
 }

@@ -20,7 +20,7 @@ use super::streams::{Console, Programs};
 use super::termination::{self, LastWords};
 use super::{Shared, host_aliases, image_volumes, service_links, sources, workload};
 use crate::api::kinds::ephemeral_containers::as_container;
-use crate::api::kinds::pod_grants;
+use crate::api::kinds::{pod_grants, program_names};
 use crate::client::event::Severity;
 use crate::runtime::{
     ArtifactKind, Container, ContainerSpec, Mount, PrepareError, Prepared, Runner, StartError,
@@ -95,7 +95,7 @@ pub async fn start(
     let meta = &place.pod.metadata;
     let console = Console::new(log, source);
     let own = recipe.args.first().map(String::as_str).unwrap_or_default();
-    let image = container::image_name(source.image.as_deref().unwrap_or_default());
+    let image = program_names::of_image(source.image.as_deref().unwrap_or_default());
     let programs = Arc::new(Programs::new(&place.pod, own, image));
     let mounts: Arc<[Mount]> = recipe.mounts.clone().into();
     let spec = ContainerSpec {

@@ -103,6 +103,7 @@ mod pod_update;
 mod pod_validation;
 mod pod_warnings;
 mod probe_validation;
+pub mod program_names;
 pub mod quota_usage;
 pub mod resource_metrics;
 pub mod resources;

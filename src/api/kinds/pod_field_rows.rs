@@ -196,17 +196,14 @@ const LIFECYCLE: &[Row] = &[
 ];
 
 const LIFECYCLE_HANDLER: &[Row] = &[
-    refused("exec", "there is no other program to run in a Wasm container; use httpGet or sleep"),
+    honoured("exec"),
     within("httpGet", HTTP_GET),
     honoured("sleep"),
     refused("tcpSocket", "a connection is no hook; use httpGet or sleep"),
 ];
 
 const PROBE: &[Row] = &[
-    refused(
-        "exec",
-        "there is no other program to run in a Wasm container; use httpGet, tcpSocket or grpc",
-    ),
+    honoured("exec"),
     honoured("failureThreshold"),
     honoured("grpc"),
     within("httpGet", HTTP_GET),

@@ -1,10 +1,10 @@
 //! Validation of a container's probes and lifecycle hooks, and of what both may ask.
 
 use k8s_openapi::api::core::v1::{
-    Container, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction,
+    Container, ExecAction, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction,
 };
 
-use super::checks;
+use super::{checks, program_names};
 use crate::api::field::{Errors, Path};
 use crate::api::names;
 
@@ -14,14 +14,14 @@ pub fn validate(errors: &mut Errors, path: &Path, container: &Container) {
     for (field, probe) in must_succeed_once {
         let Some(probe) = probe else { continue };
         let path = path.child(field);
-        validate_probe(errors, &path, probe);
+        validate_probe(errors, &path, probe, container);
         if let Some(threshold) = probe.success_threshold.filter(|t| *t != 1) {
             errors.invalid(&path.child("successThreshold"), threshold, "must be 1");
         }
     }
     if let Some(probe) = &container.readiness_probe {
         let path = path.child("readinessProbe");
-        validate_probe(errors, &path, probe);
+        validate_probe(errors, &path, probe, container);
         if let Some(seconds) = probe.termination_grace_period_seconds {
             let path = path.child("terminationGracePeriodSeconds");
             errors.invalid(&path, seconds, "must not be set for readinessProbes");
@@ -29,7 +29,7 @@ pub fn validate(errors: &mut Errors, path: &Path, container: &Container) {
     }
 }
 
-fn validate_probe(errors: &mut Errors, path: &Path, probe: &Probe) {
+fn validate_probe(errors: &mut Errors, path: &Path, probe: &Probe, of: &Container) {
     let handlers = [
         ("exec", probe.exec.is_some()),
         ("httpGet", probe.http_get.is_some()),
@@ -37,6 +37,7 @@ fn validate_probe(errors: &mut Errors, path: &Path, probe: &Probe) {
         ("grpc", probe.grpc.is_some()),
     ];
     one_of_them(errors, path, &handlers);
+    validate_exec(errors, path, probe.exec.as_ref(), of);
     validate_http_get(errors, path, probe.http_get.as_ref());
     validate_tcp_socket(errors, path, probe.tcp_socket.as_ref());
     if let Some(grpc) = &probe.grpc {
@@ -65,6 +66,25 @@ fn one_of_them(errors: &mut Errors, path: &Path, handlers: &[(&str, bool)]) {
     }
     for (field, _) in given {
         errors.forbidden(&path.child(field), "may not specify more than 1 handler type");
+    }
+}
+
+/// A Wasm container has no shell: whoever names another program than its own is told at once, and not
+/// by a container that never gets ready.
+fn validate_exec(errors: &mut Errors, path: &Path, exec: Option<&ExecAction>, of: &Container) {
+    let Some(exec) = exec else { return };
+    let path = path.child("exec").child("command");
+    let Some(asked) = exec.command.iter().flatten().next() else {
+        return errors.required(&path, "");
+    };
+    let names = program_names::of(of);
+    if !program_names::has(&names, asked) {
+        let own = names.first().map(String::as_str).unwrap_or_default();
+        let detail = format!(
+            "there is no other program to run in a Wasm container than its own; to run that once \
+             more, with other arguments, begin with {own:?}"
+        );
+        errors.forbidden(&path, &detail);
     }
 }
 
@@ -103,12 +123,17 @@ pub fn validate_hooks(
     let path = path.child("lifecycle");
     for (field, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
         if let Some(hook) = hook {
-            validate_hook(errors, &path.child(field), hook, grace_seconds);
+            validate_hook(errors, &path.child(field), hook, (container, grace_seconds));
         }
     }
 }
 
-fn validate_hook(errors: &mut Errors, path: &Path, hook: &LifecycleHandler, grace: Option<i64>) {
+fn validate_hook(
+    errors: &mut Errors,
+    path: &Path,
+    hook: &LifecycleHandler,
+    (of, grace): (&Container, Option<i64>),
+) {
     let handlers = [
         ("exec", hook.exec.is_some()),
         ("httpGet", hook.http_get.is_some()),
@@ -116,6 +141,7 @@ fn validate_hook(errors: &mut Errors, path: &Path, hook: &LifecycleHandler, grac
         ("sleep", hook.sleep.is_some()),
     ];
     one_of_them(errors, path, &handlers);
+    validate_exec(errors, path, hook.exec.as_ref(), of);
     validate_http_get(errors, path, hook.http_get.as_ref());
     validate_tcp_socket(errors, path, hook.tcp_socket.as_ref());
     // KEP-3960. A grace period that is wrong itself is another error's.

@@ -3,6 +3,8 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::api::kinds::program_names;
+
 /// Lists, comma-separated, further names that the pod's programs answer to, for programs that do
 /// what their name says (as BusyBox does); `*` for any.
 pub const PROGRAMS_ANNOTATION: &str = "wasmfleet.dev/exec-programs";
@@ -22,19 +24,13 @@ impl Programs {
         let listed = annotations.and_then(|map| map.get(PROGRAMS_ANNOTATION));
         let listed = listed.map(String::as_str).unwrap_or_default();
         let more = listed.split(',').map(str::trim).filter(|name| !name.is_empty());
-        let mut names = vec![own.to_string()];
-        let short = own.rsplit('/').next().unwrap_or(own);
-        for name in [short, image].into_iter().chain(more.clone()) {
-            if !names.iter().any(|known| known == name) {
-                names.push(name.to_string());
-            }
-        }
+        let mut names = program_names::all(own, image);
+        names.extend(more.clone().map(str::to_string));
         Programs { names, any: more.into_iter().any(|name| name == "*") }
     }
 
     pub fn has(&self, name: &str) -> bool {
-        let bare = name.strip_suffix(".wasm").unwrap_or(name);
-        self.any || self.names.iter().any(|known| known == name || known == bare)
+        self.any || program_names::has(&self.names, name)
     }
 
     /// What to do instead.

@@ -88,3 +88,28 @@ async fn a_pre_stop_hook_has_the_grace_period_at_most() {
     assert!((5..20).contains(&rig.clock.now().duration_since(began).as_secs()));
     assert!(rig.runtime.running().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn commands_are_the_containers_own_program() {
+    let rig = Rig::start().await;
+    let lifecycle = json!({"postStart": {"exec": {"command": ["hello", "exit=0"]}},
+        "preStop": {"exec": {"command": ["hello", "exit=3"]}}});
+    let mut spec = hooked(&lifecycle);
+    spec["containers"][0]["readinessProbe"] = json!({"exec": {"command": ["hello"]}});
+    rig.create("a", spec).await;
+    rig.pod_is("a", "Running ready web:running/0").await;
+    rig.delete("a", None).await;
+    rig.gone("a").await;
+    let told = rig.told("FailedPreStopHook").await;
+    let text = "PreStopHook failed: command \"hello\" exited with 3: ";
+    assert!(told.message.starts_with(text), "{}", told.message);
+    let mut spec = hooked(&json!({}));
+    let probe = json!({"exec": {"command": ["hello", "exit=1"]}, "failureThreshold": 1});
+    spec["containers"][0]["livenessProbe"] = probe;
+    spec["restartPolicy"] = json!("Always");
+    rig.create("b", spec).await;
+    rig.pod("b", |pod| super::harness::summary(pod).contains("running/1")).await;
+    let told = rig.told("Unhealthy").await;
+    let text = "Liveness probe failed: command \"hello\" exited with 1: ";
+    assert!(told.message.starts_with(text), "{}", told.message);
+}

@@ -1,4 +1,4 @@
-//! `common/node/lifecycle_hook.go`. As upstream, a sidecar takes the hook's request at the pod's
+//! `common/node/lifecycle_hook.go` and `node/pre_stop.go`. As upstream, a sidecar takes the hook's request at the pod's
 //! own address and passes it on to another pod, whose log tells that it came.
 
 use anyhow::{Context as _, Result};
@@ -20,6 +20,7 @@ pub const CASES: &[Case] = &[
          hook properly",
         pre_stop
     ),
+    case!("PreStop should call prestop when killing a pod", pre_stop_command),
 ];
 
 const TARGET: &str = "pod-handle-http-request";
@@ -60,6 +61,20 @@ async fn pre_stop(context: &Context) -> Result<()> {
     let action = action(context, "prestop").await?;
     let pod = run_hooked(context, json!({"preStop": action})).await?;
     ends(context, &pod).await?;
+    is_told(context, "prestop").await
+}
+
+/// Upstream's command is a shell's; ours is the program's own.
+async fn pre_stop_command(context: &Context) -> Result<()> {
+    let target = run(&context.own("v1/pods"), &pod(TARGET, json!({}), SERVER)).await?;
+    let ip = target["status"]["podIP"].as_str().context("an address")?;
+    let query = format!("dial=host={ip}&port=8080&request=echo%3Fmsg%3Dprestop");
+    let mut tester = pod("tester", json!({}), SERVER);
+    let command = json!(["server", query]);
+    tester["spec"]["containers"][0]["lifecycle"] =
+        json!({"preStop": {"exec": {"command": command}}});
+    let tester = run(&context.own("v1/pods"), &tester).await?;
+    ends(context, &tester).await?;
     is_told(context, "prestop").await
 }
 
