@@ -280,7 +280,8 @@ fn hooked(hook: &str) -> Value {
 #[test]
 fn a_post_start_hook_is_waited_for() {
     let mut spec = hooked("postStart");
-    spec["containers"][1] = json!({"name": "b", "image": "i"});
+    let second = json!({"name": "b", "image": "i"});
+    spec["containers"].as_array_mut().unwrap().push(second);
     let mut script = Script::new(pod(spec.clone(), json!({})));
     script.ready().started("web", 0).after(5).hook("web", Hook::PostStart, true).started("b", 0);
     script.check(

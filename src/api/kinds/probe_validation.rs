@@ -73,7 +73,8 @@ fn one_of_them(errors: &mut Errors, path: &Path, handlers: &[(&str, bool)]) {
 /// by a container that never gets ready.
 fn validate_exec(errors: &mut Errors, path: &Path, exec: Option<&ExecAction>, of: &Container) {
     let Some(exec) = exec else { return };
-    let path = path.child("exec").child("command");
+    let exec_path = path.child("exec");
+    let path = exec_path.child("command");
     let Some(asked) = exec.command.iter().flatten().next() else {
         return errors.required(&path, "");
     };
