@@ -1,7 +1,9 @@
 //! The scheduler's cycle: nodes and pods in, decisions out, no cluster. Its loop is in the simulation
 //! too.
 
+mod clusters;
 mod domains;
+mod oracle;
 mod preemption;
 mod volumes;
 mod why;
