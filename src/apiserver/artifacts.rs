@@ -28,7 +28,8 @@ use serde::{Deserialize, Serialize};
 
 use super::rbac::Rules;
 use super::{Body, User};
-use crate::artifact::ArtifactKind;
+use crate::artifact::inspect::{WasiVersion, entry_of};
+use crate::artifact::{ArtifactKind, interfaces};
 use crate::base::durable::create_dirs;
 use crate::engine::compile::Compiler;
 use crate::images::Reference;
@@ -198,6 +199,28 @@ impl Artifacts {
             Ok(None) => Ok(ImageCheck::Unknown),
             Err(error) => Err(ImageError::Unreadable(error)),
         }
+    }
+
+    /// What an image's program needs of a node's runtime; nothing is known of those that are not
+    /// here. Reads small files.
+    pub fn needed_features(&self, image: &str) -> Vec<String> {
+        let Ok(reference) = image.parse::<Reference>() else { return Vec::new() };
+        if reference.is_foreign() {
+            return Vec::new();
+        }
+        let record = self.record(&reference.repository, reference.version());
+        let Ok(Some(Record { kind: Some(kind), imports, exports, .. })) = record else {
+            return Vec::new();
+        };
+        if kind == ArtifactKind::Preview1Command {
+            return interfaces::needed(None, &imports);
+        }
+        // Of those that it may be called by, the newest, as `inspect` has it.
+        let entries = exports.iter().filter_map(|name| Some((entry_of(name)?, name)));
+        let mut own = entries.filter(|((of, _), _)| *of == kind);
+        let newest = own.clone().find(|((_, wasi), _)| *wasi == WasiVersion::P3);
+        let entry = newest.or_else(|| own.next()).map(|(_, name)| name.as_str());
+        interfaces::needed(Some(entry.unwrap_or_default()), &imports)
     }
 
     fn repository_dir(&self, repository: &str) -> PathBuf {

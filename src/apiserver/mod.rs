@@ -7,6 +7,7 @@ pub mod artifacts;
 pub mod authn;
 pub mod authz;
 mod bearer;
+mod binders;
 mod body;
 mod bootstrap;
 mod code;

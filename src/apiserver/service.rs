@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::admission::cluster_ip::Cidr;
 use super::admission::validating_policy_table::Policies;
 use super::artifacts::Artifacts;
+use super::binders::Binders;
 use super::code::CodeEndpoint;
 use super::conversion::Conversions;
 use super::definitions::Definitions;
@@ -142,6 +143,7 @@ pub struct ApiServer {
     pub(super) memo: FieldMemo,
     pub(super) measured: Measured,
     pub(super) node_graph: NodeGraph,
+    pub(super) binders: Binders,
     /// Writers that would fail each other over one object take turns.
     pub(super) turns: KeyedLocks,
     pub(super) rules: Arc<Rules>,
@@ -199,6 +201,8 @@ impl ApiServer {
         let (lanes, metrics) = (Arc::new(Lanes::new(&parts.options)), Arc::<Metrics>::default());
         let request_metrics = RequestMetrics::new(&metrics);
         lanes.show(&metrics);
+        let binders = Binders::default();
+        binders.begin(parts.store.revision());
         Arc::new(ApiServer {
             lanes,
             metrics,
@@ -223,6 +227,7 @@ impl ApiServer {
             memo: FieldMemo::default(),
             measured: Measured::default(),
             node_graph: NodeGraph::default(),
+            binders,
             turns: KeyedLocks::default(),
             rules: Arc::default(),
             hooks: Arc::default(),

@@ -213,6 +213,47 @@ pub fn provides(name: &str) -> bool {
     })
 }
 
+/// What modules of preview 1 are compiled for.
+const PREVIEW1_TARGET: &str = "wasm32-wasip1";
+
+/// The worlds of components that run here, with their tracks: what exports such an interface is of
+/// that world.
+const WORLDS: &[(&str, &str, &str)] = &[
+    ("wasi:cli/run", "0.2", "wasi:cli/command@0.2"),
+    ("wasi:cli/run", "0.3", "wasi:cli/command@0.3"),
+    ("wasi:http/incoming-handler", "0.2", "wasi:http/proxy@0.2"),
+    ("wasi:http/handler", "0.3", "wasi:http/service@0.3"),
+];
+
+/// What a host of this program offers, by the names of `api/kinds/node_features.rs`: targets, worlds
+/// and packages. Sorted.
+pub fn offered() -> Vec<String> {
+    let packages = PACKAGES.iter().map(|one| format!("{}@{}", one.name, one.track));
+    let worlds = WORLDS.iter().map(|(_, _, world)| (*world).to_string());
+    let mut all: Vec<String> = packages.chain(worlds).chain([PREVIEW1_TARGET.into()]).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// What of that a program needs: its target or its world, and the packages that it imports. `entry`
+/// is the export that a host calls, none of a module.
+pub fn needed(entry: Option<&str>, imports: &[String]) -> Vec<String> {
+    let Some(entry) = entry else { return vec![PREVIEW1_TARGET.into()] };
+    let entry = InterfaceName::parse(entry);
+    let world = entry.and_then(|name| {
+        let path = format!("{}/{}", name.package, name.interface);
+        WORLDS.iter().find(|(export, track, _)| *export == path && *track == name.track())
+    });
+    let world = world.map(|(_, _, world)| (*world).to_string());
+    let packages = imports.iter().filter_map(|import| InterfaceName::parse(import));
+    let packages = packages.map(|name| format!("{}@{}", name.package, name.track()));
+    let mut all: Vec<String> = packages.chain(world).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
 /// What a pod must say so that its program may import this.
 pub fn grant_of(import: &str) -> Option<&'static Grant> {
     let name = InterfaceName::parse(import)?;
@@ -287,6 +328,19 @@ mod tests {
         assert!(text.contains(import) && text.contains("`wasmfleet.dev/keyvalue`"), "{text}");
         assert_eq!(refusal(import, |annotation| annotation == "wasmfleet.dev/keyvalue"), None);
         assert_eq!(refusal("wasi:cli/environment@0.2.0", |_| false), None);
+    }
+
+    #[test]
+    fn what_programs_need_is_offered() {
+        let offered = offered();
+        let imports = ["wasi:io/poll@0.2.3", "wasi:io/streams@0.2.0", "wasi:http/types@0.2.6"];
+        let imports = imports.map(String::from);
+        let needed = |entry| needed(entry, &imports);
+        let handler = needed(Some("wasi:http/incoming-handler@0.2.6"));
+        assert_eq!(handler, ["wasi:http/proxy@0.2", "wasi:http@0.2", "wasi:io@0.2"]);
+        assert!(handler.iter().all(|one| offered.contains(one)), "{offered:?}");
+        assert_eq!(needed(None), ["wasm32-wasip1"]);
+        assert!(offered.contains(&"wasi:keyvalue@0.2.0-draft".to_string()));
     }
 
     #[test]

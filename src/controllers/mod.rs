@@ -56,6 +56,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::scheduling::v1alpha1 as scheduling;
 use k8s_openapi::api::{apps::v1 as apps, autoscaling::v2 as autoscaling, batch::v1 as batch};
 use k8s_openapi::api::{coordination::v1 as coordination, core::v1 as core};
 use k8s_openapi::api::{policy::v1 as policy, rbac::v1 as rbac, storage::v1 as storage};
@@ -292,6 +293,7 @@ macro_rules! kept_kinds {
             discovery::EndpointSlice,
             policy::PodDisruptionBudget,
             rbac::ClusterRole,
+            scheduling::Workload,
             storage::StorageClass
         )
     };

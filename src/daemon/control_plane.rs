@@ -67,6 +67,7 @@ pub struct Foundation {
     pki: Pki,
     store: SharedStore,
     artifacts: Arc<Artifacts>,
+    scheduler: scheduler::Options,
 }
 
 /// Listeners of the cache that a caller adds before the cache is filled.
@@ -143,6 +144,7 @@ pub async fn start(
 
 /// Takes the address, the data directory's files and the network: all that can be refused.
 pub async fn lay(args: &ServerArgs, dir: &DataDir) -> anyhow::Result<Foundation> {
+    let scheduler = args.scheduler()?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| {
         format!(
             "cannot listen on {}; name another address with --listen (port 0: any)",
@@ -163,7 +165,8 @@ pub async fn lay(args: &ServerArgs, dir: &DataDir) -> anyhow::Result<Foundation>
     // The last step that can fail: what comes after has a store to close.
     let open = || RedbStore::open(&file, redb::Options::default());
     let store = tokio::task::block_in_place(open).with_context(|| file.display().to_string())?;
-    Ok(Foundation { listener, address, network, pki, store: Arc::new(store), artifacts })
+    let store = Arc::new(store);
+    Ok(Foundation { listener, address, network, pki, store, artifacts, scheduler })
 }
 
 /// Programs are compiled for nodes in other processes, which are given what the cluster's CA signed.
@@ -281,7 +284,7 @@ async fn run_loops(
     let tell = Arc::new(move |notice| recorder.record(notice));
     let fenced = Arc::new(Fenced::new(scheduler_api, scheduler_leads.gate()));
     let client = Client::new(fenced.clone(), "kube-scheduler");
-    let options = scheduler::Options::default();
+    let options = foundation.scheduler.clone();
     let scheduler = Scheduler::new(client, cache, clock.clone(), tell, options);
     let explainer = scheduler.explainer();
     server.explain_with(Arc::new(move |pod, most| explainer.explain(pod, most)));

@@ -2,12 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::args::{LogArgs, NodeTuning};
 use super::local_node;
+use crate::base::ids::Ids;
 use crate::engine::compile;
+use crate::scheduler;
 
 /// Of `server` and `node`, which belong together.
 const SERVER_EXAMPLES: &str = "\
@@ -94,10 +98,36 @@ pub struct ServerArgs {
     /// Seconds after a signal to stop in which requests are still served, though not ready any more
     #[arg(long, default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=8))]
     pub shutdown_delay_seconds: u64,
+    /// The scheduler's configuration: a KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1) as
+    /// kube-scheduler's --config has it. What is not supported in it is refused
+    #[arg(long, value_name = "FILE")]
+    pub scheduler_config: Option<PathBuf>,
     #[command(flatten)]
     pub compile: CompileArgs,
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+impl ServerArgs {
+    /// What the scheduler's configuration says, the defaults without one.
+    pub fn scheduler(&self) -> anyhow::Result<scheduler::Options> {
+        let mut options = scheduler::Options {
+            // Unlike any other's, also that of this program before it was started again.
+            id: Ids::from_system().uid(),
+            ..scheduler::Options::default()
+        };
+        let Some(path) = &self.scheduler_config else { return Ok(options) };
+        let what = || format!("the scheduler's configuration {}", path.display());
+        let text = std::fs::read_to_string(path).with_context(what)?;
+        // First as YAML, which refuses keys that are there twice.
+        let yaml: serde_yaml::Value = serde_yaml::from_str(&text).with_context(what)?;
+        let document = serde_json::to_value(yaml).with_context(what)?;
+        let read = scheduler::config::parse(document);
+        let read = read.map_err(anyhow::Error::msg).with_context(what)?;
+        options.profiles = Arc::new(read.profiles);
+        options.back_off = read.back_off;
+        Ok(options)
+    }
 }
 
 /// The bounds of compiling, which happens in processes of its own.

@@ -96,6 +96,7 @@ pub fn options(
     );
     let label = |(key, value): &(String, LabelPattern)| (key.clone(), value.of(0));
     options.labels = tuning.labels.iter().map(label).collect();
+    options.features = crate::artifact::interfaces::offered();
     options.taints.clone_from(&tuning.taints);
     options.host_paths.clone_from(&tuning.host_path);
     options.eviction = tuning.eviction_hard.unwrap_or_default();

@@ -29,6 +29,8 @@ pub struct Options {
     pub reserved: Reserved,
     /// Labels beside those that every node has.
     pub labels: BTreeMap<String, String>,
+    /// What the node's runtime offers to programs (`status.declaredFeatures`).
+    pub features: Vec<String>,
     /// Taints that the Node is created with.
     pub taints: Vec<Taint>,
     /// Directories of the machine whose content hostPath volumes, and local PersistentVolumes that are
@@ -80,6 +82,7 @@ impl Options {
             reserved: Reserved::default(),
             data_dir,
             labels: BTreeMap::new(),
+            features: Vec::new(),
             taints: Vec::new(),
             host_paths: Vec::new(),
             memory_roots: vec!["/dev/shm".into(), user_dir()],

@@ -230,6 +230,7 @@ fn status(
         ),
         capacity: with_extended(old.and_then(|old| old.capacity.as_ref()), &node.options.capacity),
         conditions: Some(conditions(node, old, pressure, now)),
+        declared_features: Some(node.options.features.clone()).filter(|all| !all.is_empty()),
         images: Some(node.images_seen.list()),
         node_info: Some(NodeSystemInfo {
             architecture: go_arch().into(),

@@ -4,11 +4,13 @@
 //! ([`super::class`]); why nobody takes the rest of them is found out once. Nominees come alone, since
 //! to each its own node looks different than to all others, and so do pods with claims.
 
+use std::iter::Peekable;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use super::class::{Class, Classes};
-use super::framework::{Framework, Reasons, Refusal, Wake};
+use super::framework::{Framework, Frameworks, Reasons, Refusal, Wake};
+use super::groups::GroupId;
 use super::pod_info::PodInfo;
 use super::preemption::{DRY_RUNS_A_CYCLE, Outcome, Preemption, Search};
 use super::slots::{self, Slot, Slots};
@@ -27,6 +29,11 @@ pub enum Decision {
         pod: PodInfo,
         node: String,
         steps: Vec<Step>,
+    },
+    /// Others of its group wait for their volumes.
+    Hold {
+        pod: PodInfo,
+        wakes: Vec<Wake>,
     },
     Refuse {
         pod: PodInfo,
@@ -51,21 +58,45 @@ pub enum Decision {
     },
 }
 
+const NOT_FOR_GROUPS: &str = "not done for pod groups.";
+
+impl Decision {
+    /// What tells that the volumes of a pod are there for which they are being made.
+    fn provided(&self) -> Vec<Wake> {
+        match self {
+            Decision::Provide { pod, .. } => pod.volumes.wakes(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn into_pod(self) -> PodInfo {
+        match self {
+            Decision::Bind { pod, .. }
+            | Decision::Provide { pod, .. }
+            | Decision::Hold { pod, .. }
+            | Decision::Refuse { pod, .. }
+            | Decision::Preempt { pod, .. }
+            | Decision::Later { pod }
+            | Decision::Fail { pod, .. } => pod,
+        }
+    }
+}
+
 /// Decides about every pod in order (the queue's order is priority, then age) and counts the
 /// placed ones as assumed in the snapshot.
 pub fn schedule(
     pods: Vec<PodInfo>,
     snapshot: &mut Snapshot,
-    framework: &Framework,
+    frameworks: &dyn Frameworks,
 ) -> Vec<Decision> {
-    schedule_with(pods, snapshot, framework, &mut Classes::default())
+    schedule_with(pods, snapshot, frameworks, &mut Classes::default())
 }
 
-/// [`schedule`] with what earlier cycles found out about this snapshot with this framework.
+/// [`schedule`] with what earlier cycles found out about this snapshot with these frameworks.
 pub fn schedule_with(
     pods: Vec<PodInfo>,
     snapshot: &mut Snapshot,
-    framework: &Framework,
+    frameworks: &dyn Frameworks,
     classes: &mut Classes,
 ) -> Vec<Decision> {
     if snapshot.topology.sweep() {
@@ -74,30 +105,20 @@ pub fn schedule_with(
     let mut decisions = Vec::with_capacity(pods.len());
     let mut dry_runs = DRY_RUNS_A_CYCLE;
     let mut pods = pods.into_iter().peekable();
-    while let Some(mut first) = pods.next() {
-        let mut work = Work { snapshot, framework, classes, dry_runs: &mut dry_runs };
-        if !first.wants.claims.is_empty() {
-            // What its claims need is its own, and what the pods before it got is seen.
-            let snapshot = &mut *work.snapshot;
-            match snapshot.volumes.needs(&first.key, &first.uid, &first.wants.claims) {
-                Ok(needs) => {
-                    first.volumes = Arc::new(needs);
-                    decisions.extend(work.guarded(vec![first]));
-                }
-                Err(blocked) => {
-                    decisions.push(refuse_whole(first, blocked, snapshot, framework));
-                }
+    while let Some(first) = pods.next() {
+        let framework = frameworks.of(&first);
+        let is_gang = first.together > 0;
+        let may_preempt = !is_gang;
+        let mut work = Work { snapshot, framework, classes, dry_runs: &mut dry_runs, may_preempt };
+        if is_gang {
+            let mut gang = vec![first];
+            while let Some(next) = pods.next_if(|next| next.group == gang[0].group) {
+                gang.push(next);
             }
-            continue;
+            decisions.extend(work.permit(gang, frameworks));
+        } else {
+            decisions.extend(work.next(first, &mut pods));
         }
-        let is_nominee = |pod: &PodInfo| work.snapshot.nominees().node_of(&pod.uid).is_some();
-        let mut same = vec![first];
-        while !is_nominee(&same[0])
-            && let Some(next) = pods.next_if(|next| is_like(next, &same[0]) && !is_nominee(next))
-        {
-            same.push(next);
-        }
-        decisions.extend(work.guarded(same));
     }
     decisions
 }
@@ -118,9 +139,125 @@ struct Work<'a> {
     framework: &'a Framework,
     classes: &'a mut Classes,
     dry_runs: &'a mut usize,
+    may_preempt: bool,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    /// Decides about a pod, and those that come after it and are like it.
+    fn next(
+        &mut self,
+        mut first: PodInfo,
+        pods: &mut Peekable<std::vec::IntoIter<PodInfo>>,
+    ) -> Vec<Decision> {
+        if !first.wants.claims.is_empty() {
+            // What its claims need is its own, and what the pods before it got is seen.
+            let snapshot = &mut *self.snapshot;
+            return match snapshot.volumes.needs(&first.key, &first.uid, &first.wants.claims) {
+                Ok(needs) => {
+                    first.volumes = Arc::new(needs);
+                    self.guarded(vec![first])
+                }
+                Err(blocked) => vec![refuse_whole(first, blocked, snapshot, self.framework)],
+            };
+        }
+        let is_nominee = |pod: &PodInfo| self.snapshot.nominees().node_of(&pod.uid).is_some();
+        let mut same = vec![first];
+        while !is_nominee(&same[0])
+            && let Some(next) = pods.next_if(|next| {
+                let is_alike = next.together == same[0].together && is_like(next, &same[0]);
+                is_alike && !is_nominee(next)
+            })
+        {
+            same.push(next);
+        }
+        self.guarded(same)
+    }
+
+    /// Decides about the pods of a group one after the other, and lets them have what they got if
+    /// enough of them got something: KEP-624's Permit. Else nobody keeps a place, and nobody who
+    /// waits for one is woken.
+    fn permit(&mut self, pods: Vec<PodInfo>, frameworks: &'a dyn Frameworks) -> Vec<Decision> {
+        let (needed, count) = (pods[0].together, pods.len());
+        let Some(group) = pods[0].group.clone() else { return Vec::new() };
+        if needed > count {
+            let text = format!("{count} of the {needed} pods wait that are needed at once");
+            return pods
+                .into_iter()
+                .map(|pod| self.refuse_group(pod, &group, &text, None))
+                .collect();
+        }
+        let has_claims = pods.iter().any(|pod| !pod.wants.claims.is_empty());
+        let volumes = has_claims.then(|| self.snapshot.volumes.clone());
+        let signals = self.snapshot.take_signals();
+        let mut decisions = Vec::with_capacity(count);
+        let mut pods = pods.into_iter().peekable();
+        while let Some(first) = pods.next() {
+            self.framework = frameworks.of(&first);
+            decisions.extend(self.next(first, &mut pods));
+        }
+        let is_placed =
+            |one: &&Decision| matches!(one, Decision::Bind { .. } | Decision::Provide { .. });
+        let placed = decisions.iter().filter(is_placed).count();
+        let wakes: Vec<Wake> = decisions.iter().flat_map(Decision::provided).collect();
+        if placed >= needed && wakes.is_empty() {
+            self.snapshot.add_signals(signals);
+            return decisions;
+        }
+        for decision in &decisions {
+            if let Decision::Bind { pod, .. } = decision {
+                self.snapshot.forget(&pod.uid);
+            }
+        }
+        // What was taken and given back is as it was.
+        self.snapshot.take_signals();
+        self.snapshot.add_signals(signals);
+        if placed >= needed {
+            // Volumes come first, then all of them again.
+            let hold = |decision: Decision| match decision {
+                Decision::Bind { pod, .. } => Decision::Hold { pod, wakes: wakes.clone() },
+                other => other,
+            };
+            return decisions.into_iter().map(hold).collect();
+        }
+        if let Some(volumes) = volumes {
+            self.snapshot.volumes = volumes;
+        }
+        let text =
+            format!("there is room for {placed} of the {needed} pods that are needed at once");
+        let why = decisions.iter().find_map(|decision| match decision {
+            Decision::Refuse { refusal, .. } => Some(refusal.clone()),
+            _ => None,
+        });
+        let refuse = |decision: Decision| match decision {
+            Decision::Fail { .. } => decision,
+            Decision::Refuse { pod, refusal, .. } => {
+                self.refuse_group(pod, &group, &text, Some(refusal))
+            }
+            other => self.refuse_group(other.into_pod(), &group, &text, why.clone()),
+        };
+        decisions.into_iter().map(refuse).collect()
+    }
+
+    fn refuse_group(
+        &self,
+        pod: PodInfo,
+        group: &GroupId,
+        text: &str,
+        why: Option<Refusal>,
+    ) -> Decision {
+        let mut refusal = why.unwrap_or_else(|| {
+            let whole = Some(format!("pod group {group}: {text}"));
+            Refusal { nodes: self.snapshot.nodes().len(), whole, ..Refusal::default() }
+        });
+        if refusal.group.is_none() && refusal.whole.is_none() {
+            refusal.group = Some(format!("pod group {group}: {text}"));
+        }
+        if !refusal.wakes.contains(&group.wake()) {
+            refusal.wakes.push(group.wake());
+        }
+        Decision::Refuse { pod, refusal, ends_nomination: false }
+    }
+
     /// A panic in a plugin costs the pods that want the same one try, and nobody else anything.
     fn guarded(&mut self, pods: Vec<PodInfo>) -> Vec<Decision> {
         let decide = AssertUnwindSafe(|| self.schedule_equal(&pods));
@@ -212,7 +349,8 @@ impl Work<'_> {
         let (snapshot, framework) = (&mut *self.snapshot, self.framework);
         let (refusal, resolvable) = explain(&pods[0], slots, snapshot, framework);
         let mut search = Search::new(framework, slots, &resolvable, self.dry_runs);
-        let mut hopeless = None;
+        let mut hopeless = (!self.may_preempt)
+            .then(|| Outcome::Nothing { text: NOT_FOR_GROUPS.into(), hopeless: false });
         let decide = |pod: &PodInfo| {
             // Where none could be made for one of them, nothing changes for the next.
             let outcome = hopeless.clone().unwrap_or_else(|| search.preempt(pod, snapshot));
@@ -283,14 +421,15 @@ fn explain(
         let node = snapshot.for_pod(index, pod);
         if let Some((filter, reasons)) = framework.refuse(pod, &node) {
             let filter = &framework.filters[filter];
-            refusal.add(reasons, filter.woken_by());
+            refusal.add(filter.name(), reasons, filter.woken_by());
             if filter.is_resolvable(pod, &node) {
                 resolvable.push(index);
             }
         } else if let Some((plugin, objection)) = slots.refuse_node(snapshot, framework, index, pod)
         {
             by_domains[plugin] = true;
-            refusal.add(vec![objection.reason.into()], &[]);
+            let name = framework.domains[plugin].name();
+            refusal.add(name, vec![objection.reason.into()], &[]);
             if objection.is_resolvable {
                 resolvable.push(index);
             }
@@ -298,7 +437,7 @@ fn explain(
     }
     let plugins = framework.domains.iter().enumerate().filter(|(n, _)| by_domains[*n]);
     for (n, plugin) in plugins {
-        refusal.add(Reasons::new(), &plugin.woken_by(&slots.asked_by(n)));
+        refusal.add(plugin.name(), Reasons::new(), &plugin.woken_by(&slots.asked_by(n)));
     }
     (refusal, resolvable)
 }

@@ -4,11 +4,12 @@
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
 use super::pod_info::{PREEMPTED, PodInfo};
 use super::preemption::{Preemption, Victim};
+use super::state::reference;
 use super::{NAME, Scheduler};
 use crate::api::ApiError;
 use crate::client::DeleteOptions;
@@ -27,7 +28,7 @@ impl Scheduler {
             state.snapshot.end_nomination(&pod.uid, "");
             preemption.victims.iter().for_each(|victim| state.snapshot.spare(&victim.uid));
             let now = self.clock.now();
-            state.try_again(&pod.uid, now);
+            state.try_again(pod, now);
             state.wake_freed(now);
             return;
         }
@@ -43,7 +44,7 @@ impl Scheduler {
         let evictions = futures::stream::iter(evictions).buffer_unordered(EVICTIONS_IN_FLIGHT);
         let results: Vec<bool> = evictions.collect().await;
         if results.contains(&false) {
-            self.state.lock().try_again(&pod.uid, self.clock.now());
+            self.state.lock().try_again(pod, self.clock.now());
         }
     }
 
@@ -73,14 +74,7 @@ impl Scheduler {
             return Ok(());
         }
         deleted?;
-        let regarding = ObjectReference {
-            api_version: Some("v1".into()),
-            kind: Some("Pod".into()),
-            namespace: Some(space.clone()),
-            name: Some(name.clone()),
-            uid: Some(victim.uid.clone()),
-            ..ObjectReference::default()
-        };
+        let regarding = reference(&victim.key, &victim.uid);
         let message = format!("Preempted by pod {} on node {node}", pod.uid);
         (self.tell)(Notice { regarding, severity: Severity::Normal, reason: "Preempted", message });
         Ok(())

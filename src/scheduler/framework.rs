@@ -3,8 +3,9 @@
 //! Source of the vocabulary: KEP-624 (scheduling framework).
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::advice;
 use super::pod_info::PodInfo;
 use super::resources::Amount;
 use super::slots::{Found, Objection, Slot};
@@ -13,6 +14,9 @@ use super::topology::TallyId;
 
 /// The highest score that a plugin gives; fine enough that one small pod moves a large node's score.
 pub const MAX_SCORE: i64 = 10_000;
+
+/// The bytes of what is told of a refused pod, as far as advice fills them: an Event holds 1,024.
+const MOST_TOLD: usize = 1_000;
 
 /// Why one node cannot run a pod, each reason as a FailedScheduling event counts it
 /// ("Insufficient cpu").
@@ -105,14 +109,110 @@ pub enum Wake {
     Volume,
     /// A claim changed; see [`super::volumes::wake_of`].
     Claim(u64),
+    /// A pod group or its Workload changed; see [`super::groups::GroupId::wake`].
+    Group(u64),
 }
 
-/// The plugins in their order.
+/// The plugins of a profile in their order.
 pub struct Framework {
     pub filters: Vec<Box<dyn FilterPlugin>>,
     pub scores: Vec<Box<dyn ScorePlugin>>,
     /// They filter after the filters, and score with the scores.
     pub domains: Vec<Box<dyn DomainPlugin>>,
+    /// What is done for a pod that no node takes: KEP-624's PostFilter.
+    pub preemption: Candidates,
+}
+
+/// How many nodes are looked at for one that pods could leave. Source:
+/// kubescheduler.config.k8s.io DefaultPreemptionArgs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidates {
+    /// Whether pods are preempted at all.
+    pub wanted: bool,
+    /// This part of the nodes, and so many at least.
+    pub percent: usize,
+    pub least: usize,
+}
+
+impl Default for Candidates {
+    fn default() -> Candidates {
+        Candidates { wanted: true, percent: 10, least: 100 }
+    }
+}
+
+/// Where a pod's plugins come from.
+pub trait Frameworks {
+    fn of(&self, pod: &PodInfo) -> &Framework;
+}
+
+impl Frameworks for Framework {
+    fn of(&self, _: &PodInfo) -> &Framework {
+        self
+    }
+}
+
+/// A plugin that scores with another weight than its own.
+pub struct Weighted<P> {
+    pub plugin: P,
+    pub weight: i64,
+}
+
+impl ScorePlugin for Weighted<Box<dyn ScorePlugin>> {
+    fn name(&self) -> &'static str {
+        self.plugin.name()
+    }
+
+    fn weight(&self) -> i64 {
+        self.weight
+    }
+
+    fn score(&self, pod: &PodInfo, node: &NodeInfo) -> i64 {
+        self.plugin.score(pod, node)
+    }
+
+    fn depends_on_pods(&self) -> bool {
+        self.plugin.depends_on_pods()
+    }
+}
+
+/// A plugin that only filters, or only scores, or with another weight than its own.
+pub struct Partly {
+    pub plugin: Box<dyn DomainPlugin>,
+    pub filters: bool,
+    /// With which weight.
+    pub scores: Option<i64>,
+}
+
+impl DomainPlugin for Partly {
+    fn name(&self) -> &'static str {
+        self.plugin.name()
+    }
+
+    fn weight(&self) -> i64 {
+        self.scores.unwrap_or(0)
+    }
+
+    fn slots(&self, pod: &PodInfo, snapshot: &mut Snapshot) -> Vec<Slot> {
+        let mut slots = self.plugin.slots(pod, snapshot);
+        slots.retain(|slot| if slot.rule.is_hard() { self.filters } else { self.scores.is_some() });
+        slots
+    }
+
+    fn object(&self, found: &[Found<'_>]) -> Option<Objection> {
+        self.filters.then(|| self.plugin.object(found)).flatten()
+    }
+
+    fn score(&self, found: &[Found<'_>]) -> Option<i64> {
+        self.scores.and_then(|_| self.plugin.score(found))
+    }
+
+    fn normalize(&self, score: i64, least: i64, most: i64) -> i64 {
+        self.plugin.normalize(score, least, most)
+    }
+
+    fn woken_by(&self, slots: &[&Slot]) -> Vec<Wake> {
+        self.plugin.woken_by(slots)
+    }
 }
 
 /// Why no node was found.
@@ -123,10 +223,14 @@ pub struct Refusal {
     pub whole: Option<String>,
     /// Reason → number of nodes, sorted by reason.
     pub reasons: BTreeMap<Cow<'static, str>, usize>,
+    /// How far its pod group came.
+    pub group: Option<String>,
     /// Why no room is made for it.
     pub preemption: Option<String>,
     /// What can help.
     pub wakes: Vec<Wake>,
+    /// The plugins that refused.
+    pub plugins: BTreeSet<&'static str>,
 }
 
 impl Framework {
@@ -168,7 +272,8 @@ impl Framework {
 
 impl Refusal {
     /// Counts one node's refusal.
-    pub fn add(&mut self, reasons: Reasons, wakes: &[Wake]) {
+    pub fn add(&mut self, plugin: &'static str, reasons: Reasons, wakes: &[Wake]) {
+        self.plugins.insert(plugin);
         for reason in reasons {
             *self.reasons.entry(reason).or_default() += 1;
         }
@@ -194,9 +299,32 @@ impl Refusal {
             }
         };
         let mut message = format!("0/{} nodes are available: {why}.", self.nodes);
+        if let Some(group) = &self.group {
+            message.push_str(&format!(" {group}."));
+        }
         if let Some(preemption) = &self.preemption {
             message.push_str(&format!(" preemption: {preemption}"));
         }
         message
+    }
+
+    /// [`Refusal::message`], and what would help.
+    pub fn told(&self) -> String {
+        let mut text = self.message();
+        if !text.ends_with('.') {
+            text.push('.');
+        }
+        let help = match self.nodes {
+            0 => vec![advice::NO_NODES],
+            _ => self.plugins.iter().filter_map(|plugin| advice::of(plugin)).collect(),
+        };
+        for (n, help) in help.into_iter().enumerate() {
+            let begin = if n == 0 { " What would help: " } else { "; or " };
+            if text.len() + begin.len() + help.len() < MOST_TOLD {
+                text.push_str(begin);
+                text.push_str(help);
+            }
+        }
+        text
     }
 }

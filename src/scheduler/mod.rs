@@ -10,16 +10,20 @@
 //!                                            whom their node is kept
 //! ```
 
+pub mod advice;
 pub mod budgets;
 pub mod changes;
 pub mod class;
+pub mod config;
 pub mod cycle;
 mod evictions;
 pub mod framework;
+pub mod groups;
 pub mod nominees;
 pub mod plugins;
 pub mod pod_info;
 pub mod preemption;
+pub mod profiles;
 pub mod queue;
 pub mod resources;
 pub mod slots;
@@ -41,15 +45,19 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use crate::api::kinds::binders::{BINDER, SEEN_PODS};
+use crate::api::resource::Gvr;
 use crate::api::{ApiError, Object, ObjectKey};
 use crate::base::SharedClock;
-use crate::client::cache::{AnyObject, Cache};
-use crate::client::event::Notice;
+use crate::base::backoff::Limits;
+use crate::client::cache::Cache;
+use crate::client::event::{Notice, Severity};
 use crate::client::{Client, Patch, Target, WriteOptions};
 use cycle::Decision;
-use framework::Framework;
+use framework::Refusal;
 use pod_info::PodInfo;
-use state::State;
+use profiles::Profiles;
+use state::{Pending, State};
 use volumes::Step;
 
 /// Pods decided in one cycle.
@@ -63,23 +71,33 @@ const ASK_WAITS: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
 ];
-/// Pods with this `schedulerName` are ours.
+/// The `schedulerName` of pods that name none.
 const NAME: &str = "default-scheduler";
 
 /// Where notices about pods go; must not block.
 pub type Tell = Arc<dyn Fn(Notice) + Send + Sync>;
 
 /// How the scheduler behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// A refused pod is tried again after this time even if nothing happened: a lost signal costs
     /// time only.
     pub retry_anyway: Duration,
+    /// The wait of a refused pod after a change that may help it.
+    pub back_off: Limits,
+    pub profiles: Arc<Profiles>,
+    /// Differs from scheduler to scheduler: by this one's bindings it is told from others.
+    pub id: String,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { retry_anyway: Duration::from_secs(300) }
+        Options {
+            retry_anyway: Duration::from_secs(300),
+            back_off: queue::LIMITS,
+            profiles: Arc::default(),
+            id: NAME.into(),
+        }
     }
 }
 
@@ -87,7 +105,6 @@ impl Default for Options {
 pub struct Scheduler {
     client: Client,
     clock: SharedClock,
-    framework: Framework,
     tell: Tell,
     state: Arc<Mutex<State>>,
     wake: Arc<Notify>,
@@ -99,12 +116,12 @@ impl Scheduler {
     /// PodDisruptionBudgets, Services and what controls pods (and should be filled after this call).
     pub fn new(
         client: Client,
-        cache: &Cache,
+        cache: &Arc<Cache>,
         clock: SharedClock,
         tell: Tell,
         options: Options,
     ) -> Scheduler {
-        let state = Arc::new(Mutex::new(State::new(options)));
+        let state = Arc::new(Mutex::new(State::new(&options)));
         let wake = Arc::new(Notify::new());
         let (heard, woken, time) = (state.clone(), wake.clone(), clock.clone());
         cache.listen(Box::new(move |change| {
@@ -118,8 +135,17 @@ impl Scheduler {
                 }
             }
         }));
-        let framework = plugins::default_framework();
-        Scheduler { client, clock, framework, tell, state, wake, options }
+        let (seeing, seen) = (Arc::downgrade(cache), state.clone());
+        cache.listen_progress(Box::new(move |resource| {
+            if *resource != Gvr::of::<Pod>() {
+                return;
+            }
+            if let Some(cache) = seeing.upgrade() {
+                let revision = cache.view().revision(resource);
+                seen.lock().seen = revision;
+            }
+        }));
+        Scheduler { client, clock, tell, state, wake, options }
     }
 
     /// Answers why pods are where they are.
@@ -138,7 +164,7 @@ impl Scheduler {
         loop {
             let woken = self.wake.notified();
             before().await;
-            let (decisions, next) = self.decide();
+            let (decisions, seen, next) = self.decide();
             if decisions.is_empty() {
                 let until = |at: Timestamp| at.duration_since(self.clock.now());
                 let wait = next.map(|at| Duration::try_from(until(at)).unwrap_or_default());
@@ -151,24 +177,27 @@ impl Scheduler {
                 continue;
             }
             futures::stream::iter(decisions)
-                .for_each_concurrent(WRITES_IN_FLIGHT, |decision| self.perform(decision))
+                .for_each_concurrent(WRITES_IN_FLIGHT, |decision| self.perform(decision, seen))
                 .await;
         }
     }
 
     /// One pure cycle over what waits. Refused pods are back in the queue before the lock is let go:
-    /// a change that comes next finds them there. Also tells when the next refused pod comes.
-    fn decide(&self) -> (Vec<Decision>, Option<Timestamp>) {
+    /// a change that comes next finds them there. Also tells as of which revision of Pods that was
+    /// decided, and when the next refused pod comes.
+    fn decide(&self) -> (Vec<Decision>, u64, Option<Timestamp>) {
         let now = self.clock.now();
         let mut state = self.state.lock();
         state.queue.advance(now);
-        let pods = state.queue.take(BATCH_PODS);
-        let State { snapshot, classes, .. } = &mut *state;
-        let decisions = cycle::schedule_with(pods, snapshot, &self.framework, classes);
+        let mut pods = state.queue.take(BATCH_PODS);
+        state.set_together(&mut pods);
+        let State { snapshot, classes, profiles, .. } = &mut *state;
+        let mut decisions = cycle::schedule_with(pods, snapshot, &**profiles, classes);
         for decision in &decisions {
             match decision {
                 Decision::Bind { .. } => {}
                 Decision::Provide { pod, .. } => state.expect(pod.clone(), now),
+                Decision::Hold { pod, wakes } => state.hold(pod.clone(), wakes.clone(), now),
                 Decision::Refuse { pod, refusal, .. } => {
                     state.put_aside(pod.clone(), refusal.wakes.clone(), now);
                 }
@@ -182,14 +211,20 @@ impl Scheduler {
             }
         }
         state.wake_freed(now);
-        (decisions, state.queue.next_at())
+        // They are where they wait already.
+        let nodes = state.snapshot.nodes().len();
+        decisions.extend(state.take_untold().into_iter().map(|(pod, why)| {
+            let refusal = Refusal { nodes, whole: Some(why), ..Refusal::default() };
+            Decision::Refuse { pod, refusal, ends_nomination: false }
+        }));
+        (decisions, state.seen, state.queue.next_at())
     }
 
-    async fn perform(&self, decision: Decision) {
+    async fn perform(&self, decision: Decision, seen_pods: u64) {
         match decision {
             Decision::Bind { pod, node } => {
                 let seen = self.state.lock().pending.get(&pod.uid).cloned();
-                let bound = match self.bind(&pod, &node).await {
+                let bound = match self.bind(&pod, &node, seen_pods).await {
                     Ok(()) => true,
                     Err(error) => {
                         tracing::debug!(pod = %pod.key, node, %error, "binding failed");
@@ -212,24 +247,27 @@ impl Scheduler {
             }
             Decision::Refuse { pod, refusal, ends_nomination } => {
                 let nomination = if ends_nomination { Some(None) } else { None };
-                self.tell_refused(&pod, "Unschedulable", refusal.message(), nomination).await;
+                self.tell_refused(&pod, "Unschedulable", refusal.told(), nomination).await;
             }
             Decision::Preempt { pod, refusal, preemption } => {
                 self.preempt(&pod, refusal.message(), &preemption).await;
             }
-            Decision::Later { .. } => {}
+            Decision::Later { .. } | Decision::Hold { .. } => {}
             Decision::Fail { pod, text } => {
                 self.tell_refused(&pod, "SchedulerError", text, None).await;
             }
         }
     }
 
-    async fn bind(&self, pod: &PodInfo, node: &str) -> Result<(), ApiError> {
+    /// Binds, unless another scheduler gave the node pods of which this one did not know when it
+    /// decided.
+    async fn bind(&self, pod: &PodInfo, node: &str, seen_pods: u64) -> Result<(), ApiError> {
         let key = &pod.key;
         let target = Target::one::<Pod>(&key.namespace, &key.name).subresource("binding");
         let binding = json!({
             "apiVersion": "v1", "kind": "Binding",
-            "metadata": {"name": key.name, "namespace": key.namespace, "uid": pod.uid},
+            "metadata": {"name": key.name, "namespace": key.namespace, "uid": pod.uid,
+                "annotations": {BINDER: self.options.id, SEEN_PODS: seen_pods.to_string()}},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         });
         let options = WriteOptions { field_manager: NAME.into(), ..WriteOptions::default() };
@@ -261,10 +299,11 @@ impl Scheduler {
         }
     }
 
-    fn tell_bound(&self, pod: &PodInfo, node: &str, seen: Option<Arc<dyn AnyObject>>) {
+    fn tell_bound(&self, pod: &PodInfo, node: &str, seen: Option<Pending>) {
         if let Some(seen) = seen {
             let message = format!("Successfully assigned {} to {node}", pod.key);
-            (self.tell)(Notice::normal(&*seen, "Scheduled", message));
+            let (regarding, severity) = (seen.reference(pod), Severity::Normal);
+            (self.tell)(Notice { regarding, severity, reason: "Scheduled", message });
         }
     }
 
@@ -291,7 +330,7 @@ impl Scheduler {
         let now = self.clock.now();
         let mut state = self.state.lock();
         if state.snapshot.forget(&pod.uid) {
-            state.try_again(&pod.uid, now);
+            state.try_again(pod, now);
             state.wake_freed(now);
         }
     }
@@ -306,9 +345,14 @@ impl Scheduler {
         nomination: Option<Option<&str>>,
     ) -> bool {
         let Some(pending) = self.state.lock().pending.get(&pod.uid).cloned() else { return false };
-        (self.tell)(Notice::warning(&*pending, "FailedScheduling", message.clone()));
+        (self.tell)(Notice {
+            regarding: pending.reference(pod),
+            severity: Severity::Warning,
+            reason: "FailedScheduling",
+            message: message.clone(),
+        });
         let mut status = serde_json::Map::new();
-        if !has_condition(&*pending, &message) {
+        if !pending.tells(&message) {
             let condition = json!({
                 "type": "PodScheduled", "status": "False", "reason": reason,
                 "message": message, "lastTransitionTime": self.now(),
@@ -346,15 +390,4 @@ impl Scheduler {
         let options = WriteOptions { field_manager: NAME.into(), ..WriteOptions::default() };
         self.client.api.patch(&target, patch, &options).await.map(drop)
     }
-}
-
-/// Whether the pod already tells this refusal.
-fn has_condition(pod: &dyn AnyObject, message: &str) -> bool {
-    let status = pod.as_any().downcast_ref::<Pod>().and_then(|pod| pod.status.as_ref());
-    let conditions = status.and_then(|s| s.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| {
-        condition.type_ == "PodScheduled"
-            && condition.status == "False"
-            && condition.message.as_deref() == Some(message)
-    })
 }

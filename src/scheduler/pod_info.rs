@@ -9,12 +9,13 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::budgets::Labels;
+use super::groups::GroupId;
 use super::resources::Resources;
 use super::topology::Footprint;
 use super::topology::matcher::{self, Effect, Matcher, Term};
 use super::volumes::{ClaimRef, Needs};
 use crate::api::ObjectKey;
-use crate::api::kinds::storage;
+use crate::api::kinds::{node_features, storage};
 
 /// The reason of the condition DisruptionTarget of a pod that makes room for another one.
 pub const PREEMPTED: &str = "PreemptionByScheduler";
@@ -31,11 +32,18 @@ pub struct PodInfo {
     pub controller: Option<(&'static str, String)>,
     /// What its claims ask of a node, as a cycle found it.
     pub volumes: Arc<Needs>,
+    /// The pod group that it belongs to, and how many of that must be placed in this cycle.
+    pub group: Option<Arc<GroupId>>,
+    pub together: usize,
 }
 
 /// The part of a pod's spec that filters and scores read.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wants {
+    /// The profile that it is scheduled by (`spec.schedulerName`).
+    pub scheduler: String,
+    /// What its programs need of a node's runtime.
+    pub features: Vec<String>,
     pub node_name: String,
     pub requests: Resources,
     pub ports: Vec<HostPort>,
@@ -88,6 +96,8 @@ impl PodInfo {
             labels: Arc::new(pod.metadata.labels.clone().unwrap_or_default()),
             controller: controller(pod),
             volumes: Arc::default(),
+            group: GroupId::of(pod),
+            together: 0,
         }
     }
 
@@ -114,6 +124,8 @@ impl Wants {
         let Some(spec) = &pod.spec else { return Wants::default() };
         let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
         Wants {
+            scheduler: spec.scheduler_name.clone().unwrap_or_else(|| super::NAME.into()),
+            features: features(pod),
             node_name: spec.node_name.clone().unwrap_or_default(),
             requests: requests(pod),
             ports: host_ports(pod),
@@ -133,6 +145,12 @@ impl Wants {
             apart: apart(spec.affinity.as_ref()),
         }
     }
+}
+
+fn features(pod: &Pod) -> Vec<String> {
+    let annotations = pod.metadata.annotations.as_ref();
+    let text = annotations.and_then(|all| all.get(node_features::NEEDS));
+    text.into_iter().flat_map(|text| node_features::parse(text)).map(str::to_string).collect()
 }
 
 fn near(affinity: Option<&Affinity>) -> PodTerms {

@@ -26,13 +26,11 @@ use super::slots::Slots;
 use super::snapshot::{NodeInfo, Placed, Snapshot};
 use crate::api::ObjectKey;
 
-/// Candidates among which the best is chosen: this part of the nodes, and so many at least.
-/// Source: kubescheduler.config.k8s.io DefaultPreemptionArgs.
-const CANDIDATES_PERCENT: usize = 10;
-const LEAST_CANDIDATES: usize = 100;
 /// Nodes that one cycle looks at in this way: some 50 ms. Pods that come later wait for the next.
 pub const DRY_RUNS_A_CYCLE: usize = 20_000;
 
+/// A profile without the plugin DefaultPreemption.
+const OFF: &str = "not done by this scheduler's profile.";
 const NEVER: &str = "not eligible due to preemptionPolicy=Never.";
 const UNDER_WAY: &str = "not eligible due to a terminating pod on the nominated node.";
 const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
@@ -130,6 +128,9 @@ impl<'a> Search<'a> {
     }
 
     fn may_preempt(&self, pod: &PodInfo, snapshot: &Snapshot) -> Result<(), &'static str> {
+        if !self.framework.preemption.wanted {
+            return Err(OFF);
+        }
         if pod.wants.never_preempts {
             return Err(NEVER);
         }
@@ -147,7 +148,8 @@ impl<'a> Search<'a> {
     /// same nodes are asked each time.
     fn best(&mut self, pod: &PodInfo, snapshot: &Snapshot) -> Option<(usize, Candidate)> {
         let count = self.resolvable.len();
-        let enough = (count * CANDIDATES_PERCENT / 100).max(LEAST_CANDIDATES);
+        let wanted = self.framework.preemption;
+        let enough = (count * wanted.percent / 100).max(wanted.least);
         let begin = if count > enough { offset(&pod.uid, count) } else { 0 };
         let (mut found, mut best): (usize, Option<(Rank, usize)>) = (0, None);
         for at in 0..count {
@@ -176,7 +178,7 @@ impl<'a> Search<'a> {
         let nodes = snapshot.nodes().len();
         let mut refusal = Refusal { nodes, ..Refusal::default() };
         for reasons in self.known.values().filter_map(|known| known.as_ref().err()) {
-            refusal.add(reasons.clone(), &[]);
+            refusal.add("", reasons.clone(), &[]);
         }
         if nodes > self.resolvable.len() {
             *refusal.reasons.entry(NO_HELP.into()).or_default() += nodes - self.resolvable.len();

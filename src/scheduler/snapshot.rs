@@ -17,7 +17,7 @@ use super::pod_info::{self, HostPort, PodInfo};
 use super::resources::Resources;
 use super::topology::defaults::Defaults;
 use super::topology::domains::{Domains, Keys};
-use super::topology::{Footprint, KindId, Topology};
+use super::topology::{Footprint, KindId, TallyId, Topology};
 use super::volumes::Volumes;
 use crate::api::ObjectKey;
 use crate::api::quantity::Quantity;
@@ -40,6 +40,8 @@ pub struct NodeInfo {
     pub ports: Vec<HostPort>,
     /// Names of images on the node → their size in bytes.
     pub images: Arc<BTreeMap<String, i64>>,
+    /// What its runtime offers to programs; nothing is known of nodes that declare nothing.
+    pub features: Arc<Vec<String>>,
 }
 
 /// All nodes, the pods placed on them, and the nominees.
@@ -64,6 +66,12 @@ pub struct Snapshot {
     pub defaults: Defaults,
     keys: Keys,
     pub changes: Changes,
+}
+
+/// What wakes those who wait: places that became free, and other numbers of pods.
+pub struct Signals {
+    freed: BTreeSet<Arc<str>>,
+    touched: HashSet<TallyId>,
 }
 
 /// A pod that is counted on a node.
@@ -103,6 +111,9 @@ impl NodeInfo {
                 .and_then(|q| Quantity::parse(&q.0).ok())
                 .map_or(0, |quantity| quantity.value()),
             images: Arc::new(images(node)),
+            features: Arc::new(
+                status.and_then(|s| s.declared_features.clone()).unwrap_or_default(),
+            ),
             ..NodeInfo::default()
         }
     }
@@ -114,6 +125,7 @@ impl NodeInfo {
             && self.unschedulable == other.unschedulable
             && self.allocatable == other.allocatable
             && self.allocatable_pods == other.allocatable_pods
+            && self.features == other.features
     }
 
     /// Counts a pod in.
@@ -371,6 +383,17 @@ impl Snapshot {
     /// Takes an assumption back; answers whether that made a place free.
     pub fn forget(&mut self, uid: &str) -> bool {
         self.placed.get(uid).is_some_and(|placed| placed.is_assumed) && self.remove_pod(uid)
+    }
+
+    /// Takes what would wake others aside, until it is given back or left out.
+    pub fn take_signals(&mut self) -> Signals {
+        Signals { freed: std::mem::take(&mut self.freed), touched: self.topology.take_touched() }
+    }
+
+    /// Gives back what was taken aside, beside what came since.
+    pub fn add_signals(&mut self, signals: Signals) {
+        self.freed.extend(signals.freed);
+        self.topology.touch(signals.touched);
     }
 
     /// Whether a pod is counted on some node.

@@ -1,68 +1,146 @@
 //! What the scheduler knows between its cycles, and how changes of the cache get into it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{
-    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service,
+    Namespace, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
+    ReplicationController, Service,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::scheduling::v1alpha1::Workload;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
+use super::budgets::Labels;
 use super::class::Classes;
 use super::framework::Wake;
-use super::pod_info::{self, PodInfo};
+use super::groups::{GroupId, Groups};
+use super::pod_info::{self, PodInfo, Wants};
+use super::profiles::Profiles;
 use super::queue::Queue;
 use super::snapshot::Snapshot;
 use super::{NAME, Options, volumes};
+use crate::api::ObjectKey;
 use crate::api::resource::Gvr;
 use crate::api::selector::Selector;
 use crate::base::planted::planted;
-use crate::client::cache::{AnyObject, Changed};
+use crate::client::cache::Changed;
 
 pub struct State {
     pub snapshot: Snapshot,
     pub queue: Queue,
     /// What cycles found out, for the next ones.
     pub classes: Classes,
+    pub profiles: Arc<Profiles>,
+    pub groups: Groups,
+    /// Pods that wait for others of their group, which was not told yet.
+    untold: Vec<String>,
+    /// As of which revision Pods are known.
+    pub seen: u64,
     /// The pods that need a node as last seen, those whose binding is under way included.
-    pub pending: HashMap<String, Arc<dyn AnyObject>>,
+    pub pending: HashMap<String, Pending>,
+    /// What pods that came last ask for, and their labels: those of one template share theirs.
+    recent: VecDeque<(Arc<Wants>, Arc<Labels>)>,
+}
+
+/// Templates whose pods share what they ask for.
+const RECENT: usize = 16;
+
+/// What is kept of a pod that needs a node: little, since there may be a million.
+#[derive(Clone)]
+pub struct Pending {
+    created: Timestamp,
+    version: Option<String>,
+    /// What its status says why it waits, as a number.
+    told: Option<u64>,
+    nominated: Option<String>,
+    /// What it asked for when it was seen after it was placed.
+    newer: Option<PodInfo>,
+}
+
+impl Pending {
+    fn of(pod: &Pod) -> Pending {
+        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let mut refusals =
+            conditions.filter(|one| one.type_ == "PodScheduled" && one.status == "False");
+        Pending {
+            created: created(&pod.metadata),
+            version: pod.metadata.resource_version.clone(),
+            told: refusals.find_map(|one| one.message.as_deref()).map(number_of),
+            nominated: pod_info::nominated_node(pod).map(str::to_string),
+            newer: None,
+        }
+    }
+
+    /// Whether its status tells this refusal already.
+    pub fn tells(&self, message: &str) -> bool {
+        self.told == Some(number_of(message))
+    }
+
+    /// The pod as Events name it.
+    pub fn reference(&self, pod: &PodInfo) -> ObjectReference {
+        let resource_version = self.version.clone();
+        ObjectReference { resource_version, ..reference(&pod.key, &pod.uid) }
+    }
+}
+
+fn number_of(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A pod as Events name it.
+pub fn reference(key: &ObjectKey, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        namespace: Some(key.namespace.to_string()),
+        name: Some(key.name.to_string()),
+        uid: Some(uid.into()),
+        ..ObjectReference::default()
+    }
 }
 
 impl State {
-    pub fn new(options: Options) -> State {
+    pub fn new(options: &Options) -> State {
         let retry_anyway = SignedDuration::try_from(options.retry_anyway);
         State {
             snapshot: Snapshot::default(),
             classes: Classes::default(),
-            queue: Queue::new(retry_anyway.unwrap_or(SignedDuration::MAX)),
+            queue: Queue::new(retry_anyway.unwrap_or(SignedDuration::MAX), options.back_off),
+            profiles: options.profiles.clone(),
+            groups: Groups::default(),
+            untold: Vec::new(),
+            seen: 0,
             pending: HashMap::new(),
+            recent: VecDeque::new(),
         }
     }
 
     /// Lets a pod that got no node wait; one that is gone does not.
     pub fn put_aside(&mut self, pod: PodInfo, wakes: Vec<Wake>, now: Timestamp) {
         if let Some(seen) = self.pending.get(&pod.uid) {
-            self.queue.refuse(pod, created(seen.meta()), wakes, now);
+            self.queue.refuse(pod, seen.created, wakes, now);
         }
     }
 
     /// Lets a pod that was not looked at come again at once.
     pub fn put_back(&mut self, pod: PodInfo) {
         if let Some(seen) = self.pending.get(&pod.uid) {
-            self.queue.put(pod, created(seen.meta()));
+            self.queue.put(pod, seen.created);
         }
     }
 
     /// Lets a pod come again after a back-off, as it is seen now: it may want something else.
-    pub fn try_again(&mut self, uid: &str, now: Timestamp) {
-        let seen = self.pending.get(uid).and_then(|pod| pod.as_any().downcast_ref::<Pod>());
-        let Some(seen) = seen else { return };
-        let (pod, nominated) = (PodInfo::of(seen), pod_info::nominated_node(seen));
-        self.snapshot.see_nomination(&pod, nominated);
+    pub fn try_again(&mut self, pod: &PodInfo, now: Timestamp) {
+        let Some(seen) = self.pending.get_mut(&pod.uid) else { return };
+        let pod = seen.newer.take().unwrap_or_else(|| pod.clone());
+        self.snapshot.see_nomination(&pod, seen.nominated.as_deref());
         self.put_aside(pod, Vec::new(), now);
     }
 
@@ -87,11 +165,18 @@ impl State {
         true
     }
 
+    /// Lets a pod wait for what others of its group get.
+    pub fn hold(&mut self, pod: PodInfo, wakes: Vec<Wake>, now: Timestamp) {
+        if let Some(seen) = self.pending.get(&pod.uid) {
+            self.queue.expect(pod, seen.created, wakes, now);
+        }
+    }
+
     /// Lets a pod wait for its claims.
     pub fn expect(&mut self, pod: PodInfo, now: Timestamp) {
         if let Some(seen) = self.pending.get(&pod.uid) {
             let wakes = pod.volumes.wakes();
-            self.queue.expect(pod, created(seen.meta()), wakes, now);
+            self.queue.expect(pod, seen.created, wakes, now);
         }
     }
 
@@ -111,6 +196,11 @@ impl State {
         } else if change.resource == Gvr::of::<PodDisruptionBudget>() {
             let budget = change.typed::<PodDisruptionBudget>().1;
             self.snapshot.budgets.set(&change.key, budget);
+        } else if change.resource == Gvr::of::<Workload>() {
+            let workload = change.typed::<Workload>().1;
+            for group in self.groups.set_workload(&change.key, workload) {
+                self.queue.wake(group.wake());
+            }
         } else if change.resource == Gvr::of::<Namespace>() {
             let new = change.typed::<Namespace>().1;
             let labels = new.map(|new| new.metadata.labels.clone().unwrap_or_default());
@@ -179,12 +269,13 @@ impl State {
         {
             let uid = old.metadata.uid.as_deref().unwrap_or_default();
             self.snapshot.remove_pod(uid);
+            self.groups.remove(uid);
             self.let_go(uid, "");
         }
         let mut waits = false;
-        if let (Some(pod), Some(shared)) = (new, &change.new) {
+        if let Some(pod) = new {
             self.snapshot.set_pod(pod);
-            waits = self.queue_pod(pod, shared);
+            waits = self.queue_pod(pod, now);
         }
         self.wake_freed(now) || waits
     }
@@ -197,20 +288,86 @@ impl State {
     }
 
     /// Queues a pod that needs a node, forgets one that does not.
-    fn queue_pod(&mut self, pod: &Pod, shared: &Arc<dyn AnyObject>) -> bool {
+    fn queue_pod(&mut self, pod: &Pod, now: Timestamp) -> bool {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
-        if !needs_node(pod) {
+        let needs_node = needs_node(pod, &self.profiles);
+        let mut opened = false;
+        if let Some(group) = GroupId::of(pod) {
+            if needs_node || pod_info::holds_place(pod) {
+                // With this one they may be enough.
+                opened = self.groups.add(&uid, &group)
+                    && self.groups.waits_for(&group).is_none()
+                    && self.queue.wake(group.wake());
+            } else {
+                self.groups.remove(&uid);
+            }
+        }
+        if !needs_node {
             let place = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
             self.let_go(&uid, place.unwrap_or_default());
+            return opened;
+        }
+        let info = self.share(PodInfo::of(pod));
+        let is_placed = self.snapshot.is_placed(&uid);
+        let newer = is_placed.then(|| info.clone());
+        self.pending.insert(uid.clone(), Pending { newer, ..Pending::of(pod) });
+        if is_placed {
             return false;
         }
-        self.pending.insert(uid.clone(), shared.clone());
-        if self.snapshot.is_placed(&uid) {
-            return false;
-        }
-        let info = PodInfo::of(pod);
         self.snapshot.see_nomination(&info, pod_info::nominated_node(pod));
-        self.queue.put(info, created(&pod.metadata))
+        let waits_for = info
+            .group
+            .as_ref()
+            .and_then(|group| self.groups.waits_for(group).map(|_| group.wake()));
+        match waits_for {
+            None => self.queue.put(info, created(&pod.metadata)) || opened,
+            Some(wake) => {
+                let is_new = self.queue.hold(info, created(&pod.metadata), wake, now);
+                if is_new {
+                    self.untold.push(uid);
+                }
+                is_new
+            }
+        }
+    }
+
+    /// A pod that has what is equal in common with those that came before it.
+    fn share(&mut self, info: PodInfo) -> PodInfo {
+        let same = |(wants, labels): &&(Arc<Wants>, Arc<Labels>)| {
+            *wants == info.wants && *labels == info.labels
+        };
+        if let Some((wants, labels)) = self.recent.iter().find(same).cloned() {
+            return PodInfo { wants, labels, ..info };
+        }
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((info.wants.clone(), info.labels.clone()));
+        info
+    }
+
+    /// Those who wait for others of their group, and why, as far as that was not told yet.
+    pub fn take_untold(&mut self) -> Vec<(PodInfo, String)> {
+        let untold = std::mem::take(&mut self.untold);
+        let tell = |uid: String| {
+            let pod = self.queue.held(&uid)?;
+            let why = self.groups.waits_for(pod.group.as_ref()?)?;
+            Some((pod.clone(), why))
+        };
+        untold.into_iter().filter_map(tell).collect()
+    }
+
+    /// Notes how many of each pod's group must be placed at once.
+    pub fn set_together(&self, pods: &mut [PodInfo]) {
+        let mut known: HashMap<Arc<GroupId>, usize> = HashMap::new();
+        for pod in pods {
+            let Some(group) = &pod.group else { continue };
+            let lacks = known
+                .entry(group.clone())
+                .or_insert_with(|| self.groups.lacks(group, |uid| self.snapshot.is_placed(uid)));
+            // One alone is nothing that must be at once.
+            pod.together = if *lacks > 1 { *lacks } else { 0 };
+        }
     }
 }
 
@@ -218,11 +375,11 @@ fn created(meta: &ObjectMeta) -> Timestamp {
     meta.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0)
 }
 
-fn needs_node(pod: &Pod) -> bool {
+fn needs_node(pod: &Pod, profiles: &Profiles) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("Pending");
     spec.node_name.as_deref().unwrap_or_default().is_empty()
-        && spec.scheduler_name.as_deref().unwrap_or(NAME) == NAME
+        && profiles.has(spec.scheduler_name.as_deref().unwrap_or(NAME))
         && spec.scheduling_gates.as_ref().is_none_or(Vec::is_empty)
         && pod.metadata.deletion_timestamp.is_none()
         && !matches!(phase, "Succeeded" | "Failed")

@@ -9,65 +9,35 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 
-use super::framework::{Framework, MAX_SCORE, Reasons, Refusal};
+use super::NAME;
+use super::advice;
+use super::framework::{Framework, Frameworks, MAX_SCORE, Reasons, Refusal};
+use super::groups::GroupId;
 use super::pod_info::{PodInfo, Wants, nominated_node};
 use super::resources::Amount;
 use super::slots::{self, Slots};
 use super::snapshot::{NodeInfo, Snapshot};
 use super::state::State;
-use super::{NAME, plugins};
 use crate::api::quantity::Quantity;
 use crate::api::why::{API_VERSION, Count, Explanation, KIND, Score, Verdict};
-
-/// What would help where a filter refused; plugins that are not here speak for themselves.
-const HELP: &[(&str, &str)] = &[
-    ("NodeUnschedulable", "let pods onto a node again that was cordoned (wasmctl uncordon NODE)"),
-    ("NodeName", "spec.nodeName names no node that is there"),
-    (
-        "TaintToleration",
-        "let the pod tolerate the taints of a node (spec.tolerations), or take a taint away (wasmctl \
-         taint node NODE KEY-); a node that is not ready or low on memory or disk has one until that is \
-         mended",
-    ),
-    (
-        "NodeAffinity",
-        "label a node as spec.nodeSelector or spec.affinity.nodeAffinity asks, or ask for less",
-    ),
-    ("NodePorts", "use another hostPort, or add nodes: each gives a port to one pod"),
-    (
-        "VolumeBinding",
-        "look at the pod's claims (wasmctl describe pvc): their volumes are elsewhere, or there are \
-         none",
-    ),
-    (
-        "PodTopologySpread",
-        "raise maxSkew, say whenUnsatisfiable: ScheduleAnyway, or add nodes in the domains with the \
-         fewest of these pods",
-    ),
-    (
-        "InterPodAffinity",
-        "look at the pods that this one must be with or away from; add nodes in other domains, or say \
-         preferred instead of required",
-    ),
-];
 
 /// Answers questions about pods from what the scheduler knows; cheap to clone.
 #[derive(Clone)]
 pub struct Explainer {
     state: Arc<Mutex<State>>,
-    framework: Arc<Framework>,
 }
 
 impl Explainer {
     pub(super) fn new(state: Arc<Mutex<State>>) -> Explainer {
-        Explainer { state, framework: Arc::new(plugins::default_framework()) }
+        Explainer { state }
     }
 
     /// Looks at every node, which takes some milliseconds for thousands of them: the scheduler waits
     /// meanwhile. Tells of `most` nodes one by one.
     pub fn explain(&self, pod: &Pod, most: usize) -> Explanation {
         let mut state = self.state.lock();
-        explain(pod, &mut state.snapshot, &self.framework, most)
+        let profiles = state.profiles.clone();
+        explain(pod, &mut state.snapshot, &*profiles, most)
     }
 }
 
@@ -75,10 +45,11 @@ impl Explainer {
 pub fn explain(
     pod: &Pod,
     snapshot: &mut Snapshot,
-    framework: &Framework,
+    frameworks: &dyn Frameworks,
     most: usize,
 ) -> Explanation {
     let mut info = PodInfo::of(pod);
+    let framework = frameworks.of(&info);
     let place = info.wants.node_name.clone();
     if !place.is_empty() {
         // Else only its own node would be asked.
@@ -142,6 +113,9 @@ fn state_of(pod: &Pod, place: &str) -> String {
     if scheduler != NAME {
         return format!("waits for another scheduler, {scheduler}");
     }
+    if let Some(group) = GroupId::of(pod) {
+        return format!("waits for a node, together with the pod group {group}");
+    }
     match nominated_node(pod) {
         Some(node) => format!("waits until pods of lower priority have left {node}"),
         None => "waits for a node".into(),
@@ -190,7 +164,7 @@ impl Look {
             *self.counts.entry((filter, reason.to_string())).or_default() += 1;
         }
         let told = reasons.iter().map(ToString::to_string).collect();
-        self.refusal.add(reasons, &[]);
+        self.refusal.add(filter, reasons, &[]);
         Verdict {
             node: node.name.to_string(),
             filter: Some(filter.into()),
@@ -230,23 +204,16 @@ impl Look {
     fn helps(&self) -> Vec<String> {
         let mut help = self.help.clone();
         if self.refusal.nodes == 0 {
-            help.push("there are no nodes: join one (wasmfleet node --help)".into());
+            help.push(advice::NO_NODES.into());
         }
         let mut filters: Vec<&str> = self.counts.keys().map(|(filter, _)| *filter).collect();
         filters.dedup();
         for filter in filters {
-            if filter == "NodeResourcesFit" {
-                let near = self
-                    .nearest
-                    .as_ref()
-                    .map(|(_, what, node)| format!("; {node} comes nearest, and lacks {what}"));
-                let near = near.unwrap_or_default();
-                help.push(format!(
-                    "ask for less, give pods of lower priority up, or add nodes{near}"
-                ));
-            } else if let Some((_, text)) = HELP.iter().find(|(name, _)| *name == filter) {
-                help.push((*text).to_string());
-            }
+            let Some(text) = advice::of(filter) else { continue };
+            let near = self.nearest.as_ref().filter(|_| filter == "NodeResourcesFit");
+            let near =
+                near.map(|(_, what, node)| format!("; {node} comes nearest, and lacks {what}"));
+            help.push(format!("{text}{}", near.unwrap_or_default()));
         }
         help
     }

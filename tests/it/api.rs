@@ -5,6 +5,7 @@ mod access;
 mod activation;
 mod admission;
 mod applies;
+mod binders;
 mod caches;
 mod cel;
 mod code;

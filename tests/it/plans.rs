@@ -33,6 +33,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::scheduling::v1alpha1::Workload;
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Map, Value, json};
 use wasmfleet::api::error::Cause;
@@ -97,6 +98,7 @@ impl Objects {
         objects.fill::<PersistentVolume>();
         objects.fill::<PersistentVolumeClaim>();
         objects.fill::<StorageClass>();
+        objects.fill::<Workload>();
         objects
     }
 

@@ -2,7 +2,10 @@
 //! too.
 
 mod clusters;
+mod config;
 mod domains;
+mod features;
+mod groups;
 mod oracle;
 mod preemption;
 mod volumes;
@@ -91,6 +94,7 @@ fn line(decision: Decision) -> String {
             let victims: Vec<&str> = victims.collect();
             format!("{} ⇒ {}: without {}", pod.key.name, preemption.node, victims.join(", "))
         }
+        Decision::Hold { pod, .. } => format!("{} waits for volumes", pod.key.name),
         Decision::Later { pod } => format!("{} comes later", pod.key.name),
         Decision::Fail { pod, text } => format!("{}: {text}", pod.key.name),
     }

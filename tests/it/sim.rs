@@ -12,6 +12,7 @@ mod autoscalers;
 mod chaos;
 mod deletions;
 mod fights;
+mod groups;
 mod jobs;
 mod leaders;
 mod nodes;

@@ -3,6 +3,7 @@
 //! seen.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -38,6 +39,8 @@ const CALM_DOWN: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(180);
 /// Reconciles of one controller in that time. Nodes are looked at twice a minute.
 const MOST_QUIET_RECONCILES: u64 = 60;
+/// Schedulers that were started, each of which has a name of its own.
+static STARTED: AtomicU64 = AtomicU64::new(0);
 pub const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// A cluster without programs, in one thread.
@@ -319,7 +322,11 @@ impl Control {
             &cache,
             world.clock.clone(),
             Arc::new(move |notice| recorder.record(notice)),
-            scheduler::Options { retry_anyway: NEVER },
+            scheduler::Options {
+                retry_anyway: NEVER,
+                id: format!("scheduler-{}", STARTED.fetch_add(1, Ordering::Relaxed)),
+                ..scheduler::Options::default()
+            },
         );
         controllers::keep(&cache, &api, &tasks);
         match &gates {

@@ -14,7 +14,8 @@ use k8s_openapi::api::{certificates::v1 as certificates, flowcontrol::v1 as flow
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery, events::v1 as events};
 use k8s_openapi::api::{networking::v1 as networking, resource::v1 as resource};
 use k8s_openapi::api::{
-    rbac::v1 as rbac_api, scheduling::v1 as scheduling, storage::v1 as storage_api,
+    rbac::v1 as rbac_api, scheduling::v1 as scheduling, scheduling::v1alpha1 as scheduling_alpha,
+    storage::v1 as storage_api,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
@@ -82,8 +83,10 @@ mod validating_admission_policy_binding;
 mod validating_webhook_configuration;
 mod volume_attachment;
 mod volume_attributes_class;
+mod workload_kind;
 
 mod autoscaling_validation;
+pub mod binders;
 mod checks;
 mod container_validation;
 mod devices;
@@ -92,6 +95,7 @@ mod flow_control;
 mod job_policies;
 pub mod labels;
 mod name_service_validation;
+pub mod node_features;
 pub mod pod_columns;
 mod pod_defaults;
 mod pod_field_rows;
@@ -147,6 +151,7 @@ pub fn all() -> Vec<KindInfo> {
         KindInfo::of::<batch::CronJob>(),
         KindInfo::of::<policy::PodDisruptionBudget>(),
         KindInfo::of::<scheduling::PriorityClass>(),
+        KindInfo::of::<scheduling_alpha::Workload>(),
         KindInfo::of::<node_api::RuntimeClass>(),
         KindInfo::of::<core::ComponentStatus>(),
         KindInfo::of::<core::PersistentVolume>(),

@@ -59,7 +59,7 @@ pub const POD_SPEC: &[Row] = &[
     honoured("tolerations"),
     within("topologySpreadConstraints", SPREAD_CONSTRAINT),
     within("volumes", VOLUME),
-    refused("workloadRef", "gang scheduling is not supported"),
+    honoured("workloadRef"),
 ];
 
 /// core/v1 Container, for containers and init containers.

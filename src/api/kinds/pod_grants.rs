@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::checks;
+use super::node_features::NEEDS;
 use crate::api::field::{Errors, Path};
 
 /// Hosts outside the cluster that the pod's programs may call; `*` is all, `*.example.com` all
@@ -23,6 +24,8 @@ pub const MAX_INSTANCE_REUSE_COUNT: &str = "wasmfleet.dev/max-instance-reuse-cou
 pub const BUCKET_PREFIX: &str = "keyvalue.";
 /// Names in one annotation, at most.
 const MAX_NAMES: usize = 16;
+/// Features that a pod may need.
+const MAX_FEATURES: usize = 64;
 /// Keys of a bucket, at most.
 pub const BUCKET_MAX_KEYS: usize = 4096;
 
@@ -62,6 +65,10 @@ pub fn validate(errors: &mut Errors, annotations: Option<&Annotations>) {
                 _ => {}
             }
         }
+    }
+    let features = names(annotations, NEEDS).len();
+    if features > MAX_FEATURES {
+        errors.too_many(&root.key(NEEDS), features, MAX_FEATURES);
     }
     if instance_reuse_count(annotations).is_none() {
         let value = annotations.and_then(|map| map.get(MAX_INSTANCE_REUSE_COUNT));

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
     PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
 
-use super::{checks, labels};
+use super::{checks, labels, workload_kind};
 use crate::api::field::{Errors, Path};
 use crate::api::names;
 
@@ -17,6 +17,9 @@ const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 pub fn validate(errors: &mut Errors, path: &Path, spec: &PodSpec) {
     if let Some(affinity) = &spec.affinity {
         validate_affinity(errors, &path.child("affinity"), affinity);
+    }
+    if let Some(reference) = &spec.workload_ref {
+        workload_kind::validate_reference(errors, &path.child("workloadRef"), reference);
     }
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
     validate_tolerations(errors, &path.child("tolerations"), tolerations);

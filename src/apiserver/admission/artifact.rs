@@ -2,14 +2,16 @@
 //! not grant is refused when a Pod, or a template of Pods, is applied. What nothing provides was
 //! refused when it was pushed.
 //!
-//! A missing image is no error: it may be pushed later.
+//! A missing image is no error: it may be pushed later. What the programs of a new Pod need of a
+//! node's runtime is written on it, for the scheduler.
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Admitter, Attributes, Verb};
+use super::{Admitter, Attributes, Outcome, Verb};
 use crate::api::field::{Errors, Path};
+use crate::api::kinds::node_features::NEEDS;
 use crate::api::{ApiError, Object};
 use crate::apiserver::artifacts::{ImageCheck, ImageError};
 use crate::artifact::interfaces::{GRANTS, refusal};
@@ -32,6 +34,35 @@ const CONTAINER_LISTS: &[&str] = &["initContainers", "containers", "ephemeralCon
 pub struct LinkCheck;
 
 impl Admitter for LinkCheck {
+    fn admit(
+        &self,
+        attributes: &Attributes,
+        object: &mut Object,
+        outcome: &mut Outcome,
+    ) -> Result<(), ApiError> {
+        let Some(artifacts) = &attributes.server.artifacts else { return Ok(()) };
+        let is_new_pod = attributes.is("", "pods") && attributes.verb == Verb::Create;
+        if !is_new_pod || object.annotations().contains_key(NEEDS) {
+            return Ok(());
+        }
+        let lists = ["initContainers", "containers"].map(|list| object.at(&["spec", list]));
+        let containers = lists.into_iter().flatten().filter_map(Value::as_array).flatten();
+        let images: BTreeSet<&str> =
+            containers.filter_map(|container| container.get("image")?.as_str()).collect();
+        let needed = images.into_iter().flat_map(|image| artifacts.needed_features(image));
+        let needed: BTreeSet<String> = needed.collect();
+        if needed.is_empty() {
+            return Ok(());
+        }
+        let text = needed.into_iter().collect::<Vec<_>>().join(",");
+        let annotations = object.meta_mut().entry("annotations").or_insert_with(|| json!({}));
+        if let Some(annotations) = annotations.as_object_mut() {
+            annotations.insert(NEEDS.into(), text.into());
+            outcome.changed = true;
+        }
+        Ok(())
+    }
+
     fn validate(
         &self,
         attributes: &Attributes,

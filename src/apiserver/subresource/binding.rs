@@ -9,6 +9,7 @@ use super::super::write::{
 };
 use super::eviction::created;
 use crate::api::field::{Errors, Path};
+use crate::api::kinds::binders::{BINDER, SEEN_PODS};
 use crate::api::resource::Operation;
 use crate::api::{ApiError, Object};
 
@@ -45,6 +46,8 @@ impl ApiServer {
         if !errors.is_empty() {
             return Err(ApiError::invalid(&call.info, &call.name, errors.into_vec()));
         }
+        let turn = self.binders.turn(&binding, &node, self.store.revision());
+        let turn = turn.map_err(|why| ApiError::conflict(&call.info.gvr, &call.name, why))?;
         for _ in 0..MAX_UPDATE_ATTEMPTS {
             let old = self.stored(call)?;
             check_uid(call, binding.uid(), &old.object)?;
@@ -52,7 +55,10 @@ impl ApiServer {
             let owners = Owners::AsChanged;
             let update = Update { object, operation: Operation::UpdateStatus, owners };
             match self.store_update(call, &old, update, params).await? {
-                Updated::Done(_) => return Ok(created().warn(warnings)),
+                Updated::Done(_) => {
+                    turn.done(self.store.revision());
+                    return Ok(created().warn(warnings));
+                }
                 Updated::Conflict => {}
             }
         }
@@ -83,10 +89,12 @@ impl ApiServer {
         let spec = pod.fields_mut().entry("spec").or_insert_with(|| json!({}));
         spec["nodeName"] = node.into();
         // A Binding's annotations are added to the Pod's (core/v1, BindingREST).
-        for (key, value) in binding.annotations() {
+        let mut added = binding.annotations();
+        added.retain(|key, _| ![BINDER, SEEN_PODS].contains(&key.as_str()));
+        for (key, value) in added {
             let meta = pod.meta_mut();
             let annotations = meta.entry("annotations").or_insert_with(|| json!({}));
-            annotations[key] = value.into();
+            annotations[&key] = value.into();
         }
         let now = timestamp(self.clock.now());
         let status = pod.fields_mut().entry("status").or_insert_with(|| json!({}));

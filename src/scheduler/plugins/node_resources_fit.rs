@@ -8,7 +8,26 @@ use crate::scheduler::pod_info::PodInfo;
 use crate::scheduler::resources::Amount;
 use crate::scheduler::snapshot::NodeInfo;
 
-pub struct NodeResourcesFit;
+#[derive(Default)]
+pub struct NodeResourcesFit {
+    pub ignored: Ignored,
+}
+
+/// Resources of which nodes need not have enough, since somebody else looks at them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ignored {
+    pub names: Vec<String>,
+    /// What stands before the slash of a name.
+    pub groups: Vec<String>,
+}
+
+impl Ignored {
+    fn has(&self, name: &str) -> bool {
+        let group = name.split_once('/').map(|(group, _)| group);
+        self.names.iter().any(|one| one == name)
+            || group.is_some_and(|group| self.groups.iter().any(|one| one == group))
+    }
+}
 
 impl FilterPlugin for NodeResourcesFit {
     fn name(&self) -> &'static str {
@@ -31,7 +50,7 @@ impl FilterPlugin for NodeResourcesFit {
         if lacks(wants.memory_bytes, taken.memory_bytes, has.memory_bytes) {
             reasons.push("Insufficient memory".into());
         }
-        for (name, wanted) in &wants.others {
+        for (name, wanted) in wants.others.iter().filter(|(name, _)| !self.ignored.has(name)) {
             let of = |map: &BTreeMap<String, Amount>| map.get(name).copied().unwrap_or(0);
             if lacks(*wanted, of(&taken.others), of(&has.others)) {
                 reasons.push(format!("Insufficient {name}").into());
@@ -47,7 +66,7 @@ impl FilterPlugin for NodeResourcesFit {
     /// What exceeds the whole node does not fit, whoever leaves.
     fn is_resolvable(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
         let (wants, has) = (&pod.wants.requests, &node.allocatable);
-        let mut others = wants.others.iter();
+        let mut others = wants.others.iter().filter(|(name, _)| !self.ignored.has(name));
         wants.milli_cpu <= has.milli_cpu
             && wants.memory_bytes <= has.memory_bytes
             && others.all(|(name, wanted)| *wanted <= has.others.get(name).copied().unwrap_or(0))
@@ -77,14 +96,30 @@ mod tests {
 
     #[test]
     fn counts_pods_and_cpu() {
+        let fit = NodeResourcesFit::default();
         let mut node = NodeInfo { allocatable_pods: 1, ..NodeInfo::default() };
         std::sync::Arc::make_mut(&mut node.allocatable).milli_cpu = 100;
-        assert_eq!(NodeResourcesFit.filter(&pod(100, 0), &node), Ok(()));
+        assert_eq!(fit.filter(&pod(100, 0), &node), Ok(()));
         let short = |reasons: &[&'static str]| Err(reasons.iter().map(|r| (*r).into()).collect());
-        assert_eq!(NodeResourcesFit.filter(&pod(101, 0), &node), short(&["Insufficient cpu"]));
+        assert_eq!(fit.filter(&pod(101, 0), &node), short(&["Insufficient cpu"]));
         node.pods = 1;
-        assert_eq!(NodeResourcesFit.filter(&pod(0, 0), &node), short(&["Too many pods"]));
+        assert_eq!(fit.filter(&pod(0, 0), &node), short(&["Too many pods"]));
         let all = short(&["Too many pods", "Insufficient cpu", "Insufficient memory"]);
-        assert_eq!(NodeResourcesFit.filter(&pod(101, 1), &node), all);
+        assert_eq!(fit.filter(&pod(101, 1), &node), all);
+    }
+
+    #[test]
+    fn some_resources_are_others_affair() {
+        let node = NodeInfo { allocatable_pods: 1, ..NodeInfo::default() };
+        let mut pod = pod(0, 0);
+        let wants = std::sync::Arc::make_mut(&mut pod.wants);
+        wants.requests.others.insert("example.com/gpu".into(), 1);
+        assert!(NodeResourcesFit::default().filter(&pod, &node).is_err());
+        for (names, groups) in [(vec!["example.com/gpu"], vec![]), (vec![], vec!["example.com"])] {
+            let [names, groups] =
+                [names, groups].map(|list: Vec<&str>| list.into_iter().map(String::from).collect());
+            let fit = NodeResourcesFit { ignored: Ignored { names, groups } };
+            assert_eq!(fit.filter(&pod, &node), Ok(()));
+        }
     }
 }

@@ -14,13 +14,26 @@ use crate::scheduler::snapshot::Snapshot;
 use crate::scheduler::topology::Counted;
 use crate::scheduler::topology::matcher::{self, Matcher, Part, Spaces};
 
-pub struct PodTopologySpread;
+pub struct PodTopologySpread {
+    pub defaults: Defaults,
+}
+
+/// What pods without constraints are spread by, where Services or controllers tell which belong
+/// together.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Defaults {
+    /// Softly over hosts and zones.
+    #[default]
+    System,
+    /// Constraints without selectors, as a profile lists them.
+    List(Vec<TopologySpreadConstraint>),
+}
 
 const TOO_MANY: &str = "node(s) didn't match pod topology spread constraints";
 const NO_LABEL: &str =
     "node(s) didn't match pod topology spread constraints (missing required label)";
 
-/// The key and the most skew of the constraints of pods that have none.
+/// The key and the most skew of the system's constraints.
 const DEFAULTS: [(&str, i32); 2] =
     [("kubernetes.io/hostname", 3), ("topology.kubernetes.io/zone", 5)];
 
@@ -32,7 +45,7 @@ struct Constraint<'a> {
     key: &'a str,
     most_skew: i32,
     selector: Selector,
-    /// As the user wrote it; a default has none.
+    /// As a user wrote it; the system's have none.
     own: Option<&'a TopologySpreadConstraint>,
 }
 
@@ -42,14 +55,23 @@ impl Constraint<'_> {
     }
 }
 
-fn constraints<'a>(pod: &'a PodInfo, snapshot: &Snapshot) -> Vec<Constraint<'a>> {
+fn constraints<'a>(
+    pod: &'a PodInfo,
+    snapshot: &Snapshot,
+    defaults: &'a Defaults,
+) -> Vec<Constraint<'a>> {
     if pod.wants.spread.is_empty() {
         let Some(selector) = snapshot.defaults.selector(pod) else { return Vec::new() };
-        let default = |(key, most_skew)| {
+        let of = |key, most_skew, own| {
             let selector = selector.clone();
-            Constraint { key, most_skew, selector, own: None }
+            Constraint { key, most_skew, selector, own }
         };
-        return DEFAULTS.into_iter().map(default).collect();
+        return match defaults {
+            Defaults::System => DEFAULTS.iter().map(|(key, skew)| of(*key, *skew, None)).collect(),
+            Defaults::List(list) => {
+                list.iter().map(|own| of(&own.topology_key, own.max_skew, Some(own))).collect()
+            }
+        };
     }
     let own = |own: &'a TopologySpreadConstraint| {
         let keys = own.match_label_keys.as_ref();
@@ -94,7 +116,7 @@ impl DomainPlugin for PodTopologySpread {
     }
 
     fn slots(&self, pod: &PodInfo, snapshot: &mut Snapshot) -> Vec<Slot> {
-        let all = constraints(pod, snapshot);
+        let all = constraints(pod, snapshot, &self.defaults);
         let mut slots = Vec::with_capacity(all.len());
         for one in &all {
             let most_skew = one.most_skew.into();

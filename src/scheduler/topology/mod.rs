@@ -297,6 +297,11 @@ impl Topology {
         std::mem::take(&mut self.touched)
     }
 
+    /// Numbers of these are told as changed.
+    pub fn touch(&mut self, tallies: HashSet<TallyId>) {
+        self.touched.extend(tallies);
+    }
+
     /// Takes the labels of a namespace, or its end. Answers whether that changed anything.
     pub fn set_namespace(&mut self, name: &str, labels: Option<&Labels>) -> bool {
         if self.namespaces.get(name) == labels {

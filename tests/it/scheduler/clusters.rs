@@ -35,6 +35,7 @@ enum Step {
 
 const SPACES: [&str; 2] = ["n", "m"];
 const APPS: [&str; 3] = ["x", "y", "z"];
+const FEATURES: [&str; 3] = ["wasi:cli@0.2", "wasi:http@0.2", "wasi:keyvalue@0.2.0-draft"];
 const KEYS: [&str; 3] = ["kubernetes.io/hostname", "topology.kubernetes.io/zone", "rack"];
 
 fn pick<T: Copy>(random: &mut StdRng, list: &[T]) -> T {
@@ -59,8 +60,15 @@ fn random_node(random: &mut StdRng, name: &str) -> Value {
     }
     let pods = random.random_range(3..12).to_string();
     let cpu = pick(random, &["500m", "1", "2"]);
-    json!({"metadata": {"name": name, "labels": labels}, "spec": spec,
-        "status": {"allocatable": {"cpu": cpu, "memory": "4Gi", "pods": pods}}})
+    let mut status = json!({"allocatable": {"cpu": cpu, "memory": "4Gi", "pods": pods}});
+    if random.random_bool(0.3) {
+        status["images"] = json!([{"names": ["i"], "sizeBytes": 5}]);
+    }
+    if random.random_bool(0.4) {
+        let count = random.random_range(1..=FEATURES.len());
+        status["declaredFeatures"] = FEATURES[..count].into();
+    }
+    json!({"metadata": {"name": name, "labels": labels}, "spec": spec, "status": status})
 }
 
 fn random_selector(random: &mut StdRng) -> Value {
@@ -145,11 +153,32 @@ fn random_pod(random: &mut StdRng) -> Value {
     if random.random_bool(0.2) {
         spec["nodeSelector"] = json!({"disk": "ssd"});
     }
+    if random.random_bool(0.15) {
+        let rack = json!({"key": "rack", "operator": pick(random, &["In", "NotIn"]),
+            "values": [pick(random, &["1", "2"])]});
+        let ssd = json!({"key": "disk", "operator": "Exists"});
+        spec["affinity"]["nodeAffinity"] = json!({
+            "requiredDuringSchedulingIgnoredDuringExecution":
+                {"nodeSelectorTerms": [{"matchExpressions": [rack]}]},
+            "preferredDuringSchedulingIgnoredDuringExecution":
+                [{"weight": 30, "preference": {"matchExpressions": [ssd]}},
+                 {"weight": 10, "preference": {"matchExpressions": [rack]}}]});
+    }
+    if random.random_bool(0.1) {
+        let port = json!([{"containerPort": 80, "hostPort": pick(random, &[8080, 8081])}]);
+        spec["containers"][0]["ports"] = port;
+    }
+    let mut annotations = json!({});
+    if random.random_bool(0.2) {
+        let count = random.random_range(1..=FEATURES.len());
+        annotations["wasmfleet.dev/features"] = FEATURES[..count].join(",").into();
+    }
     if random.random_bool(0.3) {
         spec["tolerations"] = json!([{"key": "t", "operator": "Exists"}]);
     }
     spec["priority"] = pick(random, &[0, 0, 0, 5]).into();
-    json!({"metadata": {"namespace": pick(random, &SPACES), "labels": labels}, "spec": spec})
+    json!({"metadata": {"namespace": pick(random, &SPACES), "labels": labels,
+        "annotations": annotations}, "spec": spec})
 }
 
 fn random_steps(seed: u64) -> Vec<Step> {

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Node, Pod, PodAffinityTerm, PodSpec, TopologySpreadConstraint};
+use k8s_openapi::api::core::v1::{
+    Node, NodeAffinity, NodeSelectorTerm, Pod, PodAffinityTerm, PodSpec, TopologySpreadConstraint,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use wasmfleet::api::placement;
 use wasmfleet::api::quantity::Quantity;
@@ -118,6 +120,8 @@ impl World {
     pub fn fits(&self, pod: &Pod, node: &str) -> bool {
         let node = &self.nodes[node];
         self.admits(pod, node)
+            && offers(node, pod)
+            && self.has_ports(pod, node)
             && self.has_room(pod, node)
             && self.spreads(pod, node)
             && self.is_near(pod, node)
@@ -127,6 +131,20 @@ impl World {
     fn admits(&self, pod: &Pod, node: &Node) -> bool {
         let cordoned = node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true));
         !cordoned && tolerates(pod, node) && selects_node(pod, node)
+    }
+
+    fn has_ports(&self, pod: &Pod, node: &Node) -> bool {
+        let name = node.metadata.name.as_deref().unwrap();
+        let taken: Vec<Port> = self.on(name).flat_map(ports).collect();
+        let is_any = |ip: &str| ip == "0.0.0.0";
+        ports(pod).iter().all(|(ip, protocol, port)| {
+            let clashes = |(other_ip, other_protocol, other_port): &Port| {
+                port == other_port
+                    && protocol == other_protocol
+                    && (ip == other_ip || is_any(ip) || is_any(other_ip))
+            };
+            !taken.iter().any(clashes)
+        })
     }
 
     fn has_room(&self, pod: &Pod, node: &Node) -> bool {
@@ -279,7 +297,22 @@ impl World {
             taint.effect == "PreferNoSchedule"
                 && !spec(pod).tolerations.iter().flatten().any(|t| placement::tolerates(t, taint))
         });
-        free / 3.0 + MOST - uneven + 3.0 * (MOST - soft.count() as f64 * MOST / 4.0).max(0.0)
+        let known = node.status.as_ref().unwrap().images.iter().flatten();
+        let known: Vec<&String> = known.flat_map(|image| image.names.iter().flatten()).collect();
+        let images: Vec<&String> =
+            spec(pod).containers.iter().filter_map(|one| one.image.as_ref()).collect();
+        let there = images.iter().filter(|image| known.contains(image)).count();
+        let has_images = MOST / 300.0 * there as f64 / images.len().max(1) as f64;
+        let terms = node_affinity(pod).and_then(|affinity| {
+            affinity.preferred_during_scheduling_ignored_during_execution.as_deref()
+        });
+        let terms = terms.unwrap_or_default();
+        let all: i32 = terms.iter().map(|term| term.weight).sum();
+        let met = terms.iter().filter(|term| is_met(&term.preference, node));
+        let met: i32 = met.map(|term| term.weight).sum();
+        let likes = if all > 0 { MOST * f64::from(met) / f64::from(all) } else { 0.0 };
+        has_images + 2.0 * likes + free / 3.0 + MOST - uneven
+            + 3.0 * (MOST - soft.count() as f64 * MOST / 4.0).max(0.0)
     }
 
     /// The soft constraints of a pod, its own or the default ones, and whether they are its own.
@@ -366,7 +399,39 @@ fn tolerates(pod: &Pod, node: &Node) -> bool {
 fn selects_node(pod: &Pod, node: &Node) -> bool {
     let own = node_labels(node);
     let mut selector = spec(pod).node_selector.iter().flatten();
+    let required = node_affinity(pod)
+        .and_then(|one| one.required_during_scheduling_ignored_during_execution.as_ref());
     selector.all(|(key, value)| own.get(key) == Some(value))
+        && required.is_none_or(|one| one.node_selector_terms.iter().any(|term| is_met(term, node)))
+}
+
+fn node_affinity(pod: &Pod) -> Option<&NodeAffinity> {
+    spec(pod).affinity.as_ref()?.node_affinity.as_ref()
+}
+
+fn is_met(term: &NodeSelectorTerm, node: &Node) -> bool {
+    placement::term_matches(term, node.metadata.name.as_deref().unwrap(), node_labels(node))
+}
+
+/// Address, protocol and number.
+type Port = (String, String, i32);
+
+fn ports(pod: &Pod) -> Vec<Port> {
+    let ports = spec(pod).containers.iter().flat_map(|one| one.ports.iter().flatten());
+    let wanted = ports.filter_map(|port| {
+        let ip = port.host_ip.clone().unwrap_or_else(|| "0.0.0.0".into());
+        Some((ip, port.protocol.clone().unwrap_or_else(|| "TCP".into()), port.host_port?))
+    });
+    wanted.collect()
+}
+
+/// Whether a node has what a pod's programs need, or tells nothing.
+fn offers(node: &Node, pod: &Pod) -> bool {
+    let declared = node.status.as_ref().unwrap().declared_features.as_deref().unwrap_or_default();
+    let needs = pod.metadata.annotations.as_ref();
+    let needs = needs.and_then(|all| all.get("wasmfleet.dev/features"));
+    let mut needs = needs.iter().flat_map(|text| text.split(','));
+    declared.is_empty() || needs.all(|need| declared.iter().any(|one| one == need))
 }
 
 fn near(pod: &Pod) -> &[PodAffinityTerm] {

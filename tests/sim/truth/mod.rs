@@ -154,6 +154,7 @@ impl Truth {
             "pods" => {
                 self.check_pod(&mut state, &view, change);
                 check_bystander(&mut state, change);
+                // However many schedulers there are.
                 for pod in [change.typed::<Pod>().1].into_iter().flatten() {
                     check_room(&mut state, &view, pod);
                 }

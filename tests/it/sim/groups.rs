@@ -1,0 +1,121 @@
+//! Pod groups amid faults: of a gang that fits all run, of one that does not nobody ever has a place;
+//! and two schedulers that do not know of each other, who never fill one place twice.
+
+use k8s_openapi::api::scheduling::v1alpha1::Workload;
+
+use super::*;
+
+/// The places that three nodes have for pods of [`CPU`].
+const PLACES: usize = 9;
+const CPU: &str = "300m";
+
+fn member(group: &str, n: usize) -> Value {
+    json!({"metadata": {"name": format!("{group}-{n}"), "namespace": "default",
+            "labels": {"group": group}},
+        "spec": {"workloadRef": {"name": "gangs", "podGroup": group},
+            "containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": CPU}}}]}})
+}
+
+fn gangs(sizes: &[(&str, usize)]) -> Value {
+    let group = |(name, size): &(&str, usize)| json!({"name": name, "policy": {"gang": {"minCount": size}}});
+    json!({"metadata": {"name": "gangs", "namespace": "default"},
+        "spec": {"podGroups": sizes.iter().map(group).collect::<Vec<_>>()}})
+}
+
+fn of_group(view: &View, group: &str) -> Vec<Arc<Pod>> {
+    let is_own = |pod: &&Arc<Pod>| {
+        pod.metadata.labels.as_ref().and_then(|labels| labels.get("group")).map(String::as_str)
+            == Some(group)
+    };
+    view.all::<Pod>().filter(is_own).cloned().collect()
+}
+
+fn placed(view: &View, group: &str) -> usize {
+    let has_node = |pod: &Arc<Pod>| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    of_group(view, group).into_iter().filter(has_node).count()
+}
+
+#[test]
+fn gangs_run_together_or_not_at_all() {
+    each_seed(|seed| async move {
+        let mut world = World::new(seed, false, 3).await;
+        world.start_control();
+        world.faults.set(true);
+        for n in 0..PLACES + 1 {
+            world.create::<Pod>(member("huge", n)).await;
+        }
+        for n in 0..5 {
+            world.create::<Pod>(member("small", n)).await;
+            world.sleep(Duration::from_secs(2)).await;
+            assert_eq!(placed(&world.truth.cache.view(), "small"), 0, "no Workload, no place");
+        }
+        world.create::<Workload>(gangs(&[("small", 6), ("huge", PLACES + 1)])).await;
+        world.sleep(Duration::from_secs(10)).await;
+        assert_eq!(placed(&world.truth.cache.view(), "small"), 0, "one is missing");
+        world.restart_control().await;
+        world.create::<Pod>(member("small", 5)).await;
+        world.sleep(Duration::from_secs(5)).await;
+        world.faults.set(false);
+        let all = |view: &View| {
+            let (small, huge) = (placed(view, "small"), placed(view, "huge"));
+            ((small, huge) != (6, 0)).then(|| format!("{small} and {huge} have a place"))
+        };
+        world.until(all).await;
+        let view_said = {
+            let view = world.truth.cache.view();
+            let said = of_group(&view, "huge").into_iter().all(|pod| {
+                let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+                let mut messages = conditions.filter_map(|one| one.message.as_deref());
+                messages.any(|message| message.contains("pod group default/gangs/huge"))
+            });
+            said
+        };
+        assert!(view_said, "those of the other one are told why they wait");
+        // One that ends makes room for nobody of the gang that is too large.
+        let _ = world.client.delete::<Pod>("default", "small-0", &Default::default()).await;
+        world.until(|view| (placed(view, "huge") != 0).then(|| "too early".into())).await;
+        world.end().await;
+    });
+}
+
+#[test]
+fn two_schedulers_never_fill_a_place_twice() {
+    each_seed(|seed| async move {
+        let mut world = World::new(seed, false, 3).await;
+        world.start_control();
+        world.start_second();
+        for n in 0..3 * PLACES {
+            let mut pod = member("none", n);
+            pod["spec"].as_object_mut().unwrap().remove("workloadRef");
+            world.create::<Pod>(pod).await;
+            if n % 5 == 0 {
+                world.sleep(Duration::from_millis(50)).await;
+            }
+        }
+        let full = |view: &View| {
+            let placed = placed(view, "none");
+            (placed != PLACES).then(|| format!("{placed} pods have a place"))
+        };
+        world.until(full).await;
+        for n in 0..4 {
+            let names: Vec<String> = {
+                let view = world.truth.cache.view();
+                let pods = of_group(&view, "none").into_iter();
+                let bound = pods
+                    .filter(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()));
+                bound.filter_map(|pod| pod.metadata.name.clone()).collect()
+            };
+            for name in names.iter().skip(n).step_by(2) {
+                let _ = world.client.delete::<Pod>("default", name, &Default::default()).await;
+            }
+            world.sleep(Duration::from_secs(5)).await;
+        }
+        world.stop_second().await;
+        let none_left = |view: &View| {
+            let (there, placed) = (of_group(view, "none").len(), placed(view, "none"));
+            (placed != there.min(PLACES)).then(|| format!("{placed} of {there} have a place"))
+        };
+        world.until(none_left).await;
+        world.close().await;
+    });
+}
