@@ -30,13 +30,16 @@ pub struct Settings {
     pub preemption: Candidates,
 }
 
+/// Makes a plugin as a profile wants it.
+type Make<P> = fn(&Settings) -> Box<P>;
+
 /// A plugin by the name that kube-scheduler's configuration calls it, and what it does.
 pub struct Row {
     pub name: &'static str,
-    pub filter: Option<fn(&Settings) -> Box<dyn FilterPlugin>>,
-    pub score: Option<fn(&Settings) -> Box<dyn ScorePlugin>>,
+    pub filter: Option<Make<dyn FilterPlugin>>,
+    pub score: Option<Make<dyn ScorePlugin>>,
     /// Filters and scores by what is counted in domains.
-    pub domains: Option<fn(&Settings) -> Box<dyn DomainPlugin>>,
+    pub domains: Option<Make<dyn DomainPlugin>>,
 }
 
 /// What a profile wants of a plugin.
@@ -52,15 +55,15 @@ impl Choice {
     pub const ALL: Choice = Choice { filters: true, scores: true, weight: None };
 }
 
-const fn filter(name: &'static str, filter: fn(&Settings) -> Box<dyn FilterPlugin>) -> Row {
+const fn filter(name: &'static str, filter: Make<dyn FilterPlugin>) -> Row {
     Row { name, filter: Some(filter), score: None, domains: None }
 }
 
-const fn score(name: &'static str, score: fn(&Settings) -> Box<dyn ScorePlugin>) -> Row {
+const fn score(name: &'static str, score: Make<dyn ScorePlugin>) -> Row {
     Row { name, filter: None, score: Some(score), domains: None }
 }
 
-const fn domains(name: &'static str, domains: fn(&Settings) -> Box<dyn DomainPlugin>) -> Row {
+const fn domains(name: &'static str, domains: Make<dyn DomainPlugin>) -> Row {
     Row { name, filter: None, score: None, domains: Some(domains) }
 }
 

@@ -185,3 +185,24 @@ async fn what_is_pushed_is_compiled_for_the_machines_that_asked() {
     };
     tokio::time::timeout(std::time::Duration::from_secs(60), wait).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_pods_tell_what_their_programs_need() {
+    const NEEDS: &str = "wasmfleet.dev/features";
+    let fixture = Fixture::new().await;
+    fixture.push("tool:v1", program(8)).await;
+    let needs = async |name: &str, image: &str, given: Option<&str>| {
+        let mut pod = pod(name);
+        pod["spec"]["containers"][0]["image"] = json!(image);
+        if let Some(given) = given {
+            pod["metadata"]["annotations"] = json!({NEEDS: given});
+        }
+        fixture.cluster.post(PODS, &pod).await.expect(201);
+        let made = fixture.cluster.get(&format!("{PODS}/{name}")).await.expect(200);
+        made["metadata"]["annotations"][NEEDS].clone()
+    };
+    assert_eq!(needs("known", "tool:v1", None).await, "wasm32-wasip1");
+    assert_eq!(needs("told", "tool:v1", Some("wasi:http@0.3")).await, "wasi:http@0.3");
+    assert_eq!(needs("unknown", "tool:v2", None).await, Value::Null);
+    assert_eq!(needs("foreign", "registry.example.com/tool:v1", None).await, Value::Null);
+}

@@ -91,7 +91,10 @@ fn what_cannot_be_scheduled_says_why() {
             if text.is_empty() { Err(text) } else { Ok(text) }
         })
     };
-    has(&message_of("big"), &["0/2 nodes are available", "2 Insufficient memory"]);
+    has(
+        &message_of("big"),
+        &["0/2 nodes are available", "2 Insufficient memory", "What would help: ask for"],
+    );
     has(&message_of("picky"), &["0/2 nodes are available", "2 node(s) didn't match"]);
     until("an event", || {
         let events = space.wasmctl("get events").ok();

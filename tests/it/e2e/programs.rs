@@ -94,6 +94,13 @@ fn what_stands_in_the_way_is_told_in_one_line() {
     let told = fails(&["up", "--data-dir", &path("file/below"), "--listen", "127.0.0.1:0"]);
     has(&told, &["the data directory", "cannot be used", "--data-dir"]);
 
+    let config = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n\
+                  profiles: [{plugins: {bind: {disabled: [{name: DefaultBinder}]}}}]\n";
+    std::fs::write(dir.path().join("scheduler.yaml"), config).expect("written");
+    let file = path("scheduler.yaml");
+    let told = fails(&["up", "--data-dir", &path("c"), "--scheduler-config", &file]);
+    has(&told, &[&file, "profiles[0].plugins.bind:", "multiPoint"]);
+
     let cluster = Cluster::start(1);
     let data = cluster.data_dir();
     let data = data.to_str().expect("UTF-8");
