@@ -71,7 +71,8 @@ const NODE_TABLE: &[Row] = &[
     row("", "nodes", "status", WRITE_STATUS, Scope::OwnName),
     row("coordination.k8s.io", "leases", "", WRITE_OWN, Scope::OwnLease),
     row("", "pods", "", READ, Scope::Any),
-    row("", "pods", "", &["delete"], Scope::Any),
+    // Those bound to it, and creates mirrors of its static pods: see admission/node_restriction.rs.
+    row("", "pods", "", &["create", "delete"], Scope::Any),
     row("", "pods", "status", WRITE_STATUS, Scope::Any),
     row("", "services", "", READ, Scope::Any),
     // That a connection is held, and nothing else: see admission/node_restriction.rs.

@@ -6,16 +6,16 @@
 //! before its node can see it. A Pod is looked into once, when it is bound, since nothing that it
 //! refers to changes afterwards; so the updates of its status cost one look into a map.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use k8s_openapi::api::core::v1::{Container, PersistentVolume, PodSpec};
+use k8s_openapi::api::core::v1::{PersistentVolume, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use serde::Deserialize;
 
-use crate::api::kinds::ephemeral_containers::as_container;
-use crate::api::kinds::{pod_grants, storage};
+pub use crate::api::kinds::pod_references::Referent;
+use crate::api::kinds::{pod_references, storage};
 use crate::store::{Expect, Key, Op, ReadError, SharedStore};
 
 /// How many Pods are read at once when the graph is filled.
@@ -50,16 +50,6 @@ struct Edge {
     namespace: Arc<str>,
     kind: Referent,
     name: String,
-}
-
-/// What a Pod may refer to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Referent {
-    ConfigMap,
-    Secret,
-    Claim,
-    /// A bucket of `wasi:keyvalue`: a ConfigMap that the node also writes.
-    Bucket,
 }
 
 /// What a commit may change; see [`NodeGraph::before`].
@@ -226,78 +216,12 @@ fn bound(key: &Key, json: &[u8]) -> Option<Bound> {
     let [_, _, namespace, name] = <[String; 4]>::try_from(key.parts()?).ok()?;
     let body: PodBody = serde_json::from_slice(json).ok()?;
     let (node, namespace): (Arc<str>, Arc<str>) = (node.into(), namespace.into());
-    let mut found = references(&name, &body.spec);
-    found.extend(annotated(body.metadata.annotations.as_ref()));
+    let found = pod_references::all(&name, body.metadata.annotations.as_ref(), &body.spec);
     let edges = found.into_iter().map(|(kind, name)| {
         let (node, namespace) = (node.clone(), namespace.clone());
         Edge { node, namespace, kind, name }
     });
     Some(Bound(edges.collect()))
-}
-
-/// What a pod's annotations name, which may not change while it exists.
-fn annotated(annotations: Option<&BTreeMap<String, String>>) -> Vec<(Referent, String)> {
-    let names = |annotation| pod_grants::names(annotations, annotation).into_iter();
-    let maps = names(pod_grants::CONFIG).map(|name| (Referent::ConfigMap, name.to_string()));
-    let buckets = names(pod_grants::KEYVALUE).map(pod_grants::bucket_object);
-    let buckets =
-        buckets.flat_map(|name| [(Referent::ConfigMap, name.clone()), (Referent::Bucket, name)]);
-    maps.chain(buckets).collect()
-}
-
-/// Every Secret, ConfigMap and claim that a pod's spec names.
-fn references(pod: &str, spec: &PodSpec) -> BTreeSet<(Referent, String)> {
-    let mut found = BTreeSet::new();
-    let mut config_map = |name: &str| _ = found.insert((Referent::ConfigMap, name.to_string()));
-    let mut secrets = Vec::new();
-    for reference in spec.image_pull_secrets.iter().flatten() {
-        secrets.push(reference.name.as_str());
-    }
-    for volume in spec.volumes.iter().flatten() {
-        if let Some(source) = &volume.config_map {
-            config_map(&source.name);
-        }
-        secrets.extend(volume.secret.as_ref().and_then(|s| s.secret_name.as_deref()));
-        let projected = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
-        for source in projected {
-            if let Some(source) = &source.config_map {
-                config_map(&source.name);
-            }
-            secrets.extend(source.secret.as_ref().map(|s| s.name.as_str()));
-        }
-    }
-    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
-        container_references(container, &mut config_map, &mut secrets);
-    }
-    let debug: Vec<Container> =
-        spec.ephemeral_containers.iter().flatten().map(as_container).collect();
-    for container in &debug {
-        container_references(container, &mut config_map, &mut secrets);
-    }
-    found.extend(secrets.into_iter().map(|name| (Referent::Secret, name.to_string())));
-    let volumes = spec.volumes.iter().flatten();
-    let claims = volumes.filter_map(|volume| storage::claim_name(Some(pod), volume));
-    found.extend(claims.map(|name| (Referent::Claim, name.into_owned())));
-    found
-}
-
-fn container_references<'a>(
-    container: &'a Container,
-    config_map: &mut impl FnMut(&str),
-    secrets: &mut Vec<&'a str>,
-) {
-    for source in container.env_from.iter().flatten() {
-        if let Some(source) = &source.config_map_ref {
-            config_map(&source.name);
-        }
-        secrets.extend(source.secret_ref.as_ref().map(|s| s.name.as_str()));
-    }
-    for source in container.env.iter().flatten().filter_map(|v| v.value_from.as_ref()) {
-        if let Some(key) = &source.config_map_key_ref {
-            config_map(&key.name);
-        }
-        secrets.extend(source.secret_key_ref.as_ref().map(|s| s.name.as_str()));
-    }
 }
 
 #[cfg(test)]

@@ -128,6 +128,11 @@ pub(super) async fn connect(
             _ => return Ok(remote),
         };
         if !refuses(&error) {
+            if args.tuning.pod_manifest_path.is_some() && !joined {
+                let server = &args.server;
+                tracing::warn!(node = name, server, %error, "going on with static pods alone");
+                return Ok(remote);
+            }
             if told.is_none_or(|at| at.elapsed() > READY_PATIENCE) {
                 told = Some(Instant::now());
                 tracing::warn!(node = name, server = args.server, %error, "trying again");

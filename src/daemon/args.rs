@@ -98,8 +98,14 @@ pub struct SimulateArgs {
         long,
         value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..=i64::from(simulated::MAX_NODES)),
-        conflicts_with_all =
-            ["max_pods", "system_reserved", "registries", "host_path", "eviction_hard"]
+        conflicts_with_all = [
+            "max_pods",
+            "system_reserved",
+            "registries",
+            "host_path",
+            "eviction_hard",
+            "pod_manifest_path",
+        ]
     )]
     pub simulate: Option<u32>,
     /// What each has [default: cpu=32,memory=64Gi,pods=110; what is not named stays as that says]
@@ -171,6 +177,19 @@ pub struct NodeTuning {
     /// by hand; may be given more than once. Without it, pods see only volumes that were made here
     #[arg(long, value_name = "DIR")]
     pub host_path: Vec<PathBuf>,
+    /// A folder of static pods, each in a file, or one such file: the node runs them without the
+    /// control plane, which shows them as mirrors
+    #[arg(long, value_name = "DIR")]
+    pub pod_manifest_path: Option<PathBuf>,
+    /// Seconds between two looks at that folder; most changes are seen at once
+    #[arg(
+        long,
+        default_value_t = 20,
+        value_name = "SECONDS",
+        requires = "pod_manifest_path",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub file_check_seconds: u64,
     /// When memory or the data directory's disk are low: new pods stay away then, and with a low disk
     /// those leave that wrote more than they asked for
     /// [default: memory.available<100Mi, and nodefs.available and imagefs.available below 10% and 1Gi]

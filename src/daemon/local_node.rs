@@ -99,6 +99,10 @@ pub fn options(
     options.features = crate::artifact::interfaces::offered();
     options.taints.clone_from(&tuning.taints);
     options.host_paths.clone_from(&tuning.host_path);
+    options.static_pods = tuning.pod_manifest_path.clone().map(|path| node::StaticPodSource {
+        path: std::path::absolute(&path).unwrap_or(path),
+        period: Duration::from_secs(tuning.file_check_seconds),
+    });
     options.eviction = tuning.eviction_hard.unwrap_or_default();
     options.lease_period = Duration::from_secs(tuning.heartbeat_seconds);
     options.lease_duration = Duration::from_secs(tuning.heartbeat_seconds * 4);

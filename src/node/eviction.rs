@@ -11,22 +11,30 @@ use super::Shared;
 use super::machine::{self, Room};
 use super::pod_state::spec;
 use super::termination;
+use crate::api::kinds::static_pod;
 use crate::api::quantity::Quantity;
 use crate::volumes::{self, Host, empty_dir};
 
 /// Pods of this priority and above are never evicted (system-node-critical and its like).
-pub const CRITICAL: i32 = 2_000_000_000;
+const CRITICAL: i32 = 2_000_000_000;
 const RESOURCE: &str = "ephemeral-storage";
+
+/// Whether the node never evicts the pod (kubelet's IsCriticalPod): the folder of a static pod
+/// would bring it back.
+pub fn is_critical(pod: &Pod) -> bool {
+    static_pod::is_static(pod) || spec(pod).priority.unwrap_or_default() >= CRITICAL
+}
 
 /// What a pod wrote and what it asked for.
 struct Usage {
     used_bytes: u64,
     requested_bytes: u64,
     priority: i32,
+    is_critical: bool,
 }
 
-/// Which of the pods is to end if the disk is low, and what it is told (blocking). They are asked for
-/// only then.
+/// Which of the pods is to end if the disk is low, and what it is told (blocking). They are asked
+/// for only then.
 pub fn look<T, I: Iterator<Item = (Arc<Pod>, T)>>(
     node: &Shared,
     pods: impl FnOnce() -> I,
@@ -61,7 +69,7 @@ fn message(room: Room, usage: &Usage) -> String {
 /// most. One that wrote nothing is not ended: it would free nothing.
 fn worst(usages: &[Usage]) -> Option<usize> {
     let candidates = usages.iter().enumerate();
-    let candidates = candidates.filter(|(_, one)| one.used_bytes > 0 && one.priority < CRITICAL);
+    let candidates = candidates.filter(|(_, one)| one.used_bytes > 0 && !one.is_critical);
     let rank = |one: &Usage| {
         let beyond = i128::from(one.used_bytes) - i128::from(one.requested_bytes);
         (beyond > 0, -i64::from(one.priority), beyond)
@@ -82,7 +90,8 @@ fn usage(node: &Shared, pod: &Pod) -> Usage {
         u64::try_from(Quantity::parse(&amount.0).ok()?.value()).ok()
     });
     let priority = spec(pod).priority.unwrap_or_default();
-    Usage { used_bytes, requested_bytes: requests.sum(), priority }
+    let is_critical = is_critical(pod);
+    Usage { used_bytes, requested_bytes: requests.sum(), priority, is_critical }
 }
 
 /// The directories of a pod on disk that go with it and that it writes to.
@@ -101,7 +110,7 @@ mod tests {
     use super::*;
 
     fn usage(used_bytes: u64, requested_bytes: u64, priority: i32) -> Usage {
-        Usage { used_bytes, requested_bytes, priority }
+        Usage { used_bytes, requested_bytes, priority, is_critical: priority >= CRITICAL }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::Shared;
-use super::eviction::{self, CRITICAL};
+use super::eviction;
 use super::pod_state::{Event, spec};
 use super::pods::PodEntry;
 use super::termination;
@@ -118,7 +118,7 @@ fn look(node: &Shared, entries: &[Arc<PodEntry>], is_disk: bool) -> Vec<(Running
     let mut ends = Vec::new();
     let watched: Vec<_> = entries.iter().filter(|entry| entry.is_watched()).cloned().collect();
     for one in running(&watched) {
-        if spec(&one.pod).priority.unwrap_or_default() >= CRITICAL {
+        if eviction::is_critical(&one.pod) {
             continue;
         }
         let used = used(node, &one.pod, &one.entry, is_disk);

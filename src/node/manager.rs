@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 use super::inbox::{Desired, Inbox, Message};
 use super::pod_worker::PodWorker;
 use super::pods::Object;
-use super::{Shared, pod_status, volumes_check};
+use super::{Shared, pod_status, static_pods, volumes_check};
+use crate::api::kinds::static_pod;
 use crate::api::{Gvr, ObjectKey};
 use crate::base::dirty_set::DirtySet;
 use crate::base::tasks::Task;
@@ -49,8 +50,8 @@ enum Event {
     Refresh,
 }
 
-struct Worker {
-    inbox: Arc<Inbox>,
+pub(super) struct Worker {
+    pub(super) inbox: Arc<Inbox>,
     key: ObjectKey,
     refreshes: bool,
     /// Ends with the loop; the containers are dropped with it.
@@ -59,12 +60,15 @@ struct Worker {
 
 /// Owns the table of workers.
 pub(super) struct Manager {
-    node: Arc<Shared>,
-    cache: Arc<Cache>,
+    pub(super) node: Arc<Shared>,
+    pub(super) cache: Arc<Cache>,
     dirty: DirtySet<ObjectKey>,
     /// By uid: a pod that is recreated under its name has two for a while.
-    workers: HashMap<String, Worker>,
-    by_key: HashMap<ObjectKey, String>,
+    pub(super) workers: HashMap<String, Worker>,
+    pub(super) by_key: HashMap<ObjectKey, String>,
+    pub(super) statics: static_pods::Statics,
+    /// The pods of the API are known.
+    pub(super) is_synced: bool,
     /// The part that is looked at next.
     part: u32,
     ended: mpsc::UnboundedSender<Event>,
@@ -76,13 +80,17 @@ impl Manager {
     pub(super) fn new(node: Arc<Shared>, cache: Arc<Cache>, dirty: DirtySet<ObjectKey>) -> Manager {
         let (ended, endings) = mpsc::unbounded_channel();
         let (workers, by_key) = (HashMap::new(), HashMap::new());
-        Manager { node, cache, dirty, workers, by_key, part: 0, ended, endings }
+        let (statics, is_synced) = (static_pods::Statics::default(), false);
+        Manager { node, cache, dirty, workers, by_key, statics, is_synced, part: 0, ended, endings }
     }
 
     pub(super) async fn run(mut self, mut events: mpsc::Receiver<RuntimeEvent>) {
-        self.cache.wait_synced().await;
-        self.reserve_addresses();
-        self.clean_up().await;
+        self.wait_for_pods().await;
+        if self.is_synced {
+            self.take_over().await;
+        }
+        let cache = self.cache.clone();
+        let mut synced = Box::pin(async move { cache.wait_synced().await });
         let mut refresh = Box::pin(self.sleep_refresh());
         let mut batch: Vec<Event> = Vec::new();
         let mut from_runtime: Vec<RuntimeEvent> = Vec::new();
@@ -94,6 +102,11 @@ impl Manager {
                 }
                 _ = events.recv_many(&mut from_runtime, BATCH_EVENTS) => {}
                 Some(event) = self.endings.recv() => batch.push(event),
+                () = &mut synced, if !self.is_synced => {
+                    self.is_synced = true;
+                    self.take_over().await;
+                    self.look_at_all();
+                }
                 () = &mut refresh => {
                     batch.push(Event::Refresh);
                     refresh = Box::pin(self.sleep_refresh());
@@ -116,6 +129,20 @@ impl Manager {
         }
     }
 
+    /// What an agent before this one left, once the pods of the API are known.
+    async fn take_over(&self) {
+        self.reserve_addresses();
+        self.clean_up().await;
+    }
+
+    /// After a time without the API: what it told meanwhile was passed over.
+    fn look_at_all(&self) {
+        let pods = self.cache.view().keys(&Gvr::of::<Pod>());
+        for key in pods.into_iter().chain(self.static_keys()) {
+            self.dirty.mark(key);
+        }
+    }
+
     fn sleep_refresh(&self) -> impl Future<Output = ()> + Send + 'static {
         let node = self.node.clone();
         async move { node.clock.sleep(node.options.refresh_period / REFRESH_PARTS).await }
@@ -132,10 +159,15 @@ impl Manager {
 
     /// Tells the pod's worker what the API has now; begins one for a new pod.
     fn sync(&mut self, key: ObjectKey) {
+        if self.sync_static(&key) || !self.is_synced {
+            return;
+        }
         let (pod, raw) = {
             let view = self.cache.view();
             (view.get_key::<Pod>(&key).cloned(), view.raw::<Pod>(&key).cloned())
         };
+        // Mirrors show what runs here, and run nothing.
+        let pod = pod.filter(|pod| static_pod::mirrors(pod).is_none());
         let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.clone());
         let known = self.by_key.get(&key).cloned();
         if known != uid
@@ -152,7 +184,7 @@ impl Manager {
         }
     }
 
-    fn begin(&mut self, key: ObjectKey, uid: String, object: Object) {
+    pub(super) fn begin(&mut self, key: ObjectKey, uid: String, object: Object) {
         let inbox = Arc::new(Inbox::default());
         let refreshes = volumes_check::is_worthwhile(&object.pod());
         let worker = (self.node.clone(), object, inbox.clone());
@@ -171,6 +203,7 @@ impl Manager {
 
     fn on_ended(&mut self, uid: String, key: ObjectKey, panicked: bool) {
         self.workers.remove(&uid);
+        self.static_ended(&key, &uid);
         if self.by_key.get(&key) == Some(&uid) {
             self.by_key.remove(&key);
         }
@@ -195,6 +228,10 @@ impl Manager {
                 self.dirty.mark(key);
             }
         }
+        drop(view);
+        for key in self.static_keys().into_iter().filter(|key| part_of(key) == part) {
+            self.dirty.mark(key);
+        }
         for worker in self.workers.values().filter(|worker| part_of(&worker.key) == part) {
             if worker.refreshes {
                 worker.inbox.push(Message::Refresh);
@@ -214,8 +251,11 @@ impl Manager {
     /// Addresses of pods that an agent before this one gave out stay theirs: no new pod may get one
     /// that a status still names.
     fn reserve_addresses(&self) {
-        let view = self.cache.view();
+        let (view, statics) = (self.cache.view(), self.static_uids());
         for pod in view.all::<Pod>() {
+            if static_pod::mirrors(pod).is_some_and(|uid| statics.iter().all(|one| one != uid)) {
+                continue;
+            }
             if let Some(ip) = pod_status::address_to_keep(pod) {
                 self.node.ips.reserve(ip);
             }
@@ -224,10 +264,11 @@ impl Manager {
 
     /// Removes directories of pods that went while the agent was away.
     async fn clean_up(&self) {
-        let uids: BTreeSet<String> = {
+        let mut uids: BTreeSet<String> = {
             let view = self.cache.view();
             view.all::<Pod>().filter_map(|pod| pod.metadata.uid.clone()).collect()
         };
+        uids.extend(self.static_uids());
         let (logs, dir) = (self.node.logs.clone(), self.node.options.data_dir.join("pods"));
         let memory = self.node.facts.host.memory_dir.clone();
         let work = move || -> std::io::Result<()> {

@@ -47,6 +47,7 @@ mod setup;
 pub mod simulated;
 mod sources;
 mod start;
+mod static_pods;
 mod status;
 mod streams;
 mod termination;
@@ -78,6 +79,7 @@ use crate::volumes::{Allocatable, Context, Host, Objects};
 pub use images::Images;
 pub use machine::Thresholds;
 pub use options::{Capacity, Options, Reserved};
+pub use static_pods::Source as StaticPodSource;
 
 use logs::LogStore;
 use manager::Manager;
@@ -129,6 +131,7 @@ pub struct Shared {
     logs: Arc<LogStore>,
     pods: pods::PodTable,
     host_ports: host_ports::HostPorts,
+    static_pods: static_pods::StaticPods,
     /// Earlier looks at the processor time of all pods together.
     looks: usage::Looks,
     pleg: pleg::Pleg,
@@ -227,6 +230,7 @@ impl Node {
         };
         let chatter = parking_lot::Mutex::new(notices::Chatter::new(parts.clock.now()));
         let looks = usage::Looks::since(parts.clock.now());
+        let static_pods = static_pods::StaticPods::new(options.static_pods.as_ref());
         let (runtime_events, events) = mpsc::channel(RUNTIME_EVENTS);
         let shared = Shared {
             options,
@@ -242,6 +246,7 @@ impl Node {
             logs: Arc::new(logs),
             pods: pods::PodTable::default(),
             host_ports: host_ports::HostPorts::default(),
+            static_pods,
             looks,
             pleg: pleg::Pleg::default(),
             images_seen: register::ImagesSeen::default(),
@@ -299,6 +304,12 @@ impl Node {
         tasks.spawn("local volumes", local_volumes::reclaim(self.shared.clone()));
         tasks.spawn("image volumes", image_volumes::keep_collecting(self.shared.clone()));
         tasks.spawn("local storage", local_storage::keep_looking(self.shared.clone()));
+        if let Some(source) = self.shared.options.static_pods.clone() {
+            let reading = static_pods::keep_reading(self.shared.clone(), source, dirty.clone());
+            tasks.spawn("static pods", reading);
+        }
+        let mirrors = static_pods::keep_mirrors(self.shared.clone(), cache.clone());
+        tasks.spawn("mirrors", mirrors);
         let manager = Manager::new(self.shared.clone(), cache, dirty);
         tasks.spawn("node", manager.run(events));
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Taint;
 
+use super::StaticPodSource;
 use super::logs::LogLimits;
 use super::machine::Thresholds;
 use super::pod_state::Timing;
@@ -36,6 +37,8 @@ pub struct Options {
     /// Directories of the machine whose content hostPath volumes, and local PersistentVolumes that are
     /// made by hand, may be.
     pub host_paths: Vec<PathBuf>,
+    /// Where static pods are read from.
+    pub static_pods: Option<StaticPodSource>,
     /// Directories in memory where emptyDirs of medium Memory may be; the first that is on a tmpfs.
     pub memory_roots: Vec<PathBuf>,
     /// When memory and disk are low.
@@ -85,6 +88,7 @@ impl Options {
             features: Vec::new(),
             taints: Vec::new(),
             host_paths: Vec::new(),
+            static_pods: None,
             memory_roots: vec!["/dev/shm".into(), user_dir()],
             eviction: Thresholds::default(),
             default_memory_limit_bytes: 256 << 20,

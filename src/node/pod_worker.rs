@@ -22,6 +22,7 @@ use super::probes;
 use super::restore::restore;
 use super::setup::{self, Place, SetupError};
 use super::start::{self, StartFailure, Started, start_error};
+use super::static_pods::StatusSink;
 use super::streams::Console;
 use super::termination::LastWords;
 use super::usage::Looks;
@@ -55,7 +56,7 @@ pub struct PodWorker {
     inbox: Arc<Inbox>,
     state: PodState,
     entry: Arc<PodEntry>,
-    status: super::status::StatusWriter,
+    status: StatusSink,
     /// Containers by name.
     live: HashMap<String, Live>,
     /// Starts under way, and their attempts.
@@ -89,7 +90,7 @@ impl PodWorker {
             state.apply(Event::Evicted { reason: reason.into(), message: message.into() }, now);
         }
         let entry = node.pods.insert(object, &inbox);
-        let status = super::status::StatusWriter::new(node.clone(), pod);
+        let status = StatusSink::new(node.clone(), pod, &inbox);
         PodWorker {
             node,
             inbox,

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::machine::{Machine, Pressure, Store};
 use super::pod_status::time;
-use super::{Capacity, Options, Shared};
+use super::{Capacity, Options, Shared, static_pods};
 use crate::api::ApiError;
 use crate::api::kinds::storage::VOLUMES_DIR;
 use crate::runtime::WASMTIME_VERSION;
@@ -197,6 +197,7 @@ pub fn take_range(node: &Shared, object: &Node) {
     match node.ips.set_range(cidr) {
         Ok(true) => {
             tracing::info!(node = node.options.name, cidr, "pod range");
+            static_pods::remember(node, cidr);
             node.node_changed.notify_one();
         }
         Ok(false) => {}

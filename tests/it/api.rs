@@ -28,6 +28,7 @@ mod policies;
 mod reads;
 mod shapes;
 mod signing;
+mod static_pods;
 mod storage;
 mod tokens;
 mod watches;

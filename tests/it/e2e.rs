@@ -14,5 +14,6 @@ mod rollout;
 mod scale_to_zero;
 mod separate;
 mod small_node;
+mod static_pods;
 mod wasmctl;
 mod worlds;

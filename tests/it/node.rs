@@ -11,6 +11,7 @@ mod probes;
 mod registration;
 mod restarts;
 mod simulated;
+mod static_pods;
 mod termination;
 mod volumes;
 mod workload;

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
 use serde_json::Value;
 
 use super::{checks, ephemeral_containers, pod_columns, pod_defaults, pod_fields, pod_grants};
-use super::{pod_update, pod_validation, pod_warnings, resources, scheduling_gates};
+use super::{pod_update, pod_validation, pod_warnings, resources, scheduling_gates, static_pod};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta, Subresource};
 use crate::api::table::Column;
@@ -97,6 +97,7 @@ impl Kind for Pod {
         pod_grants::validate(errors, self.metadata.annotations.as_ref());
         let path = Path::new("spec");
         let Some(spec) = &self.spec else { return errors.required(&path, "") };
+        static_pod::validate(errors, self.metadata.annotations.as_ref(), spec);
         pod_validation::validate(errors, &path, spec);
         pod_fields::check(spec, &path, errors, &mut Vec::new());
         // Templates may hold such images, as they always could.
@@ -122,6 +123,10 @@ impl Kind for Pod {
     }
 
     fn validate_ephemeral_containers_update(&self, old: &Self, errors: &mut Errors) {
+        if static_pod::mirrors(self).is_some() {
+            return errors
+                .forbidden(&Path::new("spec"), "static pods do not support ephemeral containers");
+        }
         if let (Some(new), Some(old)) = (&self.spec, &old.spec) {
             ephemeral_containers::validate_update(errors, &Path::new("spec"), new, old);
         }
@@ -130,6 +135,7 @@ impl Kind for Pod {
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
         let (new, before) = (&self.metadata.annotations, &old.metadata.annotations);
         pod_grants::validate_update(errors, new.as_ref(), before.as_ref());
+        static_pod::validate_update(errors, self, old);
         if let (Some(new), Some(old)) = (&self.spec, &old.spec) {
             pod_update::validate(errors, &Path::new("spec"), new, old);
         }

@@ -1,27 +1,33 @@
 //! What a node's agent may say of its own Node (upstream's NodeRestriction): it cannot make pods
 //! come to it that are not meant for it, by labels or by the removal of taints, nor tie the Node's
 //! life to another object. Of the volumes that were made on it, it writes the finalizer that keeps
-//! them until their directory is gone, and nothing else; of Services whose pods were scaled to zero,
-//! that it holds a connection.
+//! them until their directory is gone, and nothing else; of Services whose pods were scaled to
+//! zero, that it holds a connection. Of Pods it creates the mirrors of its own static pods only,
+//! which refer to no other object.
 //!
 //! That an agent writes only what is its own is decided in [`crate::apiserver::authz`].
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::Value;
 
 use super::{Admitter, Attributes, Verb};
 use crate::api::kinds::service_activation::{AWAITED, SCALED_TO_ZERO};
+use crate::api::kinds::static_pod;
 use crate::api::kinds::storage::PROVISIONER_FINALIZER;
 use crate::api::simulated::SIMULATOR_LABEL;
-use crate::api::{ApiError, Object};
+use crate::api::{ApiError, Gvr, Object, Raw};
 use crate::apiserver::authz::{self, Agent};
 use crate::apiserver::node_graph::Referent;
+use crate::apiserver::service::read_error;
+use crate::store::Key;
 
 /// Labels below it are for administrators only
 /// (kubernetes.io/docs/reference/labels-annotations-taints).
 const RESTRICTED: &str = "node-restriction.kubernetes.io";
-/// Labels of Kubernetes' own domains that agents may set (k8s.io/kubelet/pkg/apis/well_known_labels.go).
+/// Labels of Kubernetes' own domains that agents may set
+/// (k8s.io/kubelet/pkg/apis/well_known_labels.go).
 const OWN_LABELS: &[&str] = &[
     "beta.kubernetes.io/arch",
     "beta.kubernetes.io/instance-type",
@@ -72,6 +78,9 @@ impl Admitter for NodeRestriction {
         }
         if attributes.is("", "configmaps") && attributes.verb == Verb::Create {
             return bucket_of_a_pod(attributes, node, object);
+        }
+        if attributes.is("", "pods") && attributes.verb == Verb::Create {
+            return mirror_of_its_own(attributes, node, object);
         }
         if !is_node || attributes.verb == Verb::Delete {
             return Ok(());
@@ -159,6 +168,55 @@ fn bucket_of_a_pod(attributes: &Attributes, node: &str, object: &Object) -> Resu
     }
     let why = format!("no relationship found between node '{node}' and this object");
     Err(ApiError::forbidden(&attributes.call.info.gvr, name, why))
+}
+
+/// Upstream's admitPodCreate, with its words.
+fn mirror_of_its_own(attributes: &Attributes, node: &str, object: &Object) -> Result<(), ApiError> {
+    let gvr = &attributes.call.info.gvr;
+    let refused = |why: String| Err(ApiError::forbidden(gvr, object.name(), why));
+    let pod: Pod = object.typed()?;
+    if static_pod::mirrors(&pod).is_none() {
+        let mirror = static_pod::MIRROR;
+        return refused(format!(
+            "pod does not have {mirror:?} annotation, node {node:?} can only create mirror pods"
+        ));
+    }
+    if pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) != Some(node) {
+        let what = "can only create pods with spec.nodeName set to itself";
+        return refused(format!("node {node:?} {what}"));
+    }
+    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+    let [owner] = owners else {
+        let what = "can only create pods with a single owner reference set to itself";
+        return refused(format!("node {node:?} {what}"));
+    };
+    if owner.api_version != "v1" || owner.kind != "Node" || owner.name != node {
+        let what = "can only create pods with an owner reference set to itself";
+        return refused(format!("node {node:?} {what}"));
+    }
+    if owner.controller != Some(true) {
+        let what = "can only create pods with a controller owner reference set to itself";
+        return refused(format!("node {node:?} {what}"));
+    }
+    if owner.block_owner_deletion == Some(true) {
+        let what = "must not set blockOwnerDeletion on an owner reference";
+        return refused(format!("node {node:?} {what}"));
+    }
+    let stored = attributes.server.store.get(&Key::new(&["", "nodes", "", node]));
+    let Some(stored) = stored.map_err(read_error)? else {
+        return Err(ApiError::not_found(&Gvr::of::<Node>(), node));
+    };
+    let stored = Raw(stored.value).object()?;
+    if stored.uid() != owner.uid {
+        let (wanted, given) = (stored.uid(), &owner.uid);
+        return refused(format!("node {node} UID mismatch: expected {wanted} got {given}"));
+    }
+    match static_pod::object_reference(&pod) {
+        Some(resource) => {
+            refused(format!("node {node:?} can not create pods that reference {resource}"))
+        }
+        None => Ok(()),
+    }
 }
 
 fn taints(object: &Object) -> &[Value] {

@@ -1,15 +1,17 @@
 //! Every Pod runs as a service account that exists: `default` unless it names one. A Pod without
-//! pull secrets gets the account's, and its containers get the account's token.
+//! pull secrets gets the account's, and its containers get the account's token. Mirrors of static
+//! pods have none.
 //!
-//! A namespace is created together with its `default` account and the ConfigMap of the cluster's CA,
-//! so that Pods can be created in it at once, and start; should one be deleted, its controller makes
-//! it anew.
+//! A namespace is created together with its `default` account and the ConfigMap of the cluster's
+//! CA, so that Pods can be created in it at once, and start; should one be deleted, its controller
+//! makes it anew.
 
+use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Admitter, Attributes, Outcome, Verb, token_volume};
-use crate::api::kinds::config_map;
+use crate::api::kinds::{config_map, static_pod};
 use crate::api::{ApiError, Object, Raw};
 use crate::apiserver::service::{read_error, timestamp};
 use crate::apiserver::write::spliced;
@@ -34,6 +36,9 @@ impl Admitter for ServiceAccount {
             outcome.ops.extend(default_account(attributes, object.name())?);
             outcome.ops.extend(root_ca(attributes, object.name())?);
         } else if attributes.is("", "pods") {
+            if object.annotations().contains_key(static_pod::MIRROR) {
+                return check_mirror(attributes, object);
+            }
             set_account(attributes, object)?;
             outcome.changed = true;
         }
@@ -77,6 +82,18 @@ fn root_ca(attributes: &Attributes, namespace: &str) -> Result<Option<Op>, ApiEr
     map.set_meta("uid", server.ids.uid());
     map.set_meta("creationTimestamp", timestamp(server.clock.now()));
     Ok(Some(Op::Put { key, value: spliced(&map), expect: Expect::Absent }))
+}
+
+/// A mirror is as its static pod is, and that has no account, by which its node could come by what
+/// is the account's.
+fn check_mirror(attributes: &Attributes, object: &Object) -> Result<(), ApiError> {
+    let pod: Pod = object.typed()?;
+    let why = match static_pod::object_reference(&pod) {
+        Some("serviceaccounts") => "a mirror pod may not reference service accounts",
+        Some("secrets") => "a mirror pod may not reference secrets",
+        _ => return Ok(()),
+    };
+    Err(ApiError::forbidden(&attributes.call.info.gvr, object.name(), why))
 }
 
 /// What a Pod has from its account.

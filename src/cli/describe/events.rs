@@ -24,9 +24,11 @@ pub async fn lines(session: &Session, object: &Value) -> anyhow::Result<Vec<Stri
     let items = list.get("items").and_then(Value::as_array).into_iter().flatten();
     // Not those of an earlier object of the name. Some writers put a node's name for its uid.
     let uid = text(object, "/metadata/uid");
+    // A mirror's are those of its static pod.
+    let mirrors = text(object, "/metadata/annotations/kubernetes.io~1config.mirror");
     let own = |event: &&Value| {
         let of = text(event, "/involvedObject/uid");
-        of.is_empty() || of == uid || of == name
+        of.is_empty() || of == uid || of == name || (!mirrors.is_empty() && of == mirrors)
     };
     Ok(table(items.filter(own).collect(), Timestamp::now()))
 }

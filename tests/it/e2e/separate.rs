@@ -7,7 +7,7 @@ use crate::cluster::{Program, Range, WASMCTL, WASMFLEET, guests, http, tools, un
 
 pub struct Server {
     pub dir: tempfile::TempDir,
-    program: Program,
+    pub program: Program,
     pub url: String,
     options: &'static [&'static str],
     range: Range,
@@ -40,7 +40,7 @@ impl Server {
     }
 
     /// Serves once more at the same address, after the program ended.
-    fn start_again(&mut self) {
+    pub fn start_again(&mut self) {
         let address = self.url.trim_start_matches("https://").to_string();
         (self.program, self.url) =
             Server::serve(self.dir.path(), &address, self.options, &self.range);

@@ -59,6 +59,8 @@ fn a_node_is_limited_to_its_own() {
         ask("create", &LEASES, "kube-node-lease/"),
         ask("watch", &PODS, ""),
         ask("patch", &PODS, "n/x/status"),
+        // Mirrors: see `api::static_pods`.
+        ask("create", &PODS, "n/"),
         ask("delete", &PODS, "n/x"),
         ask("patch", &SERVICES, "n/x/status"),
         ask("create", &ACCOUNTS, "n/x/token"),
@@ -74,7 +76,6 @@ fn a_node_is_limited_to_its_own() {
         ask("delete", &NODES, "/n1"),
         ask("update", &LEASES, "kube-node-lease/n2"),
         ask("update", &LEASES, "default/n1"),
-        ask("create", &PODS, "n/"),
         ask("update", &PODS, "n/x"),
         ask("deletecollection", &PODS, "n/"),
         ask("create", &PODS, "n/x/exec"),

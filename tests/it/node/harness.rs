@@ -29,7 +29,7 @@ use wasmfleet::node::images::{
     ContentImage, ContentLayer, Images, LoadedImage, PullError, PullRequest, ResolvedImage,
 };
 use wasmfleet::node::service_links::Services;
-use wasmfleet::node::{Capacity, Node, Options, Parts};
+use wasmfleet::node::{Capacity, Node, Options, Parts, StaticPodSource};
 use wasmfleet::runtime::fake::FakeRuntime;
 use wasmfleet::runtime::{ContainerSpec, Names};
 use wasmfleet::store::memory::MemoryStore;
@@ -226,6 +226,8 @@ pub struct Rig {
     pub tasks: Tasks,
     pub notices: Arc<Mutex<Vec<Notice>>>,
     pub dir: tempfile::TempDir,
+    /// Of an agent that starts again, too.
+    static_pods: Option<StaticPodSource>,
     /// Keeps what the tests watch apart from the agent's own tasks.
     watching: Tasks,
     cache: Arc<Cache>,
@@ -255,6 +257,7 @@ impl Rig {
             storage_bytes: 10 << 30,
         };
         change(&mut options);
+        let static_pods = options.static_pods.clone();
         let now = clock.clone();
         let runtime = FakeRuntime::new(Arc::new(move || now.now()));
         let images = Arc::new(TestImages::default());
@@ -271,6 +274,7 @@ impl Rig {
             tasks: Tasks::default(),
             notices,
             dir,
+            static_pods,
             watching: Tasks::default(),
             cache: Cache::new(),
             changes,
@@ -316,7 +320,8 @@ impl Rig {
     pub fn start_agent(&mut self) {
         self.tasks = Tasks::default();
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let options = Options::new("n1", self.dir.path(), ip);
+        let mut options = Options::new("n1", self.dir.path(), ip);
+        options.static_pods.clone_from(&self.static_pods);
         let to_api: SharedApi = self.line.clone();
         self.node = node(
             options,
