@@ -12,13 +12,14 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 
 use super::inbox::{Desired, Inbox, Message};
+use super::leaving::Leaving;
 use super::pod_worker::PodWorker;
 use super::pods::Object;
 use super::{Shared, pod_status, static_pods, volumes_check};
 use crate::api::kinds::static_pod;
 use crate::api::{Gvr, ObjectKey};
 use crate::base::dirty_set::DirtySet;
-use crate::base::tasks::Task;
+use crate::base::tasks::{Stop, Task};
 use crate::client::cache::{Cache, View};
 use crate::runtime::RuntimeEvent;
 
@@ -84,7 +85,20 @@ impl Manager {
         Manager { node, cache, dirty, workers, by_key, statics, is_synced, part: 0, ended, endings }
     }
 
-    pub(super) async fn run(mut self, mut events: mpsc::Receiver<RuntimeEvent>) {
+    /// Works until the node is to stop, and lets what runs end well.
+    pub(super) async fn run(mut self, mut events: mpsc::Receiver<RuntimeEvent>, stop: Stop) {
+        let work = Box::pin(self.work(&mut events));
+        tokio::select! {
+            biased;
+            () = stop.wait() => {}
+            () = work => {}
+        }
+        let leaving = Leaving::of(&self.node);
+        self.workers.clear();
+        leaving.end(&self.node, &mut events).await;
+    }
+
+    async fn work(&mut self, events: &mut mpsc::Receiver<RuntimeEvent>) {
         self.wait_for_pods().await;
         if self.is_synced {
             self.take_over().await;

@@ -21,6 +21,7 @@ mod inbox;
 pub mod inspect;
 pub mod ip;
 mod kubelet;
+mod leaving;
 mod local_storage;
 mod local_volumes;
 pub mod logs;
@@ -311,6 +312,6 @@ impl Node {
         let mirrors = static_pods::keep_mirrors(self.shared.clone(), cache.clone());
         tasks.spawn("mirrors", mirrors);
         let manager = Manager::new(self.shared.clone(), cache, dirty);
-        tasks.spawn("node", manager.run(events));
+        tasks.spawn_until_done("node", manager.run(events, tasks.stop()));
     }
 }

@@ -284,3 +284,22 @@ async fn a_container_is_told_of_services() {
     assert!(is("KUBERNETES_PORT_443_TCP", "tcp://127.128.0.1:443"), "{env:?}");
     assert!(is("URL", "127.128.0.1:1"), "its own go before: {env:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stops_lets_its_containers_end_well() {
+    let mut rig = Rig::start().await;
+    let drain_takes = Duration::from_secs(2);
+    rig.runtime.script_default(Script { drain_takes, ..Script::serves() });
+    rig.create("web", json!({"containers": [{"name": "c", "image": "web:v1"}]})).await;
+    let runs = "Running ready c:running/0";
+    rig.pod_is("web", runs).await;
+    let began = tokio::time::Instant::now();
+    rig.stop_agent().await;
+    assert!(began.elapsed() >= drain_takes, "what is under way is finished");
+    assert!(rig.runtime.running().is_empty());
+    let started = rig.runtime.started().len();
+    rig.pod_is("web", runs).await;
+    rig.start_agent();
+    rig.pod_is("web", "Running ready c:running/1").await;
+    assert_eq!(rig.runtime.started().len(), started + 1);
+}

@@ -1,0 +1,56 @@
+//! How a node goes down: what its containers are answering is answered first. They end with the
+//! process and begin anew with the next agent, so nothing of it is told to the API, and no worker is
+//! left that would start one of them again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::Shared;
+use super::pod_state::container_id;
+use crate::runtime::{Container, ContainerId, RuntimeEvent};
+
+/// What containers have to end; what still runs then is killed. Well within the time that a program
+/// has to stop (`daemon`: 20 s).
+const GRACE: Duration = Duration::from_secs(6);
+
+/// The containers of a node that goes down.
+pub struct Leaving(HashMap<ContainerId, Arc<dyn Container>>);
+
+impl Leaving {
+    /// Everything that runs now, which from now on outlives its worker.
+    pub fn of(node: &Shared) -> Leaving {
+        let mut all = HashMap::new();
+        for (_, entry) in node.pods.all() {
+            for (name, running) in entry.all_running() {
+                if let Some(container) = running.container.upgrade() {
+                    let attempt = running.console.log.attempt;
+                    all.insert(container_id(&entry.uid, &name, attempt), container);
+                }
+            }
+        }
+        Leaving(all)
+    }
+
+    /// Asks all of them to end, and waits until they have.
+    pub async fn end(mut self, node: &Shared, events: &mut mpsc::Receiver<RuntimeEvent>) {
+        for container in self.0.values() {
+            container.stop(GRACE);
+        }
+        let ended = async {
+            while !self.0.is_empty()
+                && let Some(event) = events.recv().await
+            {
+                if let RuntimeEvent::Exited { id, .. } = event {
+                    self.0.remove(&id);
+                }
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            () = node.clock.sleep(GRACE) => {}
+        }
+    }
+}
