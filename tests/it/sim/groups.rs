@@ -35,6 +35,16 @@ fn placed(view: &View, group: &str) -> usize {
     of_group(view, group).into_iter().filter(has_node).count()
 }
 
+/// Whether the conditions of a group's pods name it.
+fn are_told(view: &View, group: &str) -> bool {
+    let name = format!("pod group default/gangs/{group}");
+    of_group(view, group).into_iter().all(|pod| {
+        let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        let mut messages = conditions.filter_map(|one| one.message.as_deref());
+        messages.any(|message| message.contains(&name))
+    })
+}
+
 #[test]
 fn gangs_run_together_or_not_at_all() {
     each_seed(|seed| async move {
@@ -61,16 +71,8 @@ fn gangs_run_together_or_not_at_all() {
             ((small, huge) != (6, 0)).then(|| format!("{small} and {huge} have a place"))
         };
         world.until(all).await;
-        let view_said = {
-            let view = world.truth.cache.view();
-            let said = of_group(&view, "huge").into_iter().all(|pod| {
-                let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
-                let mut messages = conditions.filter_map(|one| one.message.as_deref());
-                messages.any(|message| message.contains("pod group default/gangs/huge"))
-            });
-            said
-        };
-        assert!(view_said, "those of the other one are told why they wait");
+        let all_told = are_told(&world.truth.cache.view(), "huge");
+        assert!(all_told, "those of the other one are told why they wait");
         // One that ends makes room for nobody of the gang that is too large.
         let _ = world.client.delete::<Pod>("default", "small-0", &Default::default()).await;
         world.until(|view| (placed(view, "huge") != 0).then(|| "too early".into())).await;
