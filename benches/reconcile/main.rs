@@ -91,6 +91,7 @@ async fn measure(name: &str, number: usize) -> anyhow::Result<Value> {
         "memory_mib": world.usage()?.memory_mib,
     });
     if name == "deployments" {
+        world.furnish(number).await?;
         found["one_change"] = one_change(&world).await?;
     }
     world.stop().await;

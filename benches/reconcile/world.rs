@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::{Value, json};
 use wasmfleet::api::registry::Registry;
 use wasmfleet::api::{Kind, ObjectKey};
@@ -143,6 +144,21 @@ impl World {
         let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
         self.client.patch::<Deployment>("default", name, patch).await?;
         Ok(())
+    }
+
+    /// A Service and a budget for each Deployment: what may be asked about each pod that changes.
+    pub async fn furnish(&self, number: usize) -> anyhow::Result<()> {
+        for index in 0..number {
+            let name = format!("d{index}");
+            let metadata = json!({"name": name, "namespace": "default"});
+            self.create::<Service>(json!({"metadata": metadata,
+                "spec": {"selector": {"app": name}, "ports": [{"port": 8080}]}}))
+                .await?;
+            self.create::<PodDisruptionBudget>(json!({"metadata": metadata,
+                "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": name}}}}))
+                .await?;
+        }
+        self.converged().await
     }
 
     /// Waits until every Deployment and Job is as asked, and nobody has anything left to do.

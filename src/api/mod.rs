@@ -29,6 +29,7 @@ pub mod selector;
 pub mod simulated;
 pub mod strict;
 pub mod table;
+pub mod tags;
 pub mod typegraph;
 pub mod usage;
 pub mod why;

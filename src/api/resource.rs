@@ -191,6 +191,16 @@ pub trait Kind:
     fn index(&self) -> Option<String> {
         None
     }
+
+    /// Further texts under which caches find it, see [`tags`](super::tags).
+    fn tags(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether an update left its tags as they were.
+    fn has_tags_of(&self, old: &Self) -> bool {
+        self.tags() == old.tags()
+    }
 }
 
 /// A kind without its type; rows of [`super::registry::Registry`].

@@ -147,6 +147,12 @@ impl Selector {
         })
     }
 
+    /// The labels that every matching object has, with their values; for indexes.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let pinned = self.requirements.iter().filter(|one| one.pins_one_value());
+        pinned.filter_map(|one| Some((one.key.as_str(), one.values.first()?.as_str())))
+    }
+
     /// The value that the label must have, if the selector pins one; for indexes.
     pub fn requires(&self, key: &str) -> Option<&str> {
         let pinned = self.requirements.iter().find(|one| one.key == key && one.pins_one_value())?;

@@ -3,7 +3,7 @@
 //! follow what became of the pods.
 //! Source: k8s.io/kubernetes pkg/controller/disruption.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
 use super::ownership::{controller_of, labels, name, namespace};
+use super::selecting::{selected, selectors_of};
 use super::{Controller, Plan, pods, proportion};
 use crate::api::ObjectKey;
 use crate::api::kinds::pod_disruption_budget::{set_allowed_condition, set_failed_condition};
@@ -46,12 +47,14 @@ impl Controller for DisruptionController {
             if old.map(counted) == new.map(counted) {
                 return Vec::new();
             }
-            let guards = |budget: &PodDisruptionBudget| {
-                let selector = selector_of(budget);
-                [old, new].into_iter().flatten().any(|pod| selector.matches(labels(&pod.metadata)))
-            };
-            let guarding = budgets().filter(|budget| guards(budget));
-            return guarding.map(|budget| ObjectKey::of(&budget.metadata)).collect();
+            let mut keys = BTreeSet::new();
+            for pod in [old, new].into_iter().flatten() {
+                let own = labels(&pod.metadata);
+                let near = selectors_of::<PodDisruptionBudget>(view, &change.key.namespace, own);
+                let guarding = near.filter(|budget| selector_of(budget).matches(own));
+                keys.extend(guarding.map(|budget| ObjectKey::of(&budget.metadata)));
+            }
+            return keys.into_iter().collect();
         }
         if asked_for(change) {
             return budgets().map(|budget| ObjectKey::of(&budget.metadata)).collect();
@@ -67,11 +70,7 @@ impl Controller for DisruptionController {
         let mut plan = Plan::nothing();
         let Some(budget) = view.get_key::<PodDisruptionBudget>(key) else { return plan };
         let selector = selector_of(budget);
-        let in_namespace = view.in_namespace::<Pod>(namespace(&budget.metadata));
-        let guarded: Vec<&Pod> = in_namespace
-            .map(|pod| &**pod)
-            .filter(|pod| selector.matches(labels(&pod.metadata)))
-            .collect();
+        let guarded: Vec<&Pod> = selected(view, namespace(&budget.metadata), &selector).collect();
         let old = budget.status.clone().unwrap_or_default();
         let disrupted = still_disrupted(&guarded, &old, now, &mut plan);
         let mut status = old.clone();

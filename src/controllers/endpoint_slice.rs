@@ -5,7 +5,7 @@
 //! time that grows with its endpoints: a rollout of a thousand replicas costs a small share of a
 //! core, and the first change of a quiet Service is still written at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::ownership::{labels, name, namespace, uid};
 use super::pods::{is_finished, is_ready, is_terminating, node_name};
+use super::selecting::{candidates, selectors_of};
 use super::slices::{self, Group, MANAGED_BY, MANAGER, Owner, Wanted};
 use super::{Controller, Plan};
 use crate::api::ObjectKey;
@@ -47,13 +48,14 @@ impl Controller for EndpointSliceController {
         if old.and_then(Facts::of) == new.and_then(Facts::of) {
             return Vec::new();
         }
-        let pods = [old, new];
-        let selected = |service: &Service| {
-            let spec = service.spec.as_ref();
-            spec.is_some_and(|spec| pods.iter().flatten().any(|pod| selects(spec, pod)))
-        };
-        let services = view.in_namespace::<Service>(&change.key.namespace);
-        services.filter(|s| selected(s)).map(|s| ObjectKey::of(&s.metadata)).collect()
+        let mut keys = BTreeSet::new();
+        for pod in [old, new].into_iter().flatten() {
+            let own = labels(&pod.metadata);
+            let services = selectors_of::<Service>(view, &change.key.namespace, own);
+            let selecting = services.filter(|one| one.spec.iter().any(|spec| selects(spec, pod)));
+            keys.extend(selecting.map(|service| ObjectKey::of(&service.metadata)));
+        }
+        keys.into_iter().collect()
     }
 
     fn reads(&self) -> Vec<Gvr> {
@@ -139,7 +141,9 @@ fn selects(spec: &ServiceSpec, pod: &Pod) -> bool {
 fn wanted(service: &Service, spec: &ServiceSpec, view: &View) -> Wanted {
     // Pods that offer the ports at the same numbers are one group: almost always all of them.
     let mut alike: BTreeMap<(&'static str, Vec<Option<i32>>), Vec<Endpoint>> = BTreeMap::new();
-    let pods = view.in_namespace::<Pod>(namespace(&service.metadata));
+    let selector = spec.selector.iter().flatten();
+    let pairs = selector.map(|(key, value)| (key.as_str(), value.as_str()));
+    let pods = candidates(view, namespace(&service.metadata), pairs);
     for pod in pods.filter(|pod| selects(spec, pod) && !is_finished(pod)) {
         let numbers = port_numbers(spec, pod);
         for (address_type, address) in addresses(spec, pod) {

@@ -43,6 +43,7 @@ mod resource_quota;
 mod revision;
 mod rollout;
 mod root_ca;
+mod selecting;
 mod service_account;
 mod service_activation;
 mod slices;

@@ -40,6 +40,7 @@ use self::zero::Doors;
 use super::ask::{Answer, Ask};
 use super::ownership::{labels, uid};
 use super::plan::{Outcome, Write};
+use super::selecting::selected;
 use super::{Controller, Plan};
 use crate::api::kinds::resource_metrics::PodMetrics;
 use crate::api::kinds::service_activation::{AWAITED, SCALED_TO_ZERO, holds};
@@ -315,9 +316,7 @@ impl<'a> Pass<'a> {
             self.condition(ACTIVE, false, "InvalidSelector", &why);
             why
         })?;
-        let in_namespace = view.in_namespace::<Pod>(&key.namespace).map(|pod| &**pod);
-        let pods: Vec<&Pod> =
-            in_namespace.filter(|pod| selector.matches(labels(&pod.metadata))).collect();
+        let pods: Vec<&Pod> = selected(view, &key.namespace, &selector).collect();
         memories.entry(key.clone()).or_default().selector = Some(selector);
         let first = ObjectKey::new(key.namespace.as_str(), "");
         let near = memories.range(first..).take_while(|(near, _)| near.namespace == key.namespace);

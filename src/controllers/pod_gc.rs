@@ -12,8 +12,8 @@ use super::node_lifecycle::ready;
 use super::plan::Write;
 use super::pods::{self, is_finished, is_terminating, node_name};
 use super::{Controller, Limits, Options, Plan};
-use crate::api::ObjectKey;
 use crate::api::resource::Gvr;
+use crate::api::{ObjectKey, tags};
 use crate::client::Target;
 use crate::client::cache::{Changed, View};
 
@@ -120,8 +120,11 @@ impl Controller for TerminatedPodController {
 
     fn reconcile(&self, view: &View, _key: &ObjectKey, _now: Timestamp) -> Plan {
         let mut plan = Plan::nothing();
-        let alive = |pod: &&Pod| is_finished(pod) && !pods::is_terminating(pod);
-        let mut finished: Vec<&Pod> = view.all::<Pod>().map(|pod| &**pod).filter(alive).collect();
+        if view.count_tagged::<Pod>(tags::FINISHED) <= self.kept {
+            return plan;
+        }
+        let finished = view.tagged::<Pod>(tags::FINISHED).map(|pod| &**pod);
+        let mut finished: Vec<&Pod> = finished.filter(|pod| !pods::is_terminating(pod)).collect();
         let surplus = finished.len().saturating_sub(self.kept);
         finished.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
         for pod in finished.into_iter().take(surplus.min(BURST_PODS)) {

@@ -177,9 +177,16 @@ fn scale<T: Replicated>(set: &T, active: &[&Pod], view: &View, now: Timestamp, p
     }
     let mut ranked = active.to_vec();
     pods::rank_for_deletion(&mut ranked, &workload(set, active, view), now);
+    // A rollout that shrinks a set counts on the available pods that its status tells of: whoever is
+    // ready, and not for long enough, goes before them (upstream's order knows no such pods).
+    ranked.sort_by_key(|pod| is_available(set, pod, now));
     for pod in &ranked[..surplus] {
         plan.delete(*pod);
     }
+}
+
+fn is_available<T: Replicated>(set: &T, pod: &Pod, now: Timestamp) -> bool {
+    available_in(pod, set.min_ready_seconds(), now).is_some_and(|wait| wait.is_zero())
 }
 
 /// The active pods of all siblings of the same owner.
@@ -214,7 +221,6 @@ fn status<T: Replicated>(
     now: Timestamp,
 ) -> ReplicaSetStatus {
     let template_labels = set.template().and_then(|t| t.metadata.as_ref()).map(labels);
-    let min_ready = set.min_ready_seconds();
     let count = |filter: &dyn Fn(&Pod) -> bool| {
         let counted = active.iter().filter(|pod| filter(pod)).count();
         Some(i32::try_from(counted).unwrap_or(i32::MAX)).filter(|count| *count > 0)
@@ -234,9 +240,7 @@ fn status<T: Replicated>(
         replicas: i32::try_from(active.len()).unwrap_or(i32::MAX),
         fully_labeled_replicas: count(&fully_labeled),
         ready_replicas: count(&is_ready),
-        available_replicas: count(&|pod| {
-            available_in(pod, min_ready, now).is_some_and(|wait| wait.is_zero())
-        }),
+        available_replicas: count(&|pod| is_available(set, pod, now)),
         terminating_replicas: Some(i32::try_from(terminating).unwrap_or(i32::MAX)),
         observed_generation: set.metadata().generation,
         conditions: Some(conditions).filter(|conditions| !conditions.is_empty()),

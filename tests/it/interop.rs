@@ -14,6 +14,7 @@ mod kubectl_storage;
 mod kubectl_streams;
 mod kubectl_table;
 mod kubectl_webhook;
+mod kubectl_workloads;
 mod metrics;
 mod operator;
 mod python;

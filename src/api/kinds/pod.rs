@@ -12,6 +12,7 @@ use super::{pod_update, pod_validation, pod_warnings, resources, scheduling_gate
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta, Subresource};
 use crate::api::table::Column;
+use crate::api::tags;
 
 const fn core_subresource(
     name: &'static str,
@@ -213,6 +214,14 @@ impl Kind for Pod {
 
     fn index(&self) -> Option<String> {
         self.spec.as_ref()?.node_name.clone().filter(|n| !n.is_empty())
+    }
+
+    fn tags(&self) -> Vec<String> {
+        tags::of_pod(self)
+    }
+
+    fn has_tags_of(&self, old: &Self) -> bool {
+        tags::are_those_of_pod(self, old)
     }
 }
 

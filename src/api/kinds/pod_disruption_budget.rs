@@ -10,6 +10,7 @@ use super::{checks, conditions, labels, workload};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
 use crate::api::table::{self, Column};
+use crate::api::tags;
 
 const EVICTION_POLICIES: &[&str] = &["AlwaysAllow", "IfHealthyBudget"];
 
@@ -21,6 +22,10 @@ impl Kind for PodDisruptionBudget {
         generation: Generation::Spec,
         ..DEFAULT_META
     };
+
+    fn tags(&self) -> Vec<String> {
+        tags::of_budget(self)
+    }
 
     fn set_defaults(&mut self, _old: Option<&Self>) {
         self.spec.get_or_insert_default();

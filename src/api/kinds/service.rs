@@ -18,6 +18,7 @@ use super::{checks, labels, service_addresses, service_validation};
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Kind, KindMeta, NameRule, Subresource};
 use crate::api::table::{self, Column};
+use crate::api::tags;
 
 /// How long a client sticks to an endpoint with session affinity ClientIP, in seconds.
 const DEFAULT_AFFINITY_SECONDS: i32 = 10_800;
@@ -42,6 +43,10 @@ impl Kind for Service {
         selectable: &["spec.clusterIP", "spec.type"],
         ..DEFAULT_META
     };
+
+    fn tags(&self) -> Vec<String> {
+        tags::of_service(self)
+    }
 
     fn set_defaults(&mut self, old: Option<&Self>) {
         let spec = self.spec.get_or_insert_default();

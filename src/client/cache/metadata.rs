@@ -210,6 +210,14 @@ impl Sink for Untyped {
 }
 
 impl Row for Metadata {
+    fn row_tags(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn has_row_tags_of(&self, _: &Self) -> bool {
+        true
+    }
+
     fn row_index(&self) -> Option<String> {
         None
     }

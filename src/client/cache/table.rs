@@ -25,6 +25,8 @@ pub(super) struct Table<T> {
     orphans: BTreeSet<ObjectKey>,
     /// [`Kind::index`] → objects.
     indexed: HashMap<String, BTreeSet<ObjectKey>>,
+    /// [`Kind::tags`] → objects.
+    tagged: HashMap<String, BTreeSet<ObjectKey>>,
     /// Drops what nobody reads.
     pub(super) slim: fn(&mut T),
     /// Reads the rest only.
@@ -48,6 +50,11 @@ pub(super) trait Row: AnyObject + Sized {
     /// [`Kind::index`].
     fn row_index(&self) -> Option<String>;
 
+    /// [`Kind::tags`].
+    fn row_tags(&self) -> Vec<String>;
+
+    fn has_row_tags_of(&self, old: &Self) -> bool;
+
     /// Decodes an object again from the bytes that it came in.
     fn revive(raw: &Raw) -> Option<Self>;
 
@@ -57,6 +64,14 @@ pub(super) trait Row: AnyObject + Sized {
 impl<T: Kind> Row for T {
     fn row_index(&self) -> Option<String> {
         self.index()
+    }
+
+    fn row_tags(&self) -> Vec<String> {
+        self.tags()
+    }
+
+    fn has_row_tags_of(&self, old: &Self) -> bool {
+        self.has_tags_of(old)
     }
 
     fn revive(raw: &Raw) -> Option<T> {
@@ -102,6 +117,7 @@ impl<T> Default for Table<T> {
             owned: HashMap::new(),
             orphans: BTreeSet::new(),
             indexed: HashMap::new(),
+            tagged: HashMap::new(),
             slim: |_| {},
             read: None,
             revision: 0,
@@ -183,6 +199,7 @@ impl<T: Row> Table<T> {
         if let (Some(old), Some(new)) = (&old, &object)
             && old.meta().owner_references == new.meta().owner_references
             && old.row_index() == new.row_index()
+            && new.has_row_tags_of(old)
         {
             // All indexes have it already, as after most updates.
         } else {
@@ -202,6 +219,9 @@ impl<T: Row> Table<T> {
             if let Some(value) = old.row_index() {
                 unindex(&mut self.indexed, &value, &key);
             }
+            for tag in old.row_tags() {
+                unindex(&mut self.tagged, &tag, &key);
+            }
         }
         if let Some(new) = new {
             for uid in owner_uids(new.meta()) {
@@ -209,6 +229,9 @@ impl<T: Row> Table<T> {
             }
             if T::is_adopted() && is_orphan(new.meta()) {
                 self.orphans.insert(key.clone());
+            }
+            for tag in new.row_tags() {
+                self.tagged.entry(tag).or_default().insert(key.clone());
             }
             if let Some(value) = new.row_index() {
                 self.indexed.entry(value).or_default().insert(key);
@@ -296,6 +319,14 @@ impl<T: Row> Table<T> {
         value: &str,
     ) -> impl Iterator<Item = &'a Arc<T>> + use<'a, T> {
         self.pick(self.indexed.get(value))
+    }
+
+    pub(super) fn tagged<'a>(&'a self, tag: &str) -> impl Iterator<Item = &'a Arc<T>> + use<'a, T> {
+        self.pick(self.tagged.get(tag))
+    }
+
+    pub(super) fn count_tagged(&self, tag: &str) -> usize {
+        self.tagged.get(tag).map_or(0, BTreeSet::len)
     }
 
     pub(super) fn orphans<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<T>> {

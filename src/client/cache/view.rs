@@ -100,6 +100,18 @@ impl<'a> View<'a> {
         self.table::<T>().map(|table| table.indexed(value)).into_iter().flatten()
     }
 
+    /// The objects with a text among their [`Kind::tags`].
+    pub fn tagged<'v, T: Kind>(
+        &'v self,
+        tag: &str,
+    ) -> impl Iterator<Item = &'v Arc<T>> + use<'v, 'a, T> {
+        self.table::<T>().map(|table| table.tagged(tag)).into_iter().flatten()
+    }
+
+    pub fn count_tagged<T: Kind>(&self, tag: &str) -> usize {
+        self.table::<T>().map_or(0, |table| table.count_tagged(tag))
+    }
+
     /// How many objects of a type there are.
     pub fn count<T: Kind>(&self) -> usize {
         self.table::<T>().map_or(0, |table| table.len())

@@ -16,6 +16,7 @@ use crate::api::kinds::service_activation::{AWAITED, SCALED_TO_ZERO, holds};
 use crate::api::resource::Kind;
 use crate::client::cache::View;
 use crate::controllers::ownership::name;
+use crate::controllers::selecting::selectors_of;
 
 /// The condition that tells a target that was scaled to zero from one that a person switched off.
 pub const ZERO: &str = "ScaledToZero";
@@ -52,7 +53,8 @@ impl Doors {
         let Some(labels) = pod_labels(view, namespace, &spec.scale_target_ref) else {
             return doors;
         };
-        for service in view.in_namespace::<Service>(namespace).filter(|one| leads_to(one, labels)) {
+        let near = selectors_of::<Service>(view, namespace, labels);
+        for service in near.filter(|one| leads_to(one, labels)) {
             doors.is_none = false;
             doors.all_hold &= holds(service, SCALED_TO_ZERO);
             if doors.awaited.is_none() && holds(service, AWAITED) {

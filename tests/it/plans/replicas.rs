@@ -44,3 +44,33 @@ fn a_replication_controller_fills_up_and_counts() {
     let objects = Objects::new(&[old(0, counted), own("a")]);
     objects.check(CONTROLLER, "default/old", "delete pods default/a");
 }
+
+/// A rollout counts on the available pods that a status tells of: those that are ready for too short a
+/// time go first, whatever else there is to be said for them.
+#[test]
+fn pods_that_are_not_available_yet_are_given_up_before_those_that_are() {
+    let ready = |name: &str, node: &str, since: &str| {
+        let mut pod = own(name);
+        pod["spec"]["nodeName"] = json!(node);
+        pod["status"]["conditions"] =
+            json!([{"type": "Ready", "status": "True", "lastTransitionTime": since}]);
+        pod
+    };
+    let mut controller = old(2, json!({}));
+    controller["spec"]["minReadySeconds"] = json!(10);
+    let deleted = |controller: &Value| {
+        let objects = Objects::new(&[
+            controller.clone(),
+            ready("a", "n1", "2026-01-01T00:59:48Z"),
+            ready("b", "n1", "2026-01-01T00:59:48Z"),
+            ready("c", "n2", "2026-01-01T00:59:55Z"),
+        ]);
+        let text = objects.text(&objects.plan(CONTROLLER, "default/old"));
+        let found = text.lines().find_map(|line| line.strip_prefix("delete pods default/"));
+        found.unwrap_or_default().to_string()
+    };
+    assert_eq!(deleted(&controller), "c");
+    // Where all count as available, the node decides that has two of them.
+    controller["spec"]["minReadySeconds"] = json!(0);
+    assert_eq!(deleted(&controller), "a");
+}
