@@ -84,22 +84,24 @@ mod tests {
             ]),
             1,
         );
-        let service = |name: &str, selector: Value| json!({"metadata": meta("a", name, json!({})), "spec": {"selector": selector}});
+        let selecting = |name: &str, selector: Value| {
+            let spec = json!({"selector": selector});
+            json!({"metadata": meta("a", name, json!({})), "spec": spec})
+        };
         cache.replace::<Service>(
             all(vec![
-                service("none", json!(null)),
-                service("web", json!({"app": "web", "tier": "front"})),
-                service("by-hash", json!({"pod-template-hash": "1"})),
-                service("db", json!({"app": "db"})),
+                selecting("none", json!(null)),
+                selecting("web", json!({"app": "web", "tier": "front"})),
+                selecting("by-hash", json!({"pod-template-hash": "1"})),
+                selecting("db", json!({"app": "db"})),
             ]),
             1,
         );
-        let budget = |name: &str, selector: Value| json!({"metadata": meta("a", name, json!({})), "spec": {"selector": selector}});
         cache.replace::<PodDisruptionBudget>(
             all(vec![
-                budget("all", json!({})),
-                budget("web", json!({"matchLabels": {"app": "web"}})),
-                budget("db", json!({"matchLabels": {"app": "db"}})),
+                selecting("all", json!({})),
+                selecting("web", json!({"matchLabels": {"app": "web"}})),
+                selecting("db", json!({"matchLabels": {"app": "db"}})),
             ]),
             1,
         );

@@ -33,6 +33,10 @@ impl PodState {
             Event::Evicted { reason, message } => {
                 self.end(Cause::Failed { reason, message }, Duration::ZERO, now);
             }
+            Event::Refused { reason, message } => {
+                self.refused = true;
+                self.end(Cause::Failed { reason, message }, Duration::ZERO, now);
+            }
             Event::TornDown => self.sandbox = Sandbox::Gone { ip: self.ip() },
             Event::Started { container, attempt, image_id, serves } => {
                 self.on_started(&container, attempt, image_id, serves, now);

@@ -95,6 +95,8 @@ pub struct PodState {
     pub initialized: bool,
     /// An agent before this one told it as Running: it is never Pending again.
     pub was_running: bool,
+    /// The node never took it: there is nothing to tell of its containers.
+    pub refused: bool,
 }
 
 /// Directory, volumes and address of the pod.
@@ -229,6 +231,11 @@ pub enum Event {
     },
     /// The node ends the pod: `Evicted`.
     Evicted {
+        reason: String,
+        message: String,
+    },
+    /// The node does not take the pod (kubelet's rejectPod).
+    Refused {
         reason: String,
         message: String,
     },
@@ -417,6 +424,7 @@ impl PodState {
             delete_asked: false,
             initialized: false,
             was_running: false,
+            refused: false,
         };
         state.add_debug();
         state

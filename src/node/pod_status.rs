@@ -43,9 +43,9 @@ pub fn render(state: &PodState, host_ip: &str, now: Timestamp) -> PodStatus {
     let mut status = PodStatus {
         phase: Some(phase.into()),
         conditions: Some(conditions(state, phase)),
-        container_statuses: Some(of(&[Role::Main])),
+        container_statuses: (!state.refused).then(|| of(&[Role::Main])),
         ephemeral_container_statuses: (!debug.is_empty()).then_some(debug),
-        init_container_statuses: (!inits.is_empty()).then_some(inits),
+        init_container_statuses: (!inits.is_empty() && !state.refused).then_some(inits),
         host_ip: Some(host_ip.into()),
         host_ips: Some(vec![HostIP { ip: host_ip.into() }]),
         pod_ips: ip.clone().map(|ip| vec![PodIP { ip }]),

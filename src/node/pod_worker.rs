@@ -87,7 +87,7 @@ impl PodWorker {
         if state.ending.is_none() && !node.host_ports.claim(&pod) {
             let (reason, message) = (host_ports::REASON, host_ports::MESSAGE);
             node.tell(Notice::warning(&*pod, reason, message.to_string()));
-            state.apply(Event::Evicted { reason: reason.into(), message: message.into() }, now);
+            state.apply(Event::Refused { reason: reason.into(), message: message.into() }, now);
         }
         let entry = node.pods.insert(object, &inbox);
         let status = StatusSink::new(node.clone(), pod, &inbox);

@@ -35,6 +35,7 @@ pub fn restore(state: &mut PodState, now: Timestamp) {
         state.sandbox = Sandbox::Gone { ip: None };
         let cause = match status.reason {
             Some(reason) if phase == "Failed" => {
+                state.refused = mains.is_empty();
                 Cause::Failed { reason, message: status.message.unwrap_or_default() }
             }
             _ => Cause::Finished,

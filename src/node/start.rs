@@ -20,7 +20,7 @@ use super::streams::{Console, Programs};
 use super::termination::{self, LastWords};
 use super::{Shared, host_aliases, image_volumes, service_links, sources, workload};
 use crate::api::kinds::ephemeral_containers::as_container;
-use crate::api::kinds::{pod_grants, program_names};
+use crate::api::kinds::{pod_grants, program_names, static_pod};
 use crate::client::event::Severity;
 use crate::runtime::{
     ArtifactKind, Container, ContainerSpec, Mount, PrepareError, Prepared, Runner, StartError,
@@ -332,7 +332,9 @@ async fn write_files(
     let (facts, logs) = (node.facts.clone(), node.logs.clone());
     let (place, source) = (place.clone(), source.clone());
     let memory = node.options.default_memory_limit_bytes;
-    if tokio::time::timeout(SERVICES_WAIT, node.services.synced()).await.is_err() {
+    // A static pod runs without the API: it is told of what is known (as by kubelet).
+    let waits = !static_pod::is_static(&place.pod);
+    if waits && tokio::time::timeout(SERVICES_WAIT, node.services.synced()).await.is_err() {
         let text = "services have not yet been read at least once, cannot construct envvars";
         return Err(StartFailure::new("CreateContainerConfigError", text, true));
     }

@@ -108,7 +108,7 @@ async fn commands_are_the_containers_own_program() {
     spec["containers"][0]["livenessProbe"] = probe;
     spec["restartPolicy"] = json!("Always");
     rig.create("b", spec).await;
-    rig.pod("b", |pod| super::harness::summary(pod).contains("running/1")).await;
+    rig.pod("b", |pod| super::harness::summary(pod).ends_with("/1")).await;
     let told = rig.told("Unhealthy").await;
     let text = "Liveness probe failed: command \"hello\" exited with 1: ";
     assert!(told.message.starts_with(text), "{}", told.message);

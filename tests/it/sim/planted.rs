@@ -14,7 +14,7 @@ use super::engine::story::Story;
 use super::engine::themes::THEMES;
 
 /// Stories that are played at most to find one.
-const MOST_STORIES: u64 = 8;
+const MOST_STORIES: u64 = 16;
 /// So many of them may stay hidden.
 const MOST_MISSED: usize = 1;
 
