@@ -95,6 +95,18 @@ impl Cluster {
         Ok(())
     }
 
+    /// Pushes the HTTP handler as a program that nobody has seen: with a custom section of its own.
+    pub async fn push_unknown(&self, image: &str) -> anyhow::Result<()> {
+        let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/guests/built");
+        let mut wasm = std::fs::read(built.join(GUESTS[0].1)).context(GUESTS[0].1)?;
+        // Its id, its length, the name's length, the name; so short that each length is one byte.
+        let length = u8::try_from(image.len())?;
+        wasm.extend([0, length + 1, length]);
+        wasm.extend(image.as_bytes());
+        push::push(&self.remote, &image.parse()?, wasm.into(), Interfaces::default()).await?;
+        Ok(())
+    }
+
     pub async fn stop(mut self) -> anyhow::Result<()> {
         terminate(&mut self.child)
     }

@@ -73,6 +73,7 @@ async fn measure(wants: &dyn Fn(&str) -> bool) -> anyhow::Result<Map<String, Val
     cluster.push_guests().await?;
     if wants("pods") {
         report.insert("pods_one_by_one".into(), pods::one_by_one(&cluster, 200).await?);
+        report.insert("pods_of_unknown_programs".into(), pods::cold(&cluster, 20).await?);
         report.insert("pods_at_100_per_second".into(), pods::at_rate(&cluster, 200, 100).await?);
     }
     if wants("deployment") {

@@ -66,10 +66,14 @@ impl Seen {
 }
 
 fn pod(name: &str) -> anyhow::Result<Pod> {
+    pod_of("http:v1", name)
+}
+
+fn pod_of(image: &str, name: &str) -> anyhow::Result<Pod> {
     Ok(serde_json::from_value(json!({
         "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"bench": "pods"}},
         "spec": {"terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "c", "image": "http:v1", "ports": [{"containerPort": 8080}]}]},
+            "containers": [{"name": "c", "image": image, "ports": [{"containerPort": 8080}]}]},
     }))?)
 }
 
@@ -83,6 +87,23 @@ pub async fn one_by_one(cluster: &Cluster, count: usize) -> anyhow::Result<Value
         let name = format!("one-{n}");
         let begin = Instant::now();
         cluster.client.create(&pod(&name)?).await?;
+        seen.wait(&name, async |seen| seen.running.lock().await.contains_key(&name)).await?;
+        times.push(seen.running.lock().await[&name] - begin);
+    }
+    remove_all(cluster, &seen, count).await?;
+    task.abort();
+    Ok(stats::latencies(times))
+}
+
+/// The push of a program that nobody has seen → Running of its first pod: with the compiler's work.
+pub async fn cold(cluster: &Cluster, count: usize) -> anyhow::Result<Value> {
+    let mut times = Vec::new();
+    let (seen, task) = Seen::watch(cluster).await?;
+    for n in 0..count {
+        let (image, name) = (format!("cold:v{n}"), format!("cold-{n}"));
+        let begin = Instant::now();
+        cluster.push_unknown(&image).await?;
+        cluster.client.create(&pod_of(&image, &name)?).await?;
         seen.wait(&name, async |seen| seen.running.lock().await.contains_key(&name)).await?;
         times.push(seen.running.lock().await[&name] - begin);
     }
