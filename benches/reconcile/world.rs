@@ -1,5 +1,6 @@
 //! A control plane in this process, and agents that do no more than to tell.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,8 @@ pub struct World {
 pub struct Usage {
     pub writes: u64,
     pub reconciles: u64,
+    /// Those of each controller that did any.
+    pub by_controller: BTreeMap<&'static str, u64>,
     /// User and system time of this process, in microseconds.
     pub cpu_us: f64,
     pub memory_mib: f64,
@@ -57,6 +60,12 @@ impl Usage {
         Usage {
             writes: self.writes - before.writes,
             reconciles: self.reconciles - before.reconciles,
+            by_controller: {
+                let of_before = |name| before.by_controller.get(name).copied().unwrap_or_default();
+                let passed =
+                    self.by_controller.iter().map(|(name, all)| (*name, all - of_before(name)));
+                passed.filter(|(_, count)| *count > 0).collect()
+            },
             cpu_us: self.cpu_us - before.cpu_us,
             memory_mib: self.memory_mib - before.memory_mib,
         }
@@ -163,29 +172,38 @@ impl World {
 
     /// Waits until every Deployment and Job is as asked, and nobody has anything left to do.
     pub async fn converged(&self) -> anyhow::Result<()> {
+        self.quiet(|| self.unfinished()).await
+    }
+
+    /// Waits until this Deployment is, with no look at others, which would cost more than the change.
+    pub async fn converged_one(&self, name: &str) -> anyhow::Result<()> {
+        let unfinished = || {
+            let view = self.cache.view();
+            usize::from(
+                view.get::<Deployment>("default", name).is_none_or(|one| is_unfinished(one)),
+            )
+        };
+        self.quiet(unfinished).await
+    }
+
+    async fn quiet(&self, unfinished: impl Fn() -> usize) -> anyhow::Result<()> {
         let deadline = Instant::now() + LIMIT;
         loop {
             let revision = self.store.revision();
             tokio::time::sleep(LOOK_EVERY).await;
             let is_quiet = self.driver.is_idle() && self.store.revision() == revision;
-            if is_quiet && self.unfinished() == 0 {
+            if is_quiet && unfinished() == 0 {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("{} objects are not converged after {LIMIT:?}", self.unfinished());
+                bail!("{} objects are not converged after {LIMIT:?}", unfinished());
             }
         }
     }
 
     fn unfinished(&self) -> usize {
         let view = self.cache.view();
-        let deployments = view.all::<Deployment>().filter(|one| {
-            let wanted = one.spec.as_ref().and_then(|spec| spec.replicas);
-            let status = one.status.clone().unwrap_or_default();
-            status.observed_generation != one.metadata.generation
-                || status.available_replicas != wanted
-                || status.updated_replicas != wanted
-        });
+        let deployments = view.all::<Deployment>().filter(|one| is_unfinished(one));
         let jobs = view.all::<Job>().filter(|one| {
             one.status.as_ref().is_none_or(|status| status.completion_time.is_none())
         });
@@ -194,9 +212,13 @@ impl World {
 
     pub fn usage(&self) -> anyhow::Result<Usage> {
         let process = std::process::id();
+        let stats = self.driver.stats();
+        let by_controller: BTreeMap<_, _> =
+            stats.iter().map(|one| (one.controller, one.reconciles)).collect();
         Ok(Usage {
             writes: self.store.revision(),
-            reconciles: self.driver.stats().iter().map(|one| one.reconciles).sum(),
+            reconciles: by_controller.values().sum(),
+            by_controller,
             cpu_us: stats::cpu_micros(process)? as f64,
             memory_mib: stats::rss_bytes(process)? as f64 / f64::from(1 << 20),
         })
@@ -205,6 +227,14 @@ impl World {
     pub async fn stop(self) {
         self.tasks.shut_down(Duration::from_secs(30)).await;
     }
+}
+
+fn is_unfinished(one: &Deployment) -> bool {
+    let wanted = one.spec.as_ref().and_then(|spec| spec.replicas);
+    let Some(status) = &one.status else { return true };
+    status.observed_generation != one.metadata.generation
+        || status.available_replicas != wanted
+        || status.updated_replicas != wanted
 }
 
 /// All nodes' agents: a pod that is bound runs at once, one of a Job has ended.

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -13,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::field::Errors;
+use super::object::Object;
 use super::table::{Column, NAME_AND_AGE};
 
 mod custom;
@@ -135,6 +137,7 @@ pub trait Kind:
     + DeserializeOwned
     + JsonSchema
     + Clone
+    + PartialEq
     + Send
     + Sync
     + 'static
@@ -173,6 +176,10 @@ pub trait Kind:
         Vec::new()
     }
 
+    /// What becomes of single fields: an error for what is refused, a warning for what has no effect,
+    /// before the others. `rendered` is the object itself.
+    fn check_fields(&self, _rendered: &Object, _errors: &mut Errors, _: &mut Vec<String>) {}
+
     fn columns() -> &'static [Column] {
         NAME_AND_AGE
     }
@@ -185,6 +192,20 @@ pub trait Kind:
     /// The value of a field of [`KindMeta::selectable`]; "" where it is not set.
     fn field(&self, _field: &str) -> String {
         String::new()
+    }
+
+    /// A stored object, with its name and what [`Kind::field`] reads at least.
+    ///
+    /// # Errors
+    /// When it is none of this kind.
+    fn selected(raw: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(raw)
+    }
+
+    /// The spec of a Pod, which most of its writes leave as it is: it is not decoded and rendered
+    /// anew with each of them.
+    fn pod_spec(&mut self) -> Option<&mut Option<PodSpec>> {
+        None
     }
 
     /// A secondary index of caches: Pods give their node's name here; `None` is not indexed.

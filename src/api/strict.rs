@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{self, DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
-use serde_ignored::Path;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
@@ -18,6 +17,7 @@ mod nulls;
 mod tracked;
 mod yaml;
 
+use tracked::{At, Failure};
 pub use yaml::yaml_duplicates;
 
 /// Deepest nesting of objects and lists in a body. Everything behind the parser may recurse.
@@ -77,30 +77,24 @@ pub fn duplicate_fields(json: &[u8]) -> Result<Vec<String>, serde_json::Error> {
 pub fn unknown_fields<T: DeserializeOwned>(
     value: &Value,
 ) -> Result<(T, Vec<String>), serde_json::Error> {
-    let mut unknown = Vec::new();
-    let mut note = |path: Path<'_>| {
-        if unknown.len() < MAX_REPORTED_FIELDS {
-            unknown.push(path_text(&path));
-        }
-    };
-    // One type for all `T`: the decoders of what kinds share, a PodSpec for instance, are made once.
-    let note: &mut dyn FnMut(Path<'_>) = &mut note;
-    match serde_ignored::deserialize(value, note) {
-        Ok(decoded) => Ok((decoded, unknown)),
-        // The fast pass does not know where it failed; a second one follows the path.
-        Err(error) => Err(match tracked::failing_path(|tracked| T::deserialize(tracked), value) {
-            Some(path) if !path.is_empty() => de::Error::custom(format!("{path}: {error}")),
-            _ => error,
-        }),
-    }
+    tracked::decode(At::Value(value)).map_err(|failure| located(&failure))
 }
 
 /// Decodes an object, and passes over fields that the type does not know.
 pub fn decode_known<T: DeserializeOwned>(
-    object: &serde_json::Map<String, Value>,
+    object: &Map<String, Value>,
 ) -> Result<T, serde_json::Error> {
-    let note: &mut dyn FnMut(Path<'_>) = &mut |_| {};
-    serde_ignored::deserialize(object, note)
+    tracked::decode(At::Object(object)).map(|(decoded, _)| decoded).map_err(|failure| failure.error)
+}
+
+/// The error with the path to what did not fit.
+fn located(failure: &Failure<'_>) -> serde_json::Error {
+    let (path, error) = (failure.path(), &failure.error);
+    if path.is_empty() {
+        de::Error::custom(error)
+    } else {
+        de::Error::custom(format!("{path}: {error}"))
+    }
 }
 
 /// Like [`unknown_fields`], with the error that the client is answered. Reads `null` as Go does
@@ -112,14 +106,15 @@ pub fn decode_typed<T: DeserializeOwned>(
     let mut root = Some(root);
     // Each round takes the nulls away of all values of one field.
     for _ in 0..MAX_DEPTH {
-        let error = match unknown_fields(&value) {
+        let (error, failed) = match tracked::decode(At::Value(&value)) {
             Ok(decoded) => return Ok(decoded),
-            Err(error) => ApiError::bad_request(error.to_string()),
+            Err(failure) => {
+                (ApiError::bad_request(located(&failure).to_string()), failure.pointer())
+            }
         };
-        let failed = tracked::failing_pointer(|tracked| T::deserialize(tracked), &value);
-        let Some(failed) = failed.filter(|at| value.pointer(at).is_some_and(Value::is_null)) else {
+        if !value.pointer(&failed).is_some_and(Value::is_null) {
             return Err(error);
-        };
+        }
         let root = root.take().and_then(|root| root());
         let filled = root.is_some_and(|root| nulls::fill(&mut value, root));
         if !filled && !nulls::unset_times(&mut value, &failed) {
@@ -127,17 +122,6 @@ pub fn decode_typed<T: DeserializeOwned>(
         }
     }
     Err(ApiError::bad_request("too many fields are null"))
-}
-
-fn path_text(path: &Path<'_>) -> String {
-    match path {
-        Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}[{index}]", path_text(parent)),
-        Path::Map { parent, key } => join(path_text(parent), key),
-        Path::Some { parent }
-        | Path::NewtypeStruct { parent }
-        | Path::NewtypeVariant { parent } => path_text(parent),
-    }
 }
 
 fn join(mut parent: String, key: &str) -> String {

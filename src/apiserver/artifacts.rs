@@ -15,6 +15,7 @@ mod blobs;
 mod errors;
 mod listing;
 mod manifests;
+mod memo;
 mod routes;
 mod uploads;
 
@@ -56,6 +57,7 @@ pub struct Artifacts {
     /// Held by whoever changes manifests or tags, or collects garbage. Checks of programs happen
     /// under it too, so that at most one is in memory.
     changes: Arc<tokio::sync::Mutex<()>>,
+    memo: memo::Memo,
     pushed: OnceLock<OnPush>,
     checker: OnceLock<Compiler>,
 }
@@ -83,12 +85,7 @@ pub enum ImageError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageCheck {
     /// It can run.
-    Known {
-        /// Of the manifest.
-        digest: String,
-        kind: ArtifactKind,
-        imports: Vec<String>,
-    },
+    Known(Arc<Record>),
     /// It is files for volumes, and no program.
     Files,
     /// Nobody pushed it yet.
@@ -98,7 +95,7 @@ pub enum ImageCheck {
 }
 
 /// What is recorded of an accepted manifest.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
     /// Of the manifest, and of the blobs that it names.
@@ -133,9 +130,10 @@ impl Artifacts {
             create_dirs(&dir.join(part), DIR_MODE).map_err(failed)?;
         }
         let uploads = Uploads::open(&dir.join("uploads")).map_err(failed)?;
-        let changes = Arc::default();
+        let (changes, memo) = (Arc::default(), memo::Memo::default());
         let (pushed, checker) = (OnceLock::new(), OnceLock::new());
-        Ok(Arc::new(Artifacts { dir: dir.to_path_buf(), uploads, changes, pushed, checker }))
+        let dir = dir.to_path_buf();
+        Ok(Arc::new(Artifacts { dir, uploads, changes, memo, pushed, checker }))
     }
 
     /// Tells of programs that are pushed from now on, once.
@@ -160,7 +158,7 @@ impl Artifacts {
     ) -> std::io::Result<Option<(String, PathBuf)>> {
         let Some(record) = self.record(repository, version)? else { return Ok(None) };
         let path = self.blob_path(&record.wasm_digest);
-        Ok(path.map(|path| (record.wasm_digest, path)))
+        Ok(path.map(|path| (record.wasm_digest.clone(), path)))
     }
 
     /// Answers a request to `/v2/…`, if [`super::authz`] allows its method on its path: node agents
@@ -181,7 +179,7 @@ impl Artifacts {
         }
     }
 
-    /// What is known of an image that a Pod names. Reads small files.
+    /// What is known of an image that a Pod names. Reads small files, the first time.
     ///
     /// # Errors
     /// See [`ImageError`].
@@ -191,36 +189,35 @@ impl Artifacts {
         if reference.is_foreign() {
             return Ok(ImageCheck::Foreign);
         }
-        match self.record(&reference.repository, reference.version()) {
-            Ok(Some(Record { digest, kind: Some(kind), imports, .. })) => {
-                Ok(ImageCheck::Known { digest, kind, imports })
-            }
-            Ok(Some(_)) => Ok(ImageCheck::Files),
-            Ok(None) => Ok(ImageCheck::Unknown),
-            Err(error) => Err(ImageError::Unreadable(error)),
-        }
+        let record = self.record(&reference.repository, reference.version());
+        Ok(match record.map_err(ImageError::Unreadable)? {
+            Some(record) if record.kind.is_some() => ImageCheck::Known(record),
+            Some(_) => ImageCheck::Files,
+            None => ImageCheck::Unknown,
+        })
     }
 
     /// What an image's program needs of a node's runtime; nothing is known of those that are not
-    /// here. Reads small files.
+    /// here. Reads small files, the first time.
     pub fn needed_features(&self, image: &str) -> Vec<String> {
         let Ok(reference) = image.parse::<Reference>() else { return Vec::new() };
         if reference.is_foreign() {
             return Vec::new();
         }
         let record = self.record(&reference.repository, reference.version());
-        let Ok(Some(Record { kind: Some(kind), imports, exports, .. })) = record else {
+        let Ok(Some(record)) = record else { return Vec::new() };
+        let Record { kind: Some(kind), imports, exports, .. } = &*record else {
             return Vec::new();
         };
-        if kind == ArtifactKind::Preview1Command {
-            return interfaces::needed(None, &imports);
+        if *kind == ArtifactKind::Preview1Command {
+            return interfaces::needed(None, imports);
         }
         // Of those that it may be called by, the newest, as `inspect` has it.
         let entries = exports.iter().filter_map(|name| Some((entry_of(name)?, name)));
-        let mut own = entries.filter(|((of, _), _)| *of == kind);
+        let mut own = entries.filter(|((of, _), _)| of == kind);
         let newest = own.clone().find(|((_, wasi), _)| *wasi == WasiVersion::P3);
         let entry = newest.or_else(|| own.next()).map(|(_, name)| name.as_str());
-        interfaces::needed(Some(entry.unwrap_or_default()), &imports)
+        interfaces::needed(Some(entry.unwrap_or_default()), imports)
     }
 
     fn repository_dir(&self, repository: &str) -> PathBuf {

@@ -6,11 +6,10 @@
 //! before its node can see it. A Pod is looked into once, when it is bound, since nothing that it
 //! refers to changes afterwards; so the updates of its status cost one look into a map.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PodSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use serde::Deserialize;
 
@@ -205,8 +204,14 @@ struct NodeHead {
 
 #[derive(Deserialize)]
 struct PodBody {
-    metadata: ObjectMeta,
+    metadata: MetaHead,
     spec: PodSpec,
+}
+
+#[derive(Deserialize)]
+struct MetaHead {
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 /// `None` for a Pod that is not bound.

@@ -6,9 +6,9 @@ use super::service::{Answer, ApiServer, Call};
 use super::subresource::method_not_allowed;
 use super::update;
 use super::write::{MAX_UPDATE_ATTEMPTS, Updated, WriteParams, body_object};
-use crate::api::ApiError;
 use crate::api::error::Reason;
 use crate::api::patch::{PatchError, json_patch, merge_patch, strategic_merge};
+use crate::api::{ApiError, Object};
 
 pub use crate::client::Patch;
 
@@ -60,7 +60,7 @@ impl ApiServer {
             } else {
                 let gvr = &call.info.gvr;
                 let kind = (&*gvr.group, &*gvr.version, &*call.info.kind);
-                let value = old.object.clone().into_value();
+                let value = patched_part(call, &old.object, patch).into_value();
                 let patched = body_object(apply(kind, value, patch)?)?;
                 self.replace(call, &old, patched, params).await?
             };
@@ -74,6 +74,22 @@ impl ApiServer {
     }
 }
 
+/// What of an object a patch is applied to. All of it, but for the rest of one whose status is merged
+/// with: that is passed over afterwards, whatever becomes of it.
+fn patched_part(call: &Call, object: &Object, patch: &Patch) -> Object {
+    let merges = matches!(patch, Patch::Merge(_) | Patch::Strategic(_));
+    if !merges || !update::writes_status(&call.subresource) {
+        return object.clone();
+    }
+    let mut part = Object::default();
+    for field in ["kind", "apiVersion", "metadata", "status"] {
+        if let Some(value) = object.fields().get(field) {
+            part.set(field, value.clone());
+        }
+    }
+    part
+}
+
 /// The patched value. `kind` is the group, version and kind of `original`.
 pub(super) fn apply(
     kind: (&str, &str, &str),
@@ -83,7 +99,7 @@ pub(super) fn apply(
     let patched = match patch {
         Patch::Json(patch) => json_patch(&original, patch),
         Patch::Merge(patch) => merge_patch(&original, patch),
-        Patch::Strategic(patch) => strategic_merge(kind, &original, patch),
+        Patch::Strategic(patch) => strategic_merge(kind, original, patch),
         Patch::Apply { .. } => return Err(method_not_allowed()),
     };
     patched.map_err(|error| refused(&error))

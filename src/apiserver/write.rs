@@ -23,9 +23,9 @@ mod checks;
 mod params;
 
 pub use checks::MAX_OBJECT_BYTES;
-use checks::check_size;
 pub(super) use checks::{
-    body_object, check_kind, check_name, check_namespace, check_preconditions, check_uid,
+    body_object, check_kind, check_name, check_namespace, check_preconditions, check_size,
+    check_uid,
 };
 pub use params::{FieldValidation, Tracking, WriteParams};
 

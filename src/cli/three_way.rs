@@ -127,10 +127,10 @@ mod tests {
             kind in proptest::sample::select(KINDS), one: u64, two: u64,
         ) {
             let (first, second) = (Dice(one).object(kind), Dice(two).object(kind));
-            let made = |file: &Value| strategic_merge(kind, &json!({}), file).unwrap();
+            let made = |file: &Value| strategic_merge(kind, json!({}), file).unwrap();
             let (graph, id) = (graph(), graph().kind(kind.0, kind.1, kind.2));
             let patch = merge(graph, id, &first, &second);
-            let patched = strategic_merge(kind, &made(&first), &patch).unwrap();
+            let patched = strategic_merge(kind, made(&first), &patch).unwrap();
             proptest::prop_assert_eq!(merged(&patched), merged(&made(&second)));
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -41,25 +41,17 @@ impl Controller for DisruptionController {
         if change.resource == Gvr::of::<PodDisruptionBudget>() {
             return vec![change.key.clone()];
         }
-        let budgets = || view.in_namespace::<PodDisruptionBudget>(&change.key.namespace);
+        let namespace = &change.key.namespace;
         if change.resource == Gvr::of::<Pod>() {
             let (old, new) = change.typed::<Pod>();
             if old.map(counted) == new.map(counted) {
                 return Vec::new();
             }
-            let mut keys = BTreeSet::new();
-            for pod in [old, new].into_iter().flatten() {
-                let own = labels(&pod.metadata);
-                let near = selectors_of::<PodDisruptionBudget>(view, &change.key.namespace, own);
-                let guarding = near.filter(|budget| selector_of(budget).matches(own));
-                keys.extend(guarding.map(|budget| ObjectKey::of(&budget.metadata)));
-            }
-            return keys.into_iter().collect();
+            let pods = [old, new].into_iter().flatten();
+            return guarding(view, namespace, pods.map(|pod| labels(&pod.metadata)));
         }
-        if asked_for(change) {
-            return budgets().map(|budget| ObjectKey::of(&budget.metadata)).collect();
-        }
-        Vec::new()
+        // Pods of older templates, whose labels others guard, come to mind with the next look at all.
+        guarding(view, namespace, asked_for(change).into_iter())
     }
 
     fn reads(&self) -> Vec<Gvr> {
@@ -119,13 +111,44 @@ fn counted(pod: &Pod) -> (bool, bool, &BTreeMap<String, String>, Option<&OwnerRe
     (pods::is_ready(pod), pods::is_terminating(pod), labels(meta), controller_of(meta))
 }
 
-/// Whether a workload is asked for another number of replicas than before.
-fn asked_for(change: &Changed) -> bool {
-    let deployments = change.typed::<Deployment>();
-    let sets = change.typed::<ReplicaSet>();
-    let of_deployment = |one: Option<&Deployment>| one.and_then(|one| one.spec.as_ref()?.replicas);
-    let of_set = |one: Option<&ReplicaSet>| one.and_then(|one| one.spec.as_ref()?.replicas);
-    of_deployment(deployments.0) != of_deployment(deployments.1) || of_set(sets.0) != of_set(sets.1)
+/// The budgets that guard pods with any of these labels.
+fn guarding<'l>(
+    view: &View,
+    namespace: &str,
+    pods: impl Iterator<Item = &'l BTreeMap<String, String>>,
+) -> Vec<ObjectKey> {
+    let mut keys = BTreeSet::new();
+    for own in pods {
+        let near = selectors_of::<PodDisruptionBudget>(view, namespace, own);
+        let guarding = near.filter(|budget| selector_of(budget).matches(own));
+        keys.extend(guarding.map(|budget| ObjectKey::of(&budget.metadata)));
+    }
+    keys.into_iter().collect()
+}
+
+/// The labels of the pods of a workload that is asked for another number of replicas than before.
+fn asked_for(change: &Changed) -> Option<&BTreeMap<String, String>> {
+    fn scale<'c, T>(
+        (old, new): (Option<&'c T>, Option<&'c T>),
+        replicas: impl Fn(&T) -> Option<i32>,
+        template: impl Fn(&'c T) -> Option<&'c PodTemplateSpec>,
+    ) -> Option<&'c BTreeMap<String, String>> {
+        if old.and_then(&replicas) == new.and_then(&replicas) {
+            return None;
+        }
+        template(new.or(old)?)?.metadata.as_ref()?.labels.as_ref()
+    }
+    let deployment = scale(
+        change.typed::<Deployment>(),
+        |one| one.spec.as_ref()?.replicas,
+        |one| one.spec.as_ref().map(|spec| &spec.template),
+    );
+    let set = scale(
+        change.typed::<ReplicaSet>(),
+        |one| one.spec.as_ref()?.replicas,
+        |one| one.spec.as_ref()?.template.as_ref(),
+    );
+    deployment.or(set)
 }
 
 /// An absent selector guards nothing, an empty one every pod of the namespace.

@@ -220,7 +220,8 @@ fn strategic_patches() {
         let text = |field: &str| original[field].as_str().unwrap_or_default();
         let (group, version) =
             text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
-        let made = patch::strategic_merge((group, version, text("kind")), &original, &change);
+        let made =
+            patch::strategic_merge((group, version, text("kind")), original.clone(), &change);
         match made {
             Err(error) if error.code() >= 500 => Err(format!("{error}")),
             _ => Ok(()),

@@ -195,7 +195,7 @@ proptest! {
     #[test]
     fn a_strategic_patch_of_its_result_changes_nothing(kind in kinds(), one: u64, two: u64) {
         let (old, patch) = (Dice(one).object(kind), Dice(two).object(kind));
-        let patched = strategic_merge(kind, &old, &patch).unwrap();
-        prop_assert_eq!(strategic_merge(kind, &patched, &patch).unwrap(), patched);
+        let patched = strategic_merge(kind, old.clone(), &patch).unwrap();
+        prop_assert_eq!(strategic_merge(kind, patched.clone(), &patch).unwrap(), patched);
     }
 }

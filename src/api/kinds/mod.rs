@@ -103,6 +103,7 @@ pub mod pod_fields;
 pub mod pod_grants;
 pub mod pod_references;
 pub mod pod_room;
+mod pod_selected;
 mod pod_template;
 mod pod_update;
 mod pod_validation;

@@ -8,7 +8,10 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
 use serde_json::Value;
 
 use super::{checks, ephemeral_containers, pod_columns, pod_defaults, pod_fields, pod_grants};
-use super::{pod_update, pod_validation, pod_warnings, resources, scheduling_gates, static_pod};
+use super::{
+    pod_selected, pod_update, pod_validation, pod_warnings, resources, scheduling_gates, static_pod,
+};
+use crate::api::Object;
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta, Subresource};
 use crate::api::table::Column;
@@ -100,7 +103,6 @@ impl Kind for Pod {
         let Some(spec) = &self.spec else { return errors.required(&path, "") };
         static_pod::validate(errors, self.metadata.annotations.as_ref(), spec);
         pod_validation::validate(errors, &path, spec);
-        pod_fields::check(spec, &path, errors, &mut Vec::new());
         // Templates may hold such images, as they always could.
         let containers = path.child("containers");
         for (i, container) in spec.containers.iter().enumerate() {
@@ -144,8 +146,9 @@ impl Kind for Pod {
 
     fn validate_status_update(&self, old: &Self, errors: &mut Errors) {
         let path = Path::new("status");
-        let new = self.status.clone().unwrap_or_default();
-        let old_status = old.status.clone().unwrap_or_default();
+        let empty = PodStatus::default();
+        let new = self.status.as_ref().unwrap_or(&empty);
+        let old_status = old.status.as_ref().unwrap_or(&empty);
         if old_status.qos_class.is_some() {
             let path = path.child("qosClass");
             checks::immutable(errors, &path, &new.qos_class, &old_status.qos_class);
@@ -159,27 +162,37 @@ impl Kind for Pod {
             let path = path.index(0);
             errors.invalid(&path.child("ip"), ips[0], "must be equal to `hostIP`");
         }
-        if let Some(node) = new.nominated_node_name.filter(|n| !n.is_empty()) {
-            checks::dns_subdomain(errors, &path.child("nominatedNodeName"), &node);
+        if let Some(node) = new.nominated_node_name.as_deref().filter(|n| !n.is_empty()) {
+            checks::dns_subdomain(errors, &path.child("nominatedNodeName"), node);
         }
-        let spec = old.spec.clone().unwrap_or_default();
+        let policy = old.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
         let lists = [
-            ("containerStatuses", new.container_statuses, old_status.container_statuses),
+            ("containerStatuses", &new.container_statuses, &old_status.container_statuses),
             (
                 "initContainerStatuses",
-                new.init_container_statuses,
-                old_status.init_container_statuses,
+                &new.init_container_statuses,
+                &old_status.init_container_statuses,
             ),
         ];
         for (name, new, old) in lists {
-            let (new, old) = (new.unwrap_or_default(), old.unwrap_or_default());
-            validate_transitions(errors, &path.child(name), &spec, &new, &old);
+            let (new, old) =
+                (new.as_deref().unwrap_or_default(), old.as_deref().unwrap_or_default());
+            validate_transitions(errors, &path.child(name), policy, new, old);
+        }
+    }
+
+    fn check_fields(&self, rendered: &Object, errors: &mut Errors, warnings: &mut Vec<String>) {
+        if let Some(spec) = rendered.get("spec").and_then(Value::as_object) {
+            pod_fields::check_rendered(spec, &Path::new("spec"), errors, warnings);
         }
     }
 
     fn warnings(&self) -> Vec<String> {
-        let path = Path::new("spec");
-        self.spec.as_ref().map(|s| pod_warnings::warnings(s, &path)).unwrap_or_default()
+        let mut warnings = Vec::new();
+        if let Some(spec) = &self.spec {
+            pod_warnings::of_definitions(spec, &Path::new("spec"), &mut warnings);
+        }
+        warnings
     }
 
     fn columns() -> &'static [Column] {
@@ -210,6 +223,14 @@ impl Kind for Pod {
             _ => None,
         };
         value.unwrap_or_default()
+    }
+
+    fn selected(raw: &[u8]) -> serde_json::Result<Pod> {
+        serde_json::from_slice::<pod_selected::Selected>(raw).map(Pod::from)
+    }
+
+    fn pod_spec(&mut self) -> Option<&mut Option<PodSpec>> {
+        Some(&mut self.spec)
     }
 
     fn index(&self) -> Option<String> {
@@ -244,11 +265,11 @@ fn validate_ips(errors: &mut Errors, path: &Path, ips: &[&str]) {
 fn validate_transitions(
     errors: &mut Errors,
     path: &Path,
-    spec: &PodSpec,
+    policy: Option<&str>,
     new: &[ContainerStatus],
     old: &[ContainerStatus],
 ) {
-    let policy = spec.restart_policy.as_deref().unwrap_or("Always");
+    let policy = policy.unwrap_or("Always");
     if policy == "Always" {
         return;
     }

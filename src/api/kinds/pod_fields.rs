@@ -94,11 +94,19 @@ impl Row {
 /// Adds an error for each refused field and a warning for each one without effect.
 pub fn check(spec: &PodSpec, path: &Path, errors: &mut Errors, warnings: &mut Vec<String>) {
     match serde_json::to_value(spec) {
-        Ok(Value::Object(fields)) => {
-            Check { errors, warnings }.fields(POD_SPEC, &fields, path, false);
-        }
+        Ok(Value::Object(fields)) => check_rendered(&fields, path, errors, warnings),
         _ => errors.invalid(path, "", "cannot be written as JSON"),
     }
+}
+
+/// [`check`] of a spec that is rendered already.
+pub fn check_rendered(
+    spec: &Map<String, Value>,
+    path: &Path,
+    errors: &mut Errors,
+    warnings: &mut Vec<String>,
+) {
+    Check { errors, warnings }.fields(POD_SPEC, spec, path, false);
 }
 
 struct Check<'a> {

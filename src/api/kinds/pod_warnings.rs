@@ -12,15 +12,20 @@ use crate::api::field::{Errors, Path};
 pub fn warnings(spec: &PodSpec, path: &Path) -> Vec<String> {
     let mut warnings = Vec::new();
     pod_fields::check(spec, path, &mut Errors::default(), &mut warnings);
+    of_definitions(spec, path, &mut warnings);
+    warnings
+}
+
+/// Those that are not of a field alone; `warnings` has all that are.
+pub fn of_definitions(spec: &PodSpec, path: &Path, warnings: &mut Vec<String>) {
     let init = spec.init_containers.as_deref().unwrap_or_default();
     for (field, containers) in [("initContainers", init), ("containers", &spec.containers[..])] {
         let path = path.child(field);
         for (i, container) in containers.iter().enumerate() {
-            hidden_variables(container, &path.index(i), &mut warnings);
+            hidden_variables(container, &path.index(i), warnings);
         }
     }
-    duplicate_ports(spec, path, &mut warnings);
-    warnings
+    duplicate_ports(spec, path, warnings);
 }
 
 /// Of two variables of one name the later one counts.

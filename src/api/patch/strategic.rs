@@ -27,7 +27,7 @@ const BAD_PRIMITIVE_LIST: &str = "invalid patch format of primitive list";
 /// Applies a strategic merge patch to an object of a built-in kind, given as group, version, kind.
 pub fn strategic_merge(
     (group, version, kind): (&str, &str, &str),
-    original: &Value,
+    original: Value,
     patch: &Value,
 ) -> Result<Value, PatchError> {
     let Some(id) = graph().kind(group, version, kind) else {
@@ -35,7 +35,7 @@ pub fn strategic_merge(
     };
     require_object(patch)?;
     let original = match original {
-        Value::Object(map) => map.clone(),
+        Value::Object(map) => map,
         _ => Map::new(),
     };
     let patch = patch.as_object().cloned().unwrap_or_default();

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodSpec;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -122,12 +123,21 @@ pub(super) struct Typed<T>(pub(super) PhantomData<fn() -> T>);
 impl<T: Kind> Rules for Typed<T> {
     fn decode(
         &self,
-        value: Value,
-        old: Option<&Object>,
+        mut value: Value,
+        stored: Option<&Object>,
         operation: Operation,
     ) -> Result<Draft, ApiError> {
+        let mut old: Option<T> = stored.map(Object::typed::<T>).transpose()?;
+        let same_spec = match (operation, stored, &mut old) {
+            (Operation::UpdateStatus, Some(stored), Some(old)) => {
+                take_same_spec(&mut value, stored, old)
+            }
+            _ => None,
+        };
         let (mut object, unknown) = strict::decode_typed::<T>(value, type_of::<T>)?;
-        let old = old.map(Object::typed::<T>).transpose()?;
+        if let (Some((spec, _)), Some(empty)) = (&same_spec, object.pod_spec()) {
+            *empty = Some(spec.clone());
+        }
         match (&old, operation) {
             (None, _) => object.prepare_create(),
             (Some(old), Operation::Update) => object.prepare_update(old),
@@ -135,7 +145,7 @@ impl<T: Kind> Rules for Typed<T> {
         }
         object.set_defaults(old.as_ref());
         Ok(Draft {
-            object: Object::from_typed(&object),
+            object: render(&mut object, same_spec),
             unknown,
             typed: Arc::new(object),
             old: old.map(|old| Arc::new(old) as Arc<dyn Any + Send + Sync>),
@@ -148,13 +158,20 @@ impl<T: Kind> Rules for Typed<T> {
     }
 
     fn redefault(&self, draft: Draft) -> Result<Draft, ApiError> {
+        let old = draft.old.as_deref().map(typed_half);
         // Whoever admitted the object may have put nulls in.
-        let mut object = match draft.object.typed::<T>() {
-            Ok(object) => object,
-            Err(_) => strict::decode_typed::<T>(draft.object.into_value(), type_of::<T>)?.0,
+        let Ok(mut object) = draft.object.typed::<T>() else {
+            let value = draft.object.into_value();
+            let mut object = strict::decode_typed::<T>(value, type_of::<T>)?.0;
+            object.set_defaults(old);
+            let (rendered, typed) = (Object::from_typed(&object), Arc::new(object));
+            return Ok(Draft { object: rendered, typed, ..draft });
         };
-        object.set_defaults(draft.old.as_deref().map(typed_half));
-        Ok(Draft { object: Object::from_typed(&object), typed: Arc::new(object), ..draft })
+        let before = object.clone();
+        object.set_defaults(old);
+        // To compare costs a fraction of what rendering does.
+        let rendered = if object == before { draft.object } else { Object::from_typed(&object) };
+        Ok(Draft { object: rendered, typed: Arc::new(object), ..draft })
     }
 
     fn validate(&self, draft: &Draft, operation: Operation) -> Vec<FieldError> {
@@ -165,6 +182,7 @@ impl<T: Kind> Rules for Typed<T> {
             (Some(old), Operation::UpdateStatus) => object.validate_status_update(old, &mut errors),
             (old, _) => {
                 object.validate(&mut errors);
+                object.check_fields(&draft.object, &mut errors, &mut Vec::new());
                 match old {
                     Some(old) if operation == Operation::UpdateEphemeralContainers => {
                         object.validate_ephemeral_containers_update(old, &mut errors);
@@ -178,7 +196,11 @@ impl<T: Kind> Rules for Typed<T> {
     }
 
     fn warnings(&self, draft: &Draft) -> Vec<String> {
-        typed_half::<T>(&*draft.typed).warnings()
+        let object: &T = typed_half(&*draft.typed);
+        let mut warnings = Vec::new();
+        object.check_fields(&draft.object, &mut Errors::default(), &mut warnings);
+        warnings.append(&mut object.warnings());
+        warnings
     }
 
     fn columns(&self) -> Vec<AnyColumn<'_>> {
@@ -190,7 +212,7 @@ impl<T: Kind> Rules for Typed<T> {
     }
 
     fn fields(&self, raw: &[u8], fields: &[&str]) -> Result<Vec<String>, ApiError> {
-        let object = decode_stored::<T>(raw)?;
+        let object = T::selected(raw).map_err(unreadable)?;
         let meta = object.metadata();
         let value = |field: &&str| match *field {
             "metadata.name" => meta.name.clone().unwrap_or_default(),
@@ -199,6 +221,35 @@ impl<T: Kind> Rules for Typed<T> {
         };
         Ok(fields.iter().map(value).collect())
     }
+}
+
+/// Takes a Pod's spec out of a value if it is the stored one, decoded and as it stands there.
+fn take_same_spec<T: Kind>(
+    value: &mut Value,
+    stored: &Object,
+    old: &mut T,
+) -> Option<(PodSpec, Value)> {
+    let spec = old.pod_spec()?.as_ref()?;
+    let fields = value.as_object_mut()?;
+    if fields.get("spec") != stored.fields().get("spec") {
+        return None;
+    }
+    Some((spec.clone(), fields.remove("spec")?))
+}
+
+/// The erased half, with a spec that [`take_same_spec`] took as it was, unless the defaults changed
+/// it.
+fn render<T: Kind>(object: &mut T, same_spec: Option<(PodSpec, Value)>) -> Object {
+    let Some((before, rendered)) = same_spec else { return Object::from_typed(object) };
+    let spec =
+        object.pod_spec().filter(|spec| spec.as_ref() == Some(&before)).and_then(Option::take);
+    let Some(spec) = spec else { return Object::from_typed(object) };
+    let mut erased = Object::from_typed(object);
+    erased.set("spec", rendered);
+    if let Some(empty) = object.pod_spec() {
+        *empty = Some(spec);
+    }
+    erased
 }
 
 /// The type of a kind in the type graph.
@@ -212,6 +263,9 @@ fn typed_half<T: Kind>(half: &(dyn Any + Send + Sync)) -> &T {
 }
 
 pub(super) fn decode_stored<T: DeserializeOwned>(raw: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(raw)
-        .map_err(|e| ApiError::internal(format!("a stored object cannot be read: {e}")))
+    serde_json::from_slice(raw).map_err(unreadable)
+}
+
+fn unreadable(error: serde_json::Error) -> ApiError {
+    ApiError::internal(format!("a stored object cannot be read: {error}"))
 }

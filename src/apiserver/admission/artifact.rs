@@ -101,8 +101,8 @@ impl Admitter for LinkCheck {
                     continue;
                 }
                 match artifacts.check_image(image) {
-                    Ok(ImageCheck::Known { imports, .. }) => {
-                        let mut imports = imports.iter();
+                    Ok(ImageCheck::Known(record)) => {
+                        let mut imports = record.imports.iter();
                         let given = |annotation: &str| now.contains(annotation);
                         if let Some(why) = imports.find_map(|import| refusal(import, given)) {
                             let list = root.child(list);

@@ -81,7 +81,9 @@ impl Artifacts {
             Err(why) => self.record_of_files(&digest, &text, &why)?,
         };
         let tag = digest_hex(version).is_none().then_some(version);
-        self.keep_manifest(repository, tag, &text, &record)?;
+        let kept = self.keep_manifest(repository, tag, &text, &record);
+        self.memo.forget(repository);
+        kept?;
         tracing::info!(repository, version, digest, "an artifact was pushed");
         let path = self.blob_path(&record.wasm_digest).filter(|_| record.kind.is_some());
         if let (Some(pushed), Some(path)) = (self.pushed.get(), path) {
@@ -210,8 +212,16 @@ impl Artifacts {
         sync_parent(path)
     }
 
-    /// What is recorded of a tag or a digest.
-    pub(super) fn record(&self, repository: &str, version: &str) -> io::Result<Option<Record>> {
+    /// What is recorded of a tag or a digest. Each new Pod asks, so the files are read once.
+    pub(super) fn record(
+        &self,
+        repository: &str,
+        version: &str,
+    ) -> io::Result<Option<Arc<Record>>> {
+        self.memo.get_or_read(repository, version, || self.read_record(repository, version))
+    }
+
+    fn read_record(&self, repository: &str, version: &str) -> io::Result<Option<Record>> {
         let dir = self.repository_dir(repository);
         let digest = match digest_hex(version) {
             Some(_) => version.to_string(),
@@ -234,6 +244,13 @@ impl Artifacts {
         version: &str,
     ) -> OciResult<Response<Body>> {
         let _changes = self.changes.lock().await;
+        let removed = self.remove_manifest(repository, version);
+        self.memo.forget(repository);
+        removed
+    }
+
+    /// Only under `changes`.
+    fn remove_manifest(&self, repository: &str, version: &str) -> OciResult<Response<Body>> {
         let dir = self.repository_dir(repository);
         let path = match digest_hex(version) {
             Some(hex) => {

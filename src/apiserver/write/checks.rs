@@ -16,7 +16,10 @@ use crate::store::Value as StoreValue;
 pub const MAX_OBJECT_BYTES: usize = 3 << 19;
 
 /// 413 for a value that is too large to store and larger than the stored one.
-pub(super) fn check_size(value: &StoreValue, stored_bytes: usize) -> Result<(), ApiError> {
+pub(in crate::apiserver) fn check_size(
+    value: &StoreValue,
+    stored_bytes: usize,
+) -> Result<(), ApiError> {
     let bytes = value.bytes.len();
     if bytes <= MAX_OBJECT_BYTES || bytes <= stored_bytes {
         return Ok(());

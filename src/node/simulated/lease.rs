@@ -18,6 +18,7 @@ pub async fn keep(shared: Arc<Shared>) {
         match renew(&shared, held.take()).await {
             Ok(lease) => {
                 held = Some(lease);
+                shared.leased.send_replace(true);
                 shared.clock.sleep(shared.options.lease_period).await;
             }
             Err(error) => {

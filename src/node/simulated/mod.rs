@@ -58,6 +58,8 @@ struct Shared {
     nodes: DirtySet<u32>,
     /// The Nodes that were told at least once.
     told: watch::Sender<HashSet<u32>>,
+    /// Whether the Lease is there: a node without one is given time to start.
+    leased: watch::Sender<bool>,
 }
 
 impl Simulator {
@@ -75,6 +77,7 @@ impl Simulator {
             pods: DirtySet::default(),
             nodes: DirtySet::default(),
             told: watch::channel(HashSet::new()).0,
+            leased: watch::channel(false).0,
         }))
     }
 
@@ -88,8 +91,9 @@ impl Simulator {
         tasks.spawn("pod-writes", workers(move_in(shared(), pods::work)));
     }
 
-    /// Resolves when all Nodes are there.
+    /// Resolves when all Nodes are there, and their Lease: from then on they are missed when they go.
     pub async fn registered(&self) {
+        let _ = self.0.leased.subscribe().wait_for(|there| *there).await;
         let (mut told, all) = (self.0.told.subscribe(), self.0.options.nodes as usize);
         // The sender lives as long as this simulator.
         let _ = told.wait_for(|told| told.len() >= all).await;
