@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use super::class::{Class, Classes};
 use super::framework::{Framework, Frameworks, Reasons, Refusal, Wake};
-use super::groups::GroupId;
+use super::gangs::{GangPreemption, Mode};
 use super::pod_info::PodInfo;
-use super::preemption::{DRY_RUNS_A_CYCLE, Outcome, Preemption, Search};
+use super::preemption::{DRY_RUNS_A_CYCLE, Known, Outcome, Preemption, Search};
 use super::slots::{self, Slot, Slots};
 use super::snapshot::Snapshot;
 use super::volumes::{Blocked, Step};
@@ -47,6 +47,8 @@ pub enum Decision {
         refusal: Refusal,
         preemption: Preemption,
     },
+    /// Room is made for pods of a gang together.
+    PreemptForGang(GangPreemption),
     /// It is looked at in the next cycle.
     Later {
         pod: PodInfo,
@@ -58,26 +60,26 @@ pub enum Decision {
     },
 }
 
-const NOT_FOR_GROUPS: &str = "not done for pod groups.";
-
 impl Decision {
     /// What tells that the volumes of a pod are there for which they are being made.
-    fn provided(&self) -> Vec<Wake> {
+    pub(super) fn provided(&self) -> Vec<Wake> {
         match self {
             Decision::Provide { pod, .. } => pod.volumes.wakes(),
             _ => Vec::new(),
         }
     }
 
-    fn into_pod(self) -> PodInfo {
+    /// The one pod that it is about.
+    pub(super) fn into_pod(self) -> Option<PodInfo> {
         match self {
+            Decision::PreemptForGang(_) => None,
             Decision::Bind { pod, .. }
             | Decision::Provide { pod, .. }
             | Decision::Hold { pod, .. }
             | Decision::Refuse { pod, .. }
             | Decision::Preempt { pod, .. }
             | Decision::Later { pod }
-            | Decision::Fail { pod, .. } => pod,
+            | Decision::Fail { pod, .. } => Some(pod),
         }
     }
 }
@@ -108,8 +110,8 @@ pub fn schedule_with(
     while let Some(first) = pods.next() {
         let framework = frameworks.of(&first);
         let is_gang = first.together > 0;
-        let may_preempt = !is_gang;
-        let mut work = Work { snapshot, framework, classes, dry_runs: &mut dry_runs, may_preempt };
+        let mode = if is_gang { Mode::Gang } else { Mode::Alone };
+        let mut work = Work { snapshot, framework, classes, dry_runs: &mut dry_runs, mode };
         if is_gang {
             let mut gang = vec![first];
             while let Some(next) = pods.next_if(|next| next.group == gang[0].group) {
@@ -134,17 +136,17 @@ fn is_like(pod: &PodInfo, other: &PodInfo) -> bool {
 }
 
 /// What one decision after the other works with.
-struct Work<'a> {
-    snapshot: &'a mut Snapshot,
-    framework: &'a Framework,
-    classes: &'a mut Classes,
-    dry_runs: &'a mut usize,
-    may_preempt: bool,
+pub(super) struct Work<'a> {
+    pub(super) snapshot: &'a mut Snapshot,
+    pub(super) framework: &'a Framework,
+    pub(super) classes: &'a mut Classes,
+    pub(super) dry_runs: &'a mut usize,
+    pub(super) mode: Mode,
 }
 
 impl<'a> Work<'a> {
     /// Decides about a pod, and those that come after it and are like it.
-    fn next(
+    pub(super) fn next(
         &mut self,
         mut first: PodInfo,
         pods: &mut Peekable<std::vec::IntoIter<PodInfo>>,
@@ -173,103 +175,12 @@ impl<'a> Work<'a> {
         self.guarded(same)
     }
 
-    /// Decides about the pods of a group one after the other, and lets them have what they got if
-    /// enough of them got something: KEP-624's Permit. Else nobody keeps a place, and nobody who
-    /// waits for one is woken.
-    fn permit(&mut self, pods: Vec<PodInfo>, frameworks: &'a dyn Frameworks) -> Vec<Decision> {
-        let (needed, count) = (pods[0].together, pods.len());
-        let Some(group) = pods[0].group.clone() else { return Vec::new() };
-        if needed > count {
-            let text = format!("{count} of the {needed} pods wait that are needed at once");
-            return pods
-                .into_iter()
-                .map(|pod| self.refuse_group(pod, &group, &text, None))
-                .collect();
-        }
-        let has_claims = pods.iter().any(|pod| !pod.wants.claims.is_empty());
-        let volumes = has_claims.then(|| self.snapshot.volumes.clone());
-        let signals = self.snapshot.take_signals();
-        let mut decisions = Vec::with_capacity(count);
-        let mut pods = pods.into_iter().peekable();
-        while let Some(first) = pods.next() {
-            self.framework = frameworks.of(&first);
-            decisions.extend(self.next(first, &mut pods));
-        }
-        let is_placed =
-            |one: &&Decision| matches!(one, Decision::Bind { .. } | Decision::Provide { .. });
-        let placed = decisions.iter().filter(is_placed).count();
-        let wakes: Vec<Wake> = decisions.iter().flat_map(Decision::provided).collect();
-        if placed >= needed && wakes.is_empty() {
-            self.snapshot.add_signals(signals);
-            return decisions;
-        }
-        for decision in &decisions {
-            if let Decision::Bind { pod, .. } = decision {
-                self.snapshot.forget(&pod.uid);
-            }
-        }
-        // What was taken and given back is as it was.
-        self.snapshot.take_signals();
-        self.snapshot.add_signals(signals);
-        if placed >= needed {
-            // Volumes come first, then all of them again.
-            let hold = |decision: Decision| match decision {
-                Decision::Bind { pod, .. } => Decision::Hold { pod, wakes: wakes.clone() },
-                other => other,
-            };
-            return decisions.into_iter().map(hold).collect();
-        }
-        if let Some(volumes) = volumes {
-            self.snapshot.volumes = volumes;
-        }
-        let text =
-            format!("there is room for {placed} of the {needed} pods that are needed at once");
-        let why = decisions.iter().find_map(|decision| match decision {
-            Decision::Refuse { refusal, .. } => Some(refusal.clone()),
-            _ => None,
-        });
-        let refuse = |decision: Decision| match decision {
-            Decision::Fail { .. } => decision,
-            Decision::Refuse { pod, refusal, .. } => {
-                self.refuse_group(pod, &group, &text, Some(refusal))
-            }
-            other => self.refuse_group(other.into_pod(), &group, &text, why.clone()),
-        };
-        decisions.into_iter().map(refuse).collect()
-    }
-
-    fn refuse_group(
-        &self,
-        pod: PodInfo,
-        group: &GroupId,
-        text: &str,
-        why: Option<Refusal>,
-    ) -> Decision {
-        let mut refusal = why.unwrap_or_else(|| {
-            let whole = Some(format!("pod group {group}: {text}"));
-            Refusal { nodes: self.snapshot.nodes().len(), whole, ..Refusal::default() }
-        });
-        if refusal.group.is_none() && refusal.whole.is_none() {
-            refusal.group = Some(format!("pod group {group}: {text}"));
-        }
-        if !refusal.wakes.contains(&group.wake()) {
-            refusal.wakes.push(group.wake());
-        }
-        Decision::Refuse { pod, refusal, ends_nomination: false }
-    }
-
     /// A panic in a plugin costs the pods that want the same one try, and nobody else anything.
     fn guarded(&mut self, pods: Vec<PodInfo>) -> Vec<Decision> {
-        let decide = AssertUnwindSafe(|| self.schedule_equal(&pods));
-        let panic = match std::panic::catch_unwind(decide) {
+        let text = match self.caught(|work| work.schedule_equal(&pods)) {
             Ok(decisions) => return decisions,
-            Err(panic) => panic,
+            Err(text) => text,
         };
-        let text = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("no message");
         tracing::error!(pod = %pods[0].key, pods = pods.len(), text, "scheduling panicked");
         let fail = |pod: PodInfo| {
             self.snapshot.forget(&pod.uid);
@@ -278,10 +189,21 @@ impl<'a> Work<'a> {
         pods.into_iter().map(fail).collect()
     }
 
+    /// Does something, or tells the text of the panic that it ended in.
+    pub(super) fn caught<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> Result<T, String> {
+        std::panic::catch_unwind(AssertUnwindSafe(|| act(self))).map_err(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            text.unwrap_or("no message").to_string()
+        })
+    }
+
     fn schedule_equal(&mut self, pods: &[PodInfo]) -> Vec<Decision> {
         let first = &pods[0];
         let asked = slots::ask(first, self.snapshot, self.framework);
-        if let Some(decision) = self.takes_own_place(first, &asked) {
+        if let Some(own) = self.snapshot.nominated_index(&first.uid)
+            && let Some(decision) = self.take_place(first, own, &asked)
+        {
             return vec![decision];
         }
         // Nobody else sees nodes as a nominee does, or has the volumes of a pod with claims.
@@ -301,13 +223,20 @@ impl<'a> Work<'a> {
             }
         };
         let mut decisions = Vec::with_capacity(pods.len());
+        let mut found = Resolvable::default();
         for (at, pod) in pods.iter().enumerate() {
+            if self.mode.is_enough() {
+                break;
+            }
             class.catch_up(self.snapshot, self.framework);
-            let Some(best) = class.best(self.snapshot, self.framework) else {
+            if let Some(best) = class.best(self.snapshot, self.framework) {
+                decisions.push(self.place(pod, best));
+            } else if let Some(node) = self.make_room(pod, &class.slots, &mut found) {
+                decisions.push(self.place(pod, node));
+            } else {
                 decisions.extend(self.refuse(&pods[at..], &class.slots));
                 break;
-            };
-            decisions.push(self.place(pod, best));
+            }
         }
         if !is_alone {
             self.classes.put(class);
@@ -317,9 +246,14 @@ impl<'a> Work<'a> {
 
     fn place(&mut self, pod: &PodInfo, node: usize) -> Decision {
         let name = self.snapshot.nodes()[node].name.to_string();
+        self.mode.count();
         if !pod.volumes.unbound.is_empty() {
             let steps = pod.volumes.steps(&self.snapshot.nodes()[node]).unwrap_or_default();
             self.snapshot.volumes.assume(&steps, &name);
+            if matches!(self.mode, Mode::Trial(_)) {
+                // Until its volumes are there the place is kept for it.
+                self.snapshot.assume(pod, &name);
+            }
             return Decision::Provide { pod: pod.clone(), node: name, steps };
         }
         self.snapshot.assume(pod, &name);
@@ -327,8 +261,12 @@ impl<'a> Work<'a> {
     }
 
     /// A nominee goes to its own node if that takes it, whatever the others are like.
-    fn takes_own_place(&mut self, pod: &PodInfo, asked: &[Vec<Slot>]) -> Option<Decision> {
-        let own = self.snapshot.nominated_index(&pod.uid)?;
+    pub(super) fn take_place(
+        &mut self,
+        pod: &PodInfo,
+        own: usize,
+        asked: &[Vec<Slot>],
+    ) -> Option<Decision> {
         let info = self.snapshot.for_pod(own, pod);
         if self.framework.refuse(pod, &info).is_some() {
             return None;
@@ -348,9 +286,18 @@ impl<'a> Work<'a> {
     fn refuse(&mut self, pods: &[PodInfo], slots: &Slots) -> Vec<Decision> {
         let (snapshot, framework) = (&mut *self.snapshot, self.framework);
         let (refusal, resolvable) = explain(&pods[0], slots, snapshot, framework);
-        let mut search = Search::new(framework, slots, &resolvable, self.dry_runs);
-        let mut hopeless = (!self.may_preempt)
-            .then(|| Outcome::Nothing { text: NOT_FOR_GROUPS.into(), hopeless: false });
+        if !matches!(self.mode, Mode::Alone) {
+            // Room is looked for once it is known what all of them lack.
+            let refuse = |pod: &PodInfo| Decision::Refuse {
+                pod: pod.clone(),
+                refusal: refusal.clone(),
+                ends_nomination: false,
+            };
+            return pods.iter().map(refuse).collect();
+        }
+        let below = pods[0].wants.priority;
+        let mut search = Search::new(framework, slots, &resolvable, below, self.dry_runs);
+        let mut hopeless: Option<Outcome> = None;
         let decide = |pod: &PodInfo| {
             // Where none could be made for one of them, nothing changes for the next.
             let outcome = hopeless.clone().unwrap_or_else(|| search.preempt(pod, snapshot));
@@ -361,6 +308,39 @@ impl<'a> Work<'a> {
         };
         pods.iter().map(decide).collect()
     }
+
+    /// In a trial: takes the pods away that have to go so that this one fits on a node.
+    fn make_room(&mut self, pod: &PodInfo, slots: &Slots, found: &mut Resolvable) -> Option<usize> {
+        let Mode::Trial(trial) = &mut self.mode else { return None };
+        let (snapshot, framework) = (&mut *self.snapshot, self.framework);
+        if trial.looks == 0 {
+            return None;
+        }
+        // What domains say changes with every pod; what else is refused for good stays so.
+        if slots.are_hard() || !found.is_known {
+            let nodes = resolvable(pod, slots, snapshot, framework);
+            trial.count_short(snapshot.nodes().len());
+            *found = Resolvable { is_known: true, nodes, known: Known::new() };
+        }
+        let mut search = Search::new(framework, slots, &found.nodes, trial.below, &mut trial.looks);
+        search.known = std::mem::take(&mut found.known);
+        let (node, candidate) = search.best(pod, snapshot)?;
+        found.known = search.known;
+        if trial.take_away(&candidate, snapshot) {
+            found.known.clear();
+        } else {
+            found.known.remove(&node);
+        }
+        Some(node)
+    }
+}
+
+/// Where pods that want the same may make room, as a trial found it out.
+#[derive(Default)]
+struct Resolvable {
+    is_known: bool,
+    nodes: Vec<usize>,
+    known: Known,
 }
 
 /// No node will do.
@@ -379,7 +359,8 @@ fn refuse_whole(
     // Nobody who leaves changes that.
     let mut dry_runs = DRY_RUNS_A_CYCLE;
     let slots = Slots::default();
-    let mut search = Search::new(framework, &slots, &[], &mut dry_runs);
+    let below = pod.wants.priority;
+    let mut search = Search::new(framework, &slots, &[], below, &mut dry_runs);
     let outcome = search.preempt(&pod, snapshot);
     after_refusal(pod, refusal, outcome, snapshot)
 }
@@ -402,6 +383,25 @@ fn after_refusal(
             Decision::Refuse { pod, refusal, ends_nomination }
         }
     }
+}
+
+/// The nodes that refuse the pod now, and may take it where pods leave.
+fn resolvable(
+    pod: &PodInfo,
+    slots: &Slots,
+    snapshot: &Snapshot,
+    framework: &Framework,
+) -> Vec<usize> {
+    let may_help = |index: &usize| {
+        let node = snapshot.for_pod(*index, pod);
+        match framework.refuse(pod, &node) {
+            Some((filter, _)) => framework.filters[filter].is_resolvable(pod, &node),
+            None => slots
+                .refuse_node(snapshot, framework, *index, pod)
+                .is_some_and(|(_, objection)| objection.is_resolvable),
+        }
+    };
+    (0..snapshot.nodes().len()).filter(may_help).collect()
 }
 
 /// Says why each node refuses the pod now, and which of them may take it where pods leave.

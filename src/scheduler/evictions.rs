@@ -7,6 +7,8 @@ use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
+use super::gangs::{GangPreemption, Member};
+use super::nominees::Displaced;
 use super::pod_info::{PREEMPTED, PodInfo};
 use super::preemption::{Preemption, Victim};
 use super::state::reference;
@@ -15,8 +17,8 @@ use crate::api::ApiError;
 use crate::client::DeleteOptions;
 use crate::client::event::{Notice, Severity};
 
-/// Victims of one pod that are evicted at a time.
-const EVICTIONS_IN_FLIGHT: usize = 16;
+/// Victims that are evicted at a time, or pods of a gang that are told their nodes.
+const WRITES_IN_FLIGHT: usize = 16;
 
 impl Scheduler {
     pub(super) async fn preempt(&self, pod: &PodInfo, message: String, preemption: &Preemption) {
@@ -32,30 +34,67 @@ impl Scheduler {
             state.wake_freed(now);
             return;
         }
-        for nominee in &preemption.displaced {
+        let by = format!("pod {}", pod.uid);
+        if !self.make_room(&preemption.victims, &preemption.displaced, &by).await {
+            self.state.lock().try_again(pod, self.clock.now());
+        }
+    }
+
+    /// Nobody goes before all pods of the gang are told their nodes.
+    pub(super) async fn preempt_for_gang(&self, preemption: &GangPreemption) {
+        let tell = |member: &'_ Member| {
+            let (pod, node) = (member.pod.clone(), member.node.clone());
+            let message = member.refusal.message();
+            async move {
+                self.tell_refused(&pod, "Unschedulable", message, Some(Some(&node))).await
+            }
+            .boxed()
+        };
+        let told: Vec<BoxFuture<'_, bool>> = preemption.members.iter().map(tell).collect();
+        let told = futures::stream::iter(told).buffer_unordered(WRITES_IN_FLIGHT);
+        let told: Vec<bool> = told.collect().await;
+        let now = self.clock.now();
+        if told.contains(&false) {
+            let mut state = self.state.lock();
+            preemption.victims.iter().for_each(|victim| state.snapshot.spare(&victim.uid));
+            for member in &preemption.members {
+                state.snapshot.end_nomination(&member.pod.uid, "");
+                state.try_again(&member.pod, now);
+            }
+            state.wake_freed(now);
+            return;
+        }
+        let by = format!("pod group {}", preemption.group);
+        if !self.make_room(&preemption.victims, &preemption.displaced, &by).await {
+            let mut state = self.state.lock();
+            preemption.members.iter().for_each(|member| state.try_again(&member.pod, now));
+        }
+    }
+
+    /// Answers whether all victims go.
+    async fn make_room(&self, victims: &[Victim], displaced: &[Displaced], by: &str) -> bool {
+        for nominee in displaced {
             let status = json!({"nominatedNodeName": null});
             if let Err(error) = self.patch_status(&nominee.key, &nominee.uid, status).await {
                 tracing::debug!(pod = %nominee.key, %error, "a nomination was not taken back");
             }
         }
-        let staying = preemption.victims.iter().filter(|victim| !victim.is_leaving);
+        let staying = victims.iter().filter(|victim| !victim.is_leaving);
         let evictions: Vec<BoxFuture<'_, bool>> =
-            staying.map(|victim| self.evict_or_spare(victim, pod, node).boxed()).collect();
-        let evictions = futures::stream::iter(evictions).buffer_unordered(EVICTIONS_IN_FLIGHT);
+            staying.map(|victim| self.evict_or_spare(victim, by).boxed()).collect();
+        let evictions = futures::stream::iter(evictions).buffer_unordered(WRITES_IN_FLIGHT);
         let results: Vec<bool> = evictions.collect().await;
-        if results.contains(&false) {
-            self.state.lock().try_again(pod, self.clock.now());
-        }
+        !results.contains(&false)
     }
 
-    async fn evict_or_spare(&self, victim: &Victim, pod: &PodInfo, node: &str) -> bool {
-        let Err(error) = self.evict(victim, pod, node).await else { return true };
+    async fn evict_or_spare(&self, victim: &Victim, by: &str) -> bool {
+        let Err(error) = self.evict(victim, by).await else { return true };
         tracing::debug!(pod = %victim.key, %error, "a victim was not evicted");
         self.state.lock().snapshot.spare(&victim.uid);
         false
     }
 
-    async fn evict(&self, victim: &Victim, pod: &PodInfo, node: &str) -> Result<(), ApiError> {
+    async fn evict(&self, victim: &Victim, by: &str) -> Result<(), ApiError> {
         let condition = json!({
             "type": "DisruptionTarget", "status": "True", "reason": PREEMPTED,
             "message": format!("{NAME}: preempting to accommodate a higher priority pod"),
@@ -75,7 +114,7 @@ impl Scheduler {
         }
         deleted?;
         let regarding = reference(&victim.key, &victim.uid);
-        let message = format!("Preempted by pod {} on node {node}", pod.uid);
+        let message = format!("Preempted by {by} on node {}", victim.node);
         (self.tell)(Notice { regarding, severity: Severity::Normal, reason: "Preempted", message });
         Ok(())
     }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! So a group never holds what it cannot use, and one that is larger than the cluster is in nobody's
-//! way. Nobody is preempted for a group.
+//! way. How a gang is decided on is in [`super::gangs`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -114,6 +114,11 @@ impl Groups {
     /// How many pods of a group are needed at once; `None` without its Workload.
     fn needed(&self, id: &GroupId) -> Option<usize> {
         self.workloads.get(&id.workload)?.get(&id.group).copied()
+    }
+
+    /// Whether more than one pod of a group is needed at once.
+    pub fn is_gang(&self, id: &GroupId) -> bool {
+        self.needed(id).is_some_and(|needed| needed > 1)
     }
 
     /// Why its pods take no part yet.

@@ -18,6 +18,7 @@ pub mod config;
 pub mod cycle;
 mod evictions;
 pub mod framework;
+pub mod gangs;
 pub mod groups;
 pub mod nominees;
 pub mod plugins;
@@ -206,6 +207,13 @@ impl Scheduler {
                     // They find another node sooner than by waiting for this one.
                     preemption.displaced.iter().for_each(|one| state.queue.hurry(&one.uid, now));
                 }
+                Decision::PreemptForGang(preemption) => {
+                    for member in &preemption.members {
+                        let wakes = member.refusal.wakes.clone();
+                        state.put_aside(member.pod.clone(), wakes, now);
+                    }
+                    preemption.displaced.iter().for_each(|one| state.queue.hurry(&one.uid, now));
+                }
                 Decision::Later { pod } => state.put_back(pod.clone()),
                 Decision::Fail { pod, .. } => state.put_aside(pod.clone(), Vec::new(), now),
             }
@@ -231,7 +239,7 @@ impl Scheduler {
                         !error.is_not_found() && self.is_bound(&pod, &node).await
                     }
                 };
-                if bound { self.tell_bound(&pod, &node, seen) } else { self.take_back(&pod) }
+                if bound { self.tell_bound(&pod, &node, seen) } else { self.take_back(&pod, &node) }
             }
             Decision::Provide { pod, node, steps } => {
                 for step in &steps {
@@ -252,6 +260,7 @@ impl Scheduler {
             Decision::Preempt { pod, refusal, preemption } => {
                 self.preempt(&pod, refusal.message(), &preemption).await;
             }
+            Decision::PreemptForGang(preemption) => self.preempt_for_gang(&preemption).await,
             Decision::Later { .. } | Decision::Hold { .. } => {}
             Decision::Fail { pod, text } => {
                 self.tell_refused(&pod, "SchedulerError", text, None).await;
@@ -325,12 +334,13 @@ impl Scheduler {
     }
 
     /// Takes an assumption back, which may help others; the pod comes again after a back-off unless
-    /// it is gone.
-    fn take_back(&self, pod: &PodInfo) {
+    /// it is gone. One of a gang keeps its place, and comes at once the first time.
+    fn take_back(&self, pod: &PodInfo, node: &str) {
         let now = self.clock.now();
         let mut state = self.state.lock();
         if state.snapshot.forget(&pod.uid) {
             state.try_again(pod, now);
+            state.keep_for_gang(pod, node, now);
             state.wake_freed(now);
         }
     }

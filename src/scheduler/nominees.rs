@@ -81,13 +81,23 @@ impl Nominees {
         let (key, wants) = (pod.key.clone(), pod.wants.clone());
         let footprint = pod.footprint();
         let nominee = Nominee { key, node: node.into(), wants, footprint, is_assumed };
-        self.by_node.entry(node.into()).or_default().insert(pod.uid.clone());
-        self.by_uid.insert(pod.uid.clone(), nominee);
+        self.put(&pod.uid, nominee);
         before.filter(|before| before != node)
+    }
+
+    /// Puts a nominee back that was taken.
+    pub fn put(&mut self, uid: &str, nominee: Nominee) {
+        self.by_node.entry(nominee.node.clone()).or_default().insert(uid.into());
+        self.by_uid.insert(uid.into(), nominee);
     }
 
     /// Removes a nominee; answers with its node.
     pub fn remove(&mut self, uid: &str) -> Option<String> {
+        self.take(uid).map(|nominee| nominee.node)
+    }
+
+    /// Takes a nominee out.
+    pub fn take(&mut self, uid: &str) -> Option<Nominee> {
         let nominee = self.by_uid.remove(uid)?;
         if let Some(uids) = self.by_node.get_mut(&nominee.node) {
             uids.remove(uid);
@@ -95,7 +105,7 @@ impl Nominees {
                 self.by_node.remove(&nominee.node);
             }
         }
-        Some(nominee.node)
+        Some(nominee)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A pod as far as scheduling cares: what it asks of its node, and what of that stays taken there.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use k8s_openapi::api::core::v1::{
     Affinity, Container, NodeSelector, Pod, PodAffinityTerm, PreferredSchedulingTerm, Toleration,
@@ -87,6 +87,9 @@ pub struct HostPort {
     pub port: i32,
 }
 
+/// Of pods whose claims were not looked at yet, which are many: one for all.
+static NO_NEEDS: LazyLock<Arc<Needs>> = LazyLock::new(Arc::default);
+
 impl PodInfo {
     pub fn of(pod: &Pod) -> PodInfo {
         PodInfo {
@@ -95,7 +98,7 @@ impl PodInfo {
             wants: Arc::new(Wants::of(pod)),
             labels: Arc::new(pod.metadata.labels.clone().unwrap_or_default()),
             controller: controller(pod),
-            volumes: Arc::default(),
+            volumes: NO_NEEDS.clone(),
             group: GroupId::of(pod),
             together: 0,
         }

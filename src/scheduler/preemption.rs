@@ -30,9 +30,9 @@ use crate::api::ObjectKey;
 pub const DRY_RUNS_A_CYCLE: usize = 20_000;
 
 /// A profile without the plugin DefaultPreemption.
-const OFF: &str = "not done by this scheduler's profile.";
-const NEVER: &str = "not eligible due to preemptionPolicy=Never.";
-const UNDER_WAY: &str = "not eligible due to a terminating pod on the nominated node.";
+pub const OFF: &str = "not done by this scheduler's profile.";
+pub const NEVER: &str = "not eligible due to preemptionPolicy=Never.";
+pub const UNDER_WAY: &str = "not eligible due to a terminating pod on the nominated node.";
 const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
 const NO_HELP: &str = "Preemption is not helpful for scheduling";
 
@@ -52,6 +52,8 @@ pub struct Victim {
     pub key: ObjectKey,
     pub uid: String,
     pub priority: i32,
+    /// Where it is.
+    pub node: Arc<str>,
     /// A pod that was not started yet counts as the youngest.
     started: Option<Timestamp>,
     /// It is leaving already.
@@ -72,12 +74,16 @@ pub enum Outcome {
     Later,
 }
 
+/// What a node would cost.
 #[derive(Clone)]
-struct Candidate {
-    victims: Vec<Victim>,
+pub struct Candidate {
+    pub victims: Vec<Victim>,
     /// How many of them exceed a budget.
     exceeding: usize,
 }
+
+/// What was found out about nodes, by their indexes.
+pub type Known = BTreeMap<usize, Result<Candidate, Reasons>>;
 
 /// The less, the better.
 type Rank = (usize, i32, i64, usize, Reverse<Timestamp>);
@@ -90,7 +96,9 @@ pub struct Search<'a> {
     slots: &'a Slots,
     /// The nodes whose refusal leaving pods may resolve.
     resolvable: &'a [usize],
-    known: BTreeMap<usize, Result<Candidate, Reasons>>,
+    /// Pods of a priority below this one may go.
+    below: i32,
+    pub known: Known,
     dry_runs: &'a mut usize,
 }
 
@@ -100,9 +108,10 @@ impl<'a> Search<'a> {
         framework: &'a Framework,
         slots: &'a Slots,
         resolvable: &'a [usize],
+        below: i32,
         dry_runs: &'a mut usize,
     ) -> Search<'a> {
-        Search { framework, slots, resolvable, known: BTreeMap::new(), dry_runs }
+        Search { framework, slots, resolvable, below, known: Known::new(), dry_runs }
     }
 
     /// Finds room for a pod that all nodes refused, and counts it as made.
@@ -146,7 +155,7 @@ impl<'a> Search<'a> {
 
     /// The best among enough candidates. Where to begin differs from pod to pod, so that not the
     /// same nodes are asked each time.
-    fn best(&mut self, pod: &PodInfo, snapshot: &Snapshot) -> Option<(usize, Candidate)> {
+    pub fn best(&mut self, pod: &PodInfo, snapshot: &Snapshot) -> Option<(usize, Candidate)> {
         let count = self.resolvable.len();
         let wanted = self.framework.preemption;
         let enough = (count * wanted.percent / 100).max(wanted.least);
@@ -156,7 +165,7 @@ impl<'a> Search<'a> {
             let index = self.resolvable[(begin + at) % count];
             let known = self.known.entry(index).or_insert_with(|| {
                 *self.dry_runs = self.dry_runs.saturating_sub(1);
-                WhatIf::of(pod, index, snapshot, self.framework, self.slots).victims()
+                WhatIf::of(pod, index, snapshot, self.framework, self.slots).victims(self.below)
             });
             let Ok(candidate) = known else { continue };
             found += 1;
@@ -206,11 +215,12 @@ impl Candidate {
 }
 
 impl Victim {
-    fn of(uid: &str, placed: &Placed) -> Victim {
+    pub fn of(uid: &str, placed: &Placed) -> Victim {
         Victim {
             key: placed.key.clone(),
             uid: uid.into(),
             priority: placed.priority,
+            node: placed.node.clone(),
             started: placed.started,
             is_leaving: placed.is_ending || placed.is_preempted,
         }
@@ -295,10 +305,10 @@ impl<'a> WhatIf<'a> {
     }
 
     /// The victims of the node, or why it is no candidate.
-    fn victims(mut self) -> Result<Candidate, Reasons> {
+    fn victims(mut self, below: i32) -> Result<Candidate, Reasons> {
         let snapshot = self.snapshot;
         let name = &snapshot.nodes()[self.index].name;
-        let lower = snapshot.residents_below(name, self.pod.wants.priority);
+        let lower = snapshot.residents_below(name, below);
         let mut lower: Vec<(&str, &Placed)> = lower.map(|(uid, placed)| (&**uid, placed)).collect();
         if lower.is_empty() {
             return Err(vec![NO_VICTIMS.into()]);

@@ -19,17 +19,21 @@ pub const LIMITS: Limits = Limits { first: Duration::from_secs(1), most: Duratio
 /// Higher priority first, then older, then the order of arrival.
 type Rank = (std::cmp::Reverse<i32>, Timestamp, u64);
 
+/// One copy of a pod's uid for all indexes: there may be a million pods.
+type Uid = Arc<str>;
+
 /// All pods that wait, by uid.
 pub struct Queue {
     active: Active,
-    refused: HashMap<String, Refused>,
+    /// Boxed: a table has room for up to twice as many as there are.
+    refused: HashMap<Uid, Box<Refused>>,
     /// The refused pods in the order of their time.
-    times: BTreeSet<(Timestamp, String)>,
+    times: BTreeSet<(Timestamp, Uid)>,
     /// The refused pods that a change would bring forward.
-    waiting: HashMap<Wake, HashSet<String>>,
+    waiting: HashMap<Wake, HashSet<Uid>>,
     /// The pods of each group, by uid: who takes one takes all.
     groups: HashMap<Arc<GroupId>, BTreeSet<String>>,
-    backoff: Backoff<String>,
+    backoff: Backoff<Uid>,
     /// A refused pod is tried again after this time even if nothing happened: a lost signal costs
     /// time only.
     retry_anyway: SignedDuration,
@@ -129,7 +133,7 @@ impl Queue {
 
     /// Whether a pod that wants the same was refused.
     fn is_refused(&self, pod: &PodInfo) -> bool {
-        let refused = self.refused.get(&pod.uid).map(|refused| &refused.pod);
+        let refused = self.refused.get(pod.uid.as_str()).map(|refused| &refused.pod);
         refused.is_some_and(|one| one.wants == pod.wants && one.labels == pod.labels)
     }
 
@@ -164,13 +168,13 @@ impl Queue {
     }
 
     /// Takes a pod out of the refused ones and their indexes.
-    fn release(&mut self, uid: &str) -> Option<Refused> {
-        let refused = self.refused.remove(uid)?;
+    fn release(&mut self, uid: &str) -> Option<Box<Refused>> {
+        let (uid, refused) = self.refused.remove_entry(uid)?;
         self.forget_member(&refused.pod);
-        self.times.remove(&(refused.at, uid.to_string()));
+        self.times.remove(&(refused.at, uid.clone()));
         for wake in &refused.wakes {
             if let Some(waiting) = self.waiting.get_mut(wake) {
-                waiting.remove(uid);
+                waiting.remove(&uid);
                 if waiting.is_empty() {
                     self.waiting.remove(wake);
                 }
@@ -182,7 +186,7 @@ impl Queue {
     /// Forgets a pod's failures.
     pub fn forget(&mut self, uid: &str) {
         self.remove(uid);
-        self.backoff.forget(&uid.to_string());
+        self.backoff.forget(&uid.into());
     }
 
     /// Takes the best pods, at most `most`; where one of a group is among them, all that wait of it,
@@ -207,9 +211,10 @@ impl Queue {
 
     /// Puts a refused or failed pod aside until something that can help happens.
     pub fn refuse(&mut self, pod: PodInfo, created: Timestamp, wakes: Vec<Wake>, now: Timestamp) {
-        let wait = self.backoff.next(&pod.uid, now);
+        let uid: Uid = pod.uid.as_str().into();
+        let wait = self.backoff.next(&uid, now);
         let not_before = now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::ZERO);
-        self.put_aside(pod, created, wakes, not_before, now);
+        self.put_aside_as(uid, pod, created, wakes, not_before, now);
     }
 
     /// Puts a pod aside for which something is being done: what it waits for brings it back at once.
@@ -225,17 +230,30 @@ impl Queue {
         not_before: Timestamp,
         now: Timestamp,
     ) {
+        self.put_aside_as(pod.uid.as_str().into(), pod, created, wakes, not_before, now);
+    }
+
+    fn put_aside_as(
+        &mut self,
+        uid: Uid,
+        pod: PodInfo,
+        created: Timestamp,
+        mut wakes: Vec<Wake>,
+        not_before: Timestamp,
+        now: Timestamp,
+    ) {
+        wakes.shrink_to_fit();
         self.remove(&pod.uid);
         self.index(&pod);
         // Without a change that could help (a failed bind) the back-off alone decides.
         let anyway = now.checked_add(self.retry_anyway).unwrap_or(Timestamp::MAX);
         let at = if wakes.is_empty() { not_before } else { anyway };
-        let uid = pod.uid.clone();
         for wake in &wakes {
             self.waiting.entry(*wake).or_default().insert(uid.clone());
         }
         self.times.insert((at, uid.clone()));
-        self.refused.insert(uid, Refused { pod, created, wakes, at, not_before });
+        let refused = Refused { pod, created, wakes, at, not_before };
+        self.refused.insert(uid, Box::new(refused));
     }
 
     /// Brings forward the refused pods that a change may help. Each is brought forward once: what
@@ -257,9 +275,10 @@ impl Queue {
     pub fn hurry(&mut self, uid: &str, now: Timestamp) {
         let Some(refused) = self.refused.get_mut(uid) else { return };
         if now < refused.at {
-            self.times.remove(&(refused.at, uid.to_string()));
+            let uid: Uid = uid.into();
+            self.times.remove(&(refused.at, uid.clone()));
             refused.at = now;
-            self.times.insert((now, uid.to_string()));
+            self.times.insert((now, uid));
         }
     }
 

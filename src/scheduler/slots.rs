@@ -234,6 +234,11 @@ impl Slots {
         self.list.is_empty()
     }
 
+    /// Whether some of them refuse nodes.
+    pub fn are_hard(&self) -> bool {
+        self.list.iter().any(|filled| filled.slot.rule.is_hard())
+    }
+
     /// Whether these are the slots that plugins ask for.
     pub fn are(&self, asked: &[Vec<Slot>]) -> bool {
         let own = self.ranges.iter().map(|range| self.list[range.clone()].iter());

@@ -174,6 +174,11 @@ impl Snapshot {
         self.index(name).map(|n| &self.nodes[n])
     }
 
+    /// Where a node is among [`Snapshot::nodes`], until nodes come or go.
+    pub fn index_of(&self, name: &str) -> Option<usize> {
+        self.index(name)
+    }
+
     fn index(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()
     }
@@ -416,23 +421,34 @@ impl Snapshot {
 
     /// Removes a pod; answers whether it was counted.
     pub fn remove_pod(&mut self, uid: &str) -> bool {
-        let Some((uid, placed)) = self.placed.remove_entry(uid) else { return false };
+        let Some((_, placed)) = self.take_away(uid) else { return false };
+        self.topology.remove(placed.kind);
+        self.unshare(placed.labels);
+        self.freed.insert(placed.node);
+        true
+    }
+
+    /// Takes a pod out that [`Snapshot::put_back`] brings back.
+    pub fn take_away(&mut self, uid: &str) -> Option<(Arc<str>, Placed)> {
+        let (uid, placed) = self.placed.remove_entry(uid)?;
         self.volumes.count_users(&placed.claims, false);
         if let Some(n) = self.index(&placed.node) {
             self.nodes[n].give_back(&placed.requests, &placed.ports);
             self.changes.add(Change::Taken(index_of(n)));
             self.count_kind(placed.kind, n, false);
         }
-        self.topology.remove(placed.kind);
         if let Some(residents) = self.residents.get_mut(&placed.node) {
-            residents.remove(&(placed.priority, uid));
+            residents.remove(&(placed.priority, uid.clone()));
             if residents.is_empty() {
                 self.residents.remove(&placed.node);
             }
         }
-        self.unshare(placed.labels);
-        self.freed.insert(placed.node);
-        true
+        Some((uid, placed))
+    }
+
+    /// Brings a pod back that was taken away.
+    pub fn put_back(&mut self, uid: &str, placed: Placed) {
+        self.place(uid, placed);
     }
 
     /// The pods of a node whose priority is below this one, with their uids.

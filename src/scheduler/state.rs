@@ -17,7 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use super::budgets::Labels;
 use super::class::Classes;
-use super::framework::Wake;
+use super::framework::{Frameworks, Wake};
 use super::groups::{GroupId, Groups};
 use super::pod_info::{self, PodInfo, Wants};
 use super::profiles::Profiles;
@@ -58,8 +58,10 @@ pub struct Pending {
     /// What its status says why it waits, as a number.
     told: Option<u64>,
     nominated: Option<String>,
+    /// Whether its binding failed once and was tried again at once.
+    hurried: bool,
     /// What it asked for when it was seen after it was placed.
-    newer: Option<PodInfo>,
+    newer: Option<Box<PodInfo>>,
 }
 
 impl Pending {
@@ -72,6 +74,7 @@ impl Pending {
             version: pod.metadata.resource_version.clone(),
             told: refusals.find_map(|one| one.message.as_deref()).map(number_of),
             nominated: pod_info::nominated_node(pod).map(str::to_string),
+            hurried: false,
             newer: None,
         }
     }
@@ -139,9 +142,27 @@ impl State {
     /// Lets a pod come again after a back-off, as it is seen now: it may want something else.
     pub fn try_again(&mut self, pod: &PodInfo, now: Timestamp) {
         let Some(seen) = self.pending.get_mut(&pod.uid) else { return };
-        let pod = seen.newer.take().unwrap_or_else(|| pod.clone());
+        let pod = seen.newer.take().map_or_else(|| pod.clone(), |newer| *newer);
         self.snapshot.see_nomination(&pod, seen.nominated.as_deref());
         self.put_aside(pod, Vec::new(), now);
+    }
+
+    /// Keeps its node for a pod of a gang that was not bound: others of its gang are, and of use only
+    /// with it. The first time it comes at once.
+    pub fn keep_for_gang(&mut self, pod: &PodInfo, node: &str, now: Timestamp) {
+        if !pod.group.as_ref().is_some_and(|group| self.groups.is_gang(group)) {
+            return;
+        }
+        let Some(seen) = self.pending.get_mut(&pod.uid) else { return };
+        let is_first = !std::mem::replace(&mut seen.hurried, true);
+        // A nomination ends where it is found that no room can be made, which others are never asked.
+        let may_keep = !pod.wants.never_preempts && self.profiles.of(pod).preemption.wanted;
+        if may_keep && self.snapshot.nominees().node_of(&pod.uid).is_none() {
+            self.snapshot.keep_place(pod, node);
+        }
+        if is_first {
+            self.queue.hurry(&pod.uid, now);
+        }
     }
 
     /// Tells those who wait that places became free (nominees whose node it is at once), or that
@@ -309,8 +330,9 @@ impl State {
         }
         let info = self.share(PodInfo::of(pod));
         let is_placed = self.snapshot.is_placed(&uid);
-        let newer = is_placed.then(|| info.clone());
-        self.pending.insert(uid.clone(), Pending { newer, ..Pending::of(pod) });
+        let newer = is_placed.then(|| Box::new(info.clone()));
+        let hurried = self.pending.get(&uid).is_some_and(|seen| seen.hurried);
+        self.pending.insert(uid.clone(), Pending { newer, hurried, ..Pending::of(pod) });
         if is_placed {
             return false;
         }

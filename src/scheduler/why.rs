@@ -114,7 +114,13 @@ fn state_of(pod: &Pod, place: &str) -> String {
         return format!("waits for another scheduler, {scheduler}");
     }
     if let Some(group) = GroupId::of(pod) {
-        return format!("waits for a node, together with the pod group {group}");
+        return match nominated_node(pod) {
+            Some(node) => format!(
+                "waits, together with the pod group {group}, until pods of lower priority have left \
+                 {node}"
+            ),
+            None => format!("waits for a node, together with the pod group {group}"),
+        };
     }
     match nominated_node(pod) {
         Some(node) => format!("waits until pods of lower priority have left {node}"),

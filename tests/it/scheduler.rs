@@ -1,6 +1,7 @@
 //! The scheduler's cycle: nodes and pods in, decisions out, no cluster. Its loop is in the simulation
 //! too.
 
+mod abuse;
 mod clusters;
 mod config;
 mod domains;
@@ -11,6 +12,7 @@ mod preemption;
 mod volumes;
 mod why;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -93,6 +95,9 @@ fn line(decision: Decision) -> String {
             let victims = preemption.victims.iter().map(|victim| victim.key.name.as_str());
             let victims: Vec<&str> = victims.collect();
             format!("{} ⇒ {}: without {}", pod.key.name, preemption.node, victims.join(", "))
+        }
+        Decision::PreemptForGang(preemption) => {
+            format!("{} pods get room", preemption.members.len())
         }
         Decision::Hold { pod, .. } => format!("{} waits for volumes", pod.key.name),
         Decision::Later { pod } => format!("{} comes later", pod.key.name),
@@ -320,6 +325,8 @@ fn a_plugin_that_panics_costs_only_the_pods_it_panics_over() {
 struct Slow {
     gate: Semaphore,
     bound: Mutex<Vec<String>>,
+    /// How often the bindings of these pods fail.
+    fails: Mutex<HashMap<String, usize>>,
 }
 
 #[async_trait::async_trait]
@@ -342,7 +349,12 @@ impl Api for Slow {
         object: Object,
         _: &WriteOptions,
     ) -> Result<Raw, ApiError> {
-        self.bound.lock().unwrap().extend(target.name.clone());
+        let name = target.name.clone().unwrap_or_default();
+        if let Some(times @ 1..) = self.fails.lock().unwrap().get_mut(&name) {
+            *times -= 1;
+            return Err(ApiError::unavailable("not now"));
+        }
+        self.bound.lock().unwrap().push(name);
         Ok(Raw(object.into_value().to_string().into()))
     }
 
@@ -368,7 +380,11 @@ impl Api for Slow {
 #[tokio::test(start_paused = true)]
 async fn no_change_is_missed_between_deciding_and_telling() {
     const PODS: usize = 200;
-    let api = Arc::new(Slow { gate: Semaphore::new(0), bound: Mutex::default() });
+    let api = Arc::new(Slow {
+        gate: Semaphore::new(0),
+        bound: Mutex::default(),
+        fails: Mutex::default(),
+    });
     let cache = Cache::new();
     cache.add::<Node>();
     cache.add::<Pod>();

@@ -54,6 +54,30 @@ impl Snapshot {
         (displaced, charged)
     }
 
+    /// Takes a nomination away, which [`Snapshot::restore_nomination`] brings back.
+    pub fn lift_nomination(&mut self, uid: &str) -> Option<Nominee> {
+        let nominee = self.nominees.take(uid)?;
+        self.see_kept(&nominee.node);
+        Some(nominee)
+    }
+
+    pub fn restore_nomination(&mut self, uid: &str, nominee: Nominee) {
+        self.see_kept(&nominee.node);
+        self.nominees.put(uid, nominee);
+    }
+
+    /// A node is kept no more for one whose nomination was taken away.
+    pub fn drop_nomination(&mut self, nominee: Nominee) {
+        self.see_left(Some(nominee.node));
+    }
+
+    /// Keeps a pod its place that it could not take yet.
+    pub fn keep_place(&mut self, pod: &PodInfo, node: &str) {
+        let left = self.nominees.assume(pod, node);
+        self.see_left(left);
+        self.see_kept(node);
+    }
+
     /// Takes in what a waiting pod's status says.
     pub fn see_nomination(&mut self, pod: &PodInfo, told: Option<&str>) {
         let left = self.nominees.see(pod, told);

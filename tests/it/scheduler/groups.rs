@@ -1,14 +1,24 @@
 //! Pod groups: all of them get nodes, or none keeps one.
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::scheduling::v1alpha1::Workload;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use wasmfleet::base::clock::VirtualClock;
+use wasmfleet::client::Client;
+use wasmfleet::client::cache::Cache;
 use wasmfleet::scheduler::class::Classes;
 use wasmfleet::scheduler::cycle::{self, Decision};
 use wasmfleet::scheduler::framework::Wake;
 use wasmfleet::scheduler::plugins::default_framework;
 use wasmfleet::scheduler::pod_info::PodInfo;
 use wasmfleet::scheduler::snapshot::Snapshot;
+use wasmfleet::scheduler::{Options, Scheduler};
 
-use super::{line, merge, node, pod, requests};
+use super::{Slow, line, merge, merged, node, pod, requests};
 
 /// One of a group of which `together` are needed at once.
 fn one_of(group: &str, name: &str, cpu: &str, together: usize) -> PodInfo {
@@ -164,4 +174,51 @@ fn volumes_come_before_any_of_them() {
     assert!(matches!(&decisions[0], Decision::Provide { steps, .. } if steps.len() == 1));
     let Decision::Hold { wakes, .. } = &decisions[1] else { panic!("{decisions:?}") };
     assert_eq!(*wakes, [wasmfleet::scheduler::volumes::wake_of(&key)]);
+}
+
+/// A scheduler over a node for two pods: a gang of two comes, and a pod that is older but is seen
+/// later. Answers who is bound after so long, where a binding of one of the gang fails so often.
+async fn bound_after(fails: usize, time: Duration) -> Vec<String> {
+    let api = Arc::new(Slow {
+        gate: Semaphore::new(100),
+        bound: Mutex::default(),
+        fails: Mutex::new([("g1".to_string(), fails)].into()),
+    });
+    let cache = Cache::new();
+    cache.add::<Node>();
+    cache.add::<Pod>();
+    cache.add::<Workload>();
+    let clock = Arc::new(VirtualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
+    let client = Client::new(api.clone(), "test");
+    let scheduler = Scheduler::new(client, &cache, clock, Arc::new(|_| {}), Options::default());
+    let workload = json!({"metadata": {"name": "w", "namespace": "n"}, "spec": {"podGroups":
+        [{"name": "g", "policy": {"gang": {"minCount": 2}}}]}});
+    cache.replace::<Workload>(vec![serde_json::from_value(workload).unwrap()], 1);
+    cache.replace(vec![node("a", json!({}))], 1);
+    let created = |mut pod: Pod, second: u32| {
+        let time = json!(format!("2025-01-01T00:00:{second:02}Z"));
+        pod.metadata.creation_timestamp = serde_json::from_value(time).unwrap();
+        pod
+    };
+    let reference = json!({"workloadRef": {"name": "w", "podGroup": "g"}});
+    let one = |name: &str| created(pod(name, merged(requests("1"), reference.clone())), 30);
+    let gang = vec![one("g0"), one("g1")];
+    cache.replace(gang.clone(), 2);
+    let running = tokio::spawn(async move { scheduler.run().await });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let mut all = gang;
+    all.push(created(pod("older", requests("1")), 1));
+    cache.replace(all, 3);
+    tokio::time::sleep(time).await;
+    running.abort();
+    let bound = api.bound.lock().unwrap().clone();
+    bound
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_binding_fails_comes_at_once_and_keeps_its_place() {
+    let soon = bound_after(1, Duration::from_millis(100)).await;
+    assert_eq!(soon, ["g0", "g1"], "without a back-off");
+    let later = bound_after(3, Duration::from_secs(60)).await;
+    assert_eq!(later, ["g0", "g1"], "an older pod of the same priority does not get its place");
 }

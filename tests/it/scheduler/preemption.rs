@@ -1,6 +1,8 @@
 //! Preemption: clusters in, victims out; the rules one by one.
 
+mod gangs;
 mod random;
+mod rounds;
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,9 @@
 //! Pod groups amid faults: of a gang that fits all run, of one that does not nobody ever has a place;
 //! and two schedulers that do not know of each other, who never fill one place twice.
 
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::api::scheduling::v1alpha1::Workload;
 
 use super::*;
@@ -118,6 +121,72 @@ fn two_schedulers_never_fill_a_place_twice() {
             (placed != there.min(PLACES)).then(|| format!("{placed} of {there} have a place"))
         };
         world.until(none_left).await;
+        world.close().await;
+    });
+}
+
+/// A full cluster, into which gangs of a higher priority come.
+#[test]
+fn a_gang_gets_places_of_the_low_and_one_that_is_too_large_gets_none() {
+    each_seed(|seed| async move {
+        let mut world = World::new(seed, false, 3).await;
+        for (name, value) in [("low", 1), ("high", 9)] {
+            let class = json!({"metadata": {"name": name}, "value": value});
+            world.create::<PriorityClass>(class).await;
+        }
+        world.start_control();
+        let mut low = deployment("web", i32::try_from(PLACES).unwrap(), 1, 1);
+        let spec = &mut low["spec"]["template"]["spec"];
+        spec["priorityClassName"] = "low".into();
+        spec["containers"][0]["resources"] = json!({"requests": {"cpu": CPU}});
+        world.create::<Deployment>(low).await;
+        let low_run = |view: &View, wanted: usize| {
+            let ready = view.all::<Pod>().filter(|pod| {
+                let spec = pod.spec.as_ref();
+                let class = spec.and_then(|spec| spec.priority_class_name.as_deref());
+                class == Some("low") && truth::is_active(pod) && truth::is_ready(pod)
+            });
+            let ready = ready.count();
+            (ready != wanted).then(|| format!("{ready} of the low ones run"))
+        };
+        world.until(|view| low_run(view, PLACES)).await;
+        let names = |view: &View| -> BTreeSet<String> {
+            view.all::<Pod>().filter_map(|pod| pod.metadata.uid.clone()).collect()
+        };
+        let there = names(&world.truth.cache.view());
+        world.create::<Workload>(gangs(&[("small", 6), ("huge", PLACES + 1)])).await;
+        let high = |group: &str, n: usize| {
+            let mut pod = member(group, n);
+            pod["spec"]["priorityClassName"] = "high".into();
+            pod
+        };
+        world.faults.set(true);
+        for n in 0..PLACES + 1 {
+            world.create::<Pod>(high("huge", n)).await;
+        }
+        world.sleep(Duration::from_secs(60)).await;
+        let now = names(&world.truth.cache.view());
+        assert!(now.is_superset(&there), "nobody goes for a gang that does not fit");
+        for n in 0..6 {
+            world.create::<Pod>(high("small", n)).await;
+        }
+        world.sleep(Duration::from_secs(1)).await;
+        world.restart_control().await;
+        world.sleep(Duration::from_secs(20)).await;
+        world.faults.set(false);
+        let done = |view: &View| {
+            let (small, huge) = (placed(view, "small"), placed(view, "huge"));
+            let ones =
+                ((small, huge) != (6, 0)).then(|| format!("{small} and {huge} have a place"));
+            ones.or_else(|| low_run(view, PLACES - 6))
+        };
+        world.until(done).await;
+        for n in 0..PLACES + 1 {
+            let name = format!("huge-{n}");
+            let _ = world.client.delete::<Pod>("default", &name, &Default::default()).await;
+        }
+        world.until(done).await;
+        world.stays_quiet().await;
         world.close().await;
     });
 }

@@ -250,12 +250,12 @@ fn random_clusters_come_to_rest() {
     }
 }
 
-fn priority(pod: &Pod) -> i32 {
+pub fn priority(pod: &Pod) -> i32 {
     pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default()
 }
 
 /// Thousandths of a CPU, which are all that these pods ask for.
-fn cpu(pod: &Pod) -> i64 {
+pub fn cpu(pod: &Pod) -> i64 {
     let container: Value = serde_json::to_value(&pod.spec.as_ref().unwrap().containers[0]).unwrap();
     let text = container["resources"]["requests"]["cpu"].as_str().unwrap().to_string();
     text.trim_end_matches('m').parse().unwrap()
