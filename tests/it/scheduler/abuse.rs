@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use wasmfleet::api::ObjectKey;
 use wasmfleet::scheduler::class::Classes;
 use wasmfleet::scheduler::cycle::{self, Decision};
-use wasmfleet::scheduler::framework::{Refusal, Wake};
+use wasmfleet::scheduler::framework::Wake;
 use wasmfleet::scheduler::plugins::default_framework;
 use wasmfleet::scheduler::pod_info::PodInfo;
 use wasmfleet::scheduler::queue::{LIMITS, Queue};
@@ -173,7 +173,9 @@ fn a_million_pods_that_wait_cost_little_and_keep_nobody_out() {
         return;
     }
     let mut snapshot = Snapshot::default();
-    (0..3).for_each(|n| drop(snapshot.set_node(&node(&format!("n{n}"), json!({})))));
+    for n in 0..3 {
+        snapshot.set_node(&node(&format!("n{n}"), json!({})));
+    }
     let (mut classes, begin) = (Classes::default(), Timestamp::UNIX_EPOCH);
     let mut queue = Queue::new(SignedDuration::from_mins(5), LIMITS);
     let mut spec = requests("1m");
@@ -186,8 +188,7 @@ fn a_million_pods_that_wait_cost_little_and_keep_nobody_out() {
         };
     let before = resident_bytes();
     for n in 0..PENDING {
-        let wakes = Refusal { wakes: refused.wakes.clone(), ..Refusal::default() }.wakes;
-        queue.refuse(tiny(n, &like), begin, wakes, begin);
+        queue.refuse(tiny(n, &like), begin, refused.wakes.clone(), begin);
     }
     let each = (resident_bytes() - before) / PENDING;
     println!("{each} bytes for each of {PENDING} pods");

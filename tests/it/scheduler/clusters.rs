@@ -1,6 +1,8 @@
 //! Random clusters with every rule: each placement is checked by the slow [`super::oracle`]. Nothing is
 //! violated, nobody waits whom a node takes, and the score is within 1 % of the best.
 
+mod gangs;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -26,6 +28,8 @@ enum Step {
     NodeGone(String),
     /// So many pods of a template come.
     Pods(Value, usize),
+    /// The same as a gang of which all are needed.
+    Gang(Value, usize),
     Gone(usize),
     Ends(usize),
     Labelled(usize, &'static str),
@@ -188,7 +192,7 @@ fn random_steps(seed: u64) -> Vec<Step> {
     let mut steps: Vec<Step> =
         (0..count).map(|n| Step::Node(random_node(random, &format!("n{n}")))).collect();
     for _ in 0..random.random_range(6..20) {
-        steps.push(match random.random_range(0..16) {
+        steps.push(match random.random_range(0..18) {
             0 => {
                 let name = format!("n{}", random.random_range(0..count + 2));
                 Step::Node(random_node(random, &name))
@@ -205,6 +209,7 @@ fn random_steps(seed: u64) -> Vec<Step> {
                 let app = [("app".to_string(), pick(random, &APPS).to_string())];
                 Step::Service(pick(random, &SPACES), random.random_bool(0.8).then(|| app.into()))
             }
+            8 | 9 => Step::Gang(random_pod(random), random.random_range(2..6)),
             _ => Step::Pods(random_pod(random), random.random_range(1..6)),
         });
     }
@@ -221,6 +226,7 @@ struct Twins {
     placed: usize,
     refused: usize,
     preempted: usize,
+    gangs: gangs::Tally,
 }
 
 impl Twins {
@@ -234,6 +240,7 @@ impl Twins {
             placed: 0,
             refused: 0,
             preempted: 0,
+            gangs: gangs::Tally::default(),
         }
     }
 
@@ -303,6 +310,7 @@ impl Twins {
                 let pods: Vec<Pod> = (0..*count).map(|_| self.named(template)).collect();
                 self.decide(&pods)?;
             }
+            Step::Gang(template, count) => self.gang(template, *count)?,
         }
         Ok(())
     }
@@ -425,6 +433,7 @@ fn shrink(mut steps: Vec<Step>) -> (Vec<Step>, String) {
 fn every_placement_is_right() {
     let seeds = std::env::var("WASMFLEET_SIM_SEEDS").ok().and_then(|text| text.parse().ok());
     let (mut placed, mut refused, mut preempted) = (0, 0, 0);
+    let mut gangs = gangs::Tally::default();
     for seed in 0..seeds.unwrap_or(30) * 5 {
         let steps = random_steps(seed);
         let mut twins = Twins::new();
@@ -436,7 +445,9 @@ fn every_placement_is_right() {
         placed += twins.placed;
         refused += twins.refused;
         preempted += twins.preempted;
+        gangs.add(twins.gangs);
     }
+    gangs.check();
     assert!(placed > 500 && refused > 100, "{placed} placed, {refused} refused");
     assert!(preempted > 10, "{preempted} preempted");
 }

@@ -211,8 +211,7 @@ async fn bound_after(fails: usize, time: Duration) -> Vec<String> {
     cache.replace(all, 3);
     tokio::time::sleep(time).await;
     running.abort();
-    let bound = api.bound.lock().unwrap().clone();
-    bound
+    api.bound.lock().unwrap().clone()
 }
 
 #[tokio::test(start_paused = true)]
