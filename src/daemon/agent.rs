@@ -20,6 +20,7 @@ use super::{SHUTDOWN_LIMIT, code, join, ready, shut_down, signals, simulate};
 use crate::api::ApiError;
 use crate::base::clock::RealClock;
 use crate::base::ids::Ids;
+use crate::base::tasks::Stop;
 use crate::base::{SharedClock, Tasks};
 use crate::client::cache::Cache;
 use crate::client::join::Access;
@@ -223,25 +224,33 @@ fn start(
     cache.keep::<EndpointSlice>(api.clone(), "", tasks);
     proxy.run(&Client::new(api, "kube-proxy"), tasks);
     let (dialled, stop) = (node.clone(), tasks.stop());
-    tasks.spawn("tunnel", async move { keep_tunnel(remote, dialled, stop).await });
+    tasks.spawn_until_done("tunnel", keep_tunnel(remote, dialled, stop));
     node.run(tasks);
     Ok(())
 }
 
-/// Dials the server, serves until the tunnel is lost, and dials again.
-async fn keep_tunnel(remote: Remote, node: Node, stop: crate::base::tasks::Stop) {
+/// Dials the server, serves until the tunnel is lost, and dials again; what is open when the tasks
+/// stop ends with what runs on the node.
+async fn keep_tunnel(remote: Remote, node: Node, stop: Stop) {
     let path = tunnel_path(node.name());
     let mut wait = FIRST_REDIAL;
-    loop {
-        let begin = tokio::time::Instant::now();
-        match remote.upgrade(&path, TUNNEL_PROTOCOL).await {
+    while !stop.is_set() {
+        let begin = Instant::now();
+        let dialled = tokio::select! {
+            () = stop.wait() => return,
+            dialled = remote.upgrade(&path, TUNNEL_PROTOCOL) => dialled,
+        };
+        match dialled {
             Ok(stream) => tunnel::serve(stream, node.clone(), stop.clone()).await,
             Err(error) => tracing::warn!(%error, "the tunnel could not be opened"),
         }
         if begin.elapsed() > GOOD_TUNNEL {
             wait = FIRST_REDIAL;
         }
-        tokio::time::sleep(wait).await;
+        tokio::select! {
+            () = stop.wait() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
         wait = (wait * 2).min(MOST_REDIAL);
     }
 }

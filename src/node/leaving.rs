@@ -1,20 +1,38 @@
 //! How a node goes down: what its containers are answering is answered first. They end with the
 //! process and begin anew with the next agent, so nothing of it is told to the API, and no worker is
-//! left that would start one of them again.
+//! left that would start one of them again. What reaches them through the node's tunnel goes on so
+//! long.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use super::Shared;
 use super::pod_state::container_id;
+use super::{Node, Shared};
 use crate::runtime::{Container, ContainerId, RuntimeEvent};
 
 /// What containers have to end; what still runs then is killed. Well within the time that a program
 /// has to stop (`daemon`: 20 s).
 const GRACE: Duration = Duration::from_secs(6);
+
+/// Whether the node's containers have ended, since it goes down.
+pub struct Left(watch::Sender<bool>);
+
+impl Default for Left {
+    fn default() -> Left {
+        Left(watch::Sender::new(false))
+    }
+}
+
+impl Node {
+    /// Returns when what ran on the node has ended, after the tasks were told to stop.
+    pub async fn left(&self) {
+        // The sender is our own: there is no error.
+        let _ = self.shared.left.0.subscribe().wait_for(|left| *left).await;
+    }
+}
 
 /// The containers of a node that goes down.
 pub struct Leaving(HashMap<ContainerId, Arc<dyn Container>>);
@@ -52,5 +70,6 @@ impl Leaving {
             () = ended => {}
             () = node.clock.sleep(GRACE) => {}
         }
+        node.left.0.send_replace(true);
     }
 }

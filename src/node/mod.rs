@@ -154,6 +154,7 @@ pub struct Shared {
     /// The Node object is gone, or does not say what was told.
     node_lost: Notify,
     renewals: fencing::Renewals,
+    left: leaving::Left,
     /// The status of the Ready condition that was told last.
     told_ready: parking_lot::Mutex<Option<String>>,
     chatter: parking_lot::Mutex<notices::Chatter>,
@@ -265,6 +266,7 @@ impl Node {
             node_changed: Notify::new(),
             node_lost: Notify::new(),
             renewals: fencing::Renewals::default(),
+            left: leaving::Left::default(),
             told_ready: parking_lot::Mutex::default(),
             chatter,
         };

@@ -45,15 +45,20 @@ const PARALLEL_STREAMS: u32 = 256;
 const PING_PERIOD: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// What is under way when the node has left has this long to end: the last bytes of answers. Logs
+/// that are followed and the like are cut.
+const TAIL: Duration = Duration::from_secs(1);
+
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Serves a tunnel until it ends or the tasks stop.
+/// Serves a tunnel until it ends, or until the tasks stop and what ran on the node has ended.
 pub async fn serve<S>(stream: S, node: Node, stop: Stop)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let serving = node.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let node = node.clone();
+        let node = serving.clone();
         async move {
             let response = answer(&node, request).await;
             Ok::<_, Infallible>(response.unwrap_or_else(|error| refuse(&error)))
@@ -66,14 +71,21 @@ where
         .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
+    let left = async {
+        stop.wait().await;
+        node.left().await;
+    };
     tokio::select! {
         result = &mut connection => {
             if let Err(error) = result {
                 tracing::debug!(%error, "the tunnel ended");
             }
+            return;
         }
-        () = stop.wait() => {}
+        () = left => {}
     }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(TAIL, connection).await;
 }
 
 async fn answer(node: &Node, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::balancer::{Balancer, Lease};
 use super::holding::{self, HOLD_LIMIT, HoldPlaces};
@@ -37,6 +37,7 @@ const BUFFER_BYTES: usize = 8 << 10;
 /// How many connections there may be.
 pub struct Places {
     all: Arc<Semaphore>,
+    count: usize,
     held: Arc<Semaphore>,
     per_port: usize,
 }
@@ -74,9 +75,16 @@ impl Places {
         let all = (descriptors / 2 / CONNECTION_DESCRIPTORS).clamp(2, MAX_ALL_CONNECTIONS);
         Places {
             all: Arc::new(Semaphore::new(all)),
+            count: all,
             held: Arc::new(Semaphore::new(all / 2)),
             per_port: (all / 2).min(MAX_CONNECTIONS),
         }
+    }
+
+    /// Waits until no connection is left.
+    pub async fn all_free(&self) {
+        // Never closed, and there are at most 65,536.
+        let _ = self.all.acquire_many(u32::try_from(self.count).unwrap_or(u32::MAX)).await;
     }
 
     pub fn of_port(&self) -> PortPlaces {
@@ -111,12 +119,28 @@ pub fn advice(address: SocketAddr, error: &io::Error) -> String {
     }
 }
 
-/// Accepts until the task is aborted. Connections live on when the listener goes.
-pub async fn accept(listener: TcpListener, places: PortPlaces, port: Arc<Port>) {
-    let PortPlaces { all, own, held } = places;
+/// Accepts until the other end of `closed` is dropped. Connections live on when the listener goes,
+/// also those that it had not accepted yet: the kernel would reset them.
+pub async fn accept(
+    listener: TcpListener,
+    places: PortPlaces,
+    port: Arc<Port>,
+    closed: oneshot::Receiver<()>,
+) {
+    tokio::select! {
+        biased;
+        _ = closed => {}
+        () = accept_all(&listener, &places, &port) => {}
+    }
+    if let Err(error) = accept_queued(listener, &places, &port) {
+        tracing::debug!(%error, "connections may have been lost");
+    }
+}
+
+async fn accept_all(listener: &TcpListener, places: &PortPlaces, port: &Arc<Port>) {
     let mut failing = false;
     loop {
-        let Ok(own_place) = own.clone().acquire_owned().await else { return };
+        let Ok(own) = places.own.clone().acquire_owned().await else { return };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -129,15 +153,45 @@ pub async fn accept(listener: TcpListener, places: PortPlaces, port: Arc<Port>) 
         };
         failing = false;
         // Taken for a connection that is there: a port that nobody calls holds no place of all.
-        let Ok(place) = all.clone().acquire_owned().await else { return };
-        let (port, held) = (port.clone(), held.clone());
-        tokio::spawn(async move {
-            if let Err(error) = carry(stream, peer, &port, &held).await {
-                tracing::debug!(%peer, %error, "a proxied connection ended");
-            }
-            drop((own_place, place));
-        });
+        let Ok(all) = places.all.clone().acquire_owned().await else { return };
+        spawn_carry(stream, peer, places, port, [own, all]);
     }
+}
+
+/// Takes what waits in the kernel's queue, as far as there are places.
+fn accept_queued(listener: TcpListener, places: &PortPlaces, port: &Arc<Port>) -> io::Result<()> {
+    let listener = listener.into_std()?;
+    let free = || {
+        let own = places.own.clone().try_acquire_owned().ok()?;
+        Some([own, places.all.clone().try_acquire_owned().ok()?])
+    };
+    while let Some(taken) = free() {
+        let (stream, peer) = match listener.accept() {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(error) => return Err(error),
+        };
+        stream.set_nonblocking(true)?;
+        spawn_carry(TcpStream::from_std(stream)?, peer, places, port, taken);
+    }
+    Ok(())
+}
+
+fn spawn_carry(
+    stream: TcpStream,
+    peer: SocketAddr,
+    places: &PortPlaces,
+    port: &Arc<Port>,
+    taken: [OwnedSemaphorePermit; 2],
+) {
+    let (port, held) = (port.clone(), places.held.clone());
+    tokio::spawn(async move {
+        if let Err(error) = carry(stream, peer, &port, &held).await {
+            tracing::debug!(%peer, %error, "a proxied connection ended");
+        }
+        drop(taken);
+    });
 }
 
 async fn carry(

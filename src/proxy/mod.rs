@@ -22,6 +22,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::sync::oneshot;
 
 use crate::api::kinds::service_activation::{AWAITED, SCALED_TO_ZERO, condition, holds};
 use crate::api::resource::Gvr;
@@ -41,6 +42,9 @@ use routes::PortRoute;
 const TELLERS: usize = 4;
 /// The wait before it is told again that a connection is held, where that failed.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
+/// What connections have to end when the process stops: a little more than a node gives its
+/// containers (`node`: 6 s), so that what these answer last comes through.
+const LEAVE_LIMIT: Duration = Duration::from_secs(7);
 
 /// Where notices about Services go; must not block.
 pub type Tell = Arc<dyn Fn(Notice) + Send + Sync>;
@@ -66,12 +70,12 @@ pub struct Proxy {
 struct Served {
     balancer: Arc<Balancer>,
     held: Arc<HoldPlaces>,
-    listener: tokio::task::JoinHandle<()>,
+    /// Dropped, it has the listener closed.
+    _open: oneshot::Sender<()>,
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        self.listener.abort();
         self.balancer.close();
     }
 }
@@ -106,7 +110,8 @@ impl Proxy {
         self.local_nodes.lock().insert(node.to_string());
     }
 
-    /// Serves until the tasks stop; `client` tells of connections that are held.
+    /// Serves until the tasks stop, and then what it carries until that ends, for seven seconds at
+    /// most; `client` tells of connections that are held.
     pub fn run(self: &Arc<Self>, client: &Client, tasks: &Tasks) {
         for _ in 0..TELLERS {
             let (proxy, client) = (self.clone(), client.clone());
@@ -129,6 +134,19 @@ impl Proxy {
                 proxy.dirty.done(&key);
             }
         });
+        let (proxy, stop) = (self.clone(), tasks.stop());
+        tasks.spawn_until_done("proxied connections", async move {
+            stop.wait().await;
+            proxy.leave().await;
+        });
+    }
+
+    /// Takes no new connections, and waits for the end of those that there are.
+    async fn leave(&self) {
+        self.served.lock().clear();
+        if tokio::time::timeout(LEAVE_LIMIT, self.places.all_free()).await.is_err() {
+            tracing::debug!("connections are cut that did not end");
+        }
     }
 
     /// Sets the condition that a connection waits, unless it is set or nobody waits any more.
@@ -221,8 +239,9 @@ impl Proxy {
             clock: self.clock.clone(),
             tell_held: Arc::new(move || awaited.mark(of.clone())),
         });
-        let listener = tokio::spawn(listener::accept(socket, places, port));
-        let served = Served { balancer, held, listener };
+        let (open, closed) = oneshot::channel();
+        tokio::spawn(listener::accept(socket, places, port, closed));
+        let served = Served { balancer, held, _open: open };
         self.served.lock().entry(key.clone()).or_default().insert(address, served);
         Ok(())
     }

@@ -9,6 +9,7 @@ mod containers;
 mod fencing;
 mod inside;
 mod leaks;
+mod leaving;
 mod programs;
 mod rollout;
 mod scale_to_zero;

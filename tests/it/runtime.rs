@@ -2,11 +2,11 @@
 
 mod abuse;
 mod cache;
-mod clients;
+pub mod clients;
 mod commands;
 mod density;
 mod fake;
-mod harness;
+pub mod harness;
 mod held;
 mod http;
 mod http_ending;

@@ -34,10 +34,42 @@ impl Connection {
         Ok(Connection { stream: BufReader::new(stream), authority: authority.to_string() })
     }
 
+    /// Whom it leads to.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
     pub fn get(&mut self, path: &str) -> Result<Response, String> {
-        let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.authority);
-        let sent = self.stream.get_mut().write_all(head.as_bytes());
-        sent.map_err(|e| format!("sending: {e}"))?;
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.authority))?;
+        self.answer()
+    }
+
+    /// Sends a request without its body, and returns once somebody asks for that: the guest, which
+    /// has begun with the request then.
+    pub fn begin(&mut self, length: usize) -> Result<(), String> {
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: {}\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n",
+            self.authority
+        );
+        self.send(&head)?;
+        match (self.line()?, self.line()?) {
+            (status, end) if status.starts_with("HTTP/1.1 100 ") && end.is_empty() => Ok(()),
+            other => Err(format!("not asked to go on: {other:?}")),
+        }
+    }
+
+    /// Sends what is missing of a request.
+    pub fn finish(&mut self, body: &str) -> Result<Response, String> {
+        self.send(body)?;
+        self.answer()
+    }
+
+    fn send(&mut self, text: &str) -> Result<(), String> {
+        let sent = self.stream.get_mut().write_all(text.as_bytes());
+        sent.map_err(|e| format!("sending: {e}"))
+    }
+
+    fn answer(&mut self) -> Result<Response, String> {
         let status_line = self.line()?;
         let status = status_line.split(' ').nth(1).and_then(|code| code.parse().ok());
         let status = status.ok_or_else(|| format!("no status line: {status_line:?}"))?;

@@ -119,9 +119,14 @@ impl Program {
         self.child.id()
     }
 
-    /// Asks the program to end, and waits until it has.
-    pub fn terminate(&mut self) -> ExitStatus {
+    /// Asks the program to end.
+    pub fn ask_to_end(&self) {
         self.signal(Signal::TERM);
+    }
+
+    /// The same, and waits until it has.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.ask_to_end();
         self.wait_end()
     }
 

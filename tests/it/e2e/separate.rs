@@ -64,7 +64,7 @@ impl Server {
         self.dir.path().join("server/join-token")
     }
 
-    fn node(&self, name: &str) -> Program {
+    pub fn node(&self, name: &str) -> Program {
         self.node_with(name, &[])
     }
 

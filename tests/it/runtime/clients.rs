@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::harness::{Harness, PATIENCE, Running, http_component};
+use super::harness::{Harness, PATIENCE, Running, built, component_like, http_component};
 
 pub type Client = SendRequest<Empty<Bytes>>;
 
@@ -80,6 +80,11 @@ pub fn handler_that(first: &str, steps: u32, then: &str) -> Vec<u8> {
     (call $finish (local.get $ob) (i32.const 0) (i32.const 0) (i32.const 512))))"#;
     let text = template.replace("FIRST", first).replace("STEPS", &steps.to_string());
     http_component(&text.replace("THEN", then))
+}
+
+/// A handler that answers once it has the whole body of its request.
+pub fn body_reader() -> Vec<u8> {
+    component_like(built!("rust-http-wstd.wasm"), include_str!("../guests/http-body.wat"))
 }
 
 /// Sends text over a connection of its own and returns all that is answered, until its end.

@@ -39,8 +39,12 @@ pub fn wat(text: &str) -> Vec<u8> {
 
 /// A component of the text guests' HTTP world around another core module.
 pub fn http_component(core: &str) -> Vec<u8> {
+    component_like(include_bytes!("../guests/wat-p2-http.wasm"), core)
+}
+
+/// A component of another one's world around a core module.
+pub fn component_like(like: &[u8], core: &str) -> Vec<u8> {
     use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-    let like = include_bytes!("../guests/wat-p2-http.wasm");
     let wit_component::DecodedWasm::Component(resolve, world) =
         wit_component::decode(like).expect("a component")
     else {
