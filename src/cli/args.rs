@@ -24,6 +24,7 @@ Examples:
   wasmctl logs deployment/web -f               follow the logs of a workload
   wasmctl scale deployment/web --replicas=5
   wasmctl rollout undo deployment/web
+  wasmctl wait pod/web-0 --for=condition=Ready
   wasmctl why web-0                            why a pod waits for a node, and what would help
 
 The cluster is found as kubectl finds it: --kubeconfig, $KUBECONFIG, or ~/.kube/config.";
@@ -77,6 +78,8 @@ pub enum Verb {
     Taint(TaintArgs),
     /// Delete objects by files, by names, or by labels
     Delete(DeleteArgs),
+    /// Wait until objects are as wanted: created, deleted, with a condition or a value
+    Wait(WaitArgs),
     /// Print the logs of a pod's container
     Logs(LogsArgs),
     /// Run a container's program once more, in its sandbox, with other arguments
@@ -168,6 +171,14 @@ fn parse_seconds(text: &str) -> Result<u64, String> {
     Ok(total as u64)
 }
 
+/// The same with parts of a second, and a sign.
+fn parse_duration(text: &str) -> Result<jiff::SignedDuration, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(jiff::SignedDuration::from_secs(seconds));
+    }
+    text.parse().map_err(|_| format!("{text:?} is no duration; write 90s, 5m or 500ms"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,7 +206,7 @@ mod tests {
         assert_eq!(delete(&["--grace-period=-1"]).grace_period, Some(-1));
         assert_eq!(delete(&["--dry-run=client"]).dry_run, DryRun::Client);
         assert_eq!(delete(&["--cascade=orphan"]).cascade, "orphan");
-        assert_eq!(delete(&["--dry-run"]).select.what, ["pod", "a"]);
+        assert_eq!(delete(&["--dry-run"]).targets.select.what, ["pod", "a"]);
     }
 
     #[test]
@@ -203,5 +214,11 @@ mod tests {
         assert_eq!(parse_seconds("90"), Ok(90));
         assert_eq!(parse_seconds("1h30m"), Ok(5400));
         assert!(parse_seconds("soon").unwrap_err().contains("is no duration"));
+        let millis = |text: &str| parse_duration(text).map(|span| span.as_millis());
+        assert_eq!(millis("500ms"), Ok(500));
+        assert_eq!(millis("1m30s"), Ok(90_000));
+        assert_eq!(millis("-1s"), Ok(-1_000));
+        assert_eq!(millis("0"), Ok(0));
+        assert!(millis("soon").unwrap_err().contains("is no duration"));
     }
 }

@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use http::Method;
-use serde_json::Value;
 
 use super::args::{DeleteArgs, DryRun};
 use super::discovery::text;
-use super::manifest;
 use super::printer;
 use super::report;
-use super::selection::Selected;
 use super::session::Session;
+use super::targets::{self, Target};
 use super::watch;
 use crate::api::ApiError;
 use crate::client::remote::delete_body;
@@ -21,12 +19,6 @@ use crate::client::{DeleteOptions, Propagation};
 /// A pod's grace period can be long; beyond this the user is told.
 const WAIT_LIMIT: Duration = Duration::from_secs(600);
 
-/// An object to delete, with the namespace that it is in.
-struct Victim {
-    selected: Selected,
-    namespace: Option<String>,
-}
-
 pub async fn run(session: &Session, args: &DeleteArgs) -> anyhow::Result<()> {
     let names_only = match args.output.as_deref() {
         None => false,
@@ -34,7 +26,10 @@ pub async fn run(session: &Session, args: &DeleteArgs) -> anyhow::Result<()> {
         Some(other) => bail!("unknown output format {other:?}; delete has only name"),
     };
     let options = options(args)?;
-    let victims = victims(session, args).await?;
+    let victims = targets::resolve(session, &args.targets).await?;
+    if victims.is_empty() {
+        printer::nothing_found(None);
+    }
     if args.force {
         printer::note(
             "Warning: Immediate deletion does not wait for confirmation that the running resource \
@@ -93,73 +88,10 @@ fn options(args: &DeleteArgs) -> anyhow::Result<DeleteOptions> {
     })
 }
 
-/// Refuses options of which one would be ignored: with deletion that is dangerous.
-fn check(args: &DeleteArgs) -> anyhow::Result<()> {
-    let select = &args.select;
-    if !args.filename.is_empty() {
-        if !select.what.is_empty() {
-            bail!("TYPE and NAME cannot be given when a file is (-f)");
-        }
-        if select.selector.is_some() || args.all || select.all_namespaces {
-            bail!("-l, --all and -A cannot be given when a file is (-f)");
-        }
-    }
-    if args.all && select.selector.is_some() {
-        bail!("--all and a selector (-l) cannot be given together");
-    }
-    Ok(())
-}
-
-async fn victims(session: &Session, args: &DeleteArgs) -> anyhow::Result<Vec<Victim>> {
-    check(args)?;
-    let mut victims = Vec::new();
-    if !args.filename.is_empty() {
-        for mut manifest in manifest::read(&args.filename, args.recursive)? {
-            let source = manifest.source.clone();
-            let (resource, target) =
-                manifest.locate(session).await.with_context(|| source.clone())?;
-            let name = Some(target.name.with_context(|| format!("{source}: no metadata.name"))?);
-            victims.push(Victim {
-                selected: Selected { resource, name },
-                namespace: target.namespace,
-            });
-        }
-        return Ok(victims);
-    }
-    for selected in args.select.resolve(session).await? {
-        if selected.name.is_some() {
-            if args.all {
-                bail!("a name cannot be given with --all");
-            }
-            victims.push(Victim { selected, namespace: Some(session.namespace.clone()) });
-            continue;
-        }
-        if args.select.selector.is_none() && !args.all {
-            bail!(
-                "name the {} to delete, or give -l LABELS or --all",
-                selected.resource.gvr.resource
-            );
-        }
-        let namespace = args.select.namespace(session);
-        let path = args.select.query().on(&selected.path(namespace));
-        let list = session.get_json(&path).await?;
-        for item in list.get("items").and_then(Value::as_array).into_iter().flatten() {
-            let name = Some(text(item, "/metadata/name").to_string());
-            let selected = Selected { name, ..selected.clone() };
-            let namespace = Some(text(item, "/metadata/namespace").to_string());
-            victims.push(Victim { selected, namespace });
-        }
-    }
-    if victims.is_empty() {
-        printer::nothing_found(None);
-    }
-    Ok(victims)
-}
-
 /// Answers with the uid of what was deleted.
 async fn delete(
     session: &Session,
-    victim: &Victim,
+    victim: &Target,
     options: &DeleteOptions,
 ) -> Result<String, ApiError> {
     let path = victim.selected.path(victim.namespace.as_deref());
@@ -174,7 +106,7 @@ async fn delete(
 
 async fn wait_all(
     session: &Session,
-    going: &[(Victim, String)],
+    going: &[(Target, String)],
     timeout: Option<u64>,
 ) -> anyhow::Result<()> {
     let limit = timeout.map_or(WAIT_LIMIT, Duration::from_secs);
@@ -198,7 +130,7 @@ async fn wait_all(
 }
 
 /// Waits until the object is gone, or another one has its name.
-async fn wait_gone(session: &Session, victim: &Victim, uid: &str) -> anyhow::Result<()> {
+async fn wait_gone(session: &Session, victim: &Target, uid: &str) -> anyhow::Result<()> {
     watch::until(session, &victim.selected, victim.namespace.as_deref(), |live| {
         let same = live.filter(|live| uid.is_empty() || text(live, "/metadata/uid") == uid);
         Ok(same.is_none().then_some(()))
@@ -218,17 +150,6 @@ mod tests {
             Verb::Delete(args) => args,
             _ => panic!("another verb"),
         }
-    }
-
-    #[test]
-    fn nothing_that_narrows_a_deletion_is_ignored() {
-        let refused = |words: &str| check(&args(words)).is_err();
-        assert!(refused("-f x.yaml pod a"));
-        assert!(refused("-f x.yaml -l a=b"));
-        assert!(refused("-f x.yaml -A"));
-        assert!(refused("pods --all -l a=b"));
-        assert!(!refused("-f x.yaml"));
-        assert!(!refused("pods -l a=b -A"));
     }
 
     #[test]

@@ -34,8 +34,10 @@ mod session;
 mod set_image;
 mod streams;
 mod taint;
+mod targets;
 mod three_way;
 mod top;
+mod wait;
 mod watch;
 mod why;
 mod yaml;
@@ -111,6 +113,7 @@ async fn run_verb(session: &Session, verb: Verb) -> anyhow::Result<()> {
         Verb::Taint(args) => taint::run(session, &args).await,
         Verb::Describe(args) => describe::run(session, &args).await,
         Verb::Delete(args) => delete::run(session, &args).await,
+        Verb::Wait(args) => wait::run(session, &args).await,
         Verb::Logs(args) => logs::run(session, &args).await,
         Verb::Exec(args) => exec::run(session, &args).await,
         Verb::Attach(args) => attach::run(session, &args).await,

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{DryRun, parse_seconds};
+use super::{DryRun, parse_duration, parse_seconds};
 
 #[derive(Args)]
 pub struct FileArgs {
@@ -158,11 +158,12 @@ pub struct TaintArgs {
     pub selector: Option<String>,
 }
 
+/// Objects that exist, by files, names or labels, or all of a type.
 #[derive(Args)]
-pub struct DeleteArgs {
+pub struct TargetArgs {
     #[command(flatten)]
     pub select: SelectArgs,
-    /// Delete the objects of these files
+    /// The objects of these files
     #[arg(short, long = "filename", value_name = "FILE", value_delimiter = ',')]
     pub filename: Vec<String>,
     /// Read the folders in folders too
@@ -171,6 +172,31 @@ pub struct DeleteArgs {
     /// All objects of the type in the namespace
     #[arg(long)]
     pub all: bool,
+    /// Only objects with these field values, e.g. status.phase=Running
+    #[arg(long, value_name = "FIELDS")]
+    pub field_selector: Option<String>,
+}
+
+#[derive(Args)]
+pub struct WaitArgs {
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// create, delete, condition=NAME[=VALUE], or jsonpath='{PATH}'[=VALUE]
+    #[arg(long = "for", value_name = "WHAT", default_value = "", hide_default_value = true)]
+    pub wanted: String,
+    /// Give up after this time, e.g. 90s or 5m; 0 looks once, less than that waits for a week
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "30s",
+          allow_hyphen_values = true)]
+    pub timeout: jiff::SignedDuration,
+    /// Print the objects instead of what happened: json, yaml or name
+    #[arg(short, long, value_name = "FORMAT")]
+    pub output: Option<String>,
+}
+
+#[derive(Args)]
+pub struct DeleteArgs {
+    #[command(flatten)]
+    pub targets: TargetArgs,
     /// Seconds that pods get to end
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, conflicts_with = "now")]
     pub grace_period: Option<i64>,

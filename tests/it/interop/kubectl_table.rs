@@ -19,7 +19,7 @@
 use std::path::Path;
 
 use crate::cluster::tools::kubectl_of;
-use crate::cluster::{Cluster, Output, Space, guests, until};
+use crate::cluster::{Cluster, Output, Space, WASMCTL, guests, until};
 
 /// How a command must end.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -120,9 +120,14 @@ fn number(version: &str) -> u32 {
     version.split_once('.').and_then(|(_, minor)| minor.parse().ok()).expect("1.minor")
 }
 
-/// Runs a story with one version in a namespace of a cluster. All of its faults are told at once.
+/// Runs a story with one version in a namespace of a cluster.
 fn play(cluster: &Cluster, namespace: &str, story: &str, version: &str) {
-    let kubectl = kubectl_of(version).expect("looked for first");
+    play_with(kubectl_of(version).expect("looked for first"), cluster, namespace, story, version);
+}
+
+/// The same with a program that is like a version of kubectl. All of its faults are told at once.
+fn play_with(program: &Path, cluster: &Cluster, namespace: &str, story: &str, version: &str) {
+    let name = program.file_name().unwrap_or_default().display();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/kubectl").join(story);
     let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file:?}: {e}"));
     let told = |text: &str| text.replace("{ns}", namespace);
@@ -134,7 +139,7 @@ fn play(cluster: &Cluster, namespace: &str, story: &str, version: &str) {
         let words = format!("-n {namespace} {}", told(&row.words));
         let env: Vec<(&str, &str)> =
             row.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let ask = || cluster.run_with(kubectl, &words, &told(&row.stdin), &env);
+        let ask = || cluster.run_with(program, &words, &told(&row.stdin), &env);
         if row.end == End::WellAtLast {
             until(&format!("{story}:{} {words}", row.line), || {
                 let output = ask();
@@ -146,7 +151,7 @@ fn play(cluster: &Cluster, namespace: &str, story: &str, version: &str) {
         if let Some(why) = fault(&row, &output, told) {
             let Output { code, stdout, stderr, .. } = output;
             faults.push(format!(
-                "{story}:{} kubectl {version} {words}: {why} → {code}\n{stdout}{stderr}",
+                "{story}:{} {name} {version} {words}: {why} → {code}\n{stdout}{stderr}",
                 row.line
             ));
         }
@@ -174,9 +179,16 @@ macro_rules! stories {
 }
 
 stories! {
-    v1_29 "1.29": create change owners read workload access kinds streams inside;
-    v1_32 "1.32": create change owners read workload access kinds streams inside;
-    v1_35 "1.35": create change owners read workload access kinds streams inside;
+    v1_29 "1.29": create change owners read workload access kinds streams inside wait;
+    v1_32 "1.32": create change owners read workload access kinds streams inside wait;
+    v1_35 "1.35": create change owners read workload access kinds streams inside wait;
+}
+
+/// What `wasmctl` promises to do in kubectl's words.
+#[test]
+fn wasmctl_waits_like_kubectl() {
+    let space = Space::new("k-wait-wasmctl");
+    play_with(Path::new(WASMCTL), space.cluster, &space.name, "wait.txt", "1.35");
 }
 
 /// On a cluster of its own: what is done to nodes concerns every pod.
