@@ -1,13 +1,15 @@
 //! The compiler's child process: both ends of it.
 //!
-//! The parent writes two limits, what is to be done and the WebAssembly to the child's standard input and
-//! closes it; the child limits itself, checks and compiles, writes the code to its standard output and exits. It
-//! reads no file and no argument but the subcommand's name; its environment is a bound on its threads.
+//! The parent writes two limits, what is to be done and the WebAssembly to the child's standard input; the
+//! child limits itself, checks and compiles, writes the code to its standard output and exits. It reads no
+//! file and no argument but the subcommand's name; its environment is a bound on its threads. Its standard
+//! input stays open: the end of it is the end of the parent, which the child does not survive.
 //! It has the lowest priority for the CPU, and is the first to go where the machine is out of memory.
 //! Of the disk it has none, because it does not touch it.
 //!
 //! ```text
-//!   stdin:  memory limit u64 LE | CPU limit u64 LE | work, 64 bytes, zeros at its end | WebAssembly … EOF
+//!   stdin:  memory limit u64 LE | CPU limit u64 LE | work, 64 bytes, zeros at its end
+//!           | length u64 LE | WebAssembly … open until the child has ended
 //!   stdout: native code … EOF, or what the check found as JSON        exit 0
 //!   stderr: a message for the author     exit 65 (bad artifact), other (the compiler failed)
 //! ```
@@ -17,8 +19,9 @@ use std::path::Path;
 use std::process::Stdio;
 
 use bytes::Bytes;
+use rustix::process::{Signal, getpid, kill_process};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 use super::{CompileError, Options, Target, Work, check_here, compile_here, compile_unchecked};
 use crate::artifact::inspect::MAX_ARTIFACT_BYTES;
@@ -40,7 +43,10 @@ const LIMITS_BYTES: usize = 16;
 /// `check`, or to compile for `<triple> <cpu>`, or, where it is empty, for this very machine.
 const WORK_BYTES: usize = 64;
 const CHECK: &str = "check";
-const HEADER_BYTES: usize = LIMITS_BYTES + WORK_BYTES;
+const LENGTH_BYTES: usize = 8;
+const HEADER_BYTES: usize = LIMITS_BYTES + WORK_BYTES + LENGTH_BYTES;
+/// The stack of the thread that waits for the parent's end, and does nothing else.
+const WATCH_STACK_BYTES: usize = 128 << 10;
 /// Processor time of a link check, in seconds, whatever a compile may take: ten times what the largest
 /// artifact needs. A program that is too much for the compiler is still taken by the registry, for
 /// nodes that compile for themselves.
@@ -56,12 +62,40 @@ const TWO_FUNCTIONS: &[u8] =
 /// The child's whole life: reads standard input, writes standard output; the caller exits with
 /// the code returned.
 pub fn child_main() -> i32 {
-    run(&mut std::io::stdin().lock(), &mut std::io::stdout().lock())
+    let (read, is_read) = std::sync::mpsc::channel();
+    // Begun before there are limits: it is no part of what they are for.
+    let watch = std::thread::Builder::new().name("parent".into()).stack_size(WATCH_STACK_BYTES);
+    let watching = watch.spawn(move || {
+        if is_read.recv().is_ok() {
+            end_with_parent();
+        }
+    });
+    if let Err(error) = watching {
+        let _ = writeln!(std::io::stderr(), "{error}");
+        return EXIT_INTERNAL;
+    }
+    let told = || {
+        let _ = read.send(());
+    };
+    run_and_tell(&mut std::io::stdin(), &mut std::io::stdout().lock(), &told)
 }
 
-/// [`child_main`] over any pair of streams.
+/// Waits for the end of standard input, of which all that matters was read. Not by
+/// `PR_SET_PDEATHSIG`, which tells of the end of the thread that started this process.
+fn end_with_parent() {
+    let mut rest = [0; 512];
+    while std::io::stdin().read(&mut rest).is_ok_and(|count| count > 0) {}
+    // No destructor has anything to do here, and other threads are in the middle of their work.
+    let _ = kill_process(getpid(), Signal::KILL);
+}
+
+/// [`child_main`] over any pair of streams, without an eye on the parent.
 pub fn run(input: &mut dyn Read, output: &mut dyn Write) -> i32 {
-    match compile_stream(input, output) {
+    run_and_tell(input, output, &|| {})
+}
+
+fn run_and_tell(input: &mut dyn Read, output: &mut dyn Write, all_read: &dyn Fn()) -> i32 {
+    match compile_stream(input, output, all_read) {
         Ok(()) => 0,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "{error}");
@@ -73,11 +107,16 @@ pub fn run(input: &mut dyn Read, output: &mut dyn Write) -> i32 {
     }
 }
 
-fn compile_stream(input: &mut dyn Read, output: &mut dyn Write) -> Result<(), CompileError> {
+fn compile_stream(
+    input: &mut dyn Read,
+    output: &mut dyn Write,
+    all_read: &dyn Fn(),
+) -> Result<(), CompileError> {
     let internal = |error: std::io::Error| CompileError::Internal(error.to_string());
     let mut header = [0_u8; HEADER_BYTES];
     input.read_exact(&mut header).map_err(internal)?;
-    let (limits, work) = header.split_at(LIMITS_BYTES);
+    let (limits, rest) = header.split_at(LIMITS_BYTES);
+    let (work, length) = rest.split_at(WORK_BYTES);
     let (memory, cpu) = limits.split_at(8);
     let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
     confine(number(memory), number(cpu)).map_err(internal)?;
@@ -87,9 +126,14 @@ fn compile_stream(input: &mut dyn Read, output: &mut dyn Write) -> Result<(), Co
         // took all of it would look like a fault of ours.
         let _ = compile_unchecked(TWO_FUNCTIONS, target, true);
     }
+    // What is larger than it may be is refused by the check.
+    let length = number(length).min(MAX_ARTIFACT_BYTES as u64 + 1);
     let mut wasm = Vec::new();
-    let most = MAX_ARTIFACT_BYTES as u64 + 1;
-    input.take(most).read_to_end(&mut wasm).map_err(internal)?;
+    input.take(length).read_to_end(&mut wasm).map_err(internal)?;
+    if (wasm.len() as u64) < length {
+        return Err(internal(std::io::ErrorKind::UnexpectedEof.into()));
+    }
+    all_read();
     let made = match work {
         Work::Compile(target) => compile_here(&wasm, target, true)?,
         Work::Check => serde_json::to_vec(&check_here(&wasm)?).map_err(|e| internal(e.into()))?,
@@ -176,15 +220,17 @@ async fn converse(
     // All targets of the table fit.
     let length = text.len().min(WORK_BYTES);
     header[LIMITS_BYTES..LIMITS_BYTES + length].copy_from_slice(&text.as_bytes()[..length]);
+    header[HEADER_BYTES - LENGTH_BYTES..].copy_from_slice(&(wasm.len() as u64).to_le_bytes());
     let send = async move {
         // A child that dies early closes its end; its exit status says why, not this error.
         let _ = stdin.write_all(&header).await;
         let _ = stdin.write_all(&wasm).await;
-        let _ = stdin.shutdown().await;
+        stdin
     };
-    let ((), code, message) =
+    let (open, code, message): (ChildStdin, _, _) =
         tokio::join!(send, take(stdout, MAX_CODE_BYTES), take(stderr, MAX_MESSAGE_BYTES));
     let status = child.wait().await.map_err(|error| CompileError::Internal(error.to_string()))?;
+    drop(open);
     let message = String::from_utf8_lossy(&message).trim().to_owned();
     judge(status, message, options, work).map(|()| code)
 }

@@ -188,3 +188,30 @@ async fn module_bombs_end_at_the_limits() {
     let code = limited.compile_for(program(0).into(), Some(here())).await;
     assert!(!code.expect("compiles").is_empty());
 }
+
+/// A compiler whose server was killed has nobody to compile for.
+#[test]
+fn a_compiler_does_not_outlive_its_server() {
+    use std::io::{Read, Write};
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+    let wasm = large_command(20_000);
+    let mut child = Command::new(crate::cluster::WASMFLEET)
+        .arg("compile")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let (memory, cpu, work) = (2u64 << 30, 600u64, [0; 64]);
+    let length = wasm.len() as u64;
+    let header = [&memory.to_le_bytes()[..], &cpu.to_le_bytes(), &work, &length.to_le_bytes()];
+    stdin.write_all(&header.concat()).expect("it is taken");
+    stdin.write_all(&wasm).expect("it is taken");
+    // All but what a pipe holds has been read.
+    drop(stdin);
+    let mut code = Vec::new();
+    child.stdout.take().expect("piped").read_to_end(&mut code).expect("it ends");
+    let status = child.wait().expect("it ends");
+    assert_eq!((status.signal(), code.len()), (Some(9), 0), "{status:?}");
+}
