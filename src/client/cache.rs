@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use self::reflect::{Reflector, Sink, Typed};
@@ -41,6 +42,7 @@ pub struct Cache {
     tables: RwLock<Tables>,
     listeners: RwLock<Vec<Listener>>,
     progress: RwLock<Vec<ProgressListener>>,
+    progressed: Notify,
     /// Tells a table's reflector that its content is doubted.
     relist: RwLock<HashMap<Gvr, Arc<Notify>>>,
     /// Set to true when the table of every type was listed once.
@@ -236,6 +238,11 @@ impl Cache {
         late.is_empty()
     }
 
+    /// Resolves at the next progress of any table after this call (not after the first poll).
+    pub fn progressed(&self) -> Notified<'_> {
+        self.progressed.notified()
+    }
+
     /// Waits until every type was listed once.
     pub async fn wait_synced(&self) {
         // Whoever asked before `notify_waiters` is told, polled or not.
@@ -347,6 +354,7 @@ impl Cache {
         for listener in self.progress.read().iter() {
             listener(resource);
         }
+        self.progressed.notify_waiters();
     }
 }
 

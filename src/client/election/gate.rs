@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -16,10 +15,6 @@ use crate::client::{
     Api, DeleteOptions, ListOptions, Patch, RawList, SharedApi, Target, WatchOptions, WatchStream,
     WriteOptions,
 };
-
-/// How often is looked whether the cache has come to where a term began; only a term that followed
-/// another leader's has to wait at all.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The term that lasts, if one does; cheap to clone.
 #[derive(Clone)]
@@ -76,17 +71,33 @@ impl Gate {
             if self.0.shown.load(Ordering::Relaxed) >= fence.began {
                 return fence;
             }
-            let mut asked_at = None;
-            while self.term().as_ref() == Some(&fence) {
-                let ask = asked_at.is_none_or(|at: Instant| at.elapsed() > super::run::CALL_LIMIT);
-                if cache.has_reached(fence.began, ask) {
-                    self.0.shown.fetch_max(fence.began, Ordering::Relaxed);
-                    break;
-                }
-                if ask {
-                    asked_at = Some(Instant::now());
-                }
-                tokio::time::sleep(LOOK_AGAIN).await;
+            self.until_shown(&fence, cache).await;
+        }
+    }
+
+    /// Waits until the cache has come to where a term began, or the term is over. What is late is
+    /// listed anew, and again where no answer comes to that.
+    async fn until_shown(&self, fence: &Arc<Fence>, cache: &Cache) {
+        let mut ask_at = Instant::now();
+        loop {
+            // Before the looks, so that no change falls between.
+            let (changed, progressed) = (self.0.changed.notified(), cache.progressed());
+            if self.term().as_ref() != Some(fence) {
+                return;
+            }
+            let asks = Instant::now() >= ask_at;
+            if cache.has_reached(fence.began, asks) {
+                self.0.shown.fetch_max(fence.began, Ordering::Relaxed);
+                return;
+            }
+            if asks {
+                ask_at = Instant::now() + super::run::CALL_LIMIT;
+            }
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = progressed => {}
+                () = tokio::time::sleep_until(ask_at) => {}
             }
         }
     }

@@ -1,6 +1,12 @@
 //! The rules of the election on a hand-made clock.
 
+use std::pin::pin;
+
+use futures::FutureExt;
+
 use super::*;
+use crate::client::WatchEvent;
+use crate::client::cache::Cache;
 
 const AT: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -129,4 +135,26 @@ fn wild_values_of_a_lease_harm_nobody() {
         assert!(place.look(&mut a, start), "a lease of no duration is free");
         assert!(place.transitions() >= 0);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_term_is_entered_as_soon_as_the_cache_shows_its_beginning() {
+    let began = Instant::now();
+    let (cache, gate) = (Cache::new(), Gate::default());
+    cache.add::<Lease>();
+    cache.replace(Vec::<Lease>::new(), 3);
+    let mut entering = pin!(gate.enter(&cache));
+    assert_eq!((&mut entering).now_or_never(), None, "there is no term");
+    let metadata = ObjectMeta { resource_version: Some("5".into()), ..ObjectMeta::default() };
+    let fence = Arc::new(Fence::of(&Lease { metadata, spec: None }));
+    gate.set(Some((fence.clone(), began + seconds(60))));
+    assert_eq!((&mut entering).now_or_never(), None, "earlier writes may be missing");
+    let entered = async {
+        tokio::task::yield_now().await;
+        cache.apply::<Lease>(&WatchEvent::Bookmark("4".into()));
+        tokio::task::yield_now().await;
+        cache.apply::<Lease>(&WatchEvent::Bookmark("5".into()));
+    };
+    let (entered, ()) = tokio::join!(entering, entered);
+    assert_eq!((entered, began.elapsed()), (fence, Duration::ZERO));
 }
