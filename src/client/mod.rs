@@ -2,6 +2,7 @@
 //! itself (in the same process: no HTTP) and by [`remote`] (over HTTPS), a thin typed [`Client`],
 //! and [`cache`], which keeps what it watches.
 
+pub mod around;
 pub mod cache;
 pub mod controller_status;
 pub mod election;

@@ -4,7 +4,6 @@
 //! and a watch that lost one ends with 410.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,10 +18,10 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use wasmfleet::api::error::Reason;
-use wasmfleet::api::{ApiError, Object, Raw};
+use wasmfleet::api::{ApiError, Raw};
+use wasmfleet::client::around::{Around, Call, What, Write};
 use wasmfleet::client::{
-    Api, DeleteOptions, ListOptions, Patch, RawList, SharedApi, Target, WatchEvent, WatchOptions,
-    WatchStream, WriteOptions,
+    ListOptions, RawList, SharedApi, Target, WatchEvent, WatchOptions, WatchStream,
 };
 
 const CONFLICT: f64 = 0.05;
@@ -177,31 +176,6 @@ pub struct FaultyApi {
 }
 
 impl FaultyApi {
-    async fn write(
-        &self,
-        verb: &str,
-        target: &Target,
-        call: impl Future<Output = Result<Raw, ApiError>> + Send,
-    ) -> Result<Raw, ApiError> {
-        self.faults.note(verb, target);
-        self.faults.delay(MOST_WRITE_DELAY).await;
-        self.faults.stand_if_down().await;
-        if self.faults.strikes(CONFLICT) {
-            let name = target.name.as_deref().unwrap_or_default();
-            return Err(ApiError::modified(&target.resource, name));
-        }
-        self.read_fault()?;
-        let result = call.await;
-        if result.is_ok() {
-            self.faults.count_for_crash().await;
-        }
-        self.faults.delay(MOST_WRITE_DELAY).await;
-        if result.is_ok() && self.faults.strikes(LOST_ANSWER) {
-            return Err(ApiError::new(504, Reason::Timeout, "injected: the answer is lost"));
-        }
-        result
-    }
-
     /// What was read may be old when it comes.
     async fn read<T>(&self, answer: T) -> T {
         if self.faults.strikes(STALE_READ) {
@@ -258,16 +232,29 @@ impl FaultyApi {
     }
 }
 
-#[async_trait::async_trait]
-impl Api for FaultyApi {
+impl Around for FaultyApi {
+    fn inner(&self) -> SharedApi {
+        self.inner.clone()
+    }
+
+    async fn before(&self, call: Call<'_>) -> Result<(), ApiError> {
+        if let Call::Get(_) | Call::List(_) | Call::Watch(_) = call {
+            self.read_fault()?;
+        }
+        if let Call::Watch(_) = call
+            && self.faults.strikes(EXPIRED_WATCH)
+        {
+            return Err(ApiError::expired("injected"));
+        }
+        Ok(())
+    }
+
     async fn get(&self, target: &Target) -> Result<Raw, ApiError> {
-        self.read_fault()?;
         let answer = self.inner.get(target).await;
         self.read(answer).await
     }
 
     async fn list(&self, target: &Target, options: &ListOptions) -> Result<RawList, ApiError> {
-        self.read_fault()?;
         let answer = match &*target.resource.group {
             "metrics.k8s.io" => self.measured(target, options).await,
             _ => self.inner.list(target, options).await,
@@ -280,48 +267,31 @@ impl Api for FaultyApi {
         target: &Target,
         options: &WatchOptions,
     ) -> Result<WatchStream, ApiError> {
-        self.read_fault()?;
-        if self.faults.strikes(EXPIRED_WATCH) {
-            return Err(ApiError::expired("injected"));
-        }
         let stream = self.inner.watch(target, options).await?;
         Ok(disturbed(stream, self.faults.clone()))
     }
 
-    async fn create(
-        &self,
-        target: &Target,
-        object: Object,
-        options: &WriteOptions,
-    ) -> Result<Raw, ApiError> {
-        self.check_quota(target).await?;
-        self.write("create", target, self.inner.create(target, object, options)).await
-    }
-
-    async fn update(
-        &self,
-        target: &Target,
-        object: Object,
-        options: &WriteOptions,
-    ) -> Result<Raw, ApiError> {
-        self.write("update", target, self.inner.update(target, object, options)).await
-    }
-
-    async fn patch(
-        &self,
-        target: &Target,
-        patch: Patch,
-        options: &WriteOptions,
-    ) -> Result<Raw, ApiError> {
-        self.write("patch", target, self.inner.patch(target, patch, options)).await
-    }
-
-    async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Raw, ApiError> {
-        self.write("delete", target, self.inner.delete(target, options)).await
-    }
-
-    async fn get_bytes(&self, path: &str) -> Result<Bytes, ApiError> {
-        self.inner.get_bytes(path).await
+    async fn write(&self, write: Write<'_>) -> Result<Raw, ApiError> {
+        if let What::Create(..) = write.what {
+            self.check_quota(&write.target).await?;
+        }
+        self.faults.note(write.what.verb(), &write.target);
+        self.faults.delay(MOST_WRITE_DELAY).await;
+        self.faults.stand_if_down().await;
+        if self.faults.strikes(CONFLICT) {
+            let name = write.target.name.as_deref().unwrap_or_default();
+            return Err(ApiError::modified(&write.target.resource, name));
+        }
+        self.read_fault()?;
+        let result = write.perform(&*self.inner).await;
+        if result.is_ok() {
+            self.faults.count_for_crash().await;
+        }
+        self.faults.delay(MOST_WRITE_DELAY).await;
+        if result.is_ok() && self.faults.strikes(LOST_ANSWER) {
+            return Err(ApiError::new(504, Reason::Timeout, "injected: the answer is lost"));
+        }
+        result
     }
 }
 

@@ -4,18 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use wasmfleet::api::{ApiError, Object, Raw};
+use wasmfleet::api::{ApiError, Raw};
+use wasmfleet::client::around::{Around, Call, Write};
 use wasmfleet::client::cache::parse_revision;
 use wasmfleet::client::election::{Fence, LOST};
-use wasmfleet::client::{
-    Api, DeleteOptions, ListOptions, Patch, RawList, SharedApi, Target, WatchOptions, WatchStream,
-    WriteOptions,
-};
+use wasmfleet::client::{SharedApi, Target, WatchOptions, WatchStream};
 
 use super::truth::terms::Terms;
 
@@ -78,25 +74,6 @@ impl Pausable {
         self.while_paused(holds).await;
     }
 
-    async fn write(
-        &self,
-        target: &Target,
-        fence: &Option<Arc<Fence>>,
-        call: BoxFuture<'static, Result<Raw, ApiError>>,
-    ) -> Result<Raw, ApiError> {
-        let (this, to, fence) = (self.clone(), target.clone(), fence.clone());
-        let arrives = tokio::spawn(async move {
-            tokio::time::sleep(WAY).await;
-            this.runs(&to).await;
-            let result = call.await;
-            this.note(&to, fence.as_deref(), &result);
-            result
-        });
-        let result = arrives.await.expect("the write does not panic");
-        self.runs(target).await;
-        result
-    }
-
     fn note(&self, target: &Target, fence: Option<&Fence>, result: &Result<Raw, ApiError>) {
         match (result, fence) {
             (Ok(raw), Some(fence)) => {
@@ -123,16 +100,16 @@ fn is_lease(target: &Target) -> bool {
     &*target.resource.resource == "leases"
 }
 
-#[async_trait::async_trait]
-impl Api for Pausable {
-    async fn get(&self, target: &Target) -> Result<Raw, ApiError> {
-        self.runs(target).await;
-        self.inner.get(target).await
+impl Around for Pausable {
+    fn inner(&self) -> SharedApi {
+        self.inner.clone()
     }
 
-    async fn list(&self, target: &Target, options: &ListOptions) -> Result<RawList, ApiError> {
-        self.runs(target).await;
-        self.inner.list(target, options).await
+    async fn before(&self, call: Call<'_>) -> Result<(), ApiError> {
+        if let Call::Get(target) | Call::List(target) | Call::Watch(target) = call {
+            self.runs(target).await;
+        }
+        Ok(())
     }
 
     async fn watch(
@@ -140,7 +117,6 @@ impl Api for Pausable {
         target: &Target,
         options: &WatchOptions,
     ) -> Result<WatchStream, ApiError> {
-        self.runs(target).await;
         let stream = self.inner.watch(target, options).await?;
         let this = self.clone();
         Ok(stream
@@ -154,46 +130,18 @@ impl Api for Pausable {
             .boxed())
     }
 
-    async fn create(
-        &self,
-        target: &Target,
-        object: Object,
-        options: &WriteOptions,
-    ) -> Result<Raw, ApiError> {
-        let (inner, to, with) = (self.inner.clone(), target.clone(), options.clone());
-        let call = async move { inner.create(&to, object, &with).await };
-        self.write(target, &options.fence, call.boxed()).await
-    }
-
-    async fn update(
-        &self,
-        target: &Target,
-        object: Object,
-        options: &WriteOptions,
-    ) -> Result<Raw, ApiError> {
-        let (inner, to, with) = (self.inner.clone(), target.clone(), options.clone());
-        let call = async move { inner.update(&to, object, &with).await };
-        self.write(target, &options.fence, call.boxed()).await
-    }
-
-    async fn patch(
-        &self,
-        target: &Target,
-        patch: Patch,
-        options: &WriteOptions,
-    ) -> Result<Raw, ApiError> {
-        let (inner, to, with) = (self.inner.clone(), target.clone(), options.clone());
-        let call = async move { inner.patch(&to, patch, &with).await };
-        self.write(target, &options.fence, call.boxed()).await
-    }
-
-    async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Raw, ApiError> {
-        let (inner, to, with) = (self.inner.clone(), target.clone(), options.clone());
-        let call = async move { inner.delete(&to, &with).await };
-        self.write(target, &options.fence, call.boxed()).await
-    }
-
-    async fn get_bytes(&self, path: &str) -> Result<Bytes, ApiError> {
-        self.inner.get_bytes(path).await
+    async fn write(&self, write: Write<'_>) -> Result<Raw, ApiError> {
+        let (this, target, mut write) = (self.clone(), write.target.clone(), write.into_owned());
+        let (to, fence) = (write.target.clone(), write.what.fence().clone());
+        let arrives = tokio::spawn(async move {
+            tokio::time::sleep(WAY).await;
+            this.runs(&to).await;
+            let result = write.perform(&*this.inner).await;
+            this.note(&to, fence.as_deref(), &result);
+            result
+        });
+        let result = arrives.await.expect("the write does not panic");
+        self.runs(&target).await;
+        result
     }
 }

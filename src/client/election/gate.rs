@@ -3,18 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{Fence, LOST};
-use crate::api::{ApiError, Object, Raw};
+use crate::api::{ApiError, Raw};
+use crate::client::SharedApi;
+use crate::client::around::{Around, Write};
 use crate::client::cache::Cache;
-use crate::client::{
-    Api, DeleteOptions, ListOptions, Patch, RawList, SharedApi, Target, WatchOptions, WatchStream,
-    WriteOptions,
-};
 
 /// The term that lasts, if one does; cheap to clone.
 #[derive(Clone)]
@@ -130,71 +127,19 @@ impl Fenced {
         *self.entered.lock() = Some(fence);
     }
 
-    fn fence(&self) -> Result<Option<Arc<Fence>>, ApiError> {
+    fn fence(&self) -> Result<Arc<Fence>, ApiError> {
         let fence = self.entered.lock().clone();
-        fence.map(Some).ok_or_else(|| ApiError::unavailable("this writer leads nothing yet"))
-    }
-
-    fn options(&self, options: &WriteOptions) -> Result<WriteOptions, ApiError> {
-        Ok(WriteOptions { fence: self.fence()?, ..options.clone() })
-    }
-
-    fn noted<T>(&self, result: Result<T, ApiError>) -> Result<T, ApiError> {
-        result.inspect_err(|error| self.gate.note(error))
+        fence.ok_or_else(|| ApiError::unavailable("this writer leads nothing yet"))
     }
 }
 
-#[async_trait::async_trait]
-impl Api for Fenced {
-    async fn get(&self, target: &Target) -> Result<Raw, ApiError> {
-        self.inner.get(target).await
+impl Around for Fenced {
+    fn inner(&self) -> SharedApi {
+        self.inner.clone()
     }
 
-    async fn list(&self, target: &Target, options: &ListOptions) -> Result<RawList, ApiError> {
-        self.inner.list(target, options).await
-    }
-
-    async fn watch(
-        &self,
-        target: &Target,
-        options: &WatchOptions,
-    ) -> Result<WatchStream, ApiError> {
-        self.inner.watch(target, options).await
-    }
-
-    async fn create(
-        &self,
-        target: &Target,
-        object: Object,
-        options: &WriteOptions,
-    ) -> Result<Raw, ApiError> {
-        self.noted(self.inner.create(target, object, &self.options(options)?).await)
-    }
-
-    async fn update(
-        &self,
-        target: &Target,
-        object: Object,
-        options: &WriteOptions,
-    ) -> Result<Raw, ApiError> {
-        self.noted(self.inner.update(target, object, &self.options(options)?).await)
-    }
-
-    async fn patch(
-        &self,
-        target: &Target,
-        patch: Patch,
-        options: &WriteOptions,
-    ) -> Result<Raw, ApiError> {
-        self.noted(self.inner.patch(target, patch, &self.options(options)?).await)
-    }
-
-    async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Raw, ApiError> {
-        let options = DeleteOptions { fence: self.fence()?, ..options.clone() };
-        self.noted(self.inner.delete(target, &options).await)
-    }
-
-    async fn get_bytes(&self, path: &str) -> Result<Bytes, ApiError> {
-        self.inner.get_bytes(path).await
+    async fn write(&self, mut write: Write<'_>) -> Result<Raw, ApiError> {
+        *write.what.fence() = Some(self.fence()?);
+        write.perform(&*self.inner).await.inspect_err(|error| self.gate.note(error))
     }
 }

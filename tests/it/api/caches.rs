@@ -6,13 +6,11 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use parking_lot::Mutex;
-use wasmfleet::api::{ApiError, Object, Raw};
+use wasmfleet::api::ApiError;
 use wasmfleet::base::Tasks;
+use wasmfleet::client::around::{Around, Call};
 use wasmfleet::client::cache::Cache;
-use wasmfleet::client::{
-    Api, DeleteOptions, ListOptions, Patch, RawList, Target, WatchEvent, WatchOptions, WatchStream,
-    WriteOptions,
-};
+use wasmfleet::client::{Target, WatchEvent, WatchOptions, WatchStream};
 
 use super::*;
 
@@ -31,21 +29,21 @@ impl Bent {
         let (lists, watches) = Default::default();
         Arc::new(Bent { inner: Mutex::new(inner), watch_of, lists, watches })
     }
+}
 
+impl Around for Bent {
     fn inner(&self) -> SharedApi {
         self.inner.lock().clone()
     }
-}
 
-#[async_trait::async_trait]
-impl Api for Bent {
-    async fn get(&self, target: &Target) -> Result<Raw, ApiError> {
-        self.inner().get(target).await
-    }
-
-    async fn list(&self, target: &Target, options: &ListOptions) -> Result<RawList, ApiError> {
-        self.lists.fetch_add(1, Ordering::Relaxed);
-        self.inner().list(target, options).await
+    async fn before(&self, call: Call<'_>) -> Result<(), ApiError> {
+        let count = match call {
+            Call::List(_) => &self.lists,
+            Call::Watch(_) => &self.watches,
+            _ => return Ok(()),
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn watch(
@@ -53,28 +51,7 @@ impl Api for Bent {
         target: &Target,
         options: &WatchOptions,
     ) -> Result<WatchStream, ApiError> {
-        self.watches.fetch_add(1, Ordering::Relaxed);
         Ok((self.watch_of)(self.inner().watch(target, options).await?))
-    }
-
-    async fn create(&self, _: &Target, _: Object, _: &WriteOptions) -> Result<Raw, ApiError> {
-        unreachable!("a cache only reads")
-    }
-
-    async fn update(&self, _: &Target, _: Object, _: &WriteOptions) -> Result<Raw, ApiError> {
-        unreachable!("a cache only reads")
-    }
-
-    async fn patch(&self, _: &Target, _: Patch, _: &WriteOptions) -> Result<Raw, ApiError> {
-        unreachable!("a cache only reads")
-    }
-
-    async fn delete(&self, _: &Target, _: &DeleteOptions) -> Result<Raw, ApiError> {
-        unreachable!("a cache only reads")
-    }
-
-    async fn get_bytes(&self, _: &str) -> Result<Bytes, ApiError> {
-        unreachable!("a cache only reads")
     }
 }
 

@@ -18,12 +18,10 @@ use wasmfleet::apiserver::{ApiServer, Options as ServerOptions, Parts as ServerP
 use wasmfleet::base::clock::VirtualClock;
 use wasmfleet::base::ids::Ids;
 use wasmfleet::base::{SharedClock, Tasks};
+use wasmfleet::client::around::{Around, Call};
 use wasmfleet::client::cache::Cache;
 use wasmfleet::client::event::Notice;
-use wasmfleet::client::{
-    Api, Client, DeleteOptions, ListOptions, Patch, RawList, SharedApi, Target, WatchOptions,
-    WatchStream, WriteOptions,
-};
+use wasmfleet::client::{Client, DeleteOptions, Patch, SharedApi, Target, WriteOptions};
 use wasmfleet::images::digest_of;
 use wasmfleet::node::images::{
     ContentImage, ContentLayer, Images, LoadedImage, PullError, PullRequest, ResolvedImage,
@@ -127,74 +125,16 @@ pub struct Line {
     pub is_cut: AtomicBool,
 }
 
-impl Line {
-    fn check(&self) -> Result<(), ApiError> {
+impl Around for Line {
+    fn inner(&self) -> SharedApi {
+        self.inner.clone()
+    }
+
+    async fn before(&self, _: Call<'_>) -> Result<(), ApiError> {
         match self.is_cut.load(Ordering::Relaxed) {
             true => Err(ApiError::unavailable("the line is cut")),
             false => Ok(()),
         }
-    }
-}
-
-#[async_trait::async_trait]
-impl Api for Line {
-    async fn get(&self, target: &Target) -> Result<Raw, ApiError> {
-        self.check()?;
-        self.inner.get(target).await
-    }
-
-    async fn list(&self, target: &Target, options: &ListOptions) -> Result<RawList, ApiError> {
-        self.check()?;
-        self.inner.list(target, options).await
-    }
-
-    async fn watch(
-        &self,
-        target: &Target,
-        options: &WatchOptions,
-    ) -> Result<WatchStream, ApiError> {
-        self.check()?;
-        self.inner.watch(target, options).await
-    }
-
-    async fn create(
-        &self,
-        target: &Target,
-        object: Object,
-        options: &WriteOptions,
-    ) -> Result<Raw, ApiError> {
-        self.check()?;
-        self.inner.create(target, object, options).await
-    }
-
-    async fn update(
-        &self,
-        target: &Target,
-        object: Object,
-        options: &WriteOptions,
-    ) -> Result<Raw, ApiError> {
-        self.check()?;
-        self.inner.update(target, object, options).await
-    }
-
-    async fn patch(
-        &self,
-        target: &Target,
-        patch: Patch,
-        options: &WriteOptions,
-    ) -> Result<Raw, ApiError> {
-        self.check()?;
-        self.inner.patch(target, patch, options).await
-    }
-
-    async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Raw, ApiError> {
-        self.check()?;
-        self.inner.delete(target, options).await
-    }
-
-    async fn get_bytes(&self, path: &str) -> Result<Bytes, ApiError> {
-        self.check()?;
-        self.inner.get_bytes(path).await
     }
 }
 

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use wasmfleet::api::kinds::service_activation::{AWAITED, SCALED_TO_ZERO, condition, holds};
-use wasmfleet::api::{ApiError, Object, Raw};
-use wasmfleet::client::{Api, RawList, SharedApi, WatchOptions, WatchStream, WriteOptions};
+use wasmfleet::api::{ApiError, Raw};
+use wasmfleet::client::around::Around;
+use wasmfleet::client::{RawList, SharedApi, WriteOptions};
 
 use super::*;
 
@@ -20,10 +21,9 @@ const MOST_WAIT: Duration = Duration::from_secs(120);
 /// An API whose pods get no requests: those that are held are answered and forgotten.
 struct Unasked(SharedApi);
 
-#[async_trait::async_trait]
-impl Api for Unasked {
-    async fn get(&self, target: &Target) -> Result<Raw, ApiError> {
-        self.0.get(target).await
+impl Around for Unasked {
+    fn inner(&self) -> SharedApi {
+        self.0.clone()
     }
 
     async fn list(&self, target: &Target, options: &ListOptions) -> Result<RawList, ApiError> {
@@ -36,49 +36,6 @@ impl Api for Unasked {
             }
         }
         Ok(list)
-    }
-
-    async fn watch(
-        &self,
-        target: &Target,
-        options: &WatchOptions,
-    ) -> Result<WatchStream, ApiError> {
-        self.0.watch(target, options).await
-    }
-
-    async fn create(
-        &self,
-        target: &Target,
-        object: Object,
-        options: &WriteOptions,
-    ) -> Result<Raw, ApiError> {
-        self.0.create(target, object, options).await
-    }
-
-    async fn update(
-        &self,
-        target: &Target,
-        object: Object,
-        options: &WriteOptions,
-    ) -> Result<Raw, ApiError> {
-        self.0.update(target, object, options).await
-    }
-
-    async fn patch(
-        &self,
-        target: &Target,
-        patch: Patch,
-        options: &WriteOptions,
-    ) -> Result<Raw, ApiError> {
-        self.0.patch(target, patch, options).await
-    }
-
-    async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Raw, ApiError> {
-        self.0.delete(target, options).await
-    }
-
-    async fn get_bytes(&self, path: &str) -> Result<Bytes, ApiError> {
-        self.0.get_bytes(path).await
     }
 }
 
