@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::pod_state::Event;
+use super::pod_events::Event;
 use crate::api::placement::tolerates;
 use crate::client::event::Notice;
 

@@ -13,8 +13,8 @@ use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 
 use super::http_get::HttpGet;
+use super::pod_events::Event;
 use super::pod_hooks::{Hook, handler};
-use super::pod_state::Event;
 use super::pods::PodEntry;
 use super::{Shared, commands};
 use crate::base::tasks::Task;

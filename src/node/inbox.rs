@@ -5,7 +5,7 @@
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::pod_state::Event;
+use super::pod_events::Event;
 use super::pods::Object;
 use super::setup::SetupError;
 use super::start::{StartFailure, Started};

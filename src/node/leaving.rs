@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::pod_state::container_id;
+use super::container_state::container_id;
 use super::{Node, Shared};
 use crate::runtime::{Container, ContainerId, RuntimeEvent};
 

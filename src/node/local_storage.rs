@@ -15,7 +15,8 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::Shared;
 use super::eviction;
-use super::pod_state::{Event, spec};
+use super::pod_events::Event;
+use super::pod_state::spec;
 use super::pods::PodEntry;
 use super::termination;
 use crate::api::quantity::Quantity;

@@ -7,6 +7,7 @@
 
 mod commands;
 pub mod container;
+pub mod container_state;
 pub mod env;
 mod eviction;
 mod fencing;
@@ -32,6 +33,8 @@ mod options;
 mod pleg;
 mod pod_events;
 mod pod_hooks;
+#[cfg(test)]
+mod pod_hooks_tests;
 pub mod pod_state;
 #[cfg(test)]
 mod pod_state_tests;

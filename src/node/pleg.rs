@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use parking_lot::Mutex;
 
 use super::inbox::Inbox;
-use super::pod_state::Event;
+use super::pod_events::Event;
 use crate::runtime::{ContainerId, Exit, ExitReason, RuntimeEvent};
 
 /// Which pod a container belongs to.

@@ -1,16 +1,82 @@
 //! What happens to a pod, taken into its state. The diagram is in [`super::pod_state`]. Pure.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 
+use super::container_state::{ContainerState, Doom, Failure, Role, Run, Running};
 use super::pod_hooks::{Hook, PostStart, PreStop};
-use super::pod_state::{
-    Cause, ContainerState, Doom, Event, Failure, PodState, ProbeKind, Role, Run, Running, Sandbox,
-    find_container, spec,
-};
+use super::pod_state::{Cause, PodState, Sandbox, find_container, spec};
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The newest object.
+    Desired(Arc<Pod>),
+    /// The object is gone.
+    Gone,
+    SandboxReady {
+        ip: IpAddr,
+    },
+    SandboxFailed {
+        reason: String,
+        message: String,
+    },
+    /// The node ends the pod: `Evicted`.
+    Evicted {
+        reason: String,
+        message: String,
+    },
+    /// The node does not take the pod (kubelet's rejectPod).
+    Refused {
+        reason: String,
+        message: String,
+    },
+    TornDown,
+    Started {
+        container: String,
+        attempt: i32,
+        image_id: String,
+        serves: bool,
+    },
+    StartFailed {
+        container: String,
+        attempt: i32,
+        reason: String,
+        message: String,
+        retry: bool,
+    },
+    Exited {
+        id: String,
+        exit: ContainerStateTerminated,
+    },
+    Probe {
+        id: String,
+        kind: ProbeKind,
+        passed: bool,
+    },
+    /// The guest said of itself whether it is ready.
+    Readiness {
+        id: String,
+        ready: bool,
+    },
+    /// A lifecycle hook is through.
+    HookEnded {
+        id: String,
+        hook: Hook,
+        passed: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProbeKind {
+    Startup,
+    Readiness,
+    Liveness,
+}
 
 impl PodState {
     /// Takes in what happened.

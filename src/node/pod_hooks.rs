@@ -20,7 +20,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler};
 
-use super::pod_state::{Action, ContainerState, Doom, PodState, Run, Running, Step, plus};
+use super::container_state::{ContainerState, Doom, Run, Running};
+use super::pod_state::{PodState, plus};
+use super::pod_step::{Action, Step};
 
 /// What a container gets to end once its preStop hook took the grace period
 /// (minimumGracePeriodInSeconds).

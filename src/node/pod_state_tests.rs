@@ -9,12 +9,15 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
+use super::container_state::container_id;
+use super::pod_events::{Event, ProbeKind};
 use super::pod_hooks::Hook;
-use super::pod_state::{Action, Event, PodState, ProbeKind, Step, Timing, container_id};
+use super::pod_state::{PodState, Timing};
 use super::pod_status::{merge, render};
+use super::pod_step::{Action, Step};
 use super::restore::restore;
 
-fn pod(spec: Value, meta: Value) -> Arc<Pod> {
+pub(super) fn pod(spec: Value, meta: Value) -> Arc<Pod> {
     let mut metadata = json!({"name": "p", "namespace": "n", "uid": "u"});
     if let (Some(base), Value::Object(more)) = (metadata.as_object_mut(), meta) {
         base.extend(more);
@@ -22,19 +25,19 @@ fn pod(spec: Value, meta: Value) -> Arc<Pod> {
     Arc::new(serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap())
 }
 
-fn web() -> Value {
+pub(super) fn web() -> Value {
     json!({"containers": [{"name": "web", "image": "i"}]})
 }
 
 /// A state, its clock and the story so far.
-struct Script {
+pub(super) struct Script {
     state: PodState,
     now: Timestamp,
-    text: String,
+    pub(super) text: String,
 }
 
 impl Script {
-    fn new(pod: Arc<Pod>) -> Script {
+    pub(super) fn new(pod: Arc<Pod>) -> Script {
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         let mut state = PodState::new(pod, Timing::default(), now);
         restore(&mut state, now);
@@ -43,12 +46,12 @@ impl Script {
         script
     }
 
-    fn event(&mut self, event: Event) -> &mut Script {
+    pub(super) fn event(&mut self, event: Event) -> &mut Script {
         self.state.apply(event, self.now);
         self.step()
     }
 
-    fn after(&mut self, seconds: u64) -> &mut Script {
+    pub(super) fn after(&mut self, seconds: u64) -> &mut Script {
         self.now += Duration::from_secs(seconds);
         let _ = writeln!(self.text, "-- {seconds} s");
         self.step()
@@ -77,11 +80,11 @@ impl Script {
         self
     }
 
-    fn ready(&mut self) -> &mut Script {
+    pub(super) fn ready(&mut self) -> &mut Script {
         self.event(Event::SandboxReady { ip: "127.64.0.2".parse().unwrap() })
     }
 
-    fn started(&mut self, name: &str, attempt: i32) -> &mut Script {
+    pub(super) fn started(&mut self, name: &str, attempt: i32) -> &mut Script {
         self.event(Event::Started {
             container: name.into(),
             attempt,
@@ -90,7 +93,13 @@ impl Script {
         })
     }
 
-    fn exited(&mut self, name: &str, attempt: i32, code: i32, ran_seconds: i64) -> &mut Script {
+    pub(super) fn exited(
+        &mut self,
+        name: &str,
+        attempt: i32,
+        code: i32,
+        ran_seconds: i64,
+    ) -> &mut Script {
         let started_at = self.now - jiff::SignedDuration::from_secs(ran_seconds);
         let exit = ContainerStateTerminated {
             exit_code: code,
@@ -102,22 +111,22 @@ impl Script {
         self.event(Event::Exited { id: container_id("u", name, attempt), exit })
     }
 
-    fn probe(&mut self, kind: ProbeKind, passed: bool) -> &mut Script {
+    pub(super) fn probe(&mut self, kind: ProbeKind, passed: bool) -> &mut Script {
         self.event(Event::Probe { id: container_id("u", "web", 0), kind, passed })
     }
 
-    fn hook(&mut self, name: &str, hook: Hook, passed: bool) -> &mut Script {
+    pub(super) fn hook(&mut self, name: &str, hook: Hook, passed: bool) -> &mut Script {
         self.event(Event::HookEnded { id: container_id("u", name, 0), hook, passed })
     }
 
-    fn delete(&mut self, grace: i64) -> &mut Script {
+    pub(super) fn delete(&mut self, grace: i64) -> &mut Script {
         let mut pod = (*self.state.pod).clone();
         pod.metadata.deletion_timestamp = Some(Time(self.now));
         pod.metadata.deletion_grace_period_seconds = Some(grace);
         self.event(Event::Desired(Arc::new(pod)))
     }
 
-    fn check(&self, wanted: &str) {
+    pub(super) fn check(&self, wanted: &str) {
         let trim = |text: &str| -> String {
             text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("\n")
         };
@@ -268,128 +277,6 @@ fn a_failed_liveness_probe_restarts() {
         | Running web:running,unready/0
         Stop web 30s | Running web:running,unready/0
         Start web#1 | Running web:Error=137/0",
-    );
-}
-
-fn hooked(hook: &str) -> Value {
-    let mut spec = web();
-    spec["containers"][0]["lifecycle"] = json!({hook: {"sleep": {"seconds": 5}}});
-    spec
-}
-
-#[test]
-fn a_post_start_hook_is_waited_for() {
-    let mut spec = hooked("postStart");
-    let second = json!({"name": "b", "image": "i"});
-    spec["containers"].as_array_mut().unwrap().push(second);
-    let mut script = Script::new(pod(spec.clone(), json!({})));
-    script.ready().started("web", 0).after(5).hook("web", Hook::PostStart, true).started("b", 0);
-    script.check(
-        "SetUp (held) | Pending web:ContainerCreating/0 b:ContainerCreating/0
-        Start web#0 (held) | Pending web:ContainerCreating/0 b:ContainerCreating/0
-        PostStart web (held) | Pending web:ContainerCreating/0 b:ContainerCreating/0
-        -- 5 s
-        | Pending web:ContainerCreating/0 b:ContainerCreating/0
-        Start b#0 | Pending web:running,ready/0 b:ContainerCreating/0
-        | Running web:running,ready/0 b:running,ready/0",
-    );
-    let mut script = Script::new(pod(spec, json!({})));
-    script.ready().started("web", 0).hook("web", Hook::PostStart, false).exited("web", 0, 137, 1);
-    script.check(
-        "SetUp (held) | Pending web:ContainerCreating/0 b:ContainerCreating/0
-        Start web#0 (held) | Pending web:ContainerCreating/0 b:ContainerCreating/0
-        PostStart web (held) | Pending web:ContainerCreating/0 b:ContainerCreating/0
-        Stop web 30s, Start b#0 | Pending web:running,unready/0 b:ContainerCreating/0
-        Start web#1 | Pending web:Error=137/0 b:ContainerCreating/0",
-    );
-    // A pod that is deleted meanwhile waits for nothing.
-    let mut script = Script::new(pod(hooked("postStart"), json!({})));
-    script.ready().started("web", 0).delete(1).after(1);
-    script.check(
-        "SetUp (held) | Pending web:ContainerCreating/0
-        Start web#0 (held) | Pending web:ContainerCreating/0
-        PostStart web (held) | Pending web:ContainerCreating/0
-        Drain web | Running web:running,unready/0
-        -- 1 s
-        Stop web 0s | Running web:running,unready/0",
-    );
-}
-
-#[test]
-fn a_pre_stop_hook_takes_of_the_grace_period() {
-    let mut script = Script::new(pod(hooked("preStop"), json!({})));
-    script.ready().started("web", 0).delete(30).after(5).hook("web", Hook::PreStop, true);
-    script.exited("web", 0, 0, 5);
-    script.check(
-        "SetUp (held) | Pending web:ContainerCreating/0
-        Start web#0 (held) | Pending web:ContainerCreating/0
-        | Running web:running,ready/0
-        PreStop web, Drain web | Running web:running,ready/0
-        -- 5 s
-        | Running web:running,ready/0
-        Stop web 25s | Running web:running,unready/0
-        TearDown (held) | Succeeded web:Completed=0/0",
-    );
-    // One that takes all of it leaves two seconds. What is forced has none.
-    let mut script = Script::new(pod(hooked("preStop"), json!({})));
-    script.ready().started("web", 0).delete(30).after(10).delete(20).after(10).after(1);
-    script.hook("web", Hook::PreStop, true).event(Event::Gone);
-    script.check(
-        "SetUp (held) | Pending web:ContainerCreating/0
-        Start web#0 (held) | Pending web:ContainerCreating/0
-        | Running web:running,ready/0
-        PreStop web, Drain web | Running web:running,ready/0
-        -- 10 s
-        | Running web:running,ready/0
-        | Running web:running,ready/0
-        -- 10 s
-        Stop web 2s | Running web:running,unready/0
-        -- 1 s
-        | Running web:running,unready/0
-        | Running web:running,unready/0
-        Stop web 0s | Running web:running,unready/0",
-    );
-    let mut script = Script::new(pod(hooked("preStop"), json!({})));
-    script.ready().started("web", 0).delete(0);
-    assert!(script.text.ends_with("Stop web 0s | Running web:running,unready/0\n"));
-    // By itself it ends without one.
-    let mut script = Script::new(pod(hooked("preStop"), json!({})));
-    script.ready().started("web", 0).exited("web", 0, 0, 1);
-    assert!(!script.text.contains("PreStop"), "{}", script.text);
-}
-
-#[test]
-fn a_restart_runs_the_pre_stop_hook_and_sidecars_have_theirs_at_once() {
-    let mut script = Script::new(pod(hooked("preStop"), json!({})));
-    script.ready().started("web", 0).probe(ProbeKind::Liveness, false).after(1);
-    script.hook("web", Hook::PreStop, false).exited("web", 0, 137, 1);
-    script.check(
-        "SetUp (held) | Pending web:ContainerCreating/0
-        Start web#0 (held) | Pending web:ContainerCreating/0
-        | Running web:running,ready/0
-        PreStop web | Running web:running,unready/0
-        -- 1 s
-        | Running web:running,unready/0
-        Stop web 29s | Running web:running,unready/0
-        Start web#1 | Running web:Error=137/0",
-    );
-    let mut spec = web();
-    let side = json!({"name": "s", "image": "i", "restartPolicy": "Always",
-        "lifecycle": {"preStop": {"sleep": {"seconds": 5}}}});
-    spec["initContainers"] = json!([side]);
-    let mut script = Script::new(pod(spec, json!({})));
-    script.ready().started("s", 0).started("web", 0).delete(10).after(1);
-    script.exited("web", 0, 0, 1).hook("s", Hook::PreStop, true);
-    script.check(
-        "SetUp (held) | Pending s:PodInitializing/0 web:PodInitializing/0
-        Start s#0 (held) | Pending s:PodInitializing/0 web:PodInitializing/0
-        Start web#0 | Pending s:running,ready/0 web:ContainerCreating/0
-        | Running s:running,ready/0 web:running,ready/0
-        PreStop s, Drain s, Drain web | Running s:running,ready/0 web:running,ready/0
-        -- 1 s
-        Stop web 9s | Running s:running,ready/0 web:running,unready/0
-        | Running s:running,ready/0 web:Completed=0/0
-        Stop s 9s | Running s:running,unready/0 web:Completed=0/0",
     );
 }
 

@@ -10,9 +10,8 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::pod_state::{
-    Cause, ContainerState, Failure, PULL_ERROR_SHOWN, PodState, Role, Running, Sandbox, plus, spec,
-};
+use super::container_state::{ContainerState, Failure, Role, Running};
+use super::pod_state::{Cause, PULL_ERROR_SHOWN, PodState, Sandbox, plus, spec};
 use super::termination;
 
 /// Roles of what is told as init containers.

@@ -5,13 +5,57 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::container_state::{ContainerState, Role, Run};
 use super::pod_hooks::Hook;
-use super::pod_state::{
-    Action, Cause, ContainerState, PULL_ERROR_SHOWN, PodState, Role, Run, Sandbox, Step, plus, spec,
-};
+use super::pod_state::{Cause, PULL_ERROR_SHOWN, PodState, Sandbox, plus, spec};
 
 /// The message of upstream's kubelet (pkg/kubelet/active_deadline.go).
 const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
+
+/// What the worker is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    SetUp,
+    Start {
+        container: String,
+        attempt: i32,
+    },
+    /// Runs a lifecycle hook of a running container.
+    Hook {
+        container: String,
+        hook: Hook,
+    },
+    /// Tells a serving container that it will be stopped: it sends its clients elsewhere.
+    Drain {
+        container: String,
+    },
+    /// Asks a running container to end within `grace`.
+    Stop {
+        container: String,
+        grace: Duration,
+    },
+    /// Gives up a set-up or start that is under way.
+    Cancel {
+        container: Option<String>,
+    },
+    TearDown,
+    /// Deletes the object for good.
+    DeleteObject,
+}
+
+/// The outcome of one turn.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    pub actions: Vec<Action>,
+    /// Containers that wait before their next try, since this turn.
+    pub backed_off: Vec<String>,
+    /// Look again then, even if nothing happens.
+    pub wake_at: Option<Timestamp>,
+    /// More is about to change: do not tell the API yet.
+    pub hold_status: bool,
+    /// Nothing is left of the pod on this node.
+    pub done: bool,
+}
 
 impl Step {
     /// Asks for another turn at a time.

@@ -1,6 +1,8 @@
-//! Owns one pod on this node: takes what happened from its inbox, lets the state machine decide,
-//! performs the actions as tasks that report back, and gives the status to its writer. It decides
-//! nothing itself.
+//! Owns one pod on this node: takes what happened from its inbox, lets the state machine decide, has
+//! the actions performed (`actions`), and gives the status to its writer. It decides nothing
+//! itself.
+
+mod actions;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,22 +14,23 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 
+use super::container_state::container_id;
 use super::inbox::{Desired, Inbox, Message};
 use super::ip::PodIp;
-use super::pod_hooks::{Hook, PreStop};
-use super::pod_state::{Action, Doom, Event, PodState, Sandbox, container_id, spec};
+use super::pod_events::Event;
+use super::pod_hooks::Hook;
+use super::pod_state::{PodState, Sandbox};
 use super::pod_status::{address_to_keep, render};
+use super::pod_step::Action;
 use super::pods::{Object, PodEntry, Running};
-use super::probes;
 use super::restore::restore;
-use super::setup::{self, Place, SetupError};
-use super::start::{self, StartFailure, Started, start_error};
+use super::setup::SetupError;
+use super::start::{StartFailure, Started, start_error};
 use super::static_pods::StatusSink;
 use super::streams::Console;
 use super::termination::LastWords;
 use super::usage::Looks;
-use super::volumes_check;
-use super::{Shared, hooks, host_ports};
+use super::{Shared, host_ports};
 use crate::base::tasks::Task;
 use crate::client::event::{Notice, Severity};
 use crate::runtime::Container;
@@ -385,27 +388,6 @@ impl PodWorker {
         }
     }
 
-    /// Begins the probes of a container that is up.
-    fn probe(&mut self, name: &str) {
-        let (Some(live), Some(ip)) = (self.live.get_mut(name), self.state.ip()) else { return };
-        if let Some(spec) = self.state.container_spec(name) {
-            let pod = &self.state.pod;
-            live.probes = probes::spawn(&self.node, pod, spec, &live.id, ip, &self.entry);
-        }
-    }
-
-    fn run_hook(&mut self, name: &str, hook: Hook) {
-        if hook == Hook::PreStop {
-            self.tell_killing(name);
-        }
-        let (Some(live), Some(ip)) = (self.live.get_mut(name), self.state.ip()) else { return };
-        if let Some(spec) = self.state.container_spec(name) {
-            let pod = &self.state.pod;
-            let task = hooks::spawn(&self.node, pod, spec, &live.id, ip, hook, &self.entry);
-            live.hook = Some(task);
-        }
-    }
-
     fn take_failure(&mut self, name: String, attempt: i32, failure: StartFailure, now: Timestamp) {
         let StartFailure { reason, message, retry, ran, image } = failure;
         match image {
@@ -426,120 +408,5 @@ impl PodWorker {
         let reason = reason.to_string();
         let event = Event::StartFailed { container: name, attempt, reason, message, retry };
         self.state.apply(event, now);
-    }
-
-    fn perform(&mut self, action: Action) {
-        match action {
-            Action::SetUp => self.set_up(),
-            Action::Start { container, attempt } => self.start(container, attempt),
-            Action::Hook { container, hook } => self.run_hook(&container, hook),
-            Action::Drain { container } => {
-                if let Some(live) = self.live.get(&container) {
-                    live.container.drain();
-                }
-            }
-            Action::Stop { container, grace } => self.stop(&container, grace),
-            Action::Cancel { container: Some(name) } => {
-                if let Some((attempt, _)) = self.starting.remove(&name) {
-                    let id = container_id(self.state.uid(), &name, attempt);
-                    self.early.remove(&id);
-                    self.node.pleg.forget(&id);
-                }
-            }
-            Action::Cancel { container: None } => self.setting_up = None,
-            Action::TearDown => self.tear_down(),
-            // Asked for after the last status, at the end of the turn.
-            Action::DeleteObject => {}
-        }
-    }
-
-    fn set_up(&mut self) {
-        let (node, inbox) = (self.node.clone(), self.inbox.clone());
-        let (pod, files) = (self.state.pod.clone(), self.files.clone());
-        let preferred = self.kept_ip;
-        let task = tokio::spawn(async move {
-            let work = setup::set_up(&node, &pod, preferred, files);
-            let result = AssertUnwindSafe(work).catch_unwind().await;
-            let result = result.unwrap_or_else(|_| {
-                let message = "the node's setup failed unexpectedly".to_string();
-                Err(SetupError { reason: "FailedCreatePodSandBox", message })
-            });
-            inbox.push(Message::SetUp(result));
-        });
-        self.setting_up = Some(Task(task.abort_handle()));
-    }
-
-    fn start(&mut self, name: String, attempt: i32) {
-        let Some(ip) = self.state.ip() else { return };
-        let (node, inbox) = (self.node.clone(), self.inbox.clone());
-        let place = Place {
-            pod: self.state.pod.clone(),
-            dir: self.node.pod_dir(self.state.uid()),
-            ip,
-            objects: self.objects.clone(),
-            fetched_at: self.fetched_at,
-            files: self.files.clone(),
-        };
-        let container = name.clone();
-        let task = tokio::spawn(async move {
-            let work = start::start(&node, &place, &container, attempt, &inbox);
-            let result = AssertUnwindSafe(work).catch_unwind().await;
-            let result = result.unwrap_or_else(|_| {
-                let message = "the node failed unexpectedly".to_string();
-                Err(StartFailure::new("CreateContainerError", message, true))
-            });
-            inbox.push(Message::Start { container, attempt, result });
-        });
-        self.starting.insert(name, (attempt, Task(task.abort_handle())));
-    }
-
-    fn stop(&mut self, name: &str, grace: Duration) {
-        let running = self.state.find(name).and_then(|c| c.running());
-        // Before a preStop hook it was told.
-        if running.is_some_and(|running| running.pre_stop == PreStop::NotBegun) {
-            self.tell_killing(name);
-        }
-        let Some(live) = self.live.get_mut(name) else { return };
-        live.hook = None;
-        live.container.stop(grace);
-    }
-
-    fn tell_killing(&self, name: &str) {
-        if !self.live.contains_key(name) {
-            return;
-        }
-        let running = self.state.find(name).and_then(|c| c.running());
-        let text = match running.and_then(|running| running.doomed) {
-            Some(Doom::Probe(kind)) => {
-                let kind = format!("{kind:?}").to_lowercase();
-                format!("Container {name} failed {kind} probe, will be restarted")
-            }
-            Some(Doom::PostStart) => "FailedPostStartHook".to_string(),
-            None => format!("Stopping container {name}"),
-        };
-        self.tell_of(name, Severity::Normal, "Killing", text);
-    }
-
-    fn tear_down(&mut self) {
-        self.setting_up = None;
-        self.refreshing = None;
-        let (node, inbox) = (self.node.clone(), self.inbox.clone());
-        let (pod, files) = (self.state.pod.clone(), self.files.clone());
-        tokio::spawn(async move {
-            setup::tear_down(&node, &pod, files).await;
-            inbox.push(Message::TornDown);
-        });
-    }
-
-    /// Volumes follow their objects.
-    fn refresh(&mut self) {
-        let Sandbox::Ready { ip } = self.state.sandbox else { return };
-        if self.state.ending.is_some() || spec(&self.state.pod).volumes.is_none() {
-            return;
-        }
-        let (node, pod, files) = (self.node.clone(), self.state.pod.clone(), self.files.clone());
-        let task =
-            tokio::spawn(async move { volumes_check::refresh(&node, &pod, ip, files).await });
-        self.refreshing = Some(Task(task.abort_handle()));
     }
 }

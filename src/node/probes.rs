@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
 
 use super::http_get::{self, HttpGet};
-use super::pod_state::{Event, ProbeKind};
+use super::pod_events::{Event, ProbeKind};
 use super::pods::PodEntry;
 use super::{Shared, commands, grpc_health};
 use crate::base::tasks::Task;

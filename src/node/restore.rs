@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::pod_state::{Cause, ContainerState, PodState, Role, Sandbox, spec};
+use super::container_state::{ContainerState, Role};
+use super::pod_state::{Cause, PodState, Sandbox, spec};
 use super::pod_status::is_terminal;
 
 /// The exit code and reason of lost containers (kubelet's convertStatusToAPIStatus).

@@ -10,11 +10,12 @@ use k8s_openapi::api::core::v1::{Container as ContainerSource, ContainerStateTer
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::container::{self, Recipe};
+use super::container_state::container_id;
 use super::images::{PullError, PullPolicy, PullRequest, ResolvedImage};
 use super::inbox::Inbox;
 use super::inspect::DumpPlace;
 use super::logs::AttemptLog;
-use super::pod_state::{container_id, find_container, spec};
+use super::pod_state::{find_container, spec};
 use super::setup::{Place, needs, uid};
 use super::streams::{Console, Programs};
 use super::termination::{self, LastWords};
