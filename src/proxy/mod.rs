@@ -23,6 +23,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::api::kinds::service_activation::{AWAITED, SCALED_TO_ZERO, condition, holds};
 use crate::api::resource::Gvr;
@@ -71,7 +72,16 @@ struct Served {
     balancer: Arc<Balancer>,
     held: Arc<HoldPlaces>,
     /// Dropped, it has the listener closed.
-    _open: oneshot::Sender<()>,
+    open: Option<oneshot::Sender<()>>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Served {
+    /// Has the listener closed, which takes what waits in its queue first.
+    fn close(mut self) -> Option<JoinHandle<()>> {
+        self.open = None;
+        self.listener.take()
+    }
 }
 
 impl Drop for Served {
@@ -143,7 +153,9 @@ impl Proxy {
 
     /// Takes no new connections, and waits for the end of those that there are.
     async fn leave(&self) {
-        self.served.lock().clear();
+        let ports: Vec<Served> =
+            self.served.lock().drain().flat_map(|(_, ports)| ports.into_values()).collect();
+        futures::future::join_all(ports.into_iter().filter_map(Served::close)).await;
         if tokio::time::timeout(LEAVE_LIMIT, self.places.all_free()).await.is_err() {
             tracing::debug!("connections are cut that did not end");
         }
@@ -240,8 +252,8 @@ impl Proxy {
             tell_held: Arc::new(move || awaited.mark(of.clone())),
         });
         let (open, closed) = oneshot::channel();
-        tokio::spawn(listener::accept(socket, places, port, closed));
-        let served = Served { balancer, held, _open: open };
+        let listener = Some(tokio::spawn(listener::accept(socket, places, port, closed)));
+        let served = Served { balancer, held, open: Some(open), listener };
         self.served.lock().entry(key.clone()).or_default().insert(address, served);
         Ok(())
     }
