@@ -92,6 +92,9 @@ use manager::Manager;
 const RUNTIME_EVENTS: usize = 1024;
 /// Probes under way at once on the whole node.
 const PARALLEL_PROBES: usize = 64;
+/// Statuses of pods on their way at once. Each takes a connection while the API is slow: thousands
+/// of them would take what is left of it, and the machine's ports.
+const PARALLEL_STATUSES: usize = 64;
 /// Pods whose files are made on the disk at the same time: a thousand pods that start together are
 /// no reason for a hundred threads.
 const PARALLEL_VOLUMES: usize = 8;
@@ -149,6 +152,7 @@ pub struct Shared {
     facts: Arc<Facts>,
     runtime_events: mpsc::Sender<RuntimeEvent>,
     probe_permits: Semaphore,
+    status_permits: Semaphore,
     volume_permits: Arc<Semaphore>,
     applet_permits: Arc<Semaphore>,
     workload_calls: Semaphore,
@@ -263,6 +267,7 @@ impl Node {
             facts: Arc::new(facts),
             runtime_events,
             probe_permits: Semaphore::new(PARALLEL_PROBES),
+            status_permits: Semaphore::new(PARALLEL_STATUSES),
             volume_permits: Arc::new(Semaphore::new(PARALLEL_VOLUMES)),
             applet_permits: Arc::new(Semaphore::new(streams::MAX_APPLETS)),
             workload_calls: Semaphore::new(workload::MAX_CALLS),

@@ -212,6 +212,8 @@ fn next(slot: &mut Slot) -> Next {
 async fn write_all(node: &Shared, slot: &Mutex<Slot>) {
     let mut wait = FIRST_RETRY;
     loop {
+        // Waited for first, so that what is sent is the newest. It is never closed.
+        let permit = node.status_permits.acquire().await;
         let step = next(&mut slot.lock());
         let result = match &step {
             Next::Nothing => return,
@@ -238,6 +240,7 @@ async fn write_all(node: &Shared, slot: &Mutex<Slot>) {
         } else {
             tracing::debug!(%error, "a pod's status was not written");
         }
+        drop(permit);
         node.clock.sleep(wait).await;
         wait = (wait * 2).min(MOST_RETRY);
     }

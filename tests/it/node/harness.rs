@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -123,6 +123,17 @@ impl Names for NoNames {
 pub struct Line {
     inner: SharedApi,
     pub is_cut: AtomicBool,
+    /// While this is true, statuses of pods are on their way and do not arrive.
+    pub is_slow: watch::Sender<bool>,
+    /// How many of them there are.
+    pub on_the_way: AtomicUsize,
+}
+
+impl Line {
+    pub fn new(inner: SharedApi) -> Line {
+        let (is_cut, is_slow) = (AtomicBool::new(false), watch::channel(false).0);
+        Line { inner, is_cut, is_slow, on_the_way: AtomicUsize::new(0) }
+    }
 }
 
 impl Around for Line {
@@ -130,7 +141,16 @@ impl Around for Line {
         self.inner.clone()
     }
 
-    async fn before(&self, _: Call<'_>) -> Result<(), ApiError> {
+    async fn before(&self, call: Call<'_>) -> Result<(), ApiError> {
+        let (resource, part) = match call {
+            Call::Write(target) => (&*target.resource.resource, target.subresource.as_deref()),
+            _ => ("", None),
+        };
+        if resource == "pods" && part == Some("status") {
+            self.on_the_way.fetch_add(1, Ordering::Relaxed);
+            let _ = self.is_slow.subscribe().wait_for(|slow| !slow).await;
+            self.on_the_way.fetch_sub(1, Ordering::Relaxed);
+        }
         match self.is_cut.load(Ordering::Relaxed) {
             true => Err(ApiError::unavailable("the line is cut")),
             false => Ok(()),
@@ -185,7 +205,7 @@ impl Rig {
         let (server, clock) = api_server().await;
         let api = server.api(User::system("test"));
         let client = Client::new(api.clone(), "test");
-        let line = Arc::new(Line { inner: api.clone(), is_cut: AtomicBool::new(false) });
+        let line = Arc::new(Line::new(api.clone()));
         let to_api: SharedApi = line.clone();
         let dir = tempfile::tempdir().unwrap();
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);

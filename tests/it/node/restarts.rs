@@ -98,3 +98,25 @@ async fn a_status_that_others_overwrote_is_told_again() {
     let took = Duration::try_from(rig.clock.now().duration_since(began)).unwrap();
     assert!(took <= Duration::from_secs(2), "{took:?}");
 }
+
+/// A slow API is asked by few at once, however many pods a node has.
+#[tokio::test(start_paused = true)]
+async fn few_statuses_are_on_their_way_at_once() {
+    const PODS: usize = 90;
+    let rig = Rig::start().await;
+    rig.line.is_slow.send_replace(true);
+    for n in 0..PODS {
+        rig.create(&format!("p{n}"), one("hello:v1")).await;
+    }
+    let on_the_way = || rig.line.on_the_way.load(Ordering::Relaxed);
+    let (mut most, began) = (0, rig.clock.now());
+    while rig.clock.now().duration_since(began).as_secs() < 30 {
+        rig.clock.sleep(Duration::from_millis(50)).await;
+        most = most.max(on_the_way());
+    }
+    assert_eq!(most, 64, "of {PODS}");
+    rig.line.is_slow.send_replace(false);
+    for n in 0..PODS {
+        rig.pod_is(&format!("p{n}"), "Running ready web:running/0").await;
+    }
+}
