@@ -36,8 +36,8 @@ struct Args {
     /// Goes on after a story that fails.
     #[arg(long)]
     keep_going: bool,
-    /// Plants known bugs, one after the other, and plays so many stories at most to find each, of all
-    /// themes. Needs the feature `planted`, or a debug build.
+    /// Plants known bugs, one after the other, and plays so many stories at most to find each, of the
+    /// theme that is to find it. Needs the feature `planted`, or a debug build.
     #[arg(long)]
     planted: bool,
 }
@@ -57,13 +57,14 @@ fn main() -> ExitCode {
         None => args.from..args.from.saturating_add(args.seeds),
     };
     let begin = Instant::now();
-    let (mut time, mut commits, mut failed) = (Duration::ZERO, 0, 0);
-    for seed in seeds.clone() {
-        let story = story(&args, seed);
+    let (mut time, mut stories, mut commits, mut failed) = (Duration::ZERO, 0, 0, 0);
+    for seed in seeds {
+        let story = story(args.theme.as_deref(), seed);
         if args.seed.is_some() {
             println!("{story}");
         }
         let outcome = play(&story);
+        stories += 1;
         time += outcome.time;
         commits += outcome.revision;
         if args.seed.is_some() && play(&story) != outcome {
@@ -80,9 +81,8 @@ fn main() -> ExitCode {
     let real = begin.elapsed();
     // Stories that are played twice or made shorter take real time only.
     println!(
-        "{} stories, {failed} failed: {:.0} s of virtual time and {commits} commits in {:.1} s, \
-         {:.0} times real time",
-        seeds.count(),
+        "{stories} stories, {failed} failed: {:.0} s of virtual time and {commits} commits in \
+         {:.1} s, {:.0} times real time",
         time.as_secs_f64(),
         real.as_secs_f64(),
         time.as_secs_f64() / real.as_secs_f64()
@@ -90,8 +90,8 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn story(args: &Args, seed: u64) -> Story {
-    let theme = THEMES.iter().find(|theme| Some(theme.name) == args.theme.as_deref());
+fn story(theme: Option<&str>, seed: u64) -> Story {
+    let theme = THEMES.iter().find(|one| Some(one.name) == theme);
     theme.map_or_else(|| Story::of(seed), |theme| Story::themed(theme, seed))
 }
 
@@ -107,11 +107,12 @@ fn tell_failure(story: &Story, outcome: Outcome) {
 fn find_planted(args: &Args) -> ExitCode {
     use sim::bugs::BUGS;
     let mut missed = 0;
-    for (bug, _) in BUGS {
+    for (bug, theme) in BUGS {
         let mut seeds = args.from..args.from.saturating_add(args.seeds);
         let found = seeds.find_map(|seed| {
             wasmfleet::base::planted::plant(Some(bug));
-            let failure = play(&story(args, seed)).failure;
+            let theme = args.theme.as_deref().unwrap_or(theme);
+            let failure = play(&story(Some(theme), seed)).failure;
             wasmfleet::base::planted::plant(None);
             failure.map(|why| (seed, why))
         });
@@ -124,8 +125,7 @@ fn find_planted(args: &Args) -> ExitCode {
         }
     }
     println!("{} of {} planted bugs are found", BUGS.len() - missed, BUGS.len());
-    // One may stay hidden.
-    if missed <= 1 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 #[cfg(not(any(debug_assertions, feature = "planted")))]

@@ -14,7 +14,6 @@ mod deletions;
 mod fights;
 mod groups;
 mod jobs;
-mod leaders;
 mod nodes;
 mod planted;
 mod preemption;

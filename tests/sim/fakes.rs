@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateTerminated, ContainerStatus, Node, NodeCondition, Pod,
@@ -51,10 +52,13 @@ pub enum Link {
 /// The fakes; nodes are cut off, killed and revived by name.
 pub struct Fakes {
     client: Client,
+    /// Pods and Nodes, as they are.
     cache: Arc<Cache>,
     clock: SharedClock,
     dirty: DirtySet<ObjectKey>,
     nodes: Mutex<BTreeMap<String, Link>>,
+    /// Each node's Lease, as it was written last.
+    leases: Mutex<BTreeMap<String, Lease>>,
     /// Pods that must not become ready.
     sick: Mutex<BTreeSet<ObjectKey>>,
     /// Pods whose containers died with their agent and were not started again yet, by uid.
@@ -71,14 +75,21 @@ enum Act {
 }
 
 impl Fakes {
-    pub fn start(api: SharedApi, clock: SharedClock, seed: u64, tasks: &Tasks) -> Arc<Fakes> {
-        let cache = Cache::new();
+    /// `cache` keeps Pods and Nodes.
+    pub fn start(
+        api: SharedApi,
+        cache: &Arc<Cache>,
+        clock: SharedClock,
+        seed: u64,
+        tasks: &Tasks,
+    ) -> Arc<Fakes> {
         let fakes = Arc::new(Fakes {
-            client: Client::new(api.clone(), "fakes"),
+            client: Client::new(api, "fakes"),
             cache: cache.clone(),
             clock,
             dirty: DirtySet::default(),
             nodes: Mutex::default(),
+            leases: Mutex::default(),
             sick: Mutex::default(),
             died: Mutex::default(),
             ends: Mutex::default(),
@@ -90,7 +101,6 @@ impl Fakes {
                 dirty.mark(change.key.clone());
             }
         }));
-        cache.keep::<Pod>(api, "", tasks);
         for _ in 0..WORKERS {
             let fakes = fakes.clone();
             tasks.spawn("fake agent", async move { fakes.work().await });
@@ -152,47 +162,54 @@ impl Fakes {
 
     async fn beat(&self, name: &str) -> Result<(), ApiError> {
         let now = self.clock.now();
-        let lease = |renewed| Lease {
-            metadata: ObjectMeta {
-                name: Some(name.into()),
-                namespace: Some(LEASES.into()),
-                ..ObjectMeta::default()
-            },
-            spec: Some(LeaseSpec {
-                holder_identity: Some(name.into()),
-                renew_time: Some(MicroTime(renewed)),
-                ..LeaseSpec::default()
-            }),
-        };
-        match self.client.get::<Lease>(LEASES, name).await {
-            Ok(mut old) => {
-                old.spec = lease(now).spec;
-                self.client.update(&old).await?;
-            }
-            Err(_) => {
-                self.client.create(&lease(now)).await?;
-            }
-        }
-        let mut node = match self.client.get::<Node>("", name).await {
-            Err(error) if error.is_not_found() => self.client.create(&fresh(name)).await?,
-            other => other?,
+        self.renew(name, now).await?;
+        let known = self.cache.view().get::<Node>("", name).cloned();
+        let mut node = match known {
+            Some(node) if is_told_ready(&node) => return Ok(()),
+            Some(node) => Node::clone(&node),
+            None => self.client.create(&fresh(name)).await?,
         };
         let status = node.status.get_or_insert_default();
         let conditions = status.conditions.get_or_insert_default();
-        if !conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True") {
-            conditions.retain(|one| one.type_ != "Ready");
-            conditions.push(NodeCondition {
-                type_: "Ready".into(),
-                status: "True".into(),
-                reason: Some("KubeletReady".into()),
-                last_heartbeat_time: Some(Time(now)),
-                last_transition_time: Some(Time(now)),
-                ..NodeCondition::default()
-            });
-            status.capacity = Some(resources());
-            status.allocatable = Some(resources());
-            self.client.update_status(&node).await?;
-        }
+        conditions.retain(|one| one.type_ != "Ready");
+        conditions.push(NodeCondition {
+            type_: "Ready".into(),
+            status: "True".into(),
+            reason: Some("KubeletReady".into()),
+            last_heartbeat_time: Some(Time(now)),
+            last_transition_time: Some(Time(now)),
+            ..NodeCondition::default()
+        });
+        status.capacity = Some(resources());
+        status.allocatable = Some(resources());
+        self.client.update_status(&node).await.map(drop)
+    }
+
+    /// Renews a Lease as it was written last; it is read only after a failure.
+    async fn renew(&self, name: &str, now: Timestamp) -> Result<(), ApiError> {
+        let spec = || LeaseSpec {
+            holder_identity: Some(name.into()),
+            renew_time: Some(MicroTime(now)),
+            ..LeaseSpec::default()
+        };
+        let renewed = |lease: Lease| Lease { spec: Some(spec()), ..lease };
+        let known = self.leases.lock().remove(name);
+        let written = match known {
+            Some(lease) => self.client.update(&renewed(lease)).await.ok(),
+            None => None,
+        };
+        let lease = match written {
+            Some(lease) => lease,
+            None => match self.client.get::<Lease>(LEASES, name).await {
+                Ok(lease) => self.client.update(&renewed(lease)).await?,
+                Err(_) => {
+                    let (name, namespace) = (Some(name.into()), Some(LEASES.into()));
+                    let metadata = ObjectMeta { name, namespace, ..ObjectMeta::default() };
+                    self.client.create(&Lease { metadata, spec: Some(spec()) }).await?
+                }
+            },
+        };
+        self.leases.lock().insert(name.into(), lease);
         Ok(())
     }
 
@@ -323,6 +340,11 @@ fn fresh(name: &str) -> Node {
         ..ObjectMeta::default()
     };
     Node { metadata, ..Node::default() }
+}
+
+fn is_told_ready(node: &Node) -> bool {
+    let mut conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    conditions.any(|one| one.type_ == "Ready" && one.status == "True")
 }
 
 fn resources() -> BTreeMap<String, Quantity> {

@@ -98,8 +98,8 @@ impl World {
         let tasks = Tasks::default();
         let faults = Faults::new(seed);
         let faulty = Arc::new(FaultyApi { inner: api.clone(), faults: faults.clone() });
-        let fakes = Fakes::start(api.clone(), clock.clone(), seed, &tasks);
         let truth = Truth::start(api.clone(), clock.clone(), calm, &tasks);
+        let fakes = Fakes::start(api.clone(), &truth.cache, clock.clone(), seed, &tasks);
         truth.cache.wait_synced().await;
         for index in 0..nodes {
             fakes.add_node(&format!("n{index}"), &tasks).await;

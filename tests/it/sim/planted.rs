@@ -15,8 +15,6 @@ use super::engine::themes::THEMES;
 
 /// Stories that are played at most to find one.
 const MOST_STORIES: u64 = 16;
-/// So many of them may stay hidden.
-const MOST_MISSED: usize = 1;
 
 #[test]
 fn planted_bugs_are_found() {
@@ -39,7 +37,7 @@ fn planted_bugs_are_found() {
         }
     }
     println!("{} of {} planted bugs are found", BUGS.len() - missed.len(), BUGS.len());
-    assert!(missed.len() <= MOST_MISSED, "not found: {missed:?}");
+    assert!(missed.is_empty(), "not found: {missed:?}");
 }
 
 /// The table has every bug that is planted, and no other.

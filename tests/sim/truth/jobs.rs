@@ -73,6 +73,9 @@ impl JobsSeen {
             if phase(pod) == "Failed" || goes {
                 ended.failed.insert(uid);
             }
+        } else if change.resource.resource != "jobs" {
+            // Nothing else says anything of Jobs.
+            return;
         }
         for job in view.all::<Job>() {
             self.check(job, view);

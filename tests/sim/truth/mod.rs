@@ -142,7 +142,14 @@ impl Truth {
         }
         match &*change.resource.resource {
             "deployments" => {
-                if let (_, Some(deployment)) = change.typed::<Deployment>() {
+                let (old, new) = change.typed::<Deployment>();
+                let uid = |one: &Deployment| one.metadata.uid.clone();
+                if old.map(uid) != new.map(uid) {
+                    // Of one that had the name before nothing holds.
+                    state.most.remove(&change.key);
+                    state.available.remove(&change.key);
+                }
+                if let Some(deployment) = new {
                     state.allow(&change.key, deployment);
                 }
             }
@@ -207,9 +214,7 @@ impl Truth {
 
     /// A Deployment's sizes, for those who look for a fault.
     fn picture(&self, view: &View, key: &ObjectKey) -> String {
-        let sets = view.in_namespace::<ReplicaSet>(&key.namespace);
-        let own = sets.filter(|set| deployment_of(&set.metadata).as_ref() == Some(key));
-        let sets = own.map(|set| {
+        let sets = sets_of(view, key).into_iter().map(|set| {
             let uid = set.metadata.uid.as_deref().unwrap_or_default();
             let pods: Vec<_> = view.owned_by::<Pod>(uid).collect();
             let active = pods.iter().filter(|pod| is_active(pod)).count();
@@ -273,9 +278,7 @@ impl State {
 
 /// The pods that a Deployment's ReplicaSets ask for.
 fn asked(view: &View, key: &ObjectKey) -> i32 {
-    let sets = view.in_namespace::<ReplicaSet>(&key.namespace);
-    let own = sets.filter(|set| deployment_of(&set.metadata).as_ref() == Some(key));
-    own.filter_map(|set| set.spec.as_ref()?.replicas).sum()
+    sets_of(view, key).iter().filter_map(|set| set.spec.as_ref()?.replicas).sum()
 }
 
 fn check_sizes(state: &mut State, view: &View, key: &ObjectKey) {

@@ -1,7 +1,6 @@
 //! What objects say, as those read them who check: who owns a pod, whether it serves, what a
 //! Deployment allows.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -28,12 +27,20 @@ pub fn deployment_of(set: &ObjectMeta) -> Option<ObjectKey> {
     Some(ObjectKey::new(set.namespace.clone().unwrap_or_default(), controller(set)?))
 }
 
+/// The ReplicaSets that a Deployment owns: not those of one that had its name before.
+pub fn sets_of<'a>(view: &'a View, deployment: &ObjectKey) -> Vec<&'a Arc<ReplicaSet>> {
+    let deployment = view.get_key::<Deployment>(deployment);
+    let Some(uid) = deployment.and_then(|one| one.metadata.uid.as_deref()) else {
+        return Vec::new();
+    };
+    let own = |set: &&Arc<ReplicaSet>| owner_of(&set.metadata).is_some_and(|one| one.uid == uid);
+    view.owned_by::<ReplicaSet>(uid).filter(own).collect()
+}
+
 pub fn pods_of(view: &View, deployment: &ObjectKey) -> Vec<Arc<Pod>> {
-    let sets = view.in_namespace::<ReplicaSet>(&deployment.namespace);
-    let own = sets.filter(|set| deployment_of(&set.metadata).as_ref() == Some(deployment));
-    let uids: BTreeSet<String> = own.filter_map(|set| set.metadata.uid.clone()).collect();
-    let pods = uids.iter().flat_map(|uid| view.owned_by::<Pod>(uid).cloned().collect::<Vec<_>>());
-    pods.collect()
+    let sets = sets_of(view, deployment);
+    let uids = sets.iter().filter_map(|set| set.metadata.uid.as_deref());
+    uids.flat_map(|uid| view.owned_by::<Pod>(uid).cloned()).collect()
 }
 
 pub fn is_active(pod: &Pod) -> bool {

@@ -76,8 +76,7 @@ fn unfinished_deployment(deployment: &Deployment, view: &View) -> Option<String>
     if told.iter().any(|count| count.unwrap_or(0) != replicas) {
         return Some(format!("counts {told:?} of {replicas}"));
     }
-    let sets = view.in_namespace::<ReplicaSet>(&key.namespace);
-    let own = sets.filter(|set| deployment_of(&set.metadata).as_ref() == Some(&key));
+    let own = sets_of(view, &key).into_iter();
     let sized = own.filter(|set| set.spec.as_ref().is_some_and(|spec| spec.replicas != Some(0)));
     let sized = sized.count();
     (sized > 1).then(|| format!("{sized} ReplicaSets have pods"))
