@@ -1,5 +1,6 @@
 //! What an agent that starts again makes of the pods that it finds, and of what others wrote.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
