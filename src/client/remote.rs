@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::bodies::{collect, read_list, watch_stream};
@@ -30,6 +31,12 @@ use crate::api::{ApiError, Object, Raw};
 
 /// The time to an answer's head and body; to the head alone for streams and the registry.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Requests about objects that wait for their answers at once; the others wait before they are sent.
+/// Each has a connection of its own meanwhile, which is kept for a while: the pods of one node alone
+/// would take all that a slow server has.
+const MOST_CALLS: usize = 64;
+/// A heartbeat waits for no other request.
+const LEASES: &str = "/leases/";
 /// Programs are large: the registry's answers are bounded by their silence instead,
 const REGISTRY: &str = "/v2/";
 const REGISTRY_SILENCE: Duration = Duration::from_secs(60);
@@ -45,6 +52,7 @@ const MIN_WATCH: Duration = Duration::from_secs(300);
 #[derive(Clone)]
 pub struct Remote {
     transport: Arc<dyn Transport>,
+    calls: Arc<Semaphore>,
 }
 
 /// The answer of a plain HTTP request.
@@ -59,14 +67,18 @@ impl Remote {
     #[cfg(feature = "cli")]
     pub fn new(config: kube::Config) -> Result<Remote, ApiError> {
         install_crypto();
-        Ok(Remote { transport: transport::Configured::new(config)? })
+        Ok(Remote::over(transport::Configured::new(config)?))
     }
 
     /// Connects with a certificate of the cluster's, or with nothing but its CA. Nothing is sent
     /// yet.
     pub fn certified(access: &Access) -> Result<Remote, ApiError> {
         install_crypto();
-        Ok(Remote { transport: Certified::new(access)? })
+        Ok(Remote::over(Certified::new(access)?))
+    }
+
+    fn over(transport: Arc<dyn Transport>) -> Remote {
+        Remote { transport, calls: Arc::new(Semaphore::new(MOST_CALLS)) }
     }
 
     /// Sends a request with a whole body and reads the whole answer. HTTP errors are answers.
@@ -167,6 +179,13 @@ impl Remote {
         body: impl Into<Bytes>,
     ) -> Result<Bytes, ApiError> {
         let headers = [("accept", "application/json"), ("content-type", content_type)];
+        let _place = match path.contains(LEASES) {
+            true => None,
+            // It is never closed.
+            false => {
+                in_time(REQUEST_TIMEOUT, async { Ok(self.calls.acquire().await.ok()) }).await?
+            }
+        };
         let answer = self.send(method, path, &headers, body).await?;
         if answer.status.is_success() {
             Ok(answer.body)
@@ -384,7 +403,62 @@ fn unreachable_(error: &(dyn std::error::Error + 'static)) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::BoxFuture;
+    use http_body_util::{BodyExt, Full};
+    use k8s_openapi::api::coordination::v1::Lease;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
     use super::*;
+
+    /// A server that answers as many as it is let, leases at once.
+    struct Slow {
+        answers: Semaphore,
+        asked: AtomicUsize,
+    }
+
+    impl Transport for Slow {
+        fn send(
+            &self,
+            request: Request<Bytes>,
+        ) -> BoxFuture<'_, Result<http::Response<Body>, ApiError>> {
+            Box::pin(async move {
+                if !request.uri().path().contains(LEASES) {
+                    self.asked.fetch_add(1, Ordering::Relaxed);
+                    self.answers.acquire().await.unwrap().forget();
+                }
+                let body = Full::new(Bytes::from_static(b"{}"));
+                Ok(http::Response::new(body.map_err(|never| match never {}).boxed_unsync()))
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_server_is_asked_by_few_at_once_and_by_heartbeats() {
+        let slow = Arc::new(Slow { answers: Semaphore::new(0), asked: AtomicUsize::new(0) });
+        let remote = Remote::over(slow.clone());
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..3 * MOST_CALLS {
+            let remote = remote.clone();
+            let target = Target::one::<ConfigMap>("ns", &format!("c{n}"));
+            tasks.spawn(async move { remote.get(&target).await.map(drop) });
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(slow.asked.load(Ordering::Relaxed), MOST_CALLS);
+        remote.get(&Target::one::<Lease>("kube-node-lease", "n1")).await.unwrap();
+        slow.answers.add_permits(MOST_CALLS);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(slow.asked.load(Ordering::Relaxed), 2 * MOST_CALLS);
+        // Who waits for ever is told so, before it was sent and after.
+        tokio::time::sleep(REQUEST_TIMEOUT).await;
+        let mut codes = Vec::new();
+        while let Some(done) = tasks.join_next().await {
+            codes.push(done.unwrap().map_or_else(|error| error.code, |()| 200));
+        }
+        let count = |code: u16| codes.iter().filter(|one| **one == code).count();
+        assert_eq!((count(200), count(504)), (MOST_CALLS, 2 * MOST_CALLS));
+    }
 
     #[test]
     fn query_values_are_escaped() {
