@@ -2,6 +2,8 @@
 //! is dropped and nothing grows without bound: wanted states replace each other, and every other
 //! message answers something that the worker began.
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -25,6 +27,8 @@ pub enum Message {
     TornDown,
     /// Look at the volumes again: objects may have changed, limits may be passed.
     Refresh,
+    /// What the volumes are made of now.
+    Refreshed(Arc<Objects>),
 }
 
 /// What a worker takes per turn.

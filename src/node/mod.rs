@@ -65,7 +65,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node as NodeObject, Pod, Secret};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::api::Gvr;
@@ -147,7 +147,8 @@ pub struct Shared {
     /// By digest: whose code is being made ready.
     preparing: KeyedLocks,
     tokens: tokens::PodTokens,
-    config_maps: sources::Held,
+    config_maps: sources::Held<ConfigMap>,
+    secrets: sources::Held<Secret>,
     core_dumps: Arc<inspect::KeptDumps>,
     facts: Arc<Facts>,
     runtime_events: mpsc::Sender<RuntimeEvent>,
@@ -263,6 +264,7 @@ impl Node {
             preparing: KeyedLocks::default(),
             tokens: tokens::PodTokens::default(),
             config_maps: sources::Held::default(),
+            secrets: sources::Held::default(),
             core_dumps: Arc::default(),
             facts: Arc::new(facts),
             runtime_events,

@@ -226,6 +226,7 @@ impl PodWorker {
                 self.state.apply(Event::TornDown, now);
             }
             Message::Refresh => self.refresh(),
+            Message::Refreshed(newer) => self.objects = self.objects.clone().with(&newer),
         }
     }
 

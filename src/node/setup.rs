@@ -11,7 +11,8 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 
 use super::ip::PodIp;
 use super::pod_state::spec;
-use super::{Shared, env, local_volumes, sources, workload};
+use super::sources::{self, Freshness};
+use super::{Shared, env, local_volumes, workload};
 use crate::client::event::Notice;
 use crate::volumes::{self, Need, Objects, VolumeError, empty_dir};
 
@@ -140,7 +141,7 @@ impl Sandbox<'_> {
     async fn fetch_objects(&mut self) -> Result<(), SetupError> {
         let needs = needs(self.pod).map_err(failed_mount)?;
         if !needs.is_empty() {
-            let objects = sources::fetch(self.node, self.pod, &needs).await;
+            let objects = sources::fetch(self.node, self.pod, &needs, Freshness::Now).await;
             self.objects = objects.map_err(failed_mount)?;
             local_volumes::hold(self.node, &self.objects).await.map_err(failed_mount)?;
         }

@@ -1,12 +1,10 @@
 //! Fetches the ConfigMaps, Secrets and tokens that a pod's volumes and environments need. They
 //! are read when a pod starts and again on a slow period; the node watches none of them.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
-use parking_lot::Mutex;
 use serde_json::json;
 
 use super::Shared;
@@ -16,38 +14,12 @@ use crate::api::{ApiError, Gvr, Object};
 use crate::client::{Target, WriteOptions};
 use crate::volumes::{Need, Objects};
 
+mod held;
+
+pub use held::{Freshness, Held};
+
 /// Requests of one pod under way at once.
 const PARALLEL_FETCHES: usize = 8;
-/// Names of ConfigMaps that are remembered; more of them are held by each pod for itself.
-const MOST_NAMES: usize = 4096;
-
-/// ConfigMaps that pods hold: most pods of a namespace hold the same, at least the one with the cluster's
-/// certificate.
-#[derive(Default)]
-pub struct Held(Mutex<HashMap<(String, String), Weak<ConfigMap>>>);
-
-impl Held {
-    /// The same object, of which there is one however many hold it.
-    fn of(&self, map: ConfigMap) -> Arc<ConfigMap> {
-        let meta = &map.metadata;
-        let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        let name = (text(&meta.namespace), text(&meta.name));
-        let mut held = self.0.lock();
-        if let Some(known) = held.get(&name).and_then(Weak::upgrade)
-            && *known == map
-        {
-            return known;
-        }
-        if held.len() >= MOST_NAMES {
-            held.retain(|_, one| one.strong_count() > 0);
-        }
-        let map = Arc::new(map);
-        if held.len() < MOST_NAMES {
-            held.insert(name, Arc::downgrade(&map));
-        }
-        map
-    }
-}
 
 enum Found {
     ConfigMap(String, Arc<ConfigMap>),
@@ -58,9 +30,14 @@ enum Found {
 }
 
 /// Gets what exists; that something is missing is for the one who needs it to judge.
-pub async fn fetch(node: &Shared, pod: &Pod, needs: &[Need]) -> Result<Objects, ApiError> {
+pub async fn fetch(
+    node: &Shared,
+    pod: &Pod,
+    needs: &[Need],
+    fresh: Freshness,
+) -> Result<Objects, ApiError> {
     let mut objects = Objects::default();
-    let wanted: Vec<_> = needs.iter().map(|need| fetch_one(node, pod, need)).collect();
+    let wanted: Vec<_> = needs.iter().map(|need| fetch_one(node, pod, need, fresh)).collect();
     let found = stream::iter(wanted).buffer_unordered(PARALLEL_FETCHES);
     for found in found.try_collect::<Vec<Found>>().await? {
         match found {
@@ -78,17 +55,25 @@ pub async fn fetch(node: &Shared, pod: &Pod, needs: &[Need]) -> Result<Objects, 
     Ok(objects)
 }
 
-async fn fetch_one(node: &Shared, pod: &Pod, need: &Need) -> Result<Found, ApiError> {
+async fn fetch_one(
+    node: &Shared,
+    pod: &Pod,
+    need: &Need,
+    fresh: Freshness,
+) -> Result<Found, ApiError> {
     let client = &node.client;
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let now = || node.clock.now();
     let result = match need {
         Need::ConfigMap(name) => {
-            let map = client.get::<ConfigMap>(namespace, name).await;
-            map.map(|map| Found::ConfigMap(name.clone(), node.config_maps.of(map)))
+            let ask = || client.get::<ConfigMap>(namespace, name);
+            let map = node.config_maps.get((namespace, name), fresh, now, ask).await;
+            map.map(|map| Found::ConfigMap(name.clone(), map))
         }
         Need::Secret(name) => {
-            let secret = client.get::<Secret>(namespace, name).await;
-            secret.map(|secret| Found::Secret(name.clone(), Arc::new(secret)))
+            let ask = || client.get::<Secret>(namespace, name);
+            let secret = node.secrets.get((namespace, name), fresh, now, ask).await;
+            secret.map(|secret| Found::Secret(name.clone(), secret))
         }
         Need::Claim(name) => claim(node, namespace, name).await,
         Need::OwnClaim(volume) => {
@@ -201,32 +186,5 @@ async fn request_token(
     match answer.at(&["status", "token"]).and_then(|token| token.as_str()) {
         Some(token) => Ok((token.into(), life.unwrap_or(seconds))),
         None => Err(ApiError::internal("the answer to a TokenRequest holds no token")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_same_config_map_is_held_once() {
-        let held = Held::default();
-        let map = |name: &str, version: &str| {
-            let mut map = ConfigMap::default();
-            map.metadata.name = Some(name.into());
-            map.metadata.resource_version = Some(version.into());
-            map
-        };
-        let one = held.of(map("a", "1"));
-        assert!(Arc::ptr_eq(&one, &held.of(map("a", "1"))));
-        assert!(!Arc::ptr_eq(&one, &held.of(map("b", "1"))));
-        let newer = held.of(map("a", "2"));
-        assert_eq!(newer.metadata.resource_version.as_deref(), Some("2"));
-        assert!(Arc::ptr_eq(&newer, &held.of(map("a", "2"))));
-        drop((one, newer));
-        for n in 0..2 * MOST_NAMES {
-            held.of(map(&n.to_string(), "1"));
-        }
-        assert!(held.0.lock().len() <= MOST_NAMES);
     }
 }

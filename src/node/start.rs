@@ -17,9 +17,10 @@ use super::inspect::DumpPlace;
 use super::logs::AttemptLog;
 use super::pod_state::{find_container, spec};
 use super::setup::{Place, needs, uid};
+use super::sources::{self, Freshness};
 use super::streams::{Console, Programs};
 use super::termination::{self, LastWords};
-use super::{Shared, host_aliases, image_volumes, service_links, sources, workload};
+use super::{Shared, host_aliases, image_volumes, service_links, workload};
 use crate::api::kinds::ephemeral_containers::as_container;
 use crate::api::kinds::{pod_grants, program_names, static_pod};
 use crate::client::event::Severity;
@@ -222,7 +223,7 @@ async fn fresh_objects(node: &Shared, place: &Place) -> Result<Arc<Objects>, Sta
     if needs.is_empty() || age < node.options.objects_fresh() {
         return Ok(place.objects.clone());
     }
-    match sources::fetch(node, &place.pod, &needs).await {
+    match sources::fetch(node, &place.pod, &needs, Freshness::Now).await {
         Ok(objects) => {
             let (claims, volumes) = (place.objects.claims.clone(), place.objects.volumes.clone());
             Ok(Arc::new(Objects { claims, volumes, ..objects }))

@@ -70,6 +70,26 @@ pub struct Objects {
     pub tokens: BTreeMap<(String, i64), Arc<str>>,
 }
 
+impl Objects {
+    /// These, with the newer ConfigMaps and Secrets of another look; nothing is copied where they are
+    /// the same.
+    pub fn with(self: Arc<Objects>, newer: &Objects) -> Arc<Objects> {
+        let is_same = all_within(&newer.config_maps, &self.config_maps)
+            && all_within(&newer.secrets, &self.secrets);
+        if is_same {
+            return self;
+        }
+        let mut all = Arc::unwrap_or_clone(self);
+        all.config_maps.extend(newer.config_maps.clone());
+        all.secrets.extend(newer.secrets.clone());
+        Arc::new(all)
+    }
+}
+
+fn all_within<T>(some: &BTreeMap<String, Arc<T>>, all: &BTreeMap<String, Arc<T>>) -> bool {
+    some.iter().all(|(name, one)| all.get(name).is_some_and(|other| Arc::ptr_eq(one, other)))
+}
+
 /// What volumes and environments are made from.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {

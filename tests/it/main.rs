@@ -1,5 +1,6 @@
 //! The one test program; each module is a layer or a room.
 
+mod alone;
 mod api;
 mod apipure;
 mod checks;

@@ -129,8 +129,12 @@ impl PodWorker {
             return;
         }
         let (node, pod, files) = (self.node.clone(), self.state.pod.clone(), self.files.clone());
-        let task =
-            tokio::spawn(async move { volumes_check::refresh(&node, &pod, ip, files).await });
+        let inbox = self.inbox.clone();
+        let task = tokio::spawn(async move {
+            if let Some(objects) = volumes_check::refresh(&node, &pod, ip, files).await {
+                inbox.push(Message::Refreshed(objects));
+            }
+        });
         self.refreshing = Some(Task(task.abort_handle()));
     }
 

@@ -20,6 +20,7 @@ use wasmfleet::apiserver::{Options, User};
 use wasmfleet::store::memory::MemoryStore;
 
 use super::connections::{LIMIT, Served};
+use crate::alone::resident_bytes;
 use crate::api::{Cluster, DEPLOYMENTS, MAPS};
 
 /// How long a bomb may be looked at. Most take a few milliseconds, a patch that copies megabytes takes
@@ -27,7 +28,7 @@ use crate::api::{Cluster, DEPLOYMENTS, MAPS};
 const SOON: Duration = Duration::from_millis(if cfg!(debug_assertions) { 15_000 } else { 250 });
 const WINDOW: u32 = 1 << 16;
 /// What memory may grow by while bombs are refused, in bytes.
-const GROWTH: u64 = 64 << 20;
+const GROWTH: usize = 64 << 20;
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
 const JSON: &str = "application/json";
@@ -80,11 +81,6 @@ async fn code(response: Response<Incoming>) -> (u16, String) {
     let code = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (code, String::from_utf8_lossy(&body).into_owned())
-}
-
-fn resident_bytes() -> u64 {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
 /// A rule that looks at each element once for each other, and that twice.

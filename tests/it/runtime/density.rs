@@ -1,31 +1,16 @@
 //! What a sleeping guest costs: measured in a process of its own.
 
-use std::process::Command;
-
 use super::harness::{Harness, text};
+use crate::alone::{is_alone, resident_bytes};
 
-/// Of x86-64 and most of aarch64.
-const PAGE_BYTES: usize = 4096;
 const GUESTS: usize = 1000;
 /// The aim is some 20 KB for wasmtime's part; the bound leaves room for an allocator's mood.
 const MAX_BYTES_EACH: usize = 64 << 10;
 
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
-    pages.expect("a number") * PAGE_BYTES
-}
-
 #[test]
 fn a_thousand_sleeping_guests_are_cheap() {
     let name = "runtime::density::a_thousand_sleeping_guests_are_cheap";
-    if !std::env::args().any(|arg| arg == "--exact") {
-        // Other tests in this process would be measured, too.
-        let program = std::env::current_exe().expect("this program");
-        let output = Command::new(program).args(["--exact", name, "--nocapture"]).output();
-        let output = output.expect("starts");
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    if !is_alone(name) {
         return;
     }
     let threads = tokio::runtime::Runtime::new().expect("threads");

@@ -1,7 +1,6 @@
 //! Clusters and pods that nobody should make: nodes that lie about what they have, spread rules that
 //! contradict each other, and a million pods that wait for nothing.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,8 @@ use wasmfleet::scheduler::plugins::default_framework;
 use wasmfleet::scheduler::pod_info::PodInfo;
 use wasmfleet::scheduler::queue::{LIMITS, Queue};
 use wasmfleet::scheduler::snapshot::Snapshot;
+
+use crate::alone::{is_alone, resident_bytes};
 
 use super::{line, merge, merged, node, pod, requests};
 
@@ -135,11 +136,6 @@ fn tiny(n: usize, like: &PodInfo) -> PodInfo {
     PodInfo { key: ObjectKey::new("n", format!("tiny-{n}")), uid, ..like.clone() }
 }
 
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("pages") * 4096
-}
-
 /// One turn of the scheduler's loop over its queue. Answers which pods got a node.
 fn turn(
     queue: &mut Queue,
@@ -163,13 +159,7 @@ fn turn(
 #[test]
 fn a_million_pods_that_wait_cost_little_and_keep_nobody_out() {
     let name = "scheduler::abuse::a_million_pods_that_wait_cost_little_and_keep_nobody_out";
-    if !std::env::args().any(|arg| arg == "--exact") {
-        // Other tests in this process would be measured, too.
-        let program = std::env::current_exe().expect("this program");
-        let output = Command::new(program).args(["--exact", name, "--nocapture"]).output();
-        let output = output.expect("starts");
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    if !is_alone(name) {
         return;
     }
     let mut snapshot = Snapshot::default();
