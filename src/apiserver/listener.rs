@@ -39,6 +39,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::service::ApiServer;
 use super::{Body, User, authn};
+use crate::base::head::answered;
 use crate::base::tasks::Stop;
 use bodies::Served;
 use counted::Counted;
@@ -255,11 +256,12 @@ where
                 request.extensions_mut().insert(PeerAddress(address));
                 request.extensions_mut().insert(stop.clone());
                 let id = answers.fetch_add(1, Ordering::Relaxed);
+                let method = request.method().clone();
                 let (answer, stop) = (handler(user.clone(), request), stop.clone());
                 let stalls = stalls.clone();
                 async move {
                     let answer = answer.await;
-                    Ok::<_, Infallible>(Served::wrap(answer, stop, stalls.answer(id)))
+                    Ok::<_, Infallible>(answered(&method, Served::wrap(answer, stop, stalls.answer(id))))
                 }
             }
         });

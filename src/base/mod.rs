@@ -1,8 +1,7 @@
 //! What std could have had: time that can be virtual, back-off, a coalescing key queue, locks by key,
 //! tasks with one way to shut down, directories that outlive a power failure, ids that can be
-//! seeded, numbers for Prometheus, what idle threads do, limits that a process sets itself, and a walk
-//! below a directory that no link leads
-//! out of. Knows nothing of Kubernetes.
+//! seeded, numbers for Prometheus, what idle threads do, limits that a process sets itself, answers to
+//! HEAD, and a walk below a directory that no link leads out of. Knows nothing of Kubernetes.
 
 pub mod backoff;
 pub mod beneath;
@@ -12,6 +11,7 @@ pub mod dirty_set;
 pub mod durable;
 pub mod durations;
 pub mod frames;
+pub mod head;
 pub mod ids;
 pub mod keyed_locks;
 pub mod metrics;

@@ -35,6 +35,7 @@ use super::{kubelet, query, streams};
 use crate::api::ApiError;
 use crate::api::error::Reason;
 use crate::api::resource::Gvr;
+use crate::base::head::answered;
 use crate::base::tasks::Stop;
 
 /// Requests of one tunnel under way at once.
@@ -60,8 +61,9 @@ where
     let service = service_fn(move |request: Request<Incoming>| {
         let node = serving.clone();
         async move {
-            let response = answer(&node, request).await;
-            Ok::<_, Infallible>(response.unwrap_or_else(|error| refuse(&error)))
+            let method = request.method().clone();
+            let response = answer(&node, request).await.unwrap_or_else(|error| refuse(&error));
+            Ok::<_, Infallible>(answered(&method, response))
         }
     });
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())

@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
@@ -29,6 +31,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::http::{Phase, Server};
 use super::http_limits::HttpLimits;
 use super::tasks::TaskExecutor;
+use crate::base::head::answered;
 
 /// Streams of one HTTP/2 connection.
 const MAX_STREAMS: u32 = 128;
@@ -55,12 +58,13 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream) -> Result<(), BoxErro
     let io = TokioIo::new(Watched { stream, activity: activity.clone() });
     let service = {
         let (server, activity) = (server.clone(), activity.clone());
-        service_fn(move |request| {
+        service_fn(move |request: Request<Incoming>| {
             let (server, in_flight) = (server.clone(), InFlight::new(&activity));
             async move {
+                let method = request.method().clone();
                 let mut response = server.serve(request).await;
                 response.body_mut().in_flight = Some(in_flight);
-                Ok::<_, Infallible>(response)
+                Ok::<_, Infallible>(answered(&method, response))
             }
         })
     };

@@ -134,6 +134,29 @@ async fn both_protocols_know_the_user() {
 }
 
 #[tokio::test]
+async fn a_head_comes_alone() {
+    let server = served(who).await;
+    let request =
+        || Request::head("https://127.0.0.1/").body(Empty::<Bytes>::new()).expect("a request");
+    let io = TokioIo::new(server.connect(None, "http/1.1").await);
+    let (mut first, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let io = TokioIo::new(server.connect(None, "h2").await);
+    let (mut second, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    // A body after a head is an error in HTTP/2; in HTTP/1 the next answer would be garbled.
+    for _ in 0..2 {
+        let one = first.send_request(request()).await.unwrap();
+        let other = second.send_request(request()).await.unwrap();
+        for response in [one, other] {
+            assert_eq!(response.headers()["content-length"], "6", "nobody");
+            assert_eq!(text(response).await, "");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_server_of_another_ca_is_not_trusted() {
     let server = served(who).await;
     let config = pinned_client_config(&"00".repeat(32)).unwrap();

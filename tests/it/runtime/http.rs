@@ -67,6 +67,11 @@ async fn http2_is_spoken_with_prior_knowledge() {
     for answer in futures::future::join_all(answers).await {
         assert_eq!(answer, "hello from rust wasip2 http: Method::Get /x\n");
     }
+    let request = Request::head(format!("http://{address}/x")).body(Empty::<Bytes>::new());
+    let mut client = client;
+    let head = client.send_request(request.expect("a request")).await.expect("answers");
+    assert_eq!(head.status(), 200);
+    assert_eq!(body(head).await.expect("no stream error"), "", "a body would be one");
 }
 
 #[tokio::test(flavor = "multi_thread")]
