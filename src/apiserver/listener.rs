@@ -261,7 +261,10 @@ where
                 let stalls = stalls.clone();
                 async move {
                     let answer = answer.await;
-                    Ok::<_, Infallible>(answered(&method, Served::wrap(answer, stop, stalls.answer(id))))
+                    Ok::<_, Infallible>(answered(
+                        &method,
+                        Served::wrap(answer, stop, stalls.answer(id)),
+                    ))
                 }
             }
         });

@@ -27,6 +27,7 @@ pub struct Recipe {
     pub http_port: u16,
     pub memory_limit_bytes: u64,
     pub cpu_limit_millicores: Option<u64>,
+    pub cpu_request_millicores: Option<u64>,
     pub allowed_hosts: Vec<String>,
     /// What `wasi:config/store` answers with.
     pub config: BTreeMap<String, String>,
@@ -46,6 +47,7 @@ pub fn recipe(
     let args = arguments(container, &env);
     let memory = limit(container, "memory")?.map(|quantity| quantity.value());
     let cpu = limit(container, "cpu")?.map(|quantity| quantity.milli());
+    let requested_cpu = request(container, "cpu").map(|quantity| quantity.milli());
     let positive = |n: i64| u64::try_from(n).ok().filter(|n| *n > 0);
     Ok(Recipe {
         args,
@@ -54,6 +56,7 @@ pub fn recipe(
         http_port: http_port(container),
         memory_limit_bytes: memory.and_then(positive).unwrap_or(default_memory_bytes),
         cpu_limit_millicores: cpu.and_then(positive),
+        cpu_request_millicores: requested_cpu.and_then(positive),
         allowed_hosts: allowed_hosts(context.pod),
         config: workload::config(context)?,
     })
@@ -64,6 +67,12 @@ fn limit(container: &Container, resource: &str) -> Result<Option<Quantity>, Volu
     let Some(text) = limits.and_then(|limits| limits.get(resource)) else { return Ok(None) };
     let parsed = Quantity::parse(&text.0);
     parsed.map(Some).map_err(|e| VolumeError::Invalid(format!("limits.{resource}: {e}")))
+}
+
+/// What is requested; requests that are left out are made from the limits when the pod is made.
+fn request(container: &Container, resource: &str) -> Option<Quantity> {
+    let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());
+    Quantity::parse(&requests?.get(resource)?.0).ok()
 }
 
 /// The first container port, or 8080.

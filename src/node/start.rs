@@ -117,6 +117,7 @@ pub async fn start(
             .unwrap_or(1),
         memory_limit_bytes: recipe.memory_limit_bytes,
         cpu_limit_millicores: recipe.cpu_limit_millicores,
+        cpu_request_millicores: recipe.cpu_request_millicores,
         logs: console.clone(),
         stdin: console.input.clone(),
         tty: console.tty,

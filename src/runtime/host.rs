@@ -383,6 +383,7 @@ mod tests {
             requests_per_instance: 1,
             memory_limit_bytes: 64 << 20,
             cpu_limit_millicores: None,
+            cpu_request_millicores: None,
             logs: Arc::new(Nowhere),
             stdin: None,
             tty: false,

@@ -1,11 +1,10 @@
 //! Processor time: measured, shared fairly, limited, and taken away.
 //!
 //! Every guest runs inside a [`Metered`] future. It counts the time its guest spends in a poll,
-//! holds the guest back when its container has used up its budget of the period or has its turns
-//! taken by others of its guests ([`Turns`]), ends it when the container is killed, and turns a
-//! panic of a host function into a result. What makes a
-//! guest that never calls the host return from a poll at all is the [`Ticker`]: it advances the
-//! engine's epoch, and every store yields at each step.
+//! holds the guest back when its container has used up its budget of the period or others are to run
+//! first ([`Floor`]), ends it when the container is killed, and turns a panic of a host function into a
+//! result. What makes a guest that never calls the host return from a poll at all is the [`Ticker`]:
+//! it advances the engine's epoch, and every store yields at each step.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -21,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::time::Sleep;
 use wasmtime::{Engine, EngineWeak};
 
-use super::turns::{GRANT_LIMIT, Ticket, Turns};
+use super::floor::{Floor, Share, Ticket};
 
 /// How long a guest may run before it lets others run: the epoch's length. Also bounds how long
 /// a kill of a busy guest takes.
@@ -40,8 +39,9 @@ pub struct Ticker {
     thread: std::thread::Thread,
 }
 
-#[derive(Default)]
 struct TickerShared {
+    /// Who runs next on the threads.
+    floor: Floor,
     /// Guests being polled right now.
     polling: AtomicUsize,
     parked: AtomicBool,
@@ -49,12 +49,18 @@ struct TickerShared {
 }
 
 impl Ticker {
-    /// Starts the thread; it ends when the ticker is dropped or the engines are gone.
+    /// Starts the thread, for guests that run on so many others; it ends when the ticker is dropped
+    /// or the engines are gone.
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn start(engines: &[&Engine]) -> std::io::Result<Self> {
-        let shared = Arc::<TickerShared>::default();
+    pub fn start(engines: &[&Engine], guest_threads: usize) -> std::io::Result<Self> {
+        let shared = Arc::new(TickerShared {
+            floor: Floor::new(guest_threads),
+            polling: AtomicUsize::new(0),
+            parked: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        });
         let engines: Vec<EngineWeak> = engines.iter().map(|engine| engine.weak()).collect();
         let its = shared.clone();
         let thread = std::thread::Builder::new()
@@ -98,7 +104,8 @@ fn tick(engines: &[EngineWeak], shared: &TickerShared) {
         if there == 0 {
             return;
         }
-        if shared.polling.load(Ordering::SeqCst) > 0 {
+        shared.floor.expire();
+        if shared.polling.load(Ordering::SeqCst) > 0 || shared.floor.has_given() {
             idle_ticks = 0;
             continue;
         }
@@ -130,7 +137,7 @@ pub struct Meter {
     ticker: Arc<Ticker>,
     used_nanos: AtomicU64,
     budget: Option<Mutex<Budget>>,
-    turns: Turns,
+    share: Arc<Share>,
     killed: AtomicBool,
 }
 
@@ -143,8 +150,8 @@ struct Budget {
 
 impl Meter {
     /// `limit_millicores`: thousandths of a core that the container may use, at least 1;
-    /// `turns`: guests of it that run at once.
-    pub fn new(ticker: Arc<Ticker>, limit_millicores: Option<u64>, turns: usize) -> Self {
+    /// `share`: what it gets beside others.
+    pub fn new(ticker: Arc<Ticker>, limit_millicores: Option<u64>, share: Arc<Share>) -> Self {
         let budget = limit_millicores.map(|millicores| {
             let period = CPU_PERIOD.as_nanos() as u64;
             Mutex::new(Budget {
@@ -154,7 +161,7 @@ impl Meter {
             })
         });
         let (used_nanos, killed) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { ticker, used_nanos, budget, turns: Turns::new(turns), killed }
+        Self { ticker, used_nanos, budget, share, killed }
     }
 
     /// Processor time used so far, in microseconds.
@@ -179,15 +186,22 @@ impl Meter {
         (budget.used_nanos >= budget.nanos_per_period).then(|| budget.period_started + CPU_PERIOD)
     }
 
-    fn charge(&self, started: Instant) {
+    fn floor(&self) -> &Floor {
+        &self.ticker.shared.floor
+    }
+
+    /// Counts a turn. Answers how long it was.
+    fn charge(&self, started: Instant) -> Duration {
         let now = Instant::now();
-        let nanos = now.duration_since(started).as_nanos() as u64;
+        let ran = now.duration_since(started);
+        let nanos = ran.as_nanos() as u64;
         self.used_nanos.fetch_add(nanos, Ordering::Relaxed);
         if let Some(budget) = &self.budget {
             let mut budget = budget.lock();
             budget.advance(now);
             budget.used_nanos = budget.used_nanos.saturating_add(nanos);
         }
+        ran
     }
 }
 
@@ -219,9 +233,9 @@ pub enum Interrupted {
 pub struct Metered<T> {
     meter: Arc<Meter>,
     guest: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
-    /// The place in the queue for a turn.
+    /// The place in line.
     ticket: Option<Ticket>,
-    /// Waits for the next period or a turn that was not taken; made when first held back.
+    /// Waits for the next period; made when first held back.
     rest: Option<Pin<Box<Sleep>>>,
 }
 
@@ -235,15 +249,6 @@ impl<T> Metered<T> {
         // Another guest of the container may have used up the new period already: look again.
         while let Some(until) = self.meter.wait_until(Instant::now()) {
             ready!(self.poll_sleep(until, cx));
-        }
-        Poll::Ready(())
-    }
-
-    /// Pending until the container has a turn for this guest, which is then taken.
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.meter.turns.poll(&mut self.ticket, cx).is_pending() {
-            // Looks again even if nobody gives a turn on: who was given one may never take it.
-            ready!(self.poll_sleep(Instant::now() + 2 * GRANT_LIMIT, cx));
         }
         Poll::Ready(())
     }
@@ -268,9 +273,9 @@ impl<T> Future for Metered<T> {
             return Poll::Ready(Err(Interrupted::Killed));
         }
         ready!(this.poll_rest(cx));
-        ready!(this.poll_turn(cx));
+        ready!(this.meter.floor().poll(&this.meter.share, &mut this.ticket, cx));
         let Some(guest) = this.guest.as_mut() else {
-            this.meter.turns.done();
+            this.meter.floor().done(&this.meter.share, Duration::ZERO, None);
             return Poll::Ready(Err(Interrupted::Killed));
         };
         let started = Instant::now();
@@ -278,12 +283,9 @@ impl<T> Future for Metered<T> {
         this.meter.ticker.enter();
         let polled = catch_unwind(AssertUnwindSafe(|| guest.as_mut().poll(cx)));
         this.meter.ticker.leave();
-        this.meter.charge(started);
-        if YIELDED.take() && matches!(polled, Ok(Poll::Pending)) {
-            this.ticket = Some(this.meter.turns.done_for_now(cx));
-        } else {
-            this.meter.turns.done();
-        }
+        let ran = this.meter.charge(started);
+        let goes_on = YIELDED.take() && matches!(polled, Ok(Poll::Pending));
+        this.ticket = this.meter.floor().done(&this.meter.share, ran, goes_on.then_some(&*cx));
         match polled {
             Ok(Poll::Pending) if this.meter.is_killed() => {
                 this.guest = None;
@@ -305,7 +307,7 @@ impl<T> Future for Metered<T> {
 impl<T> Drop for Metered<T> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            self.meter.turns.leave(ticket);
+            self.meter.floor().leave(&self.meter.share, ticket);
         }
     }
 }
@@ -343,8 +345,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_of_the_host_is_a_result() {
         let engine = crate::engine::new_engine().expect("an engine");
-        let ticker = Arc::new(Ticker::start(&[&engine]).expect("a thread"));
-        let meter = Arc::new(Meter::new(ticker, None, 1));
+        let ticker = Arc::new(Ticker::start(&[&engine], 1).expect("a thread"));
+        let meter = Arc::new(Meter::new(ticker, None, Share::new(None, 1)));
         let got = Metered::new(meter.clone(), async { panic!("oh {}", 1) }).await;
         let (): () = match got {
             Err(Interrupted::Panicked(text)) => assert_eq!(text, "oh 1"),

@@ -11,6 +11,7 @@ mod core_dump;
 mod denials;
 mod exec;
 pub mod fake;
+mod floor;
 mod held_fields;
 mod held_streams;
 mod host;
@@ -40,7 +41,6 @@ mod stacks;
 mod stdio;
 mod store_memory;
 mod tasks;
-mod turns;
 pub mod wasm;
 pub mod workload;
 mod workload_host;
@@ -156,6 +156,9 @@ pub struct ContainerSpec {
     pub memory_limit_bytes: u64,
     /// CPU budget in thousandths of a core; `None`: as much as is free, fairly shared.
     pub cpu_limit_millicores: Option<u64>,
+    /// Its weight beside other containers that want to run, in thousandths of a core; `None`: the
+    /// least.
+    pub cpu_request_millicores: Option<u64>,
     pub logs: Arc<dyn LogSink>,
     /// Standard input; without one it is at its end.
     pub stdin: Option<Input>,

@@ -14,6 +14,7 @@ use wasmtime::Engine;
 use super::code::{CodeCache, Slot};
 use super::container::{Clock, Process, Reporter};
 use super::exec::Again;
+use super::floor::Share;
 use super::host::{Linkers, Sandbox};
 use super::http::HttpContainer;
 use super::http_guest::Handler;
@@ -145,7 +146,8 @@ impl WasmRuntime {
         let pool = pool.inspect_err(|error| tracing::debug!(%error, "there is no pool")).ok();
         let engines: Vec<&Engine> =
             [&engine].into_iter().chain(pool.as_ref().map(|pool| &pool.engine)).collect();
-        let ticker = Arc::new(Ticker::start(&engines).map_err(NewRuntimeError::Threads)?);
+        let ticker =
+            Arc::new(Ticker::start(&engines, worker_threads).map_err(NewRuntimeError::Threads)?);
         let code = CodeCache::default();
         let (guests, clock) = (threads.handle().clone(), options.clock.clone());
         let again = Arc::new(Again { engine, pool, guests, clock });
@@ -316,7 +318,8 @@ impl Runtime for WasmRuntime {
             return Err(StartError::Internal("the runtime is going down".to_owned()));
         }
         let reporter = Reporter { id: spec.id.clone(), events, clock: self.clock.clone() };
-        let meter = Meter::new(self.ticker.clone(), spec.cpu_limit_millicores, self.worker_threads);
+        let share = Share::new(spec.cpu_request_millicores, self.worker_threads);
+        let meter = Meter::new(self.ticker.clone(), spec.cpu_limit_millicores, share);
         let meter = Arc::new(meter);
         let sandbox = sandbox(spec, self.tls.clone(), self.cluster.clone()).await?;
         sandbox.signals.connect(&reporter);

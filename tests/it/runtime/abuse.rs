@@ -231,12 +231,13 @@ async fn a_killed_guest_is_gone_at_once_and_leaves_nothing() {
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
 }
 
-/// A tenth of a core is a tenth of a core, beside neighbours that take all they get.
+/// A tenth of a core is a tenth of a core, beside neighbours that take all they get and request
+/// nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_of_a_core_is_kept_beside_busy_neighbours() {
     let harness = Harness::new();
     let mut neighbours = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..30 {
         let (spec, _) = harness.spec(&text!("p1-spin.wat")).await;
         let mut running = harness.start(spec).await.expect("it starts");
         running.started().await;
@@ -244,6 +245,7 @@ async fn a_share_of_a_core_is_kept_beside_busy_neighbours() {
     }
     let (mut spec, _) = harness.spec(&text!("p1-spin.wat")).await;
     spec.cpu_limit_millicores = Some(100);
+    spec.cpu_request_millicores = Some(100);
     let mut limited = harness.start(spec).await.expect("it starts");
     limited.started().await;
     // Shares of time are what is measured; the best of some windows, for the machine may be busy.

@@ -33,6 +33,7 @@ async fn start(runtime: &FakeRuntime, digest: &str, args: &[&str]) -> Running {
         http_port: 8080,
         memory_limit_bytes: 1 << 20,
         cpu_limit_millicores: None,
+        cpu_request_millicores: None,
         logs: Arc::new(Output::default()),
         stdin: None,
         tty: false,

@@ -149,6 +149,7 @@ impl Harness {
             http_port: 8080,
             memory_limit_bytes: 64 << 20,
             cpu_limit_millicores: None,
+            cpu_request_millicores: None,
             logs: logs.clone(),
             stdin: None,
             tty: false,
