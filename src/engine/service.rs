@@ -10,15 +10,16 @@
 //!
 //! Children run at the lowest priority and in bounds ([`super::compile`]), so that a burst delays
 //! neither requests nor probes. Who waits for code goes before what was only pushed: a child that
-//! compiles ahead is killed for it, and its job waits again. Queues are bounded; a program that
-//! failed is not tried again at once. Code is signed with the cluster's key, and durable before
-//! anybody gets it.
+//! compiles ahead is killed for it, and its job waits again. So is one that has had its slice of time
+//! when others wait, and its next slice is twice as long: a few programs that take minutes hold up
+//! nobody's small one for longer than a slice. Queues are bounded; a program that failed is not tried
+//! again at once. Code is signed with the cluster's key, and durable before anybody gets it.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -41,6 +42,11 @@ const MAX_RECEIVED: usize = 16;
 /// Kinds of machines for which is compiled at a push: those that asked last.
 const MAX_TARGETS: usize = 8;
 
+/// How often a slice is doubled at most.
+const MAX_DOUBLINGS: u32 = 8;
+/// One job of so many is the one that waited longest, whatever it had already: all come to their end.
+const OLDEST_EVERY: u64 = 4;
+
 /// What a [`CompileService`] is given.
 pub struct Options {
     pub compiler: compile::Options,
@@ -53,6 +59,8 @@ pub struct Options {
     pub max_urgent: usize,
     /// Jobs of pushed programs.
     pub max_later: usize,
+    /// How long a job may take at first when others wait.
+    pub slice: Duration,
 }
 
 impl Options {
@@ -66,6 +74,7 @@ impl Options {
             workers: (cores / 2).max(1),
             max_urgent: 256,
             max_later: 64,
+            slice: Duration::from_secs(5),
         }
     }
 }
@@ -99,7 +108,7 @@ pub enum ServiceError {
 pub struct Stats {
     pub compiled: u64,
     pub failed: u64,
-    /// Compiled ahead and given up for somebody who waited.
+    /// Given up for somebody who waited.
     pub preempted: u64,
     pub waiting: usize,
     pub running: usize,
@@ -124,10 +133,20 @@ struct State {
     jobs: HashMap<CodeKey, Arc<Job>>,
     urgent: VecDeque<Arc<Job>>,
     later: VecDeque<Arc<Job>>,
-    running: Vec<Arc<Job>>,
+    running: Vec<Running>,
+    /// Jobs that were begun.
+    begun: u64,
     failures: VecDeque<(CodeKey, Instant, CompileError)>,
     /// The latest last.
     targets: Vec<Target>,
+}
+
+/// A job at work.
+struct Running {
+    job: Arc<Job>,
+    since: Instant,
+    /// It gives its place up.
+    preempt: Arc<Notify>,
 }
 
 struct Job {
@@ -136,8 +155,8 @@ struct Job {
     program: Program,
     /// Somebody waits for it.
     urgent: AtomicBool,
-    /// It gives its place up.
-    preempt: Notify,
+    /// Slices that it has had.
+    slices: AtomicU32,
     done: watch::Sender<Option<Result<(), CompileError>>>,
 }
 
@@ -250,7 +269,7 @@ impl CompileService {
             // Before the look, so that a job in between is not missed.
             woken.as_mut().enable();
             match self.take() {
-                Some(job) => self.perform(job).await,
+                Some((job, preempt)) => self.perform(job, &preempt).await,
                 None => woken.await,
             }
         }
@@ -299,37 +318,68 @@ impl CompileService {
         Ok(job)
     }
 
-    /// Where all workers are busy, one that works ahead gives its place up.
+    /// Where all workers are busy and somebody waits, one that works ahead gives its place up, else the
+    /// one that is farthest beyond its slice.
     fn make_room(&self, state: &State) {
+        let Some(next) = state.next() else { return };
         if state.running.len() < self.options.workers {
             return;
         }
-        let ahead = |job: &&Arc<Job>| !job.urgent.load(Ordering::Relaxed);
-        if let Some(job) = state.running.iter().find(ahead) {
-            job.preempt.notify_one();
+        let ahead = |one: &&Running| !one.job.urgent.load(Ordering::Relaxed);
+        // As much as the one that waits has had, or the slice of its own.
+        let had = state.urgent[next].slices().saturating_sub(1);
+        let beyond = |one: &&Running| one.since.elapsed() >= self.slice(one.job.slices().max(had));
+        let running = state.running.iter();
+        let farthest = || running.clone().filter(beyond).max_by_key(|one| one.since.elapsed());
+        if let Some(one) = running.clone().find(ahead).or_else(farthest) {
+            one.preempt.notify_one();
         }
     }
 
-    fn take(&self) -> Option<Arc<Job>> {
+    /// How long the next slice of a job is that has had so many.
+    fn slice(&self, had: u32) -> Duration {
+        self.options.slice.saturating_mul(1 << had.min(MAX_DOUBLINGS))
+    }
+
+    fn take(&self) -> Option<(Arc<Job>, Arc<Notify>)> {
         let mut state = self.state.lock();
-        let job = state.urgent.pop_front().or_else(|| state.later.pop_front())?;
-        state.running.push(job.clone());
+        let is_for_the_oldest = state.begun % OLDEST_EVERY == OLDEST_EVERY - 1;
+        let next = if is_for_the_oldest { Some(0) } else { state.next() };
+        let urgent = next.and_then(|next| state.urgent.remove(next));
+        let job = urgent.or_else(|| state.later.pop_front())?;
+        let preempt = Arc::new(Notify::new());
+        let running = Running { job: job.clone(), since: Instant::now(), preempt: preempt.clone() };
+        state.running.push(running);
+        state.begun += 1;
         if !(state.urgent.is_empty() && state.later.is_empty()) {
             self.woken.notify_one();
         }
-        Some(job)
+        Some((job, preempt))
     }
 
-    async fn perform(self: &Arc<Self>, job: Arc<Job>) {
+    async fn perform(self: &Arc<Self>, job: Arc<Job>, preempt: &Notify) {
+        let began = Instant::now();
+        let slices_end = async {
+            for had in job.slices()..=MAX_DOUBLINGS {
+                tokio::time::sleep_until((began + self.slice(had)).into()).await;
+                self.make_room(&self.state.lock());
+            }
+            // Who comes later makes room for itself.
+            std::future::pending::<()>().await;
+        };
         let result = tokio::select! {
             result = self.compile(&job) => Some(result),
             // Drops, and by that kills, the child.
-            () = job.preempt.notified() => None,
+            () = preempt.notified() => None,
+            () = slices_end => None,
         };
         let mut state = self.state.lock();
-        state.running.retain(|other| !Arc::ptr_eq(other, &job));
+        state.running.retain(|other| !Arc::ptr_eq(&other.job, &job));
         let Some(result) = result else {
             self.preempted.fetch_add(1, Ordering::Relaxed);
+            let had =
+                (job.slices() + 1..=MAX_DOUBLINGS).find(|had| self.slice(*had) > began.elapsed());
+            job.slices.store(had.unwrap_or(MAX_DOUBLINGS), Ordering::Relaxed);
             // Somebody may wait for it by now.
             match job.urgent.load(Ordering::Relaxed) {
                 true => state.urgent.push_back(job),
@@ -371,12 +421,21 @@ impl CompileService {
 impl Job {
     fn new(key: CodeKey, target: Target, program: Program, urgent: bool) -> Arc<Job> {
         let (done, _) = watch::channel(None);
-        let (urgent, preempt) = (AtomicBool::new(urgent), Notify::new());
-        Arc::new(Job { key, target, program, urgent, preempt, done })
+        let (urgent, slices) = (AtomicBool::new(urgent), AtomicU32::new(0));
+        Arc::new(Job { key, target, program, urgent, slices, done })
+    }
+
+    fn slices(&self) -> u32 {
+        self.slices.load(Ordering::Relaxed)
     }
 }
 
 impl State {
+    /// Which of those that wait is next: of those that had least, the first.
+    fn next(&self) -> Option<usize> {
+        (0..self.urgent.len()).min_by_key(|at| self.urgent[*at].slices())
+    }
+
     /// Why another try would be in vain.
     fn failure(&self, key: &CodeKey) -> Option<CompileError> {
         let (_, at, error) = self.failures.iter().find(|(failed, ..)| failed == key)?;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -237,6 +238,10 @@ async fn fresh_objects(node: &Shared, place: &Place) -> Result<Arc<Objects>, Sta
     }
 }
 
+/// Whose code is not there so soon, waits for a compiler: users are told. (A debug build needs seconds
+/// for a program that a release build has in some hundredths.)
+const TOLD_AFTER: Duration = Duration::from_secs(3);
+
 /// Resolves the image and makes its code ready.
 async fn prepare(
     node: &Shared,
@@ -263,7 +268,17 @@ async fn prepare(
     if node.images_seen.add(name, &image) {
         node.node_changed.notify_one();
     }
-    let artifact = code(node, place, &request, &image).await?;
+    let artifact = {
+        let mut making = pin!(code(node, place, &request, &image));
+        tokio::select! {
+            biased;
+            made = &mut making => made?,
+            () = node.clock.sleep(TOLD_AFTER) => {
+                tell("Compiling", format!("Image {name:?} is compiled, or waits for its turn"));
+                making.await?
+            }
+        }
+    };
     if image.present {
         tell("Pulled", format!("Container image {name:?} already present on machine"));
     } else {

@@ -259,7 +259,8 @@ fn judge(
         // An allocation that fails and a stack that overflows abort the child; the CPU limit kills it,
         // and so does a system that is out of memory. The artifact may fit another time: a limit is no verdict on it.
         (None, signal) => Err(CompileError::Limit(format!(
-            "{} exceeded {} MiB of memory, {} s of processor time or the stack (signal {})",
+            "{} exceeded {} MiB of memory, {} s of processor time or the stack (signal {}); \
+             --compile-memory-mib and --compile-cpu-seconds allow more",
             work.doing(),
             options.memory_limit_bytes >> 20,
             options.cpu_limit_seconds,

@@ -73,6 +73,27 @@ async fn who_waits_goes_before_what_was_pushed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_takes_long_lets_others_by_and_comes_to_its_end() {
+    // Without the file `go` the compiler hangs.
+    let hang = Bench::new("[ -e \"$(dirname \"$0\")/go\" ] || sleep 3600", |options| {
+        options.slice = Duration::from_millis(50);
+    });
+    hang.run();
+    let ask = |number: u32| {
+        let wasm = program(number);
+        let path = hang.file(&format!("{number}.wasm"), &wasm);
+        let service = hang.service.clone();
+        async move { service.code(&digest(&wasm), here(), Program::Kept(path), PATIENCE).await }
+    };
+    let (long, small) = (tokio::spawn(ask(1)), tokio::spawn(ask(2)));
+    hang.until("each has its slice", |stats| stats.preempted >= 2).await;
+    std::fs::write(hang.dir.path().join("go"), "").expect("writes");
+    small.await.expect("no panic").expect("code");
+    long.await.expect("no panic").expect("code");
+    assert_eq!(hang.service.stats().failed, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn queues_are_bounded_and_verdicts_remembered() {
     let bench = Bench::new("", |options| options.max_urgent = 2);
     let wait = Duration::ZERO;
