@@ -18,7 +18,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::{Body, User, authz, reply};
@@ -35,6 +35,8 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// A silent node is pinged this often, and is gone when it does not answer within the limit.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_LIMIT: Duration = Duration::from_secs(10);
+/// Ends of tunnels that are told and not yet looked at; those beyond are not told.
+const MAX_ENDS: usize = 1024;
 /// Nodes that can be connected at the same time.
 const MAX_TUNNELS: usize = 10_000;
 /// Bytes in flight of one answer: a reader that is slow holds no more.
@@ -52,6 +54,8 @@ struct Shared {
     table: Mutex<Table>,
     /// Wakes requests that wait for a node.
     attached: Notify,
+    /// Told the names of nodes whose tunnels end.
+    ends: Mutex<Option<mpsc::Sender<String>>>,
 }
 
 #[derive(Default)]
@@ -86,7 +90,10 @@ impl Tunnels {
             }
             tracing::debug!(node, number, "a tunnel is open");
             let end = connection.await;
-            shared.remove(&node, number);
+            let is_silent = end.as_ref().is_err_and(hyper::Error::is_timeout);
+            if shared.remove(&node, number) && !is_silent {
+                shared.tell_end(&node);
+            }
             match end {
                 Ok(()) => tracing::debug!(node, number, "a tunnel was closed"),
                 Err(error) => tracing::debug!(node, number, %error, "a tunnel was lost"),
@@ -145,6 +152,19 @@ impl Tunnels {
         self.0.sender(node).is_some()
     }
 
+    /// How many nodes hold one.
+    pub fn connected(&self) -> usize {
+        self.0.table.lock().tunnels.len()
+    }
+
+    /// The names of nodes whose tunnel breaks or is closed from their side, from now on; not of those
+    /// that fell silent, that dialled again meanwhile, or that were detached.
+    pub fn ends(&self) -> mpsc::Receiver<String> {
+        let (sender, ends) = mpsc::channel(MAX_ENDS);
+        *self.0.ends.lock() = Some(sender);
+        ends
+    }
+
     /// Closes a node's tunnel, of a node that was deleted for instance.
     pub fn detach(&self, node: &str) {
         self.0.table.lock().tunnels.remove(node);
@@ -190,10 +210,20 @@ impl Shared {
         true
     }
 
-    fn remove(&self, node: &str, number: u64) {
+    /// Removes a tunnel that ended; whether it was the node's.
+    fn remove(&self, node: &str, number: u64) -> bool {
         let mut table = self.table.lock();
-        if table.tunnels.get(node).is_some_and(|(present, _)| *present == number) {
+        let is_own = table.tunnels.get(node).is_some_and(|(present, _)| *present == number);
+        if is_own {
             table.tunnels.remove(node);
+        }
+        is_own
+    }
+
+    fn tell_end(&self, node: &str) {
+        if let Some(ends) = &*self.ends.lock() {
+            // One that nobody has time for is told by its Lease.
+            let _ = ends.try_send(node.to_string());
         }
     }
 

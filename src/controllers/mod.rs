@@ -72,6 +72,7 @@ use crate::client::cache::{Cache, Changed, Described, View};
 pub use ask::{Answer, Ask};
 pub use driver::Driver;
 pub use meter::Stats;
+pub use node_lifecycle::NODE_LEASES;
 pub use plan::{Action, Outcome, Plan, Write, target_of};
 
 /// One control loop.

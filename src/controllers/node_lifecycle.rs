@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   lease renewed ─▶ as the node agent says: Ready True or False
-//!   lease quiet for the grace ─▶ Ready Unknown, its pods not Ready, taints unreachable
+//!   lease quiet for the grace, or held by nobody ─▶ Ready Unknown, its pods not Ready, taints
+//!                                                    unreachable
 //!   agent tells Ready again ─▶ taints removed
 //! ```
 //!
@@ -72,8 +73,10 @@ impl Controller for NodeLifecycleController {
         }
         if change.resource == Gvr::of::<Lease>() {
             // A renewal changes nothing but when to look again; the first one and the loss do.
-            let starts = change.old.is_none() || change.new.is_none();
-            let named = starts && change.key.namespace == NODE_LEASES;
+            let (old, new) = change.typed::<Lease>();
+            let state = |lease: Option<&Lease>| lease.map(is_released);
+            let changed = state(old) != state(new);
+            let named = changed && change.key.namespace == NODE_LEASES;
             return named.then(|| ObjectKey::new("", &*change.key.name)).into_iter().collect();
         }
         // A pod that is found ready on a lost node. One that becomes ready there is told of by an agent
@@ -119,6 +122,9 @@ impl NodeLifecycleController {
     /// How long the node has left until it is taken for lost.
     fn left(&self, node: &Node, view: &View) -> Option<Duration> {
         let name = name(&node.metadata);
+        if has_ended(node, view) {
+            return Some(Duration::ZERO);
+        }
         if let Some(quiet) = view.unchanged_for::<Lease>(NODE_LEASES, lease(node)) {
             return Some(self.grace.saturating_sub(quiet));
         }
@@ -127,6 +133,16 @@ impl NodeLifecycleController {
         let missing = view.missing_for::<Lease>(NODE_LEASES, lease(node))?;
         Some(self.startup_grace.saturating_sub(quiet.min(missing)))
     }
+}
+
+/// Whether a Lease was held by somebody, and is by nobody now: the end of an agent was seen.
+fn is_released(lease: &Lease) -> bool {
+    let spec = lease.spec.as_ref();
+    spec.is_some_and(|spec| spec.holder_identity.is_none() && spec.renew_time.is_some())
+}
+
+fn has_ended(node: &Node, view: &View) -> bool {
+    view.get::<Lease>(NODE_LEASES, lease(node)).is_some_and(|lease| is_released(&lease))
 }
 
 /// The Lease by which a node is alive.
@@ -154,7 +170,7 @@ pub fn is_braked(view: &View, grace: Duration) -> bool {
 pub fn is_lost(node: &Node, view: &View, grace: Duration) -> bool {
     let quiet = view.unchanged_for::<Lease>(NODE_LEASES, lease(node));
     let fine = ready(node).is_some_and(|ready| ready.status == "True");
-    !fine || quiet.is_some_and(|quiet| quiet > grace / 2)
+    !fine || has_ended(node, view) || quiet.is_some_and(|quiet| quiet > grace / 2)
 }
 
 pub fn ready(node: &Node) -> Option<&NodeCondition> {

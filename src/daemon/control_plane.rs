@@ -11,9 +11,9 @@ use tokio::net::TcpListener;
 
 use super::control_plane_args::ServerArgs;
 use super::data_dir::{DIR_MODE, DataDir, write_private};
-use super::local_node;
 use super::metrics;
 use super::network::{NODE_PREFIX, Network};
+use super::{local_node, lost_agents};
 use crate::api::registry::Registry;
 use crate::apiserver::artifacts::Artifacts;
 use crate::apiserver::listener::{self, Limits};
@@ -112,6 +112,8 @@ pub async fn start(
     cache.lean();
     attach(&cache);
     detach_deleted_nodes(&cache, &tunnels);
+    let api = Client::new(server.api(User::system("node-controller")), "node-controller");
+    tasks.spawn("lost agents", lost_agents::follow(tunnels.clone(), tunnels.ends(), api));
     let identity = dir.identity(&Ids::from_system()).context("the file of the identity")?;
     run_loops(args, &foundation, &server, &cache, &clock, &identity, tasks).await;
     let (kubeconfig, join_token_file) = write_access(args, dir, &foundation)?;

@@ -22,6 +22,8 @@ mod demo;
 #[cfg(feature = "control-plane")]
 mod inner_node;
 #[cfg(feature = "control-plane")]
+mod lost_agents;
+#[cfg(feature = "control-plane")]
 mod metrics;
 #[cfg(feature = "control-plane")]
 mod network;

@@ -28,6 +28,19 @@ async fn a_quiet_node_is_lost_and_a_cordoned_one_is_tainted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_whose_lease_nobody_holds_is_lost_at_once() {
+    let lease = |holder: Value| {
+        json!({"kind": "Lease", "metadata": {"name": "n1", "namespace": "kube-node-lease"},
+            "spec": {"holderIdentity": holder, "renewTime": "2026-01-01T00:59:58.000000Z"}})
+    };
+    let objects = Objects::new(&[node("n1", "True"), lease(json!("n1"))]);
+    objects.check("node-lifecycle-controller", "n1", "again after 40s");
+    let objects = Objects::new(&[node("n1", "True"), lease(Value::Null)]);
+    let text = objects.text(&objects.plan("node-lifecycle-controller", "n1"));
+    assert!(text.ends_with("event NodeNotReady: Node n1 status is now: NodeNotReady"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn simulated_nodes_live_by_their_simulators_lease() {
     let lease =
         json!({"kind": "Lease", "metadata": {"name": "sim", "namespace": "kube-node-lease"}});
