@@ -13,6 +13,7 @@ pub const BUGS: &[(&str, &str)] = &[
     ("a StatefulSet takes one more away", "sets"),
     ("a DaemonSet is updated everywhere at once", "daemons"),
     ("a Job counts what it named at once", "jobs"),
+    ("a Job counts what it names twice", "jobs"),
     ("a Job runs one pod more", "jobs"),
     ("a Job runs an index that runs", "jobs"),
     ("a budget counts unready pods", "budgets"),

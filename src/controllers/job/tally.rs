@@ -31,7 +31,7 @@ pub struct Tally<'a> {
     /// The uids that the status is to name.
     named_succeeded: BTreeSet<String>,
     named_failed: BTreeSet<String>,
-    /// Pods that ended and are neither named nor counted.
+    /// Pods that ended and were neither named nor counted at first: [`Tally::release`] names some.
     new_succeeded: Vec<&'a Pod>,
     new_failed: Vec<&'a Pod>,
     pub completed: Indexes,
@@ -142,16 +142,23 @@ impl<'a> Tally<'a> {
             return self.completed.len();
         }
         let counted = usize::try_from(self.counted_succeeded).unwrap_or(0);
-        counted + self.named_succeeded.len() + self.new_succeeded.len()
+        counted + self.named_succeeded.len() + self.unnamed(&self.new_succeeded).count()
+    }
+
+    /// Those of them that were not named meanwhile.
+    fn unnamed<'t>(&'t self, new: &'t [&'a Pod]) -> impl Iterator<Item = &'a Pod> + 't {
+        let twice = planted("a Job counts what it names twice");
+        new.iter().copied().filter(move |pod| twice || !self.is_named(pod))
     }
 
     /// Pods that failed and count, with those that are not counted yet.
     pub fn failed(&self) -> usize {
-        let counts = |pod: &&&Pod| {
+        let counts = |pod: &&Pod| {
             verdict(self.spec, pod) != Verdict::Ignored && failures::counts_for(pod, self.spec)
         };
         let counted = usize::try_from(self.counted_failed).unwrap_or(0);
-        counted + self.named_failed.len() + self.new_failed.iter().filter(counts).count()
+        let new = self.unnamed(&self.new_failed).filter(counts).count();
+        counted + self.named_failed.len() + new
     }
 
     /// A pod that fails the whole Job, with why.

@@ -52,6 +52,23 @@ fn a_pod_is_named_then_released_then_counted() {
     assert_eq!(text(&[job(spec(), named)]), second);
 }
 
+/// A pod that is named in this very pass counts once: the others run on.
+#[test]
+fn a_pod_that_ends_takes_no_other_with_it() {
+    for (spec, also, made) in [
+        (json!({"completions": 3, "parallelism": 3}), "Succeeded", 0),
+        (json!({"completions": 6, "parallelism": 3}), "Succeeded", 2),
+        (json!({"completions": 2, "parallelism": 2}), "Failed", 0),
+    ] {
+        let pods = [own("a", "Succeeded"), own("z", also), own("b", "Running")];
+        let all: Vec<Value> = [job(spec.clone(), counted())].into_iter().chain(pods).collect();
+        let text = text(&all);
+        assert!(text.contains("patch pods default/a"), "it is named and let go: {text}");
+        assert!(!text.contains("pods default/b"), "{spec}: {text}");
+        assert_eq!(text.matches("create pods").count(), made, "{spec}: {text}");
+    }
+}
+
 #[test]
 fn a_failed_pod_is_replaced_after_a_wait_that_doubles() {
     let spec = || json!({"completions": 1, "parallelism": 1, "backoffLimit": 6});
