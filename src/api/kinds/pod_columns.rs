@@ -26,12 +26,13 @@ pub fn row(pod: &Pod, now: Timestamp) -> Vec<Value> {
     let spec = pod.spec.clone().unwrap_or_default();
     let status = pod.status.clone().unwrap_or_default();
     let summary = summarize(pod, &spec, &status);
-    let restarts = match summary.last_restart {
-        Some(time) if summary.restarts > 0 => {
+    let Restarts { count, last } = summary.restarts;
+    let restarts = match last {
+        Some(time) if count > 0 => {
             let ago = duration::human(now.duration_since(time).as_secs());
-            format!("{} ({ago} ago)", summary.restarts)
+            format!("{count} ({ago} ago)")
         }
-        _ => summary.restarts.to_string(),
+        _ => count.to_string(),
     };
     let ip = status.pod_ips.as_ref().and_then(|ips| ips.first()).map(|ip| ip.ip.as_str());
     vec![
@@ -59,16 +60,22 @@ struct Summary {
     reason: String,
     ready: usize,
     total: usize,
-    restarts: i32,
-    last_restart: Option<Timestamp>,
+    restarts: Restarts,
 }
 
-impl Summary {
-    fn count_restarts(&mut self, container: &ContainerStatus) {
-        self.restarts += container.restart_count;
+/// How often containers were restarted, and when last.
+#[derive(Default)]
+struct Restarts {
+    count: i32,
+    last: Option<Timestamp>,
+}
+
+impl Restarts {
+    fn add(&mut self, container: &ContainerStatus) {
+        self.count = self.count.saturating_add(container.restart_count);
         let last = container.last_state.as_ref().and_then(|s| s.terminated.as_ref());
         let finished = last.and_then(|t| t.finished_at.as_ref()).map(|t| t.0);
-        self.last_restart = self.last_restart.max(finished);
+        self.last = self.last.max(finished);
     }
 }
 
@@ -76,17 +83,24 @@ fn summarize(pod: &Pod, spec: &PodSpec, status: &PodStatus) -> Summary {
     let phase = status.phase.clone().unwrap_or_default();
     let mut summary = Summary {
         reason: status.reason.clone().filter(|r| !r.is_empty()).unwrap_or(phase.clone()),
-        total: spec.containers.len(),
+        total: spec.containers.len() + sidecars(spec).count(),
         ..Summary::default()
     };
     let mut conditions = status.conditions.iter().flatten();
     if conditions.any(|c| c.type_ == "PodScheduled" && c.reason.as_deref() == Some(GATED)) {
         summary.reason = GATED.into();
     }
-    let initializing = init_containers(&mut summary, spec, status);
+    let mut of_sidecars = Restarts::default();
+    let initializing = init_containers(&mut summary, &mut of_sidecars, spec, status);
     if !initializing || has_condition(status, "Initialized") {
-        (summary.restarts, summary.last_restart) = (0, None);
+        summary.restarts = of_sidecars;
         main_containers(&mut summary, status);
+    }
+    // What failed has not completed, however well its containers ended: a node that lost touch with
+    // the cluster ends its pods. Upstream shows the containers' word here.
+    let reason = status.reason.as_deref().filter(|reason| !reason.is_empty());
+    if let Some(reason) = reason.filter(|_| phase == "Failed" && summary.reason == COMPLETED) {
+        summary.reason = reason.into();
     }
     if pod.metadata.deletion_timestamp.is_some() {
         if status.reason.as_deref() == Some("NodeLost") {
@@ -99,17 +113,39 @@ fn summarize(pod: &Pod, spec: &PodSpec, status: &PodStatus) -> Summary {
 }
 
 const GATED: &str = "SchedulingGated";
+const COMPLETED: &str = "Completed";
 
-/// True if an init container is still to finish; the reason then says which, or why.
-fn init_containers(summary: &mut Summary, spec: &PodSpec, status: &PodStatus) -> bool {
+/// The names of the init containers that run beside the others.
+fn sidecars(spec: &PodSpec) -> impl Iterator<Item = &str> {
+    let inits = spec.init_containers.iter().flatten();
+    let sidecars = inits.filter(|one| one.restart_policy.as_deref() == Some("Always"));
+    sidecars.map(|one| one.name.as_str())
+}
+
+/// True if an init container is still to finish, or a sidecar to start; the reason then says which, or
+/// why.
+fn init_containers(
+    summary: &mut Summary,
+    of_sidecars: &mut Restarts,
+    spec: &PodSpec,
+    status: &PodStatus,
+) -> bool {
     let total = spec.init_containers.as_ref().map_or(0, Vec::len);
     for (i, container) in status.init_container_statuses.iter().flatten().enumerate() {
-        summary.count_restarts(container);
+        summary.restarts.add(container);
+        let is_sidecar = sidecars(spec).any(|name| name == container.name);
+        if is_sidecar {
+            of_sidecars.add(container);
+        }
         let ContainerState { terminated, waiting, .. } =
             container.state.clone().unwrap_or_default();
         let waiting = waiting.and_then(|w| w.reason).filter(|r| !r.is_empty());
         summary.reason = match (terminated, waiting) {
             (Some(terminated), _) if terminated.exit_code == 0 => continue,
+            _ if is_sidecar && container.started == Some(true) => {
+                summary.ready += usize::from(container.ready);
+                continue;
+            }
             (Some(terminated), _) => format!("Init:{}", end_reason(&terminated)),
             (None, Some(reason)) if reason != "PodInitializing" => format!("Init:{reason}"),
             _ => format!("Init:{i}/{total}"),
@@ -123,7 +159,7 @@ fn main_containers(summary: &mut Summary, status: &PodStatus) {
     let mut has_running = false;
     // The first container's reason wins, so it is looked at last.
     for container in status.container_statuses.iter().flatten().rev() {
-        summary.count_restarts(container);
+        summary.restarts.add(container);
         let ContainerState { running, terminated, waiting } =
             container.state.clone().unwrap_or_default();
         let waiting = waiting.and_then(|w| w.reason).filter(|r| !r.is_empty());
@@ -138,7 +174,7 @@ fn main_containers(summary: &mut Summary, status: &PodStatus) {
         }
     }
     // A pod of which one container ended well and another runs is still running.
-    if summary.reason == "Completed" && has_running {
+    if summary.reason == COMPLETED && has_running {
         let ready = has_condition(status, "Ready");
         summary.reason = if ready { "Running" } else { "NotReady" }.into();
     }
