@@ -112,12 +112,12 @@ impl Executor {
     }
 
     async fn one(&self, write: Write, writer: &Writer<'_>) -> One {
-        let (action, target, uid) = match (&write, write.subject()) {
-            (Write::Delete { options, .. }, Some((action, target))) => {
-                (action, target.clone(), options.uid.clone())
-            }
-            (_, Some((action, target))) => (action, target.clone(), None),
-            (_, None) => unreachable!("groups hold no separators"),
+        let Some((action, target)) = write.named_subject() else {
+            unreachable!("groups hold no separators")
+        };
+        let uid = match &write {
+            Write::Delete { options, .. } => options.uid.clone(),
+            _ => None,
         };
         if let (Action::Delete, Some(budget)) = (action, writer.budget) {
             budget.take().await;

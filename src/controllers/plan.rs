@@ -68,7 +68,7 @@ pub enum Write {
 #[derive(Debug)]
 pub struct Outcome {
     pub action: Action,
-    /// With the name that the server chose, for a creation that succeeded.
+    /// Of a creation with its name: the one that was asked for, or the server's choice if it succeeded.
     pub target: Target,
     pub result: Result<(), ApiError>,
 }
@@ -186,6 +186,18 @@ impl Write {
             Write::Absent { target, .. } | Write::Alive { target, .. } => (Action::Check, target),
             Write::Then => return None,
         })
+    }
+
+    /// The same, where a creation's target has the name that is asked for, if one is.
+    pub fn named_subject(&self) -> Option<(Action, Target)> {
+        let (action, target) = self.subject()?;
+        let mut target = target.clone();
+        if let Write::Create { object, .. } = self
+            && target.name.is_none()
+        {
+            target.name = Some(object.name().to_string()).filter(|name| !name.is_empty());
+        }
+        Some((action, target))
     }
 }
 

@@ -299,3 +299,25 @@ fn the_retention_policy_says_who_owns_a_claim() {
         "controller": true}]);
     assert_eq!(owners("Delete", "Delete", other, false), None);
 }
+
+/// Whoever reads it knows which pod, and which claim, could not be made.
+#[test]
+fn what_a_stateful_set_could_not_make_is_named() {
+    let claims = json!({"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}]});
+    let objects = Objects::new(&[db(1, 1, claims), revision("StatefulSet", "db", 1, 1)]);
+    let plan = objects.plan("statefulset-controller", "default/db");
+    let refused = plan.writes.iter().filter_map(|write| {
+        let (action, target) = write.named_subject()?;
+        let error = ApiError::forbidden(&target.resource, "", "no");
+        (action == Action::Create).then_some(Outcome { action, target, result: Err(error) })
+    });
+    let refused: Vec<Outcome> = refused.collect();
+    let (key, now) = (ObjectKey::new("default", "db"), NOW.parse().unwrap());
+    let controller = named("statefulset-controller");
+    let told = controller.settle(&objects.cache.view(), &key, &refused, now).notices;
+    let told: Vec<&str> = told.iter().map(|notice| notice.message.as_str()).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    let claim = "create Claim data-db-0 Pod db-0 in StatefulSet db failed error: ";
+    assert!(told[0].starts_with(claim), "{told:?}");
+    assert!(told[1].starts_with("create Pod db-0 in StatefulSet db failed error: "), "{told:?}");
+}
