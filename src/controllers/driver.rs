@@ -25,6 +25,7 @@ use super::barrier::{Barrier, Check, PATIENCE};
 use super::executor::{Budget, Done, Executor, Writer};
 use super::meter::{Meter, Stats};
 use super::pace::{Pace, Prints, Word};
+use super::staleness::is_stale;
 use super::{Action, Controller, Outcome, Plan, Write, namespace};
 use crate::api::resource::Gvr;
 use crate::api::{ApiError, ObjectKey};
@@ -207,9 +208,8 @@ impl Loop {
         })
     }
 
-    /// Brings a key back after a failure.
-    fn fail(&self, key: &ObjectKey, error: &ApiError, clock: &SharedClock) {
-        let stale = error.is_conflict() || error.is_already_exists() || error.is_not_found();
+    /// Brings a key back after a failure, soon if its view was stale.
+    fn fail(&self, key: &ObjectKey, error: &ApiError, stale: bool, clock: &SharedClock) {
         let (waits, count) = if stale {
             (&self.conflicts, &self.meter.conflicts)
         } else {
@@ -325,7 +325,7 @@ impl Shared {
             }
             Check::Doubted(resources) => match self.resolve(one, key, resources).await {
                 Ok(()) => return one.dirty.mark(key.clone()),
-                Err(error) => return one.fail(key, &error, &self.clock),
+                Err(error) => return self.fail(one, key, &error, &[]),
             },
         }
         one.meter.run(self.clock.now());
@@ -338,7 +338,7 @@ impl Shared {
     async fn turn(&self, one: &Loop, key: &ObjectKey, fence: &Term) {
         let answers = match self.ask(one, key).await {
             Ok(answers) => answers,
-            Err(error) => return one.fail(key, &error, &self.clock),
+            Err(error) => return self.fail(one, key, &error, &[]),
         };
         let now = self.clock.now();
         let decide = || one.controller.decide(&self.cache.view(), key, &answers, now);
@@ -347,8 +347,17 @@ impl Shared {
                 self.perform(one, key, plan, fence).await;
             }
             Ok(plan) => self.perform_in_pace(one, key, plan, fence).await,
-            Err(error) => one.fail(key, &error, &self.clock),
+            Err(error) => self.fail(one, key, &error, &[]),
         }
+    }
+
+    fn fail(&self, one: &Loop, key: &ObjectKey, error: &ApiError, outcomes: &[Outcome]) {
+        let stale = {
+            let view = self.cache.view();
+            let subject = one.subject.as_ref().and_then(|kind| view.peek(kind, key));
+            is_stale(error, outcomes, subject.as_deref(), &view)
+        };
+        one.fail(key, error, stale, &self.clock);
     }
 
     /// Performs a plan, or puts it off if the key is written about too often: it is made anew then.
@@ -411,7 +420,7 @@ impl Shared {
             self.settle(one, key, &done, fence).await;
         }
         match &done.error {
-            Some(error) => one.fail(key, error, &self.clock),
+            Some(error) => self.fail(one, key, error, &done.outcomes),
             None => {
                 one.succeed(key);
                 if let Some(wait) = plan.again_after {

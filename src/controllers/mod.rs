@@ -48,6 +48,7 @@ mod service_account;
 mod service_activation;
 mod slices;
 mod slim;
+mod staleness;
 mod stateful_set;
 mod taint_eviction;
 mod volume_protection;

@@ -48,8 +48,10 @@ impl Controller for StatefulSetController {
         let (old, new) = (change.old.as_ref(), change.new.as_ref());
         let owners = [old, new].into_iter().flatten().filter_map(|one| owner_key(one.meta()));
         let mut keys: Vec<ObjectKey> = owners.collect();
-        if let (_, Some(pod)) = change.typed::<Pod>()
-            && controller_of(&pod.metadata).is_none()
+        // One that could be adopted, or whose name is free now, whoever had it.
+        if let (old, new) = change.typed::<Pod>()
+            && let Some(pod) = new.or(old)
+            && (new.is_none() || controller_of(&pod.metadata).is_none())
             && let Some((parent, _)) = identity::parent(&pod.metadata)
         {
             let set = view.get::<StatefulSet>(namespace_of(&pod.metadata), parent);

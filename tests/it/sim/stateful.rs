@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use parking_lot::Mutex;
 use wasmfleet::client::cache::Changed;
 
+use super::engine::objects::bystander;
 use super::engine::truth::read::{is_daemon, ordinal};
 use super::engine::truth::rest::{unfinished_daemons, unfinished_set};
 use super::engine::truth::sets::{Bounds, SetsSeen};
@@ -290,6 +291,30 @@ fn claims_stay_with_their_ordinals() {
                 .await;
         }
         assert_eq!(*claims.violations.lock(), Vec::<String>::new());
+        world.end().await;
+    });
+}
+
+/// A name that a pod of somebody else has is asked for less and less often, and the controller's
+/// errors tell of it; when it is free, the set has it at once.
+#[test]
+fn a_name_that_is_taken_is_waited_for_calmly() {
+    each_seed(|seed| async move {
+        let mut world = World::new(seed, false, 3).await;
+        let mut foreign = bystander();
+        foreign["metadata"]["name"] = json!("db-0");
+        world.create::<Pod>(foreign).await;
+        world.start_control();
+        world.create::<StatefulSet>(stateful_set(1, "OrderedReady", 1)).await;
+        world.pass(Duration::from_secs(600)).await;
+        let stats = world.stats().into_iter();
+        let stats = stats.filter(|one| one.controller == "statefulset-controller").last().unwrap();
+        let told = stats.last_error.as_ref().map_or("", |(_, text)| text);
+        assert!(told.contains("\"db-0\" already exists"), "{told:?}");
+        assert!(stats.retries() < 40, "{} tries", stats.retries());
+        world.client.delete::<Pod>("default", "db-0", &Default::default()).await.unwrap();
+        world.sleep(Duration::from_secs(30)).await;
+        world.until(unfinished_set).await;
         world.end().await;
     });
 }
