@@ -6,15 +6,18 @@
 //!   owner gone (or another uid) ─▶ confirm live ─▶ delete the dependent (this version of it)
 //!   owner being deleted, Foreground ─▶ delete blocking dependents ─▶ none left ─▶ release the owner
 //!   owner being deleted, Orphan     ─▶ drop the references to it   ─▶ none left ─▶ release the owner
+//!   reference damaged, owner lives  ─▶ tell; drop it where the owner adopts its dependent again
 //! ```
 //!
 //! A cache may be behind or a reference may be corrupt, so an owner counts as absent only if its kind
-//! is served, the view does not have it, *and* a live read says so too; and deletions have a budget
-//! by the minute. Where the kind itself went, its definition must be gone too. An object with one
-//! owner that lives stays. An owner of a namespaced kind is looked for in the dependent's namespace
-//! only: one that lives in another, or a namespaced owner of what has no namespace, is told of in an
-//! Event.
+//! is served, the view does not have it, *and* a live read says so too; what the view has almost is no
+//! absence either ([`damage`]); and deletions have a budget by the minute. Where the kind itself went,
+//! its definition must be gone too. An object with one owner that lives stays. An owner of a namespaced
+//! kind is looked for in the dependent's namespace only: one that lives in another, or a namespaced
+//! owner of what has no namespace, is told of in an Event.
 //! Source: k8s.io/kubernetes pkg/controller/garbagecollector.
+
+mod damage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +27,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use super::plan::{Write, patch_meta};
+use super::plan::{Write, patch_meta, target_of};
 use super::{Controller, Limits, Options, Plan, Resources};
 use crate::api::ObjectKey;
 use crate::api::resource::Gvr;
@@ -62,6 +65,8 @@ enum Owner {
     Waiting,
     /// The view does not have it. The check proves that it is not there.
     Absent { target: Target, check: Box<Write> },
+    /// The view has the one that is meant, which lives.
+    Damaged(Arc<dyn AnyObject>),
     /// Which namespace is meant cannot be told.
     Nowhere,
     /// Its table is not listed yet.
@@ -242,6 +247,9 @@ fn find_owner(owner: &OwnerReference, dependent: &dyn AnyObject, view: &View) ->
         Some(_) => Owner::Solid,
         None if !view.is_settled(&resource) => Owner::Unknown,
         None => {
+            if let Some(living) = damage::meant(owner, dependent, &resource, view) {
+                return Owner::Damaged(living);
+            }
             let target = Target {
                 namespace: resource.namespaced.then_some(key.namespace),
                 name: Some(key.name),
@@ -277,6 +285,19 @@ fn collect(object: &dyn AnyObject, view: &View, plan: &mut Plan) {
             Owner::Waiting => {
                 waiting += 1;
                 lost.push(&owner.uid);
+            }
+            Owner::Damaged(living) => {
+                solid += 1;
+                if living.meta().deletion_timestamp.is_some() {
+                    plan.again_after(AGAIN);
+                    continue;
+                }
+                let uid = living.meta().uid.clone().unwrap_or_default();
+                plan.writes.push(Write::Alive { target: target_of(&*living), uid });
+                plan.notices.push(damage::told(object, owner, &*living));
+                if damage::is_adopted_again(owner, &*living) {
+                    lost.push(&owner.uid);
+                }
             }
             Owner::Nowhere => {
                 solid += 1;

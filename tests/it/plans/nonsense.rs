@@ -4,7 +4,8 @@
 //! One object is damaged at a time, past all validation, as by a fault of the store's disk. What all
 //! controllers then plan about whatever the change makes dirty is held to a bound:
 //!
-//! - a damaged owner reference or selector costs the damaged object itself, at most;
+//! - a damaged owner reference or selector costs the damaged object itself, at most, and where others
+//!   depend on that one, not even it: what goes is gone for whatever depends on it, to the last one;
 //! - a damaged count costs the pods of its own workload, at most, since a smaller number cannot be told
 //!   from one that was asked for; a negative one costs nothing.
 
@@ -13,6 +14,8 @@ use std::collections::BTreeSet;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use wasmfleet::api::Gvr;
+use wasmfleet::base::ids::Ids;
 
 use super::*;
 
@@ -63,7 +66,21 @@ fn healthy() -> Vec<Value> {
         "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}}));
     all.push(json!({"kind": "PodDisruptionBudget", "metadata": {"name": "web"},
         "spec": {"minAvailable": 2, "selector": {"matchLabels": {"app": "web"}}}}));
+    all.iter_mut().for_each(with_real_uids);
     all
+}
+
+/// A uid as servers make them.
+fn real_uid(name: &str) -> Value {
+    json!(Ids::seeded(name.bytes().fold(7, |seed, byte| seed * 31 + u64::from(byte))).uid())
+}
+
+fn with_real_uids(object: &mut Value) {
+    let meta = &mut object["metadata"];
+    meta["uid"] = real_uid(meta["name"].as_str().unwrap());
+    for owner in meta["ownerReferences"].as_array_mut().into_iter().flatten() {
+        owner["uid"] = real_uid(owner["name"].as_str().unwrap());
+    }
 }
 
 /// What is damaged.
@@ -113,7 +130,7 @@ fn damaged(value: &Value, field: Field, random: &mut StdRng) -> Option<Value> {
                 1 => one["kind"] = json!("Nonsense"),
                 2 => one["apiVersion"] = json!("/"),
                 3 => one["name"] = json!("db"),
-                4 => one["uid"] = json!("db-uid"),
+                4 => one["uid"] = real_uid("db"),
                 5 => one["controller"] = json!(null),
                 _ => {
                     let twin = one.clone();
@@ -123,6 +140,22 @@ fn damaged(value: &Value, field: Field, random: &mut StdRng) -> Option<Value> {
             owners
         }
     })
+}
+
+/// What is there, by its kind.
+type Tables = BTreeMap<String, Vec<Value>>;
+
+fn kind_of(resource: &Gvr) -> &'static str {
+    match &*resource.resource {
+        "deployments" => "Deployment",
+        "replicasets" => "ReplicaSet",
+        "replicationcontrollers" => "ReplicationController",
+        "statefulsets" => "StatefulSet",
+        "daemonsets" => "DaemonSet",
+        "jobs" => "Job",
+        "pods" => "Pod",
+        other => panic!("{other} are never deleted"),
+    }
 }
 
 /// Feeds a table anew; `false` if a value is no object of the kind, which no cache would take.
@@ -146,7 +179,7 @@ fn feed(cache: &Cache, kind: &str, values: &[Value]) -> bool {
 }
 
 /// The objects that a plan deletes, as far as its checks let it go.
-fn deletions(plan: &Plan, cache: &Cache) -> Vec<ObjectKey> {
+fn deletions(plan: &Plan, cache: &Cache) -> Vec<(Gvr, ObjectKey)> {
     let view = cache.view();
     let key = |target: &Target| {
         let namespace = target.namespace.as_deref().unwrap_or_default();
@@ -162,7 +195,9 @@ fn deletions(plan: &Plan, cache: &Cache) -> Vec<ObjectKey> {
                     break;
                 }
             }
-            Write::Delete { target, .. } | Write::DeleteAll { target } => deleted.push(key(target)),
+            Write::Delete { target, .. } | Write::DeleteAll { target } => {
+                deleted.push((target.resource.clone(), key(target)));
+            }
             _ => {}
         }
     }
@@ -193,13 +228,36 @@ fn nonsense_never_deletes_much() {
         controllers.iter().enumerate().flat_map(of).collect()
     };
     let now: Timestamp = NOW.parse().unwrap();
-    let deleted_by = |keys: BTreeSet<(usize, ObjectKey)>| -> BTreeSet<ObjectKey> {
+    let deleted_by = |keys: BTreeSet<(usize, ObjectKey)>| -> BTreeSet<(Gvr, ObjectKey)> {
         let plan = |(at, key): (usize, ObjectKey)| {
             deletions(&controllers[at].reconcile(&objects.cache.view(), &key, now), &objects.cache)
         };
         keys.into_iter().flat_map(plan).collect()
     };
     assert_eq!(deleted_by(everything.clone()), BTreeSet::new(), "at first all is well");
+    // What is deleted makes others dirty, until nothing more is; `tables` is what is there.
+    let lost_by = |keys: BTreeSet<(usize, ObjectKey)>, tables: &mut Tables| {
+        let (mut lost, mut keys) = (BTreeSet::new(), keys);
+        loop {
+            let deleted: BTreeSet<_> = deleted_by(keys).difference(&lost).cloned().collect();
+            if deleted.is_empty() {
+                return lost;
+            }
+            let kinds: BTreeSet<&str> = deleted.iter().map(|(of, _)| kind_of(of)).collect();
+            for kind in kinds {
+                let gone = |one: &Value| {
+                    let name = &one["metadata"]["name"];
+                    let mut deleted = deleted.iter().filter(|(of, _)| kind_of(of) == kind);
+                    deleted.any(|(_, key)| key.name == "*" || *name == json!(*key.name))
+                };
+                let table = tables.get_mut(kind).unwrap();
+                table.retain(|one| !gone(one));
+                assert!(feed(&objects.cache, kind, table), "what is left is as before");
+            }
+            lost.extend(deleted);
+            keys = std::mem::take(&mut *dirty.lock());
+        }
+    };
     let candidates: Vec<(&String, usize, Field, &str)> = objects
         .by_kind
         .iter()
@@ -213,17 +271,19 @@ fn nonsense_never_deletes_much() {
     let (mut injected, mut costly) = (0, 0);
     while injected < INJECTIONS {
         let (kind, at, field, path) = candidates[random.random_range(0..candidates.len())];
-        let healthy = &objects.by_kind[kind];
-        let mut values = healthy.clone();
+        let mut tables = objects.by_kind.clone();
+        let values = tables.get_mut(kind).unwrap();
         let slot = values[at].pointer_mut(path).unwrap();
         let Some(nonsense) = damaged(slot, field, &mut random) else { continue };
         if nonsense == *slot {
             continue;
         }
+        let text = nonsense.to_string();
         let is_negative = nonsense.as_i64().is_some_and(|number| number < 0);
         *slot = nonsense;
         values[at]["metadata"]["resourceVersion"] = json!("6");
-        if !feed(&objects.cache, kind, &values) {
+        let name = values[at]["metadata"]["name"].as_str().unwrap().to_string();
+        if !feed(&objects.cache, kind, values) {
             continue;
         }
         injected += 1;
@@ -231,17 +291,17 @@ fn nonsense_never_deletes_much() {
         if injected % LOOK_AT_ALL_EVERY == 0 {
             keys.extend(everything.clone());
         }
-        let deleted = deleted_by(keys);
-        let name = values[at]["metadata"]["name"].as_str().unwrap();
-        let allowed = |key: &ObjectKey| match field {
-            Field::Owners | Field::Selector => key.name == name,
-            Field::Count => !is_negative && key.name.starts_with(name),
+        let lost = lost_by(keys, &mut tables);
+        let allowed = |(of, key): &&(Gvr, ObjectKey)| match field {
+            Field::Owners | Field::Selector => kind_of(of) == kind && *key.name == name,
+            Field::Count => !is_negative && key.name.starts_with(&name),
         };
-        let wrong: Vec<&ObjectKey> = deleted.iter().filter(|key| !allowed(key)).collect();
-        let text = &values[at].pointer(path).unwrap();
+        let wrong: Vec<_> = lost.iter().filter(|one| !allowed(one)).collect();
         assert!(wrong.is_empty(), "{kind} {name} with {path} {text} costs {wrong:?}");
-        costly += usize::from(!deleted.is_empty());
-        assert!(feed(&objects.cache, kind, healthy), "what was healthy is");
+        costly += usize::from(!lost.is_empty());
+        for kind in tables.keys().filter(|kind| tables[*kind] != objects.by_kind[*kind]) {
+            assert!(feed(&objects.cache, kind, &objects.by_kind[kind]), "what was healthy is");
+        }
         dirty.lock().clear();
     }
     println!("{injected} injections, {costly} cost anything");
