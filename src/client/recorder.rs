@@ -1,11 +1,12 @@
-//! Writes notices as Kubernetes Events: repeats are counted in one Event, each object may tell only
-//! so much, and whoever records never waits. Used by controllers, the scheduler and node agents.
+//! Writes notices as Kubernetes Events: repeats are counted in one Event, and so are notices of an
+//! object that differ in their message alone, once there are many; each object may tell only so much,
+//! and whoever records never waits. Used by controllers, the scheduler and node agents.
 //!
 //! The queue is bounded: when the API is slow the oldest notices are dropped and counted, because
 //! Events are a help for people and never part of what makes the cluster work.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::Hash;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,6 +33,13 @@ const REMEMBERED_OBJECTS: usize = 4_096;
 /// Source: client-go tools/record/events_cache.go.
 const BURST_EVENTS: f64 = 25.0;
 const REFILL_SECONDS: f64 = 300.0;
+/// Messages of one reason that an object tells one by one; further ones are one Event, until so many
+/// seconds passed without one.
+/// Source: client-go tools/record/events_cache.go (EventAggregator).
+const MOST_SIMILAR: usize = 10;
+const SIMILAR_SECONDS: f64 = 600.0;
+/// Before the last of them.
+const COMBINED: &str = "(combined from similar events): ";
 /// Events being written at a time, so that a store's group commit fills.
 const MOST_WRITES: usize = 16;
 /// The longest message that an Event may carry, in characters (upstream's validation: 1 KiB).
@@ -69,7 +77,16 @@ struct Same {
     namespace: String,
     name: String,
     reason: &'static str,
+    is_warning: bool,
     message: String,
+}
+
+/// What a reason of an object was told with lately.
+#[derive(Clone)]
+struct Similar {
+    /// Hashes of the last messages.
+    messages: VecDeque<u64>,
+    last: Timestamp,
 }
 
 /// An Event that was written.
@@ -84,6 +101,8 @@ struct Written {
 /// What the writer remembers.
 struct Memory {
     events: Lru<Same, Written>,
+    /// By what is the same in similar notices: all but the message.
+    similar: Lru<Same, Similar>,
     /// Tokens and when they were counted.
     rates: Lru<String, (f64, Timestamp)>,
 }
@@ -138,8 +157,7 @@ impl Recorder {
     pub fn run(&self, tasks: &Tasks) {
         let inner = self.inner.clone();
         tasks.spawn("events", async move {
-            let mut memory =
-                Memory { events: Lru::new(REMEMBERED_EVENTS), rates: Lru::new(REMEMBERED_OBJECTS) };
+            let mut memory = Memory::new();
             loop {
                 inner.wake.notified().await;
                 inner.turn(&mut memory).await;
@@ -154,10 +172,11 @@ impl Inner {
         let waiting = std::mem::take(&mut *self.queue.lock());
         let mut due: BTreeMap<Same, Due> = BTreeMap::new();
         let mut order = Vec::new();
-        for Told { component, notice, at } in waiting {
-            let same = Same::of(&notice);
+        for Told { component, mut notice, at } in waiting {
+            let same = memory.fold(&mut notice, at);
             if let Some(entry) = due.get_mut(&same) {
                 (entry.count, entry.last) = (entry.count.saturating_add(1), at);
+                entry.notice = notice;
                 continue;
             }
             order.push(same.clone());
@@ -198,7 +217,10 @@ impl Inner {
             WriteOptions { field_manager: self.component.into(), ..WriteOptions::default() };
         if let Some(written) = written {
             let count = written.count.saturating_add(due.count);
-            let patch = json!({"count": count, "lastTimestamp": seconds(due.last)});
+            let mut patch = json!({"count": count, "lastTimestamp": seconds(due.last)});
+            if same.message == COMBINED {
+                patch["message"] = message_of(&due.notice).into();
+            }
             let target = events(&written.namespace, Some(&written.name));
             match self.api.patch(&target, Patch::Merge(patch), &options).await {
                 Ok(_) => return (same, Ok(Written { count, ..written })),
@@ -247,6 +269,40 @@ impl Inner {
 }
 
 impl Memory {
+    fn new() -> Memory {
+        Memory {
+            events: Lru::new(REMEMBERED_EVENTS),
+            similar: Lru::new(REMEMBERED_EVENTS),
+            rates: Lru::new(REMEMBERED_OBJECTS),
+        }
+    }
+
+    /// Which Event a notice is of: its own, or the one that stands for all that are similar, whose
+    /// message is the newest one's.
+    fn fold(&mut self, notice: &mut Notice, now: Timestamp) -> Same {
+        let same = Same::of(notice);
+        let group = Same { message: String::new(), ..same.clone() };
+        let message = hash(&same.message);
+        let known = self.similar.get(&group).cloned();
+        let known =
+            known.filter(|known| now.duration_since(known.last).as_secs_f64() <= SIMILAR_SECONDS);
+        let mut similar = known.unwrap_or_else(|| Similar { messages: VecDeque::new(), last: now });
+        similar.last = now;
+        if !similar.messages.contains(&message) {
+            similar.messages.push_back(message);
+        }
+        let is_many = similar.messages.len() >= MOST_SIMILAR;
+        if is_many {
+            similar.messages.pop_front();
+        }
+        self.similar.put(group, similar);
+        if !is_many {
+            return same;
+        }
+        notice.message.insert_str(0, COMBINED);
+        Same { message: COMBINED.into(), ..same }
+    }
+
     /// Whether an object may tell something new: a token bucket by object.
     fn allows(&mut self, same: &Same, severity: Severity, now: Timestamp) -> bool {
         let Same { kind, namespace, name, uid, .. } = same;
@@ -269,6 +325,7 @@ impl Same {
             namespace: regarding.namespace.clone().unwrap_or_default(),
             name: regarding.name.clone().unwrap_or_default(),
             reason: notice.reason,
+            is_warning: notice.severity == Severity::Warning,
             message: notice.message.clone(),
         }
     }
@@ -296,13 +353,15 @@ fn events(namespace: &str, name: Option<&str>) -> Target {
 /// `<object>.<hexadecimal>`, as upstream's; here of the time and of what is told, so that two
 /// notices of one instant do not collide.
 fn event_name(same: &Same, at: Timestamp) -> String {
-    use std::hash::{DefaultHasher, Hasher};
-    let mut hasher = DefaultHasher::new();
-    same.hash(&mut hasher);
-    at.as_nanosecond().hash(&mut hasher);
     // A subdomain has at most 253 characters.
     let name: String = same.name.chars().take(236).collect();
-    format!("{name}.{:016x}", hasher.finish())
+    format!("{name}.{:016x}", hash(&(same, at.as_nanosecond())))
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Times of Events have whole seconds.
@@ -347,7 +406,59 @@ impl<K: Hash + Eq + Clone, V> Lru<K, V> {
 
 #[cfg(test)]
 mod tests {
+    use jiff::ToSpan;
+    use k8s_openapi::api::core::v1::ObjectReference;
+
     use super::*;
+
+    fn refusal(pod: usize) -> Notice {
+        Notice {
+            regarding: ObjectReference { name: Some("web-h1".into()), ..Default::default() },
+            severity: Severity::Warning,
+            reason: "FailedCreate",
+            message: format!("Error creating: pods \"web-h1-{pod}\" is forbidden"),
+        }
+    }
+
+    /// Nine tell of themselves; whatever else comes within ten minutes of another is one Event.
+    #[test]
+    fn similar_notices_become_one_event() {
+        let mut memory = Memory::new();
+        let mut now = Timestamp::UNIX_EPOCH;
+        let mut told = |pod: usize, now: Timestamp| {
+            let mut notice = refusal(pod);
+            let same = memory.fold(&mut notice, now);
+            (same.message == COMBINED, notice.message)
+        };
+        for pod in 1..MOST_SIMILAR {
+            assert!(!told(pod, now).0, "{pod}");
+            // The same one again is none more.
+            assert!(!told(pod, now).0, "{pod}");
+        }
+        for pod in MOST_SIMILAR..100 {
+            now += 9.minutes();
+            let (combined, message) = told(pod, now);
+            let own = refusal(pod).message;
+            assert!(combined && message == format!("{COMBINED}{own}"), "{message}");
+        }
+        now += 11.minutes();
+        assert_eq!(told(7, now), (false, refusal(7).message));
+    }
+
+    #[test]
+    fn other_reasons_and_objects_are_not_similar() {
+        let mut memory = Memory::new();
+        for n in 0..3 * MOST_SIMILAR {
+            let mut notice = refusal(n);
+            match n % 3 {
+                0 => notice.reason = "FailedDelete",
+                1 => notice.severity = Severity::Normal,
+                _ => notice.regarding.name = Some("other".into()),
+            }
+            let combined = memory.fold(&mut notice, Timestamp::UNIX_EPOCH).message == COMBINED;
+            assert_eq!(combined, n >= 3 * MOST_SIMILAR - 3, "{n}");
+        }
+    }
 
     #[test]
     fn the_least_used_is_forgotten() {
