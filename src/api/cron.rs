@@ -31,15 +31,38 @@ enum Form {
     Every(SignedDuration),
 }
 
-/// A field's least and greatest value, and the names that values may be written with.
-struct Bounds(u32, u32, &'static str);
+/// A field: what it is called, its least and greatest value, and the names that values may be written
+/// with.
+struct Field {
+    title: &'static str,
+    least: u32,
+    most: u32,
+    names: &'static str,
+    /// Its values, for people.
+    range: &'static str,
+}
 
-const MINUTES: Bounds = Bounds(0, 59, "");
-const HOURS: Bounds = Bounds(0, 23, "");
-const DAYS: Bounds = Bounds(1, 31, "");
-const MONTHS: Bounds = Bounds(1, 12, "JANFEBMARAPRMAYJUNJULAUGSEPOCTNOVDEC");
+const MINUTES: Field = Field { title: "minute", least: 0, most: 59, names: "", range: "0-59" };
+const HOURS: Field = Field { title: "hour", least: 0, most: 23, names: "", range: "0-23" };
+const DAYS: Field =
+    Field { title: "day of the month", least: 1, most: 31, names: "", range: "1-31" };
+const MONTHS: Field = Field {
+    title: "month",
+    least: 1,
+    most: 12,
+    names: "JANFEBMARAPRMAYJUNJULAUGSEPOCTNOVDEC",
+    range: "1-12 or JAN-DEC",
+};
 /// From Sunday on; no second name for it.
-const WEEKDAYS: Bounds = Bounds(0, 6, "SUNMONTUEWEDTHUFRISAT");
+const WEEKDAYS: Field = Field {
+    title: "day of the week",
+    least: 0,
+    most: 6,
+    names: "SUNMONTUEWEDTHUFRISAT",
+    range: "0-6 or SUN-SAT, where Sunday is 0",
+};
+/// Upstream's words: it parses such a schedule, and refuses it.
+const ZONE: &str = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
 
 const WORDS: &[(&str, &str)] = &[
     ("@yearly", "0 0 1 1 *"),
@@ -52,18 +75,29 @@ const WORDS: &[(&str, &str)] = &[
 ];
 
 impl Schedule {
-    /// `None` for what is no schedule.
-    pub fn parse(text: &str) -> Option<Schedule> {
+    /// What is no schedule is told of, with the field that is wrong and what it may be.
+    pub fn parse(text: &str) -> Result<Schedule, String> {
+        if text.contains("TZ") {
+            return Err(ZONE.into());
+        }
         if let Some(every) = text.strip_prefix("@every ") {
-            let every = every.parse::<SignedDuration>().ok()?;
+            let every = every.parse::<SignedDuration>();
+            let every = every.map_err(|_| "@every needs a duration, such as 1h30m".to_string())?;
             let every = SignedDuration::from_secs(every.as_secs()).max(LEAST_EVERY);
-            return Some(Schedule(Form::Every(every)));
+            return Ok(Schedule(Form::Every(every)));
         }
         let word = WORDS.iter().find(|(word, _)| *word == text);
+        if word.is_none() && text.starts_with('@') {
+            let words: Vec<&str> = WORDS.iter().map(|(word, _)| *word).collect();
+            return Err(format!("must be one of {}, or @every DURATION", words.join(", ")));
+        }
         let fields: Vec<&str> =
             word.map_or(text, |(_, fields)| fields).split_whitespace().collect();
-        let [minutes, hours, days, months, weekdays] = fields[..] else { return None };
-        Some(Schedule(Form::Fields {
+        let [minutes, hours, days, months, weekdays] = fields[..] else {
+            let wanted = "minute, hour, day of the month, month and day of the week";
+            return Err(format!("must have five fields ({wanted}), and has {}", fields.len()));
+        };
+        Ok(Schedule(Form::Fields {
             minutes: bits(minutes, &MINUTES)?,
             hours: bits(hours, &HOURS)?,
             days: bits(days, &DAYS)?,
@@ -180,12 +214,19 @@ fn is_any(field: &str) -> bool {
 }
 
 /// `*`, `?`, `5`, `1-5`, `*/10`, `1-30/5`, `5/15`, `MON-FRI`, and lists of them.
-fn bits(field: &str, bounds: &Bounds) -> Option<u64> {
-    field.split(',').map(|part| part_bits(part, bounds)).try_fold(0, |all, part| Some(all | part?))
+fn bits(text: &str, field: &Field) -> Result<u64, String> {
+    let mut all = 0;
+    for part in text.split(',') {
+        all |= part_bits(part, field).ok_or_else(|| {
+            let Field { title, range, .. } = field;
+            format!("the {title} {part:?} is not valid: values are {range}")
+        })?;
+    }
+    Ok(all)
 }
 
-fn part_bits(part: &str, bounds: &Bounds) -> Option<u64> {
-    let Bounds(least, most, names) = bounds;
+fn part_bits(part: &str, field: &Field) -> Option<u64> {
+    let Field { least, most, names, .. } = field;
     let number = |text: &str| match text.parse::<u32>() {
         Ok(number) => Some(number).filter(|n| (least..=most).contains(&n)),
         Err(_) => {
@@ -258,7 +299,7 @@ mod tests {
             "5/15 * * * *",
             "0 0 * * 0",
         ] {
-            assert!(Schedule::parse(good).is_some(), "{good}");
+            assert!(Schedule::parse(good).is_ok(), "{good}");
         }
         for bad in [
             "",
@@ -272,8 +313,29 @@ mod tests {
             "* * 0 * *",
             "* * * * 7",
         ] {
-            assert!(Schedule::parse(bad).is_none(), "{bad}");
+            assert!(Schedule::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_no_schedule_is_told_with_its_field() {
+        for (bad, told) in [
+            ("61 * * * *", "the minute \"61\" is not valid: values are 0-59"),
+            ("0 24 * * *", "the hour \"24\" is not valid: values are 0-23"),
+            ("0 0 1,32 * *", "the day of the month \"32\" is not valid: values are 1-31"),
+            ("0 0 1 XXX *", "the month \"XXX\" is not valid: values are 1-12 or JAN-DEC"),
+            (
+                "* * * * 7",
+                "the day of the week \"7\" is not valid: values are 0-6 or SUN-SAT, where Sunday is 0",
+            ),
+            ("TZ=UTC * * * * *", ZONE),
+            ("CRON_TZ=UTC * * * * *", ZONE),
+            ("@every soon", "@every needs a duration, such as 1h30m"),
+        ] {
+            assert_eq!(Schedule::parse(bad).unwrap_err(), told, "{bad}");
+        }
+        assert!(Schedule::parse("* * * *").unwrap_err().ends_with(", and has 4"));
+        assert!(Schedule::parse("@often").unwrap_err().starts_with("must be one of @yearly, "));
     }
 
     #[test]

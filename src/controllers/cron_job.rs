@@ -176,10 +176,13 @@ impl<'a> Pass<'a> {
 
     /// Makes the Job of the last time that was due, and asks to be woken at the next one.
     fn start(&mut self) {
-        let Some(schedule) = Schedule::parse(&self.spec.schedule) else {
-            let text = format!("unparseable schedule: {:?}", self.spec.schedule);
-            let notice = Notice::warning(self.cron, "UnParseableCronJobSchedule", text);
-            return self.plan.notices.push(notice);
+        let schedule = match Schedule::parse(&self.spec.schedule) {
+            Ok(schedule) => schedule,
+            Err(why) => {
+                let text = format!("unparseable schedule: {:?} : {why}", self.spec.schedule);
+                let notice = Notice::warning(self.cron, "UnParseableCronJobSchedule", text);
+                return self.plan.notices.push(notice);
+            }
         };
         let Some(zone) = zone(self.spec) else {
             let text = format!("invalid timeZone: {:?}", self.spec.time_zone);

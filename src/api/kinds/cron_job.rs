@@ -48,17 +48,16 @@ impl Kind for CronJob {
         let schedule = path.child("schedule");
         if spec.schedule.is_empty() {
             errors.required(&schedule, "");
-        } else if Schedule::parse(&spec.schedule).is_none() {
-            errors.invalid(
-                &schedule,
-                &spec.schedule,
-                "is no cron schedule: five fields, or @daily",
-            );
+        } else if let Err(why) = Schedule::parse(&spec.schedule) {
+            errors.invalid(&schedule, &spec.schedule, &why);
         }
-        if let Some(zone) = &spec.time_zone
-            && jiff::tz::TimeZone::get(zone).is_err()
-        {
-            errors.invalid(&path.child("timeZone"), zone, &format!("unknown time zone {zone}"));
+        if let Some(zone) = &spec.time_zone {
+            let path = path.child("timeZone");
+            if zone.is_empty() {
+                errors.invalid(&path, zone, "timeZone must be nil or non-empty string");
+            } else if jiff::tz::TimeZone::get(zone).is_err() {
+                errors.invalid(&path, zone, &format!("unknown time zone {zone}"));
+            }
         }
         let policy = spec.concurrency_policy.as_deref().unwrap_or_default();
         checks::one_of(errors, &path.child("concurrencyPolicy"), policy, CONCURRENCY);
