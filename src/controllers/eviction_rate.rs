@@ -31,6 +31,8 @@ const LARGE_NODES: usize = 50;
 #[derive(Default)]
 pub struct EvictionRate {
     zones: Mutex<BTreeMap<String, Zone>>,
+    /// Lost nodes whose pods stay since most nodes are lost.
+    stopped: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Default)]
@@ -79,6 +81,14 @@ impl EvictionRate {
         for zone in self.zones.lock().values_mut() {
             zone.begun.remove(node);
         }
+        self.stopped.lock().remove(node);
+    }
+
+    /// Remembers whether the pods of a lost node stay for that; answers whether it was otherwise
+    /// before.
+    pub fn note_stopped(&self, node: &str, is_stopped: bool) -> bool {
+        let mut stopped = self.stopped.lock();
+        if is_stopped { stopped.insert(node.into()) } else { stopped.remove(node) }
     }
 }
 

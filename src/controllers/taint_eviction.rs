@@ -82,7 +82,7 @@ impl Controller for TaintEvictionController {
             }
         }
         if due.iter().any(|(_, node_lost)| *node_lost)
-            && let Some(wait) = self.wait(node, view, now)
+            && let Some(wait) = self.wait(node, view, now, &mut plan)
         {
             due.retain(|(_, node_lost)| !node_lost);
             plan.again_after(wait);
@@ -100,17 +100,36 @@ impl Controller for TaintEvictionController {
 }
 
 impl TaintEvictionController {
-    /// How long the pods of a lost node stay, beyond what they tolerate.
-    fn wait(&self, node: &Node, view: &View, now: Timestamp) -> Option<Duration> {
-        if is_braked(view, self.grace) {
-            return Some(BRAKED_AGAIN);
+    /// How long the pods of a lost node stay, beyond what they tolerate. That they stay for as long as
+    /// most nodes are lost is told once, and its end too.
+    fn wait(&self, node: &Node, view: &View, now: Timestamp, plan: &mut Plan) -> Option<Duration> {
+        let leave = match is_braked(view, self.grace) {
+            true => Leave::Stopped,
+            false => self.rate.ask(node, view, self.grace, now),
+        };
+        let is_stopped = leave == Leave::Stopped;
+        if self.rate.note_stopped(name(&node.metadata), is_stopped) {
+            plan.notices.push(told_of_stop(node, is_stopped));
         }
-        match self.rate.ask(node, view, self.grace, now) {
+        match leave {
             Leave::Now => None,
             Leave::After(wait) => Some(wait),
             Leave::Stopped => Some(BRAKED_AGAIN),
         }
     }
+}
+
+fn told_of_stop(node: &Node, is_stopped: bool) -> Notice {
+    let node_name = name(&node.metadata);
+    if is_stopped {
+        let text = format!(
+            "Pods of node {node_name} are not evicted: most nodes of the cluster or of its zone are \
+             lost, which is a fault of the network more likely than of the nodes"
+        );
+        return Notice::warning(node, "EvictionsStopped", text);
+    }
+    let text = format!("Pods of node {node_name} are evicted again: most nodes are there");
+    Notice::normal(node, "EvictionsResumed", text)
 }
 
 /// The node whose taints tell since when they are there, which `kubectl taint` leaves out: the
