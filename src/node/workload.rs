@@ -115,6 +115,9 @@ fn refusal_text(denial: &Denial) -> String {
     };
     let hosts = pod_grants::ALLOWED_HOSTS;
     match can_be_listed {
+        _ if host == "::1" => format!(
+            "{what} denied: pods have no addresses of IPv6; a pod's loopback is 127.0.0.1, or localhost"
+        ),
         true => format!(
             "{what} denied: outside of the cluster a pod reaches only hosts that its annotation {hosts} \
              lists, and {host:?} is not among them"

@@ -452,13 +452,20 @@ mod tests {
         assert_eq!(peer.ip(), address(1), "it comes from the pod");
 
         let refused = |result: Sent| result.err().expect("refused");
-        let host = refused(send(&format!("http://127.0.0.1:{port}/")).await);
-        assert!(matches!(host, Error::DestinationIpProhibited), "{host:?}");
-        let alias = refused(send(&format!("http://alias:{port}/")).await);
-        assert!(matches!(alias, Error::DestinationIpProhibited), "{alias:?}");
+        // The host listens there, and the pod does not.
+        let host = TcpListener::bind(("127.0.0.1", 0)).await.expect("listens");
+        let at = host.local_addr().expect("an address").port();
+        for own in ["127.0.0.1", "localhost", "[::1]", "alias"] {
+            let own = refused(send(&format!("http://{own}:{at}/")).await);
+            assert!(matches!(own, Error::Connect(_)), "{own:?}");
+        }
+        for closed in ["127.129.0.1", "169.254.169.254", "0.0.0.0"] {
+            let closed = refused(send(&format!("http://{closed}:{port}/")).await);
+            assert!(matches!(closed, Error::DestinationIpProhibited), "{closed:?}");
+        }
         let world = refused(send("https://example.com/").await);
         assert!(matches!(world, Error::HttpRequestDenied), "{world:?}");
-        assert_eq!(network.denials.count(), 3);
+        assert_eq!(network.denials.count(), 4);
         let _others: Vec<_> = std::iter::from_fn(|| sockets.permit()).collect();
         let many = refused(send(&format!("http://shop:{port}/")).await);
         assert!(matches!(many, Error::ConnectionLimitReached), "{many:?}");

@@ -2,7 +2,8 @@
 //!
 //! Deny by default: the cluster's own addresses are open, everything outside only by the pod's
 //! list of allowed hosts. The host's loopback and link-local addresses are never open, listed or
-//! not: the control plane and cloud metadata live there.
+//! not: the control plane and cloud metadata live there. What a guest calls its loopback is its pod,
+//! as where a pod has a network of its own: its containers find each other there.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,9 +23,14 @@ const MAX_ADDRESSES: usize = 16;
 /// Longest name that DNS knows, in bytes (RFC 1035, section 2.3.4).
 const MAX_NAME_BYTES: usize = 253;
 
+/// The name of the loopback, which no server of names is asked for.
+const LOCALHOST: &str = "localhost";
+
 /// The network as one container may use it.
 pub struct NetworkPolicy {
     pub pod_ip: IpAddr,
+    /// The pod has an address of the cluster: its loopback is that, and not the machine's.
+    has_loopback: bool,
     /// Addresses of the cluster's pods and Services.
     cluster: Arc<[IpRange]>,
     namespace: String,
@@ -57,8 +63,18 @@ impl NetworkPolicy {
         let allowed_hosts: Vec<String> =
             allowed_hosts.iter().map(|host| host_of(host).to_ascii_lowercase()).collect();
         let allow_all = allowed_hosts.iter().any(|host| host == "*");
-        let (resolved, denials) = (Mutex::default(), Denials::default());
-        Self { pod_ip, cluster, namespace, names, allow_all, allowed_hosts, resolved, denials }
+        let has_loopback = is_of(&cluster, pod_ip);
+        Self {
+            pod_ip,
+            has_loopback,
+            cluster,
+            namespace,
+            names,
+            allow_all,
+            allowed_hosts,
+            resolved: Mutex::default(),
+            denials: Denials::default(),
+        }
     }
 
     /// The same, and what it refuses is told.
@@ -66,13 +82,42 @@ impl NetworkPolicy {
         Self { denials, ..self }
     }
 
-    /// Where a guest's bind really goes: a wildcard means the pod's own address.
+    /// Where a guest's bind really goes: a wildcard and the loopback mean the pod's own address.
     pub fn bind_address(&self, wanted: SocketAddr) -> SocketAddr {
-        let same_family = wanted.is_ipv4() == self.pod_ip.is_ipv4();
-        if wanted.ip().is_unspecified() && same_family {
+        if wanted.ip().is_unspecified() && self.is_of_family(wanted) {
             return SocketAddr::new(self.pod_ip, wanted.port());
         }
-        wanted
+        self.remote_address(wanted)
+    }
+
+    /// Where a guest's connect or datagram really goes: the loopback means the pod's own address. A
+    /// socket of the other family cannot get there.
+    pub fn remote_address(&self, mut address: SocketAddr) -> SocketAddr {
+        if self.is_of_family(address) {
+            address.set_ip(self.meaning(address.ip()));
+        }
+        address
+    }
+
+    fn is_of_family(&self, address: SocketAddr) -> bool {
+        address.is_ipv4() == self.pod_ip.is_ipv4()
+    }
+
+    /// The address that a guest means: its loopback is its pod's own address.
+    fn meaning(&self, address: IpAddr) -> IpAddr {
+        match self.has_loopback && self.is_loopback(address) {
+            true => self.pod_ip,
+            false => address,
+        }
+    }
+
+    /// Whether an address is of the loopback and nobody's: clusters have their pods and Services
+    /// there, too.
+    fn is_loopback(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        address.is_loopback()
+            && !self.is_cluster(address)
+            && !is_of(&[IpRange::ALL_PODS, IpRange::ALL_SERVICES], address)
     }
 
     /// Whether a guest may bind here. An unspecified address without port is what the system does
@@ -81,7 +126,8 @@ impl NetworkPolicy {
         address.ip() == self.pod_ip || (address.ip().is_unspecified() && address.port() == 0)
     }
 
-    /// Whether a guest may connect or send to this address.
+    /// Whether a guest may connect or send to this address; its own loopback has been through
+    /// [`Self::remote_address`].
     pub fn may_connect(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         if self.is_cluster(address) || address == self.pod_ip {
@@ -118,7 +164,7 @@ impl NetworkPolicy {
     /// Whether an address is a pod's or a Service's of this cluster. Other clusters on the machine
     /// have ranges of their own, which are closed.
     pub fn is_cluster(&self, address: IpAddr) -> bool {
-        self.cluster.iter().any(|range| range.contains(address))
+        is_of(&self.cluster, address)
     }
 
     fn lists(&self, host: &str) -> bool {
@@ -130,22 +176,32 @@ impl NetworkPolicy {
         })
     }
 
-    /// The addresses of a name: the cluster's first, then, for allowed hosts, the world's.
+    /// The addresses of a name: the pod's own and the cluster's first, then, for allowed hosts, the
+    /// world's.
     ///
     /// # Errors
     /// [`LookupError`] says whether the name is unknown or not allowed.
     pub async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, LookupError> {
         let bare = name.trim_start_matches('[').trim_end_matches(']');
         if let Ok(address) = bare.parse::<IpAddr>() {
-            return Ok(vec![address.to_canonical()]);
+            return Ok(vec![self.meaning(address.to_canonical())]);
         }
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(is_name_byte) {
             return Err(LookupError::Invalid);
         }
+        if self.has_loopback && name == LOCALHOST {
+            return Ok(vec![self.pod_ip]);
+        }
         if let Some(mut found) = self.names.resolve(&self.namespace, &name) {
             found.truncate(MAX_ADDRESSES);
+            found.iter_mut().for_each(|address| *address = self.meaning(*address));
+            found.dedup();
             return if found.is_empty() { Err(LookupError::NotFound) } else { Ok(found) };
+        }
+        // Names below it are the loopback's, too (RFC 6761, section 6.3).
+        if self.has_loopback && name.rsplit('.').next() == Some(LOCALHOST) {
+            return Ok(vec![self.pod_ip]);
         }
         if !self.allow_all && !self.lists(&name) {
             return Err(LookupError::Denied);
@@ -236,6 +292,10 @@ impl IpRange {
     }
 }
 
+fn is_of(ranges: &[IpRange], address: IpAddr) -> bool {
+    ranges.iter().any(|range| range.contains(address))
+}
+
 /// A text that is no [`IpRange`].
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not a range of addresses such as 127.64.0.0/14")]
@@ -281,7 +341,11 @@ mod tests {
     struct One;
     impl Names for One {
         fn resolve(&self, namespace: &str, name: &str) -> Option<Vec<IpAddr>> {
-            (namespace == "prod" && name == "db").then(|| vec![ip("127.128.0.9")])
+            match name {
+                "db" if namespace == "prod" => Some(vec![ip("127.128.0.9")]),
+                "alias" => Some(vec![ip("127.0.0.1"), ip("::1"), ip("10.0.0.1")]),
+                _ => None,
+            }
         }
     }
 
@@ -290,10 +354,13 @@ mod tests {
     }
 
     fn policy(allowed: &[&str]) -> NetworkPolicy {
+        policy_of("127.64.0.7", allowed)
+    }
+
+    fn policy_of(pod: &str, allowed: &[&str]) -> NetworkPolicy {
         let allowed: Vec<String> = allowed.iter().map(|host| (*host).to_owned()).collect();
         let cluster = ["127.64.0.0/14", "127.128.0.0/16"].map(|range| range.parse().expect("one"));
-        let (pod, namespace) = (ip("127.64.0.7"), "prod".to_owned());
-        NetworkPolicy::new(pod, cluster.into(), namespace, Arc::new(One), &allowed)
+        NetworkPolicy::new(ip(pod), cluster.into(), "prod".to_owned(), Arc::new(One), &allowed)
     }
 
     #[test]
@@ -343,10 +410,50 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_loopback_is_the_pod_itself() {
+        let policy = policy(&[]);
+        let socket = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        for (wanted, real) in [
+            ("127.0.0.1:80", "127.64.0.7:80"),
+            ("127.0.1.1:0", "127.64.0.7:0"),
+            // No socket of IPv6 reaches an address of IPv4.
+            ("[::1]:80", "[::1]:80"),
+            ("127.64.0.9:80", "127.64.0.9:80"),
+            // What other clusters of the machine have is nobody's loopback.
+            ("127.68.0.1:80", "127.68.0.1:80"),
+            ("127.129.0.1:80", "127.129.0.1:80"),
+            ("10.0.0.1:80", "10.0.0.1:80"),
+        ] {
+            let real = socket(real);
+            assert_eq!(policy.bind_address(socket(wanted)), real, "{wanted}");
+            assert_eq!(policy.remote_address(socket(wanted)), real, "{wanted}");
+        }
+        assert!(policy.may_bind(policy.bind_address(socket("127.0.0.1:80"))));
+        let own = Ok(vec![ip("127.64.0.7")]);
+        let names = ["localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "::1", "[::1]"];
+        for name in names {
+            assert_eq!(policy.resolve(name).await, own, "{name}");
+        }
+        assert_eq!(policy.resolve("alias").await, Ok(vec![ip("127.64.0.7"), ip("10.0.0.1")]));
+        assert_eq!(policy.resolve("notlocalhost").await, Err(LookupError::Denied));
+    }
+
+    #[tokio::test]
+    async fn the_machines_loopback_stays_closed_to_who_has_its_address() {
+        let policy = policy_of("10.9.9.9", &["*"]);
+        let local: SocketAddr = "127.0.0.1:80".parse().expect("an address");
+        assert_eq!((policy.bind_address(local), policy.remote_address(local)), (local, local));
+        assert!(!policy.may_bind(local) && !policy.let_connect(local));
+        assert_eq!(policy.resolve("localhost").await, Err(LookupError::NotFound));
+        let found = policy.resolve("alias").await.expect("an alias");
+        assert!(!policy.may_connect(found[0]), "{found:?}");
+    }
+
+    #[tokio::test]
     async fn names_are_the_clusters_or_denied() {
         let policy = policy(&[]);
         assert_eq!(policy.resolve("DB.").await, Ok(vec![ip("127.128.0.9")]));
-        assert_eq!(policy.resolve("127.0.0.1").await, Ok(vec![ip("127.0.0.1")]));
+        assert_eq!(policy.resolve("10.0.0.1").await, Ok(vec![ip("10.0.0.1")]));
         assert_eq!(policy.resolve("example.com").await, Err(LookupError::Denied));
         assert_eq!(policy.resolve("a/../b").await, Err(LookupError::Invalid));
     }

@@ -1,5 +1,5 @@
-//! `wasi:sockets` for pods: a guest binds its pod's address and no other, and what it opens inside
-//! the cluster comes from that address.
+//! `wasi:sockets` for pods: a guest binds its pod's address and no other, which is also what its
+//! loopback means, and what it opens inside the cluster comes from that address.
 //!
 //! wasmtime-wasi's implementation stays in charge; the functions that take an address are shadowed
 //! in the linker, change the address and delegate. Connects, sends and binds are also checked
@@ -11,7 +11,10 @@ use futures::FutureExt;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Accessor, Linker, LinkerInstance, Resource};
 use wasmtime_wasi::p2::bindings::sockets::network::{IpSocketAddress, Network};
-use wasmtime_wasi::p2::bindings::sockets::{tcp::HostTcpSocket, udp::HostUdpSocket};
+use wasmtime_wasi::p2::bindings::sockets::tcp::HostTcpSocket;
+use wasmtime_wasi::p2::bindings::sockets::udp::{
+    HostOutgoingDatagramStream, HostUdpSocket, OutgoingDatagram, OutgoingDatagramStream,
+};
 use wasmtime_wasi::p3::bindings::sockets::types as p3;
 use wasmtime_wasi::sockets::{SocketAddrUse, WasiSockets, WasiSocketsView};
 use wasmtime_wasi::{TrappableError, p2};
@@ -35,7 +38,7 @@ pub fn is_allowed(network: &NetworkPolicy, address: SocketAddr, reason: SocketAd
     }
 }
 
-/// Replaces the functions that take a local address, and connect.
+/// Replaces the functions that take an address.
 ///
 /// # Errors
 /// When wasmtime refuses a definition, which a test would have shown.
@@ -77,7 +80,8 @@ fn shadow_p2_tcp(instance: &mut LinkerInstance<'_, HostState>) -> wasmtime::Resu
         "[method]tcp-socket.start-connect",
         |mut store: StoreContextMut<'_, HostState>, params: P2Params<p2::TcpSocket>| {
             Box::new(async move {
-                let (socket, network, remote) = params;
+                let (socket, network, wanted) = params;
+                let remote = store.data().network.remote_address(wanted.into()).into();
                 p2_bind_before_connect(&mut store, &socket, &network, remote).await;
                 let mut host = store.data_mut().sockets();
                 settle(HostTcpSocket::start_connect(&mut host, socket, network, remote))
@@ -121,6 +125,29 @@ fn shadow_p2_udp(instance: &mut LinkerInstance<'_, HostState>) -> wasmtime::Resu
                 let mut host = store.data_mut().sockets();
                 settle(HostUdpSocket::start_bind(&mut host, socket, network, address.into()).await)
             })
+        },
+    )?;
+    instance.func_wrap_async(
+        "[method]udp-socket.stream",
+        |mut store: StoreContextMut<'_, HostState>,
+         (socket, wanted): (Resource<p2::UdpSocket>, Option<IpSocketAddress>)| {
+            Box::new(async move {
+                let state = store.data_mut();
+                let remote = wanted.map(|wanted| state.network.remote_address(wanted.into()));
+                let mut host = state.sockets();
+                settle(HostUdpSocket::stream(&mut host, socket, remote.map(Into::into)).await)
+            })
+        },
+    )?;
+    instance.func_wrap(
+        "[method]outgoing-datagram-stream.send",
+        |mut store: StoreContextMut<'_, HostState>,
+         (stream, mut datagrams): (Resource<OutgoingDatagramStream>, Vec<OutgoingDatagram>)| {
+            let state = store.data_mut();
+            for remote in datagrams.iter_mut().filter_map(|one| one.remote_address.as_mut()) {
+                *remote = state.network.remote_address((*remote).into()).into();
+            }
+            settle(HostOutgoingDatagramStream::send(&mut state.sockets(), stream, datagrams))
         },
     )
 }
@@ -166,8 +193,9 @@ fn shadow_p3(instance: &mut LinkerInstance<'_, HostState>) -> wasmtime::Result<(
     instance.func_wrap_async(
         "[method]udp-socket.connect",
         |mut store: StoreContextMut<'_, HostState>,
-         (socket, remote): (Resource<p3::UdpSocket>, p3::IpSocketAddress)| {
+         (socket, wanted): (Resource<p3::UdpSocket>, p3::IpSocketAddress)| {
             Box::new(async move {
+                let remote = store.data().network.remote_address(wanted.into()).into();
                 p3_bind_before_send(store.data_mut(), &socket, remote);
                 let mut host = store.data_mut().sockets();
                 settle(p3::HostUdpSocket::connect(&mut host, socket, remote).await)
@@ -178,12 +206,15 @@ fn shadow_p3(instance: &mut LinkerInstance<'_, HostState>) -> wasmtime::Result<(
         "[method]udp-socket.send",
         |accessor: &Accessor<HostState>, params: P3SendParams| {
             Box::pin(async move {
-                let (socket, data, remote) = params;
-                if let Some(remote) = remote {
+                let (socket, data, wanted) = params;
+                let remote = wanted.map(|wanted| {
                     accessor.with(|mut access| {
-                        p3_bind_before_send(access.data_mut(), &socket, remote);
-                    });
-                }
+                        let state = access.data_mut();
+                        let remote = state.network.remote_address(wanted.into()).into();
+                        p3_bind_before_send(state, &socket, remote);
+                        remote
+                    })
+                });
                 let sockets = accessor.with_getter::<WasiSockets>(HostState::sockets);
                 let sent = <WasiSockets as p3::HostUdpSocketWithStore<HostState>>::send(
                     &sockets, socket, data, remote,
@@ -195,15 +226,19 @@ fn shadow_p3(instance: &mut LinkerInstance<'_, HostState>) -> wasmtime::Result<(
     instance.func_wrap_concurrent(
         "[method]tcp-socket.connect",
         |accessor: &Accessor<HostState>,
-         (socket, remote): (Resource<p3::TcpSocket>, p3::IpSocketAddress)| {
+         (socket, wanted): (Resource<p3::TcpSocket>, p3::IpSocketAddress)| {
             Box::pin(async move {
-                accessor.with(|mut access| {
+                let remote = accessor.with(|mut access| {
                     let state = access.data_mut();
-                    let Some(local) = source_address(&state.network, remote.into()) else { return };
-                    // Our check answers at once, so this bind never waits.
-                    let again = Resource::new_borrow(socket.rep());
-                    let mut host = state.sockets();
-                    let _ = p3::HostTcpSocket::bind(&mut host, again, local.into()).now_or_never();
+                    let remote = state.network.remote_address(wanted.into());
+                    if let Some(local) = source_address(&state.network, remote) {
+                        // Our check answers at once, so this bind never waits.
+                        let again = Resource::new_borrow(socket.rep());
+                        let mut host = state.sockets();
+                        let bound = p3::HostTcpSocket::bind(&mut host, again, local.into());
+                        let _ = bound.now_or_never();
+                    }
+                    remote.into()
                 });
                 let sockets = accessor.with_getter::<WasiSockets>(HostState::sockets);
                 let connected = <WasiSockets as p3::HostTcpSocketWithStore<HostState>>::connect(

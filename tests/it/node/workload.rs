@@ -148,17 +148,15 @@ async fn what_the_network_refuses_is_told_of_the_container() {
         "Connection to api.example.com:443 denied: outside of the cluster a pod reaches only hosts that its \
          annotation wasmfleet.dev/allowed-hosts lists, and \"api.example.com\" is not among them"
     );
+    platform.denied(denial("fe80::1", Some(80), false));
     platform.denied(denial("::1", Some(80), false));
     platform.denied(denial("example.com", None, true));
     let texts: Vec<String> = rig.notices.lock().iter().map(|n| n.message.clone()).collect();
-    assert!(
-        texts
-            .iter()
-            .any(|t| t.starts_with("Connection to [::1]:80 denied: addresses of the node's"))
-    );
-    assert!(
-        texts
-            .iter()
-            .any(|t| t.starts_with("Look-up of example.com denied: outside of the cluster"))
-    );
+    for begin in [
+        "Connection to [fe80::1]:80 denied: addresses of the node's",
+        "Connection to [::1]:80 denied: pods have no addresses of IPv6",
+        "Look-up of example.com denied: outside of the cluster",
+    ] {
+        assert!(texts.iter().any(|text| text.starts_with(begin)), "{begin}: {texts:?}");
+    }
 }

@@ -106,10 +106,12 @@ async fn nothing_else_is_open_by_any_way() {
     let local = echo(IpAddr::from([127, 0, 0, 1])).await;
     let other = echo(IpAddr::from([127, 1, 2, 3])).await;
     for (generation, wasm) in CLIENTS {
-        let mut arguments = vec!["lookup=example.com".to_owned(), "lookup=localhost".to_owned()];
+        let mut arguments = vec!["lookup=example.com".to_owned()];
+        // These mean the pod, where nobody listens; a datagram to it would be lost in silence.
+        for place in [format!("127.0.0.1:{local}"), format!("127.1.2.3:{other}")] {
+            arguments.extend([format!("tcp={place}"), format!("http={place}/")]);
+        }
         for place in [
-            format!("127.0.0.1:{local}"),
-            format!("127.1.2.3:{other}"),
             "169.254.169.254:80".to_owned(),
             "0.0.0.0:80".to_owned(),
             "255.255.255.255:80".to_owned(),
@@ -141,5 +143,32 @@ async fn nothing_else_is_open_by_any_way() {
                 assert!(line.contains(": error "), "WASI {generation}, {allowed:?}: {line}");
             }
         }
+    }
+}
+
+/// Containers of a pod find each other at its loopback, whose port the host has for somebody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loopback_is_the_pods_own() {
+    let harness = Harness::new();
+    for (generation, wasm) in CLIENTS {
+        let (mut spec, output) = harness.spec(wasm).await;
+        let pod = spec.pod_ip;
+        let port = echo(pod).await;
+        let host = TcpListener::bind(("127.0.0.1", port)).await;
+        let tries = [
+            ("lookup=localhost".to_owned(), format!("ok {pod}")),
+            (format!("tcp=127.0.0.1:{port}"), format!("ok {pod}")),
+            (format!("udp=127.0.0.1:{port}"), format!("ok {pod}")),
+            (format!("http=127.0.0.1:{port}/"), format!("ok 200 {pod} 127.0.0.1:{port}")),
+            (format!("http=localhost:{port}/a"), format!("ok 200 {pod} localhost:{port}")),
+            (format!("http=[::1]:{port}/"), format!("ok 200 {pod} [::1]:{port}")),
+        ];
+        spec.args.extend(tries.iter().map(|(argument, _)| argument.clone()));
+        let exit = harness.start(spec).await.expect("it starts").exit().await;
+        assert_eq!(exit.code, 0, "{} {}", output.stdout(), output.stderr());
+        let wanted = tries.map(|(argument, answer)| format!("{argument}: {answer}"));
+        let lines = output.stdout().lines().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(lines, wanted, "WASI {generation}");
+        drop(host);
     }
 }
