@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, Volume, VolumeMount};
 use sha2::{Digest, Sha256};
 
 use super::env::{self, Env};
 use super::pod_state::spec;
-use super::workload;
+use super::{own_names, workload};
 use crate::api::kinds::{pod_grants, program_names};
 use crate::api::quantity::Quantity;
 use crate::runtime::Mount;
@@ -24,7 +24,8 @@ pub struct Recipe {
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
-    pub http_port: u16,
+    /// Of an HTTP handler: the TCP ports that it is served on.
+    pub http_ports: Vec<u16>,
     pub memory_limit_bytes: u64,
     pub cpu_limit_millicores: Option<u64>,
     pub cpu_request_millicores: Option<u64>,
@@ -49,11 +50,15 @@ pub fn recipe(
     let cpu = limit(container, "cpu")?.map(|quantity| quantity.milli());
     let requested_cpu = request(container, "cpu").map(|quantity| quantity.milli());
     let positive = |n: i64| u64::try_from(n).ok().filter(|n| *n > 0);
+    let host_name = match spec(context.pod).host_network {
+        Some(true) => context.node_name,
+        _ => own_names::host_name(context.pod),
+    };
     Ok(Recipe {
         args,
-        env: env.into_list(),
+        env: env.into_list(host_name),
         mounts,
-        http_port: http_port(container),
+        http_ports: http_ports(container),
         memory_limit_bytes: memory.and_then(positive).unwrap_or(default_memory_bytes),
         cpu_limit_millicores: cpu.and_then(positive),
         cpu_request_millicores: requested_cpu.and_then(positive),
@@ -75,10 +80,20 @@ fn request(container: &Container, resource: &str) -> Option<Quantity> {
     Quantity::parse(&requests?.get(resource)?.0).ok()
 }
 
-/// The first container port, or 8080.
-pub fn http_port(container: &Container) -> u16 {
-    let first = container.ports.iter().flatten().next();
-    first.and_then(|port| u16::try_from(port.container_port).ok()).unwrap_or(DEFAULT_HTTP_PORT)
+/// The TCP ports that a container declares, each once, or 8080.
+fn http_ports(container: &Container) -> Vec<u16> {
+    let is_tcp = |port: &&ContainerPort| port.protocol.as_deref().unwrap_or("TCP") == "TCP";
+    let declared = container.ports.iter().flatten().filter(is_tcp);
+    let mut ports: Vec<u16> = Vec::with_capacity(1);
+    for port in declared.filter_map(|port| u16::try_from(port.container_port).ok()) {
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
+    }
+    if ports.is_empty() {
+        ports.push(DEFAULT_HTTP_PORT);
+    }
+    ports
 }
 
 /// A Wasm program has no entry point to replace: `command` is its name and first arguments.

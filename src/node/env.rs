@@ -8,6 +8,9 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
 use crate::api::kinds::ephemeral_containers::as_container;
 use crate::volumes::{Context, Need, VolumeError, field_ref};
 
+/// The variable of the host name, which every container runtime sets.
+const HOST_NAME: &str = "HOSTNAME";
+
 /// An environment in the order of its definition; a later definition of a name wins in place.
 #[derive(Clone, Debug, Default)]
 pub struct Env {
@@ -30,8 +33,14 @@ impl Env {
         self.index.get(name).map(|at| self.list[*at].1.as_str())
     }
 
-    pub fn into_list(self) -> Vec<(String, String)> {
-        self.list
+    /// For the program, with its host name where the container sets none. No definition sees that
+    /// one, as with containerd: kubelet, which expands, does not know of it.
+    pub fn into_list(self, host_name: &str) -> Vec<(String, String)> {
+        let mut list = self.list;
+        if !self.index.contains_key(HOST_NAME) {
+            list.insert(0, (HOST_NAME.to_string(), host_name.to_string()));
+        }
+        list
     }
 }
 
@@ -207,6 +216,19 @@ fn absent(optional: bool, text: String) -> Result<Option<String>, VolumeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_host_name_is_there_unless_it_is_set() {
+        let text = |env: Env| {
+            let list = env.into_list("web-0");
+            list.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+        };
+        let mut env = Env::default();
+        env.set("A", expand("$(HOSTNAME)", &env));
+        assert_eq!(text(env.clone()), ["HOSTNAME=web-0", "A=$(HOSTNAME)"]);
+        env.set("HOSTNAME", "mine".into());
+        assert_eq!(text(env), ["A=$(HOSTNAME)", "HOSTNAME=mine"]);
+    }
 
     #[test]
     fn expansion_follows_the_api() {

@@ -13,7 +13,6 @@ mod eviction;
 mod fencing;
 mod grpc_health;
 mod hooks;
-mod host_aliases;
 mod host_ports;
 mod http_get;
 mod image_volumes;
@@ -30,6 +29,7 @@ mod machine;
 mod manager;
 mod notices;
 mod options;
+mod own_names;
 mod pleg;
 mod pod_events;
 mod pod_hooks;
@@ -236,6 +236,7 @@ impl Node {
             allocatable: Allocatable {
                 cpu_millicores: i64::try_from(allocatable.cpu_millicores).unwrap_or(i64::MAX),
                 memory_bytes: i64::try_from(allocatable.memory_bytes).unwrap_or(i64::MAX),
+                storage_bytes: i64::try_from(allocatable.storage_bytes).unwrap_or(i64::MAX),
             },
         };
         let chatter = parking_lot::Mutex::new(notices::Chatter::new(parts.clock.now()));

@@ -21,13 +21,13 @@ use super::setup::{Place, needs, uid};
 use super::sources::{self, Freshness};
 use super::streams::{Console, Programs};
 use super::termination::{self, LastWords};
-use super::{Shared, host_aliases, image_volumes, service_links, workload};
+use super::{Shared, image_volumes, own_names, service_links, workload};
 use crate::api::kinds::ephemeral_containers::as_container;
 use crate::api::kinds::{pod_grants, program_names, static_pod};
 use crate::client::event::Severity;
 use crate::runtime::{
-    ArtifactKind, Container, ContainerSpec, Mount, PrepareError, Prepared, Runner, StartError,
-    refusal,
+    ArtifactKind, Container, ContainerSpec, MAX_HTTP_PORTS, Mount, PrepareError, Prepared, Runner,
+    StartError, refusal,
 };
 use crate::volumes::{Context, Need, Objects};
 
@@ -89,8 +89,11 @@ pub async fn start(
     check_grants(&place.pod, &*artifact)?;
     let tells_readiness = artifact.tells_readiness();
     let is_handler = artifact.kind() == ArtifactKind::Http;
-    let (recipe, log, last_words) =
+    let (mut recipe, log, last_words) =
         write_files(node, place, (source, is_handler), attempt, objects).await?;
+    if is_handler {
+        bound_ports(node, &place.pod, name, &mut recipe.http_ports);
+    }
     let id = container_id(uid(&place.pod), name, attempt);
     let serves = is_handler || listens(source);
     let text = format!("Created container: {name}");
@@ -112,7 +115,7 @@ pub async fn start(
         env: recipe.env,
         mounts: recipe.mounts,
         pod_ip: place.ip,
-        http_port: recipe.http_port,
+        http_ports: recipe.http_ports,
         // Validated when the pod was made.
         requests_per_instance: pod_grants::instance_reuse_count(meta.annotations.as_ref())
             .unwrap_or(1),
@@ -122,7 +125,7 @@ pub async fn start(
         logs: console.clone(),
         stdin: console.input.clone(),
         tty: console.tty,
-        names: host_aliases::names(&place.pod, &node.names),
+        names: own_names::names(&place.pod, place.ip, &node.names),
         allowed_hosts: recipe.allowed_hosts,
         core_dumps: DumpPlace::of(
             &place.pod,
@@ -171,6 +174,18 @@ fn check_grants(pod: &Pod, artifact: &dyn Prepared) -> Result<(), StartFailure> 
         Some(text) => Err(StartFailure::new("InvalidModule", text, false)),
         None => Ok(()),
     }
+}
+
+/// Leaves out the ports that are too many, and tells of them.
+fn bound_ports(node: &Shared, pod: &Pod, container: &str, ports: &mut Vec<u16>) {
+    if ports.len() <= MAX_HTTP_PORTS {
+        return;
+    }
+    let left_out = ports.split_off(MAX_HTTP_PORTS);
+    let text = format!(
+        "an HTTP handler is served on {MAX_HTTP_PORTS} TCP ports at most; these are not: {left_out:?}"
+    );
+    node.tell_of(pod, container, Severity::Warning, "PortsLeftOut", text);
 }
 
 /// Whether a process says that others call it: a port that it declares, or that it is probed on.

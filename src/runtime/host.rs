@@ -379,7 +379,7 @@ mod tests {
             env: Vec::new(),
             mounts: vec![mount],
             pod_ip: std::net::Ipv4Addr::LOCALHOST.into(),
-            http_port: 0,
+            http_ports: vec![0],
             requests_per_instance: 1,
             memory_limit_bytes: 64 << 20,
             cpu_limit_millicores: None,

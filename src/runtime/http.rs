@@ -1,7 +1,8 @@
-//! Serves an HTTP handler on its pod's address: listener, admission of requests, graceful end.
+//! Serves an HTTP handler on its pod's address: listeners, admission of requests, graceful end.
 //!
 //! What a request means to a guest is `http_guest`'s, how a connection lives `http_connection`'s;
-//! here is the server around them. An idle handler costs a listening socket and this one task.
+//! here is the server around them. An idle handler costs its listening sockets (`http_listen`) and
+//! this one task.
 //!
 //! ```text
 //!   Serving ──drain()──▶ Draining ──stop(grace)──▶ Stopping ──no connection is left──▶ ended
@@ -24,7 +25,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
@@ -35,6 +36,7 @@ use super::http_body::{GuestBody, RequestBody, Rest};
 use super::http_connection;
 use super::http_guest::{After, Failure, Handler, with_authority};
 use super::http_limits::HttpLimits;
+use super::http_listen::Listeners;
 use super::http_reuse::{Instance, Resting};
 use super::meter::Meter;
 use super::outgoing::Counted;
@@ -44,12 +46,10 @@ use super::store_memory::Buffer;
 use super::tasks::Tasks;
 use super::{Container, ExecSpec, RuntimeEvent, StartError, Usage};
 
-/// Connections one container serves at once; more wait in the listener's queue.
+/// Connections one container serves at once; more wait in the listeners' queues.
 const MAX_CONNECTIONS: usize = 1024;
 /// Instances one container has at once; more requests wait on their connection.
 const MAX_INSTANCES: usize = 512;
-/// Connections the kernel queues for the container.
-const BACKLOG: u32 = 1024;
 /// Pause after a failed accept (no file descriptors left), so that it is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How far the container is on its way to its end.
@@ -72,7 +72,6 @@ pub struct Server {
     sandbox: Arc<Sandbox>,
     meter: Arc<Meter>,
     handler: Handler,
-    address: SocketAddr,
     instances: Arc<Semaphore>,
     resting: Option<Arc<Resting>>,
     requests: AtomicU64,
@@ -101,10 +100,10 @@ impl HttpContainer {
         handler: Handler,
         limits: HttpLimits,
     ) -> Result<Self, StartError> {
-        let address = SocketAddr::new(sandbox.spec.pod_ip, sandbox.spec.http_port);
-        let listener = {
+        let listeners = {
             let _guests = again.guests.enter();
-            listen(address).map_err(|error| {
+            let bound = Listeners::bind(sandbox.spec.pod_ip, &sandbox.spec.http_ports);
+            bound.map_err(|(address, error)| {
                 start_error(format!("cannot listen on {address}: {error}"), &error)
             })?
         };
@@ -121,7 +120,6 @@ impl HttpContainer {
             sandbox,
             meter,
             handler,
-            address,
             instances: Arc::new(Semaphore::new(MAX_INSTANCES)),
             resting,
             requests: AtomicU64::new(0),
@@ -131,7 +129,7 @@ impl HttpContainer {
         let stop_by = watch::Sender::new(None);
         let killed = Arc::new(Notify::new());
         let supervisor =
-            supervise(server.clone(), listener, stop_by.subscribe(), killed.clone(), reporter);
+            supervise(server.clone(), listeners, stop_by.subscribe(), killed.clone(), reporter);
         again.guests.spawn(supervisor);
         Ok(Self { server, stop_by, killed, again })
     }
@@ -190,17 +188,9 @@ impl Drop for HttpContainer {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // A restarted container must not wait for its old connections to time out.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
 async fn supervise(
     server: Arc<Server>,
-    listener: TcpListener,
+    listeners: Listeners,
     mut stop_by: watch::Receiver<Option<Instant>>,
     killed: Arc<Notify>,
     reporter: Reporter,
@@ -209,7 +199,7 @@ async fn supervise(
     let end = tokio::select! {
         biased;
         () = killed.notified() => End::killed("killed"),
-        end = serve_until_stopped(&server, listener, &mut stop_by) => end,
+        end = serve_until_stopped(&server, listeners, &mut stop_by) => end,
     };
     server.meter.kill();
     server.sandbox.ended.send_replace(true);
@@ -224,7 +214,7 @@ async fn supervise(
 
 async fn serve_until_stopped(
     server: &Arc<Server>,
-    listener: TcpListener,
+    listeners: Listeners,
     stop_by: &mut watch::Receiver<Option<Instant>>,
 ) -> End {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -232,7 +222,7 @@ async fn serve_until_stopped(
         tokio::select! {
             biased;
             _ = stop_by.changed() => break,
-            accepted = accept(&listener, &connections) => server.take(accepted).await,
+            accepted = accept(&listeners, &connections) => server.take(accepted).await,
         }
     }
     server.enter(Phase::Stopping);
@@ -245,10 +235,13 @@ async fn serve_until_stopped(
             () = &mut idle => break,
             () = sleep_until(by) => break,
             _ = stop_by.changed() => {}
-            accepted = accept(&listener, &connections) => server.take(accepted).await,
+            accepted = accept(&listeners, &connections) => server.take(accepted).await,
         }
     }
-    if let Err(error) = server.take_queued(listener, &connections) {
+    // Places are not waited for.
+    let queued = listeners
+        .take_queued(|stream| server.connect(stream, connections.clone().try_acquire_owned().ok()));
+    if let Err(error) = queued {
         tracing::debug!(%error, "connections may have been lost");
     }
     server.enter(Phase::Closing);
@@ -275,12 +268,11 @@ impl Linger {
 }
 
 async fn accept(
-    listener: &TcpListener,
+    listeners: &Listeners,
     connections: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
     let permit = connections.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+    Ok((listeners.accept().await?, permit))
 }
 
 /// Waits for the requests in flight, until the deadline; the deadline may come nearer meanwhile.
@@ -324,27 +316,6 @@ impl Server {
         }
     }
 
-    /// Takes what waits in the kernel's queue, which would be reset with the listener. The queue
-    /// bounds its number; places are not waited for.
-    fn take_queued(
-        self: &Arc<Self>,
-        listener: TcpListener,
-        connections: &Arc<Semaphore>,
-    ) -> io::Result<()> {
-        let listener = listener.into_std()?;
-        loop {
-            let stream = match listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                Err(error) => return Err(error),
-            };
-            stream.set_nonblocking(true)?;
-            let permit = connections.clone().try_acquire_owned().ok();
-            self.connect(TcpStream::from_std(stream)?, permit);
-        }
-    }
-
     fn connect(self: &Arc<Self>, stream: TcpStream, permit: Option<OwnedSemaphorePermit>) {
         let server = self.clone();
         self.tasks.spawn(async move {
@@ -355,10 +326,14 @@ impl Server {
         });
     }
 
-    /// Answers one request.
-    pub async fn serve(&self, request: Request<Incoming>) -> Response<GuestBody> {
+    /// Answers one request that came to this address.
+    pub async fn serve(
+        &self,
+        request: Request<Incoming>,
+        address: SocketAddr,
+    ) -> Response<GuestBody> {
         let version = request.version();
-        let mut response = match with_authority(request, self.address) {
+        let mut response = match with_authority(request, address) {
             Some(request) => self.answer(request).await,
             None => plain(StatusCode::BAD_REQUEST),
         };

@@ -52,6 +52,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// When the client broke the protocol, went away in the middle or was too slow.
 pub async fn serve(server: Arc<Server>, stream: TcpStream) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
+    let address = stream.local_addr()?;
     let accepted = Instant::now();
     let Some(http2) = protocol(&server, &stream, accepted).await? else { return Ok(()) };
     let activity = Arc::new(Activity::new(accepted, http2));
@@ -62,7 +63,7 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream) -> Result<(), BoxErro
             let (server, in_flight) = (server.clone(), InFlight::new(&activity));
             async move {
                 let method = request.method().clone();
-                let mut response = server.serve(request).await;
+                let mut response = server.serve(request, address).await;
                 response.body_mut().in_flight = Some(in_flight);
                 Ok::<_, Infallible>(answered(&method, response))
             }

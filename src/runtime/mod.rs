@@ -20,6 +20,7 @@ mod http_body;
 mod http_connection;
 mod http_guest;
 mod http_limits;
+mod http_listen;
 mod http_reuse;
 mod input;
 mod limits;
@@ -68,6 +69,7 @@ pub use container::Clock;
 pub use core_dump::CoreDumps;
 pub use denials::Denial;
 pub use http_limits::HttpLimits;
+pub use http_listen::MAX_HTTP_PORTS;
 pub use input::Input;
 pub use outgoing::ApiAccess;
 pub use policy::IpRange;
@@ -144,10 +146,10 @@ pub struct ContainerSpec {
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
-    /// Sockets are bound to this address; wildcard binds are rewritten to it.
+    /// Sockets are bound to this address; wildcards and the loopback are rewritten to it.
     pub pod_ip: IpAddr,
-    /// The port an HTTP handler is served on.
-    pub http_port: u16,
+    /// The ports an HTTP handler is served on, [`MAX_HTTP_PORTS`] at most.
+    pub http_ports: Vec<u16>,
     /// Requests that one instance of an HTTP handler serves, one after the other; 1: each has a
     /// fresh one.
     pub requests_per_instance: u32,

@@ -99,7 +99,7 @@ fn amount(
         None if side == "requests" => Ok(Quantity::from_value(0)),
         None if resource == "cpu" => Ok(Quantity::from_milli(context.allocatable.cpu_millicores)),
         None if resource == "memory" => Ok(Quantity::from_value(context.allocatable.memory_bytes)),
-        None => Ok(Quantity::from_value(0)),
+        None => Ok(Quantity::from_value(context.allocatable.storage_bytes)),
     }
 }
 

@@ -120,6 +120,8 @@ pub struct Host {
 pub struct Allocatable {
     pub cpu_millicores: i64,
     pub memory_bytes: i64,
+    /// Of the disk that logs and emptyDirs are on.
+    pub storage_bytes: i64,
 }
 
 /// One file of a volume.

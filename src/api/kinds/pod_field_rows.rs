@@ -7,7 +7,7 @@ const NO_USERS: &str = "a Wasm sandbox has no users; this has no effect";
 const NO_KERNEL: &str = "a Wasm sandbox makes no system calls; this has no effect";
 const NO_HOST: &str = "Wasm pods have no access to the host";
 const NO_CLAIMS: &str = "resource claims are not supported";
-const NAMES_NOT_SERVED: &str = "guests have no host name of their own";
+const NAMES_NOT_SERVED: &str = "a pod's host name is hostname, or the pod's own name";
 const NO_VOLUME: &str = "this kind of volume is not supported; supported are configMap, \
                          downwardAPI, emptyDir, ephemeral, hostPath, image, \
                          persistentVolumeClaim, projected and secret";

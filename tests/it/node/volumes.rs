@@ -22,7 +22,8 @@ async fn environment_and_volumes_come_from_objects() {
                 {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}}],
         "containers": [{"name": "web", "image": "reg:5000/team/hello:v1",
             "command": ["serve"], "args": ["--greet=$(GREETING)", "$$(GREETING)"],
-            "ports": [{"containerPort": 9090}],
+            "ports": [{"containerPort": 5353, "protocol": "UDP"}, {"containerPort": 9090},
+                {"containerPort": 8081}],
             "resources": {"limits": {"memory": "64Mi", "cpu": "250m"}},
             "envFrom": [{"prefix": "C_", "configMapRef": {"name": "conf"}}],
             "env": [
@@ -31,6 +32,8 @@ async fn environment_and_volumes_come_from_objects() {
                 {"name": "APP", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
                 {"name": "MEM", "valueFrom": {"resourceFieldRef": {
                     "resource": "limits.memory", "divisor": "1Mi"}}},
+                {"name": "DISK", "valueFrom": {"resourceFieldRef": {
+                    "resource": "limits.ephemeral-storage", "divisor": "1Gi"}}},
                 {"name": "TLS", "valueFrom": {"secretKeyRef": {"name": "key", "key": "tls"}}}],
             "volumeMounts": [
                 {"name": "conf", "mountPath": "/conf"},
@@ -66,9 +69,18 @@ async fn environment_and_volumes_come_from_objects() {
     let own = running.env.iter().filter(|(name, _)| !name.starts_with("KUBERNETES_"));
     let env: Vec<String> = own.map(|(k, v)| format!("{k}={v}")).collect();
     let ip = format!("IP={}", running.pod_ip);
-    let wanted = ["C_who=you", "GREETING=hi you", &ip, "APP=a", "MEM=64", "TLS=pem"];
+    let wanted = [
+        "HOSTNAME=a",
+        "C_who=you",
+        "GREETING=hi you",
+        &ip,
+        "APP=a",
+        "MEM=64",
+        "DISK=10",
+        "TLS=pem",
+    ];
     assert_eq!(env, wanted);
-    assert_eq!(running.http_port, 9090);
+    assert_eq!(running.http_ports, [9090, 8081]);
     assert_eq!(running.memory_limit_bytes, 64 << 20);
     assert_eq!(running.cpu_limit_millicores, Some(250));
     let mount = |guest: &str| {

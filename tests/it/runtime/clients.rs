@@ -35,7 +35,7 @@ pub async fn body(response: Response<hyper::body::Incoming>) -> Result<String, h
 
 pub async fn serve(harness: &Harness, wasm: &[u8]) -> (Running, SocketAddr) {
     let (spec, _) = harness.spec(wasm).await;
-    let address = SocketAddr::new(spec.pod_ip, spec.http_port);
+    let address = SocketAddr::new(spec.pod_ip, spec.http_ports[0]);
     let mut running = harness.start(spec).await.expect("it starts");
     running.started().await;
     (running, address)

@@ -30,7 +30,7 @@ async fn start(runtime: &FakeRuntime, digest: &str, args: &[&str]) -> Running {
         env: Vec::new(),
         mounts: Vec::new(),
         pod_ip: pod_ip(),
-        http_port: 8080,
+        http_ports: vec![8080],
         memory_limit_bytes: 1 << 20,
         cpu_limit_millicores: None,
         cpu_request_millicores: None,

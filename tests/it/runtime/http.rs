@@ -84,7 +84,7 @@ async fn a_failing_request_hurts_no_other() {
                unreachable))"#,
     );
     let (spec, output) = harness.spec(&traps).await;
-    let address = SocketAddr::new(spec.pod_ip, spec.http_port);
+    let address = SocketAddr::new(spec.pod_ip, spec.http_ports[0]);
     let mut running = harness.start(spec).await.expect("it starts");
     let mut client = connect(address).await.expect("it listens");
     for _ in 0..2 {
@@ -99,7 +99,7 @@ async fn a_failing_request_hurts_no_other() {
 
     // A guest that fails in the middle of its body must not look as if it had finished.
     let (spec, output) = harness.spec(&handler(1, "unreachable")).await;
-    let address = SocketAddr::new(spec.pod_ip, spec.http_port);
+    let address = SocketAddr::new(spec.pod_ip, spec.http_ports[0]);
     let mut running = harness.start(spec).await.expect("it starts");
     running.started().await;
     let mut client = connect(address).await.expect("it listens");
@@ -109,6 +109,23 @@ async fn a_failing_request_hurts_no_other() {
     };
     assert!(!whole, "half a body was sent as a whole one");
     assert!(output.stderr().contains("unreachable"), "the log says why: {}", output.stderr());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_is_served_on_all_of_its_ports() {
+    let harness = Harness::new();
+    let (mut spec, _) = harness.spec(built!("rust-http-p2.wasm")).await;
+    spec.http_ports = vec![8080, 8081];
+    let addresses = [8080, 8081].map(|port| SocketAddr::new(spec.pod_ip, port));
+    let mut running = harness.start(spec).await.expect("it starts");
+    running.started().await;
+    for address in addresses {
+        let answer = exchange(address, "GET / HTTP/1.0\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.0 200"), "{address}: {answer}");
+    }
+    running.container.stop(Duration::ZERO);
+    running.exit().await;
+    addresses.into_iter().for_each(until_nobody_listens);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,7 +142,7 @@ async fn an_address_in_use_is_the_containers_error() {
 async fn a_request_without_a_host_is_the_clients_error() {
     let harness = Harness::new();
     let (spec, output) = harness.spec(built!("rust-http-p3.wasm")).await;
-    let address = SocketAddr::new(spec.pod_ip, spec.http_port);
+    let address = SocketAddr::new(spec.pod_ip, spec.http_ports[0]);
     let mut running = harness.start(spec).await.expect("it starts");
     running.started().await;
     for (request, status) in [

@@ -64,7 +64,7 @@ async fn the_grace_period_ends_what_does_not_end() {
     running.container.stop(Duration::ZERO);
     running.exit().await;
     let (spec, _) = harness.spec(&endless).await;
-    let endless_at = SocketAddr::new(spec.pod_ip, spec.http_port);
+    let endless_at = SocketAddr::new(spec.pod_ip, spec.http_ports[0]);
     assert_ne!(endless_at, address);
     let mut running = harness.start(spec).await.expect("it starts");
     running.started().await;
@@ -259,7 +259,7 @@ fn what_waits_in_the_kernel_is_answered() {
     let (mut running, address) = runtime.block_on(async {
         let (mut spec, _) = harness.spec(built!("rust-http-wstd.wasm")).await;
         spec.logs = gate.clone();
-        let address = SocketAddr::new(spec.pod_ip, spec.http_port);
+        let address = SocketAddr::new(spec.pod_ip, spec.http_ports[0]);
         let mut running = harness.start(spec).await.expect("it starts");
         running.started().await;
         (running, address)

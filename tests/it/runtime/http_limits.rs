@@ -33,7 +33,7 @@ async fn serve(http: HttpLimits, wasm: &[u8]) -> (Harness, Running, SocketAddr, 
     let options = Options { http, ..Options::new(CompilerPlace::InProcess, None, clock) };
     let harness = Harness::with(options);
     let (spec, output) = harness.spec(wasm).await;
-    let address = SocketAddr::new(spec.pod_ip, spec.http_port);
+    let address = SocketAddr::new(spec.pod_ip, spec.http_ports[0]);
     let mut running = harness.start(spec).await.expect("it starts");
     running.started().await;
     (harness, running, address, output)

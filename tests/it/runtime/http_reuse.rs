@@ -14,7 +14,7 @@ const COUNT: &str =
 async fn serve(harness: &Harness, wasm: &[u8], requests: u32) -> (Running, SocketAddr) {
     let (mut spec, _) = harness.spec(wasm).await;
     spec.requests_per_instance = requests;
-    let address = SocketAddr::new(spec.pod_ip, spec.http_port);
+    let address = SocketAddr::new(spec.pod_ip, spec.http_ports[0]);
     let mut running = harness.start(spec).await.expect("it starts");
     running.started().await;
     (running, address)
@@ -88,7 +88,7 @@ async fn instances_that_rest_give_way_and_end_with_their_container() {
     spec.requests_per_instance = 100;
     // Room for two of them.
     spec.memory_limit_bytes = 2 * ((64 << 10) + (128 << 10)) + (32 << 10);
-    let address = SocketAddr::new(spec.pod_ip, spec.http_port);
+    let address = SocketAddr::new(spec.pod_ip, spec.http_ports[0]);
     let mut running = harness.start(spec).await.expect("it starts");
     running.started().await;
     let clients = (0..8).map(|_| answers(address, 20));

@@ -135,7 +135,7 @@ async fn a_trap_leaves_a_core_dump_where_one_is_wanted() {
     let kept = Arc::new(Kept::default());
     let (mut spec, _) = harness.spec(&handler(1, "unreachable")).await;
     spec.core_dumps = Some(kept.clone());
-    let address = std::net::SocketAddr::new(spec.pod_ip, spec.http_port);
+    let address = std::net::SocketAddr::new(spec.pod_ip, spec.http_ports[0]);
     let mut serving = harness.start(spec).await.expect("it starts");
     serving.started().await;
     let _ =
