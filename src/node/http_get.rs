@@ -30,9 +30,9 @@ impl HttpGet {
         get: &HTTPGetAction,
         container: &Container,
         pod_ip: IpAddr,
-    ) -> Result<HttpGet, &'static str> {
+    ) -> Result<HttpGet, String> {
         if get.scheme.as_deref() == Some("HTTPS") {
-            return Err("scheme HTTPS is not supported");
+            return Err("scheme HTTPS is not supported".to_string());
         }
         let address = address(get.host.as_deref(), &get.port, container, pod_ip)?;
         let path = match get.path.as_deref().unwrap_or("/") {
@@ -93,27 +93,28 @@ impl std::fmt::Display for HttpGet {
 /// A port of the pod, by number or by its name in the container.
 ///
 /// # Errors
-/// When the host is no address, or the container has no such port.
+/// When the host is no address, or the container has no such port; which, the text says.
 pub fn address(
     host: Option<&str>,
     port: &IntOrString,
     container: &Container,
     pod_ip: IpAddr,
-) -> Result<SocketAddr, &'static str> {
+) -> Result<SocketAddr, String> {
     let ip = match host {
-        Some(host) => host.parse().ok(),
-        None => Some(pod_ip),
+        Some(host) => host.parse().map_err(|_| format!("the host {host:?} is not an address"))?,
+        None => pod_ip,
     };
-    let port = match port {
-        IntOrString::Int(number) => u16::try_from(*number).ok().filter(|n| *n > 0),
+    let number = match port {
+        IntOrString::Int(number) => *number,
         IntOrString::String(name) => {
             let mut ports = container.ports.iter().flatten();
             let named = ports.find(|p| p.name.as_deref() == Some(name));
-            named.and_then(|p| u16::try_from(p.container_port).ok())
+            let unknown = || format!("container {:?} has no port named {name:?}", container.name);
+            named.ok_or_else(unknown)?.container_port
         }
     };
-    match (ip, port) {
-        (Some(ip), Some(port)) => Ok(SocketAddr::new(ip, port)),
-        _ => Err("the host is not an address, or the port is unknown"),
+    match u16::try_from(number) {
+        Ok(port) if port > 0 => Ok(SocketAddr::new(ip, port)),
+        _ => Err(format!("{number} is no port number")),
     }
 }

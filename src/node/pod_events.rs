@@ -11,6 +11,9 @@ use super::container_state::{ContainerState, Doom, Failure, Role, Run, Running};
 use super::pod_hooks::{Hook, PostStart, PreStop};
 use super::pod_state::{Cause, PodState, Sandbox, find_container, spec};
 
+/// The code of a container that was killed, 128 + 9.
+const KILLED_CODE: i32 = 137;
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -186,11 +189,17 @@ impl PodState {
         });
     }
 
-    fn on_exited(&mut self, id: &str, exit: ContainerStateTerminated) {
+    fn on_exited(&mut self, id: &str, mut exit: ContainerStateTerminated) {
         let timing = self.timing;
         let Some(container) = self.by_id(id) else { return };
         if container.is_idle() {
             return;
+        }
+        let doomed = container.running().and_then(|running| running.doomed);
+        if doomed == Some(Doom::PostStart) && exit.exit_code == 0 {
+            // However well it ended, it never came up.
+            exit.exit_code = KILLED_CODE;
+            exit.reason = Some("Error".to_string());
         }
         if matches!(container.run, Run::Starting { .. }) {
             // It ended before its start was reported.

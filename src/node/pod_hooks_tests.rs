@@ -37,6 +37,13 @@ fn a_post_start_hook_is_waited_for() {
         Stop web 30s, Start b#0 | Pending web:running,unready/0 b:ContainerCreating/0
         Start web#1 | Pending web:Error=137/0 b:ContainerCreating/0",
     );
+    // A handler ends well when it is told to; that its hook failed is what counts.
+    let mut spec = hooked("postStart");
+    spec["restartPolicy"] = json!("Never");
+    let mut script = Script::new(pod(spec, json!({})));
+    script.ready().started("web", 0).hook("web", Hook::PostStart, false).exited("web", 0, 0, 1);
+    script.event(Event::TornDown);
+    assert!(script.text.ends_with("| Failed web:Error=137/0\n"), "{}", script.text);
     // A pod that is deleted meanwhile waits for nothing.
     let mut script = Script::new(pod(hooked("postStart"), json!({})));
     script.ready().started("web", 0).delete(1).after(1);

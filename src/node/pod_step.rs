@@ -10,7 +10,10 @@ use super::pod_hooks::Hook;
 use super::pod_state::{Cause, PULL_ERROR_SHOWN, PodState, Sandbox, plus, spec};
 
 /// The message of upstream's kubelet (pkg/kubelet/active_deadline.go).
-const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
+pub const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
+
+/// The reason of a pod that its deadline ended, and of the Event that tells of it.
+pub const DEADLINE_REASON: &str = "DeadlineExceeded";
 
 /// What the worker is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +52,8 @@ pub struct Step {
     pub actions: Vec<Action>,
     /// Containers that wait before their next try, since this turn.
     pub backed_off: Vec<String>,
+    /// The pod's deadline has passed, since this turn.
+    pub is_overdue: bool,
     /// Look again then, even if nothing happens.
     pub wake_at: Option<Timestamp>,
     /// More is about to change: do not tell the API yet.
@@ -94,7 +99,8 @@ impl PodState {
         let seconds = u64::try_from(seconds).unwrap_or(0);
         let deadline = plus(self.started_at, Duration::from_secs(seconds));
         if now >= deadline {
-            let reason = "DeadlineExceeded".to_string();
+            step.is_overdue = true;
+            let reason = DEADLINE_REASON.to_string();
             let cause = Cause::Failed { reason, message: DEADLINE_MESSAGE.to_string() };
             self.end(cause, self.grace(), now);
         } else {

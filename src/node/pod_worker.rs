@@ -21,7 +21,7 @@ use super::pod_events::Event;
 use super::pod_hooks::Hook;
 use super::pod_state::{PodState, Sandbox};
 use super::pod_status::{address_to_keep, render};
-use super::pod_step::Action;
+use super::pod_step::{Action, DEADLINE_MESSAGE, DEADLINE_REASON};
 use super::pods::{Object, PodEntry, Running};
 use super::restore::restore;
 use super::setup::SetupError;
@@ -196,6 +196,10 @@ impl PodWorker {
         }
         for name in &step.backed_off {
             self.tell_back_off(name);
+        }
+        if step.is_overdue {
+            let pod = &*self.state.pod;
+            self.node.tell(Notice::normal(pod, DEADLINE_REASON, DEADLINE_MESSAGE));
         }
         if step.done {
             return None;

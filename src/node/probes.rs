@@ -47,7 +47,7 @@ enum Check {
     /// The container's own program, with these arguments.
     Exec(Vec<String>),
     /// A broken one: it never passes.
-    Never(&'static str),
+    Never(String),
 }
 
 /// Begins the probes of a container that runs; they end when the task is dropped.
@@ -114,7 +114,7 @@ fn check(probe: &Probe, container: &Container, pod_ip: IpAddr) -> Check {
     } else if let Some(exec) = &probe.exec {
         Ok(Check::Exec(exec.command.clone().unwrap_or_default()))
     } else {
-        Err("it asks nothing")
+        Err("it asks nothing".to_string())
     };
     checked.unwrap_or_else(Check::Never)
 }

@@ -37,7 +37,7 @@ async fn a_pod_starts_is_told_in_one_write_and_is_deleted() {
     );
     let spec = rig.running();
     assert_eq!(spec.args, ["hello"]);
-    assert_eq!(spec.http_port, 8080);
+    assert_eq!(spec.http_ports, [8080]);
     assert_eq!(spec.pod_ip.to_string(), "127.64.1.2");
 
     rig.delete("a", None).await;
@@ -176,6 +176,23 @@ async fn deadlines_end_pods() {
     spec["activeDeadlineSeconds"] = json!(5);
     rig.create("a", spec).await;
     rig.pod_is("a", "Failed (DeadlineExceeded) unready web:Error=137/0").await;
+    let told = rig.told("DeadlineExceeded").await;
+    assert_eq!(told.message, "Pod was active on the node longer than the specified deadline");
+    let all = rig.reasons().into_iter().filter(|reason| *reason == "DeadlineExceeded");
+    assert_eq!(all.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_is_served_on_so_many_ports_and_no_more() {
+    let rig = Rig::start().await;
+    rig.runtime.script_default(Script::serves());
+    let ports: Vec<_> = (0..18).map(|n| json!({"containerPort": 8000 + n})).collect();
+    let spec = json!({"containers": [{"name": "web", "image": "hello:v1", "ports": ports}]});
+    rig.create("a", spec).await;
+    rig.pod_is("a", "Running ready web:running/0").await;
+    assert_eq!(rig.running().http_ports, (8000..8016).collect::<Vec<u16>>());
+    let told = rig.told("PortsLeftOut").await.message;
+    assert!(told.ends_with("these are not: [8016, 8017]"), "{told}");
 }
 
 #[tokio::test(start_paused = true)]

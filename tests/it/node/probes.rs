@@ -69,6 +69,18 @@ async fn a_probe_that_never_passes_says_why() {
     assert!(notice.message.starts_with(text), "{}", notice.message);
 }
 
+#[tokio::test]
+async fn a_probe_of_an_unknown_port_names_it() {
+    let rig = Rig::start().await;
+    let spec = json!({"containers": [{"name": "web", "image": "hello",
+        "ports": [{"name": "http", "containerPort": 8080}],
+        "readinessProbe": {"tcpSocket": {"port": "htp"}, "periodSeconds": 1,
+            "failureThreshold": 1}}]});
+    rig.create("a", spec).await;
+    let text = "Readiness probe failed: container \"web\" has no port named \"htp\"";
+    assert_eq!(rig.told("Unhealthy").await.message, text);
+}
+
 /// Answers health checks with this status; one of a service that is not `db` as unknown.
 async fn serve_grpc(listener: TcpListener, status: Arc<AtomicU8>) {
     while let Ok((stream, _)) = listener.accept().await {
