@@ -19,10 +19,9 @@ use super::streams::Pieces;
 use super::{Node, query};
 use crate::api::ApiError;
 use crate::api::error::Reason;
+use crate::api::kinds::pod_grants::CORE_DUMP;
 use crate::runtime::{CoreDumps, MAX_PROFILE, StartError};
 
-/// Asks for a core dump when a container's program traps, with `true`.
-pub const CORE_DUMP_ANNOTATION: &str = "wasmfleet.dev/core-dump";
 /// Dumps that a node keeps; the oldest goes.
 const MAX_DUMPS: usize = 16;
 const FILE: &str = "core.wasm";
@@ -42,7 +41,7 @@ impl DumpPlace {
     /// Of a pod that asks for dumps.
     pub fn of(pod: &Pod, log_dir: &Path, kept: &Arc<KeptDumps>) -> Option<Arc<dyn CoreDumps>> {
         let annotations = pod.metadata.annotations.as_ref()?;
-        let asked = annotations.get(CORE_DUMP_ANNOTATION)? == "true";
+        let asked = annotations.get(CORE_DUMP)? == "true";
         let place = DumpPlace { path: log_dir.join(FILE), kept: kept.clone() };
         asked.then(|| Arc::new(place) as Arc<dyn CoreDumps>)
     }
@@ -129,9 +128,9 @@ impl Node {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let asked = entry.pod().metadata.annotations.clone().unwrap_or_default();
-                let hint = match asked.get(CORE_DUMP_ANNOTATION).map(String::as_str) {
+                let hint = match asked.get(CORE_DUMP).map(String::as_str) {
                     Some("true") => "its program did not trap".to_string(),
-                    _ => format!("the pod has no annotation {CORE_DUMP_ANNOTATION}: \"true\""),
+                    _ => format!("the pod has no annotation {CORE_DUMP}: \"true\""),
                 };
                 let text = format!("there is no core dump of container {container:?}: {hint}");
                 return Err(ApiError::new(404, Reason::NotFound, text));

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::{checks, ephemeral_containers, pod_columns, pod_defaults, pod_fields, pod_grants};
 use super::{
-    pod_selected, pod_update, pod_validation, pod_warnings, resources, scheduling_gates, static_pod,
+    pod_selected, pod_update, pod_validation, pod_warnings, resources, scheduling_gates,
+    static_pod, volume_validation,
 };
 use crate::api::Object;
 use crate::api::field::{Errors, Path};
@@ -115,7 +116,11 @@ impl Kind for Pod {
     }
 
     fn validate_create(&self, errors: &mut Errors) {
+        pod_grants::validate_create(errors, self.metadata.annotations.as_ref());
         if let Some(spec) = &self.spec {
+            let (path, volumes) = (Path::new("spec"), spec.volumes.as_deref());
+            let volumes = volumes.unwrap_or_default();
+            volume_validation::validate_create(errors, &path.child("volumes"), volumes);
             scheduling_gates::validate_create(errors, &Path::new("spec"), spec);
         }
         let debug = self.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_ref());
@@ -192,6 +197,9 @@ impl Kind for Pod {
         if let Some(spec) = &self.spec {
             pod_warnings::of_definitions(spec, &Path::new("spec"), &mut warnings);
         }
+        let root = Path::new("metadata");
+        let annotations = self.metadata.annotations.as_ref();
+        pod_grants::warnings(&mut warnings, &root.child("annotations"), annotations);
         warnings
     }
 

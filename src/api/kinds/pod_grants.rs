@@ -2,9 +2,11 @@
 //! their values, and that they stay as they were when the Pod was made. Pure.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::checks;
 use super::node_features::NEEDS;
+use super::pod_fields::MAX_WARNINGS;
 use crate::api::field::{Errors, Path};
 
 /// Hosts outside the cluster that the pod's programs may call; `*` is all, `*.example.com` all
@@ -19,6 +21,32 @@ pub const TOKEN_AUDIENCES: &str = "wasmfleet.dev/token-audiences";
 /// Requests that one instance of an HTTP handler serves, one after the other; without it each
 /// request has a fresh one. Named as the option of `wasmtime serve`.
 pub const MAX_INSTANCE_REUSE_COUNT: &str = "wasmfleet.dev/max-instance-reuse-count";
+
+/// Asks for a core dump when a container's program traps, with `true`.
+pub const CORE_DUMP: &str = "wasmfleet.dev/core-dump";
+/// Further names that the pod's programs answer to, for programs that do what their name says (as
+/// BusyBox does); `*` for any.
+pub const EXEC_PROGRAMS: &str = "wasmfleet.dev/exec-programs";
+
+/// What all of these begin with; nobody else's do.
+const DOMAIN: &str = "wasmfleet.dev/";
+/// All that a Pod may have.
+const KNOWN: [&str; 8] = [
+    ALLOWED_HOSTS,
+    CONFIG,
+    CORE_DUMP,
+    EXEC_PROGRAMS,
+    NEEDS,
+    KEYVALUE,
+    MAX_INSTANCE_REUSE_COUNT,
+    TOKEN_AUDIENCES,
+];
+/// What an entry of [`ALLOWED_HOSTS`] looks like.
+const HOST_FORM: &str = "must be a host's name such as api.example.com, *.example.com for all below a domain, an IP \
+                         address, or * for all; without scheme and path";
+/// Longest name and longest part of it, in bytes (RFC 1035, section 2.3.4).
+const MAX_HOST_BYTES: usize = 253;
+const MAX_LABEL_BYTES: usize = 63;
 
 /// What a bucket's ConfigMap is called: this and the bucket's name.
 pub const BUCKET_PREFIX: &str = "keyvalue.";
@@ -76,6 +104,58 @@ pub fn validate(errors: &mut Errors, annotations: Option<&Annotations>) {
     }
 }
 
+/// Further rules of Pods that are made. Those that are there keep what they have: it may not change.
+pub fn validate_create(errors: &mut Errors, annotations: Option<&Annotations>) {
+    let root = Path::new("metadata");
+    let path = root.child("annotations");
+    for entry in wrong_hosts(annotations) {
+        errors.invalid(&path.key(ALLOWED_HOSTS), entry, HOST_FORM);
+    }
+}
+
+/// What the annotations of a pod, or of a template at this path, say that nobody reads.
+pub fn warnings(warnings: &mut Vec<String>, path: &Path, annotations: Option<&Annotations>) {
+    let names = annotations.into_iter().flat_map(|map| map.keys());
+    let unknown = names.filter(|name| name.starts_with(DOMAIN) && !KNOWN.contains(&name.as_str()));
+    let known = || KNOWN.map(|name| name.trim_start_matches(DOMAIN)).join(", ");
+    let unknown = unknown.map(|name| {
+        format!("{}: is not known; known after {DOMAIN} are {}", path.key(name), known())
+    });
+    let hosts = wrong_hosts(annotations)
+        .map(|entry| format!("{}: {entry:?} {HOST_FORM}", path.key(ALLOWED_HOSTS)));
+    let room = MAX_WARNINGS.saturating_sub(warnings.len());
+    warnings.extend(unknown.chain(hosts).take(room));
+}
+
+/// Entries of [`ALLOWED_HOSTS`] that no host can match.
+fn wrong_hosts(annotations: Option<&Annotations>) -> impl Iterator<Item = &str> {
+    names(annotations, ALLOWED_HOSTS).into_iter().filter(|entry| !is_host(entry))
+}
+
+/// Whether it is a host, perhaps with a port (which is not looked at).
+fn is_host(entry: &str) -> bool {
+    let is_port = |text: &str| text.parse::<u16>().is_ok();
+    if let Some((host, port)) = entry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let is_whole = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+        return is_whole && host.parse::<Ipv6Addr>().is_ok();
+    }
+    if entry.parse::<IpAddr>().is_ok() {
+        return true;
+    }
+    let host = match entry.split_once(':') {
+        Some((host, port)) if is_port(port) => host,
+        Some(_) => return false,
+        None => entry,
+    };
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    host == "*" || (name.len() <= MAX_HOST_BYTES && name.split('.').all(is_label))
+}
+
+fn is_label(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    (1..=MAX_LABEL_BYTES).contains(&text.len()) && text.bytes().all(fits)
+}
+
 /// What a Pod was given when it was made is what its node may fetch for it.
 pub fn validate_update(errors: &mut Errors, new: Option<&Annotations>, old: Option<&Annotations>) {
     let root = Path::new("metadata");
@@ -111,7 +191,47 @@ mod tests {
         assert_eq!(count(KEYVALUE, "a.b,B"), 2, "a bucket's name is a label");
         assert_eq!(count(CONFIG, "a.b,../c"), 1);
         assert_eq!(count(CONFIG, &"a,".repeat(MAX_NAMES + 1)), 1);
-        assert_eq!(count(ALLOWED_HOSTS, "*,a:80,b/c"), 0);
+        assert_eq!(count(ALLOWED_HOSTS, "*,a:80,b/c"), 0, "a pod may have been made so");
+    }
+
+    #[test]
+    fn hosts_have_a_form() {
+        for host in ["*", "*:443", "a", "A.b_c:80", "*.example.com", "10.0.0.1", "10.0.0.1:80"]
+            .into_iter()
+            .chain(["fd00::1", "[fd00::1]", "[::1]:80", "xn--bcher-kva.example", "1.example"])
+        {
+            assert!(is_host(host), "{host}");
+        }
+        for wrong in
+            ["exa mple.com", "http://foo:99/x", "b/c", "*foo", "a.*.b", "10.0.0.0/8", "a:b"]
+                .into_iter()
+                .chain(["a..b", "a.", ".a", "[::1", "[a]", "[::1]80", "a:65536", "bücher.example"])
+        {
+            assert!(!is_host(wrong), "{wrong}");
+        }
+        let mut errors = Errors::default();
+        validate_create(&mut errors, Some(&annotations(ALLOWED_HOSTS, "a, exa mple.com,http://b")));
+        let texts: Vec<String> = errors.into_vec().iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), 2);
+        let begin = "metadata.annotations[wasmfleet.dev/allowed-hosts]: Invalid value: \"exa mple.com\": must";
+        assert!(texts[0].starts_with(begin), "{texts:?}");
+    }
+
+    #[test]
+    fn what_nobody_reads_is_warned_of() {
+        let warned = |name: &str, value: &str| {
+            let (mut all, root) = (Vec::new(), Path::new("metadata"));
+            let path = root.child("annotations");
+            warnings(&mut all, &path, Some(&annotations(name, value)));
+            all
+        };
+        let wanted = "metadata.annotations[wasmfleet.dev/allowed-host]: is not known; known after \
+                      wasmfleet.dev/ are allowed-hosts, config, core-dump, exec-programs, features, \
+                      keyvalue, max-instance-reuse-count, token-audiences";
+        assert_eq!(warned("wasmfleet.dev/allowed-host", "a"), [wanted]);
+        assert!(warned("example.com/allowed-host", "a").is_empty());
+        assert!(warned(ALLOWED_HOSTS, "a").is_empty());
+        assert!(warned(ALLOWED_HOSTS, "a/b")[0].contains("\"a/b\" must be a host's name"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::labels::{self, Map};
-use super::{pod_defaults, pod_fields, pod_validation, pod_warnings};
+use super::{pod_defaults, pod_fields, pod_grants, pod_validation, pod_warnings};
 use crate::api::field::{Errors, Path};
 use crate::api::selector::Selector;
 
@@ -57,12 +57,17 @@ pub fn refuse_ephemeral_containers(errors: &mut Errors, path: &Path, spec: &PodS
     }
 }
 
-/// What of the template has no effect.
+/// What of the template has no effect, or is refused of its pods.
 pub fn warnings(template: &PodTemplateSpec) -> Vec<String> {
     let root = Path::new("spec");
     let path = root.child("template");
-    let path = path.child("spec");
-    template.spec.as_ref().map(|s| pod_warnings::warnings(s, &path)).unwrap_or_default()
+    let spec = template.spec.as_ref();
+    let mut warnings =
+        spec.map(|s| pod_warnings::warnings(s, &path.child("spec"))).unwrap_or_default();
+    let annotations = template.metadata.as_ref().and_then(|meta| meta.annotations.as_ref());
+    let at = path.child("metadata");
+    pod_grants::warnings(&mut warnings, &at.child("annotations"), annotations);
+    warnings
 }
 
 /// The names and the images of the containers, each joined by commas.

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::pod_fields::{self, MAX_WARNINGS};
+use super::volume_validation::never_mounted;
 use crate::api::field::{Errors, Path};
 
 pub fn warnings(spec: &PodSpec, path: &Path) -> Vec<String> {
@@ -26,6 +27,17 @@ pub fn of_definitions(spec: &PodSpec, path: &Path, warnings: &mut Vec<String>) {
         }
     }
     duplicate_ports(spec, path, warnings);
+    unmounted(spec, path, warnings);
+}
+
+/// Pods are refused for them; templates have to be told before.
+fn unmounted(spec: &PodSpec, path: &Path, warnings: &mut Vec<String>) {
+    let path = path.child("volumes");
+    for (i, volume) in spec.volumes.iter().flatten().enumerate() {
+        if let Some(text) = never_mounted(volume).filter(|_| warnings.len() < MAX_WARNINGS) {
+            warnings.push(format!("{}.hostPath.type: {text}", path.index(i)));
+        }
+    }
 }
 
 /// Of two variables of one name the later one counts.

@@ -32,6 +32,9 @@ const HOST_PATH_TYPES: &[&str] = &[
     "Socket",
 ];
 
+/// Those of them that are directories: a Wasm program is given nothing else.
+const DIRECTORY_TYPES: &[&str] = &["", "Directory", "DirectoryOrCreate"];
+
 /// How long the tokens of volumes may be valid, in seconds.
 const MIN_TOKEN_SECONDS: i64 = 600;
 const MAX_TOKEN_SECONDS: i64 = 1 << 32;
@@ -162,6 +165,24 @@ fn validate_host_path(errors: &mut Errors, path: &Path, source: &HostPathVolumeS
     if !HOST_PATH_TYPES.contains(&kind) {
         errors.not_supported(&path.child("type"), kind, HOST_PATH_TYPES);
     }
+}
+
+/// Pods that are made may not ask for what no node ever mounts. Those that are there already, and
+/// templates, may keep it.
+pub fn validate_create(errors: &mut Errors, path: &Path, volumes: &[Volume]) {
+    for (i, volume) in volumes.iter().enumerate() {
+        let path = path.index(i);
+        if let Some(text) = never_mounted(volume) {
+            errors.forbidden(&path.child("hostPath").child("type"), &text);
+        }
+    }
+}
+
+/// Why no node mounts a hostPath of its type; `None`: one may.
+pub fn never_mounted(volume: &Volume) -> Option<String> {
+    let kind = volume.host_path.as_ref()?.type_.as_deref().unwrap_or_default();
+    let is_other = HOST_PATH_TYPES.contains(&kind) && !DIRECTORY_TYPES.contains(&kind);
+    is_other.then(|| format!("Wasm containers mount directories only, and no {kind}"))
 }
 
 /// The name of a CSI driver (pkg/apis/core/validation ValidateCSIDriverName).

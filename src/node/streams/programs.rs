@@ -3,11 +3,7 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::api::kinds::program_names;
-
-/// Lists, comma-separated, further names that the pod's programs answer to, for programs that do
-/// what their name says (as BusyBox does); `*` for any.
-pub const PROGRAMS_ANNOTATION: &str = "wasmfleet.dev/exec-programs";
+use crate::api::kinds::{pod_grants, program_names};
 
 /// The names of one container's program.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +17,7 @@ impl Programs {
     /// `own`: the name that the container was started by; `image`: that of its image.
     pub fn new(pod: &Pod, own: &str, image: &str) -> Programs {
         let annotations = pod.metadata.annotations.as_ref();
-        let listed = annotations.and_then(|map| map.get(PROGRAMS_ANNOTATION));
+        let listed = annotations.and_then(|map| map.get(pod_grants::EXEC_PROGRAMS));
         let listed = listed.map(String::as_str).unwrap_or_default();
         let more = listed.split(',').map(str::trim).filter(|name| !name.is_empty());
         let mut names = program_names::all(own, image);
@@ -55,11 +51,11 @@ mod tests {
             assert!(programs.has(name), "{name}");
         }
         assert!(!programs.has("sh") && programs.advice("sh").contains("/bin/tool ARGUMENTS"));
-        let annotation = (PROGRAMS_ANNOTATION.to_string(), "ls, cat".to_string());
+        let annotation = (pod_grants::EXEC_PROGRAMS.to_string(), "ls, cat".to_string());
         pod.metadata.annotations = Some([annotation].into());
         let programs = Programs::new(&pod, "box", "box");
         assert!(programs.has("cat") && !programs.has("sh"));
-        let annotation = (PROGRAMS_ANNOTATION.to_string(), "*".to_string());
+        let annotation = (pod_grants::EXEC_PROGRAMS.to_string(), "*".to_string());
         pod.metadata.annotations = Some([annotation].into());
         assert!(Programs::new(&pod, "box", "box").has("sh"));
     }
