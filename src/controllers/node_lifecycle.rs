@@ -142,7 +142,7 @@ fn is_released(lease: &Lease) -> bool {
 }
 
 fn has_ended(node: &Node, view: &View) -> bool {
-    view.get::<Lease>(NODE_LEASES, lease(node)).is_some_and(|lease| is_released(&lease))
+    view.get::<Lease>(NODE_LEASES, lease(node)).is_some_and(|lease| is_released(lease))
 }
 
 /// The Lease by which a node is alive.
