@@ -307,8 +307,8 @@ fn a_name_that_is_taken_is_waited_for_calmly() {
         world.start_control();
         world.create::<StatefulSet>(stateful_set(1, "OrderedReady", 1)).await;
         world.pass(Duration::from_secs(600)).await;
-        let stats = world.stats().into_iter();
-        let stats = stats.filter(|one| one.controller == "statefulset-controller").last().unwrap();
+        let mut stats = world.stats().into_iter();
+        let stats = stats.find(|one| one.controller == "statefulset-controller").unwrap();
         let told = stats.last_error.as_ref().map_or("", |(_, text)| text);
         assert!(told.contains("\"db-0\" already exists"), "{told:?}");
         assert!(stats.retries() < 40, "{} tries", stats.retries());
