@@ -167,7 +167,7 @@ impl Floor {
         let ticket = goes_on.map(|context| state.wait(share, &mut own, context.waker()));
         state.stand(share, &mut own);
         drop(own);
-        let woken = self.give(&mut state, ticket.as_ref());
+        let woken = self.give(&mut state, ticket.as_ref(), Instant::now());
         drop(state);
         woken.into_iter().for_each(Waker::wake);
         ticket
@@ -184,40 +184,37 @@ impl Floor {
         }
         state.stand(share, &mut own);
         drop(own);
-        let woken = self.give(&mut state, None);
+        let woken = self.give(&mut state, None, Instant::now());
         drop(state);
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Gives on what was not taken, at the cost of who was given it. Called again and again while
-    /// [`Self::has_given`].
-    pub fn expire(&self) {
+    /// Gives on what was not taken until now, at the cost of who was given it. Answers whether anything
+    /// is given that is not yet taken: then it is to be called again.
+    pub fn expire(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
         let mut woken = Vec::new();
         while let Some(given) = state.given.front()
-            && given.at.elapsed() > GRANT_LIMIT
+            && let wasted = now.saturating_duration_since(given.at)
+            && wasted > GRANT_LIMIT
         {
-            let wasted = given.at.elapsed();
             let Some(Given { share, .. }) = state.given.pop_front() else { break };
             let mut own = share.state.lock();
             own.busy -= 1;
             own.until = own.until.max(state.now).saturating_add(share.cost(wasted));
             state.stand(&share, &mut own);
             drop(own);
-            woken.extend(self.give(&mut state, None));
+            woken.extend(self.give(&mut state, None, now));
         }
+        let has_given = !state.given.is_empty();
         drop(state);
         woken.into_iter().for_each(Waker::wake);
-    }
-
-    /// Whether a place was given that is not yet taken.
-    pub fn has_given(&self) -> bool {
-        !self.state.lock().given.is_empty()
+        has_given
     }
 
     /// Gives free places to those who wait; the caller wakes them when it has let go of the lock. Who
     /// is just about to stand in the threads' queue need not go there twice.
-    fn give(&self, state: &mut State, yields: Option<&Ticket>) -> Vec<Waker> {
+    fn give(&self, state: &mut State, yields: Option<&Ticket>, now: Instant) -> Vec<Waker> {
         let mut woken = Vec::new();
         while state.running + state.given.len() < self.places
             && let Some(((due, _), share)) = state.line.pop_first()
@@ -230,7 +227,7 @@ impl Floor {
             drop(own);
             woken.push(waker.clone());
             let queued = yields.is_some_and(|yields| yields.0 == ticket);
-            state.given.push_back(Given { share, ticket, waker, at: Instant::now(), due, queued });
+            state.given.push_back(Given { share, ticket, waker, at: now, due, queued });
         }
         woken
     }
@@ -422,10 +419,10 @@ mod tests {
         assert_eq!(guests[0].woken(), 1);
         assert!(!guests[1].poll(&floor));
         // And so does who does not come.
-        assert!(floor.has_given());
-        std::thread::sleep(GRANT_LIMIT + Duration::from_millis(1));
-        floor.expire();
-        assert_eq!(guests[1].woken(), 3, "once by itself, to stand in the queue");
+        assert!(floor.expire(Instant::now()), "it may yet come");
+        assert_eq!(guests[1].woken(), 2, "once by itself, to stand in the queue");
+        assert!(floor.expire(Instant::now() + 2 * GRANT_LIMIT), "given on");
+        assert_eq!(guests[1].woken(), 3);
         assert!(guests[1].poll(&floor));
         assert!(!guests[0].poll(&floor), "late: at the end again");
         floor.done(&share, TURN, None);

@@ -104,8 +104,7 @@ fn tick(engines: &[EngineWeak], shared: &TickerShared) {
         if there == 0 {
             return;
         }
-        shared.floor.expire();
-        if shared.polling.load(Ordering::SeqCst) > 0 || shared.floor.has_given() {
+        if shared.floor.expire(Instant::now()) || shared.polling.load(Ordering::SeqCst) > 0 {
             idle_ticks = 0;
             continue;
         }
@@ -261,6 +260,13 @@ impl<T> Metered<T> {
         }
         rest.as_mut().poll(cx)
     }
+
+    /// Who may not run takes no place from others.
+    fn leave_line(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.meter.floor().leave(&self.meter.share, ticket);
+        }
+    }
 }
 
 impl<T> Future for Metered<T> {
@@ -272,7 +278,10 @@ impl<T> Future for Metered<T> {
             this.guest = None;
             return Poll::Ready(Err(Interrupted::Killed));
         }
-        ready!(this.poll_rest(cx));
+        if this.poll_rest(cx).is_pending() {
+            this.leave_line();
+            return Poll::Pending;
+        }
         ready!(this.meter.floor().poll(&this.meter.share, &mut this.ticket, cx));
         let Some(guest) = this.guest.as_mut() else {
             this.meter.floor().done(&this.meter.share, Duration::ZERO, None);
@@ -284,7 +293,8 @@ impl<T> Future for Metered<T> {
         let polled = catch_unwind(AssertUnwindSafe(|| guest.as_mut().poll(cx)));
         this.meter.ticker.leave();
         let ran = this.meter.charge(started);
-        let goes_on = YIELDED.take() && matches!(polled, Ok(Poll::Pending));
+        let yielded = YIELDED.take() && matches!(polled, Ok(Poll::Pending));
+        let goes_on = yielded && this.poll_rest(cx).is_ready();
         this.ticket = this.meter.floor().done(&this.meter.share, ran, goes_on.then_some(&*cx));
         match polled {
             Ok(Poll::Pending) if this.meter.is_killed() => {
@@ -306,9 +316,7 @@ impl<T> Future for Metered<T> {
 
 impl<T> Drop for Metered<T> {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.meter.floor().leave(&self.meter.share, ticket);
-        }
+        self.leave_line();
     }
 }
 
@@ -340,6 +348,39 @@ mod tests {
         assert_eq!(budget.period_started, start + CPU_PERIOD * 2);
         budget.advance(start + CPU_PERIOD * 9);
         assert_eq!(budget.used_nanos, 0, "what is left over is not saved up");
+    }
+
+    /// Wants to run for ever: some time, and then again.
+    fn busy(time: Duration) -> impl Future<Output = ()> + Send {
+        std::future::poll_fn(move |_| {
+            let begun = Instant::now();
+            while begun.elapsed() < time {
+                std::hint::spin_loop();
+            }
+            note_yield();
+            Poll::Pending
+        })
+    }
+
+    #[tokio::test]
+    async fn who_rests_holds_no_place() {
+        let engine = crate::engine::new_engine().expect("an engine");
+        let ticker = Arc::new(Ticker::start(&[&engine], 1).expect("a thread"));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        // Little weight, and some time on its account: it is due later than the other.
+        let small = Arc::new(Meter::new(ticker.clone(), None, Share::new(None, 2)));
+        let mut first = std::pin::pin!(Metered::new(small.clone(), busy(Duration::from_millis(5))));
+        assert!(first.as_mut().poll(&mut cx).is_pending());
+        // The second one finds the only place taken or given, and waits; it runs when it may.
+        let limited = Arc::new(Meter::new(ticker, Some(1), Share::new(Some(1000), 1)));
+        let mut second =
+            std::pin::pin!(Metered::new(limited.clone(), busy(Duration::from_millis(1))));
+        assert!((0..4).all(|_| second.as_mut().poll(&mut cx).is_pending()));
+        assert!(limited.cpu_micros() > 0);
+        // Its budget is used up for ten periods.
+        let used = small.cpu_micros();
+        assert!((0..2).all(|_| first.as_mut().poll(&mut cx).is_pending()));
+        assert!(small.cpu_micros() > used, "the place is free");
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
 
-use super::sink::AttemptLog;
+use super::sink::{AttemptLog, Place};
 use super::{file_path, files};
 
 /// The bytes that are read from a file at once.
@@ -39,6 +39,8 @@ struct Cursor {
     attempt: i32,
     sequence: u64,
     file: Option<File>,
+    /// Where to stop: who does not follow gets the log as it was when they asked.
+    end: Option<Place>,
     options: ReadOptions,
     /// Raw bytes of a line that has no newline yet.
     carry: Vec<u8>,
@@ -113,12 +115,10 @@ impl Follower {
         let start = std::mem::replace(&mut self.cursor, Start::Away);
         let live = self.live.clone();
         let work = move || -> io::Result<(Box<Cursor>, Vec<u8>)> {
-            if let Some(live) = live {
-                live.flush();
-            }
+            let end = live.map(|live| live.flush());
             let mut cursor = match start {
                 Start::New { dir, attempt, options } => {
-                    Box::new(Cursor::open(dir, attempt, options)?)
+                    Box::new(Cursor::open(dir, attempt, options, end)?)
                 }
                 Start::Open(cursor) => cursor,
                 Start::Away => {
@@ -137,19 +137,30 @@ impl Follower {
 }
 
 impl Cursor {
-    fn open(dir: PathBuf, attempt: i32, options: ReadOptions) -> io::Result<Cursor> {
-        let sequences = sequences(&dir, attempt)?;
+    /// `end`: where a log ends that may still be written.
+    fn open(
+        dir: PathBuf,
+        attempt: i32,
+        options: ReadOptions,
+        end: Option<Place>,
+    ) -> io::Result<Cursor> {
+        let mut sequences = sequences(&dir, attempt)?;
+        if let Some(end) = end {
+            sequences.retain(|sequence| *sequence <= end.sequence);
+        }
         let first = sequences.first().copied().unwrap_or(0);
-        let (sequence, offset) = match options.tail_lines {
-            Some(lines) => tail_start(&dir, attempt, &sequences, lines)?,
-            None => (first, 0),
+        let Place { sequence, offset } = match options.tail_lines {
+            Some(lines) => tail_start(&dir, attempt, &sequences, end, lines)?,
+            None => Place { sequence: first, offset: 0 },
         };
+        let end = end.filter(|_| !options.follow);
         let left_bytes = options.limit_bytes.unwrap_or(u64::MAX);
         let mut cursor = Cursor {
             dir,
             attempt,
             sequence,
             file: None,
+            end,
             options,
             carry: Vec::new(),
             inside_line: false,
@@ -180,12 +191,18 @@ impl Cursor {
                 self.open_file()?;
             }
             let count = match &mut self.file {
-                Some(file) => file.read(&mut block)?,
+                Some(file) => {
+                    let most = until(self.end, self.sequence, file.stream_position()?);
+                    let most = usize::try_from(most).unwrap_or(BLOCK_BYTES).min(BLOCK_BYTES);
+                    file.read(&mut block[..most])?
+                }
                 None => 0,
             };
             if count > 0 {
                 self.take_in(&block[..count], &mut out);
-            } else if !self.next_file()? {
+            } else if self.end.is_some_and(|end| self.sequence >= end.sequence)
+                || !self.next_file()?
+            {
                 break;
             }
         }
@@ -266,26 +283,40 @@ fn parse(line: &[u8]) -> Option<(&str, &str, bool, &[u8])> {
     Some((time, stream, full, parts.next()?))
 }
 
+/// The bytes from `offset` of this file up to the end.
+fn until(end: Option<Place>, sequence: u64, offset: u64) -> u64 {
+    match end {
+        Some(end) if end.sequence == sequence => end.offset.saturating_sub(offset),
+        Some(end) if end.sequence < sequence => 0,
+        _ => u64::MAX,
+    }
+}
+
 fn sequences(dir: &Path, attempt: i32) -> io::Result<BTreeSet<u64>> {
     let own = files(dir)?.into_iter().filter(|(number, _)| *number == attempt);
     Ok(own.map(|(_, sequence)| sequence).collect())
 }
 
-/// Where the last `lines` lines begin: a file and an offset, found from the end.
+/// Where the last `lines` lines before the end begin, found from there.
 fn tail_start(
     dir: &Path,
     attempt: i32,
     sequences: &BTreeSet<u64>,
+    log_end: Option<Place>,
     lines: u64,
-) -> io::Result<(u64, u64)> {
+) -> io::Result<Place> {
     let mut left = lines;
-    let mut first = (sequences.first().copied().unwrap_or(0), 0);
+    let mut first = Place { sequence: sequences.first().copied().unwrap_or(0), offset: 0 };
     let mut block = vec![0; BLOCK_BYTES];
     for sequence in sequences.iter().rev() {
-        let mut file = File::open(file_path(dir, attempt, *sequence))?;
-        let mut end = file.metadata()?.len();
+        let mut file = match File::open(file_path(dir, attempt, *sequence)) {
+            // Rotated away meanwhile, as are those before it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            file => file?,
+        };
+        let mut end = file.metadata()?.len().min(until(log_end, *sequence, 0));
         if lines == 0 {
-            return Ok((*sequence, end));
+            return Ok(Place { sequence: *sequence, offset: end });
         }
         let mut last = true;
         while end > 0 {
@@ -300,7 +331,7 @@ fn tail_start(
                 }
                 left -= 1;
                 if left == 0 {
-                    return Ok((*sequence, begin + at as u64 + 1));
+                    return Ok(Place { sequence: *sequence, offset: begin + at as u64 + 1 });
                 }
             }
             end = begin;
@@ -309,10 +340,57 @@ fn tail_start(
             // The file's first line.
             left -= 1;
         }
-        first = (*sequence, 0);
+        first = Place { sequence: *sequence, offset: 0 };
         if left == 0 {
             break;
         }
     }
     Ok(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::RealClock;
+    use crate::node::logs::{LogLimits, LogStore};
+    use crate::runtime::{LogSink, LogStream};
+
+    #[test]
+    fn who_does_not_follow_gets_what_there_was() {
+        let place = tempfile::tempdir().unwrap();
+        // Each line begins a file.
+        let limits = LogLimits { file_bytes: 1, files: 10, ..LogLimits::default() };
+        let logs = LogStore::open(place.path().into(), limits, Arc::new(RealClock)).unwrap();
+        let dir = place.path().join("container");
+        let log = logs.begin(&dir, 0).unwrap();
+        let write = |text: &str| {
+            log.write(LogStream::Stdout, text.as_bytes());
+            log.flush()
+        };
+        write("one\n");
+        write("two\n");
+        let end = write("three\n");
+        let open = |tail_lines, end| {
+            let options = ReadOptions { tail_lines, ..ReadOptions::default() };
+            Cursor::open(dir.clone(), 0, options, end).unwrap()
+        };
+        let mut cursors =
+            [open(None, Some(end)), open(Some(2), Some(end)), open(Some(0), Some(end))];
+        write("four\n");
+        let rest = |cursor: &mut Cursor| {
+            let mut all = Vec::new();
+            loop {
+                let block = cursor.next_block().unwrap();
+                if block.is_empty() {
+                    return String::from_utf8(all).unwrap();
+                }
+                all.extend(block);
+            }
+        };
+        let told = cursors.each_mut().map(rest);
+        assert_eq!(told, ["one\ntwo\nthree\n", "two\nthree\n", ""]);
+        // Opened only now, by who asked before.
+        assert_eq!(rest(&mut open(Some(1), Some(end))), "three\n");
+        assert_eq!(rest(&mut open(Some(2), None)), "three\nfour\n");
+    }
 }

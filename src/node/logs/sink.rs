@@ -44,6 +44,14 @@ pub struct Progress {
     pub closed: bool,
 }
 
+/// A place in an attempt's files, between two lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub sequence: u64,
+    /// Bytes of that file.
+    pub offset: u64,
+}
+
 #[derive(Default)]
 struct Pending {
     /// Formatted lines.
@@ -174,8 +182,8 @@ impl AttemptLog {
         }
     }
 
-    /// Puts what is buffered into files (blocking).
-    pub fn flush(&self) {
+    /// Puts what is buffered into files (blocking). Answers where the log ends now.
+    pub fn flush(&self) -> Place {
         // The file's lock is taken first, so that two flushes keep the lines in order.
         let mut file = self.file.lock();
         let (lines, closed) = {
@@ -195,6 +203,7 @@ impl AttemptLog {
             progress.closed |= closed;
             *progress != before
         });
+        Place { sequence: file.sequence, offset: file.bytes }
     }
 
     /// Appends lines, with a word before them about those that were lost.
