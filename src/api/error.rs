@@ -257,7 +257,8 @@ impl ApiError {
             .unwrap_or_else(|e| format!("{{\"message\":{:?}}}", e.to_string()))
     }
 
-    /// Reads a `Status`; anything else becomes an error with the body's text.
+    /// Reads a `Status`; anything else becomes an error with the messages of a registry's errors
+    /// (distribution-spec, "Error Codes"), or else with the body's text.
     pub fn from_response(code: u16, body: &[u8]) -> ApiError {
         match serde_json::from_slice::<Status>(body) {
             Ok(status) if status.kind == "Status" => ApiError {
@@ -268,12 +269,35 @@ impl ApiError {
                 continue_token: status.metadata.continue_token,
             },
             _ => {
-                let text =
-                    String::from_utf8_lossy(body).trim().chars().take(1024).collect::<String>();
+                let text = registry_messages(body)
+                    .unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
+                let text = text.trim().chars().take(1024).collect::<String>();
                 ApiError::new(code, Reason::of_code(code), text)
             }
         }
     }
+}
+
+/// What a registry's errors say; `None` where it is nothing.
+fn registry_messages(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Body {
+        errors: Vec<Error>,
+    }
+    #[derive(Deserialize)]
+    struct Error {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let Body { errors } = serde_json::from_slice(body).ok()?;
+    let texts: Vec<String> = errors
+        .into_iter()
+        .map(|Error { code, message }| if message.is_empty() { code } else { message })
+        .filter(|text| !text.is_empty())
+        .collect();
+    (!texts.is_empty()).then(|| texts.join("; "))
 }
 
 impl Reason {
@@ -315,5 +339,16 @@ mod tests {
         );
         assert_eq!(error.to_json(), text);
         assert_eq!(ApiError::from_response(409, error.to_json().as_bytes()), error);
+    }
+
+    #[test]
+    fn a_registry_s_errors_are_told_in_its_words() {
+        let message = |body: &str| ApiError::from_response(404, body.as_bytes()).message;
+        let unknown = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"there is no v1 of x"}]}"#;
+        assert_eq!(message(unknown), "there is no v1 of x");
+        let two = r#"{"errors":[{"code":"DENIED"},{"code":"A","message":"b","detail":{}}]}"#;
+        assert_eq!(message(two), "DENIED; b");
+        assert_eq!(message(r#"{"errors":[]}"#), r#"{"errors":[]}"#);
+        assert_eq!(message(" not found\n"), "not found");
     }
 }

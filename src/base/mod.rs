@@ -1,10 +1,12 @@
 //! What std could have had: time that can be virtual, back-off, a coalescing key queue, locks by key,
 //! tasks with one way to shut down, directories that outlive a power failure, ids that can be
 //! seeded, numbers for Prometheus, what idle threads do, limits that a process sets itself, answers to
-//! HEAD, and a walk below a directory that no link leads out of. Knows nothing of Kubernetes.
+//! HEAD, errors in words, and a walk below a directory that no link leads out of. Knows nothing of
+//! Kubernetes.
 
 pub mod backoff;
 pub mod beneath;
+pub mod causes;
 pub mod clock;
 pub mod confine;
 pub mod dirty_set;

@@ -28,6 +28,7 @@ use super::{
 };
 use crate::api::error::Reason;
 use crate::api::{ApiError, Object, Raw};
+use crate::base::causes;
 
 /// The time to an answer's head and body; to the head alone for streams and the registry.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -387,18 +388,9 @@ async fn refusal(response: http::Response<Body>) -> ApiError {
     }
 }
 
-/// A transport error with its whole chain: the last cause is what helps.
+/// A transport error with its whole chain.
 fn unreachable_(error: &(dyn std::error::Error + 'static)) -> ApiError {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    ApiError::unavailable(format!("cannot reach the API server: {text}"))
+    ApiError::unavailable(format!("cannot reach the API server: {}", causes::told(error)))
 }
 
 #[cfg(test)]

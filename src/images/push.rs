@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 use http::Method;
-use serde::Deserialize;
 
 use super::layout::{Artifact, CONFIG_TYPE, Interfaces, MANIFEST_TYPE, WASM_TYPE};
 use super::{MAX_BLOB_BYTES, Reference};
+use crate::api::ApiError;
 use crate::client::remote::Remote;
 
 /// An HTTP request to the registry, as little of it as pushing needs.
@@ -120,24 +120,8 @@ async fn expect_created(transport: &dyn Transport, request: Request) -> Result<(
     }
 }
 
-/// The messages of an OCI error, a Status's message, or the bare code.
+/// What the registry says, or the bare code.
 fn message_of(code: u16, body: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Errors {
-        #[serde(default)]
-        errors: Vec<Message>,
-        #[serde(default)]
-        message: String,
-    }
-    #[derive(Deserialize)]
-    struct Message {
-        #[serde(default)]
-        message: String,
-    }
-    let parsed: Option<Errors> = serde_json::from_slice(body).ok();
-    let texts = parsed.map(|p| {
-        let list: Vec<String> = p.errors.into_iter().map(|e| e.message).collect();
-        if list.is_empty() { p.message } else { list.join("; ") }
-    });
-    texts.filter(|t| !t.is_empty()).unwrap_or_else(|| format!("the registry answered {code}"))
+    let message = ApiError::from_response(code, body).message;
+    if message.is_empty() { format!("the registry answered {code}") } else { message }
 }

@@ -24,6 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::api::{ApiError, Gvr, Raw};
 use crate::apiserver::service::{ApiServer, read_error};
+use crate::base::causes;
 use crate::store::Key;
 
 /// The longest answer: a patch may replace a whole object, in base64.
@@ -179,7 +180,7 @@ impl Caller {
             Err(error) if error.is_canceled() || error.is_incomplete_message() => {
                 return Sent::Closed;
             }
-            Err(error) => return Sent::Failed(chain(&error)),
+            Err(error) => return Sent::Failed(causes::told(&error)),
         };
         let status = response.status();
         let answer = match Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await {
@@ -210,7 +211,7 @@ impl Caller {
         let tls = TlsConnector::from(config).connect(name, tcp).await;
         let tls = tls.map_err(|error| format!("tls: {error}"))?;
         let handshake = http1::handshake(TokioIo::new(tls)).await;
-        let (sender, connection) = handshake.map_err(|error| chain(&error))?;
+        let (sender, connection) = handshake.map_err(|error| causes::told(&error))?;
         // It ends when its sender is dropped or the other side closes; its errors are those of the
         // questions that it carries.
         tokio::spawn(async move {
@@ -338,12 +339,4 @@ fn slices(server: &ApiServer, namespace: &str, name: &str) -> Result<Vec<Endpoin
         labels.and_then(|labels| labels.get(LABEL)).is_some_and(|found| found == name)
     };
     decoded.filter(|slice| slice.as_ref().map_or(true, of_service)).collect()
-}
-
-/// An error with what caused it.
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
 }
