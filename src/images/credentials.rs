@@ -5,11 +5,31 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use oci_client::secrets::RegistryAuth;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::Reference;
+
+/// What a registry is shown.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Auth {
+    Anonymous,
+    /// User and password.
+    Basic(String, String),
+    /// A token that it takes as it is.
+    Bearer(String),
+}
+
+/// Secrets stay out of logs.
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Auth::Anonymous => "Anonymous",
+            Auth::Basic(..) => "Basic",
+            Auth::Bearer(_) => "Bearer",
+        })
+    }
+}
 
 /// One entry of a `.dockerconfigjson`, or `auth` of a registry's settings.
 #[derive(Clone, Default, Deserialize)]
@@ -35,28 +55,28 @@ impl std::fmt::Debug for Credentials {
 
 impl Credentials {
     /// `None` for an entry without any.
-    pub fn auth(&self) -> Option<RegistryAuth> {
+    pub fn auth(&self) -> Option<Auth> {
         if !self.registrytoken.is_empty() {
-            return Some(RegistryAuth::Bearer(self.registrytoken.clone()));
+            return Some(Auth::Bearer(self.registrytoken.clone()));
         }
         if !self.username.is_empty() {
-            return Some(RegistryAuth::Basic(self.username.clone(), self.password.clone()));
+            return Some(Auth::Basic(self.username.clone(), self.password.clone()));
         }
         let decoded = String::from_utf8(STANDARD.decode(&self.auth).ok()?).ok()?;
         let (username, password) = decoded.split_once(':')?;
-        Some(RegistryAuth::Basic(username.into(), password.into()))
+        Some(Auth::Basic(username.into(), password.into()))
     }
 }
 
 /// The credentials for an image in the contents of pull secrets: `.dockerconfigjson`, or the older
 /// `.dockercfg`. Of those that fit, the one that says most about the path.
-pub fn find(configs: &[bytes::Bytes], image: &Reference) -> Option<RegistryAuth> {
+pub fn find(configs: &[bytes::Bytes], image: &Reference) -> Option<Auth> {
     let fitting = configs.iter().flat_map(|config| entries(config)).filter_map(|(key, entry)| {
         let length = fits(&key, image)?;
         Some((length, entry.auth()?))
     });
     // The first of equals: secrets come in the order in which the pod names them.
-    let mut best: Option<(usize, RegistryAuth)> = None;
+    let mut best: Option<(usize, Auth)> = None;
     for (length, auth) in fitting {
         if best.as_ref().is_none_or(|(most, _)| length > *most) {
             best = Some((length, auth));
@@ -66,11 +86,11 @@ pub fn find(configs: &[bytes::Bytes], image: &Reference) -> Option<RegistryAuth>
 }
 
 /// Stands for credentials at a registry where they must not be kept themselves; `None` for nobody's.
-pub fn fingerprint(image: &Reference, auth: &RegistryAuth) -> Option<String> {
+pub fn fingerprint(image: &Reference, auth: &Auth) -> Option<String> {
     let parts = match auth {
-        RegistryAuth::Anonymous => return None,
-        RegistryAuth::Basic(username, password) => [&**username, &**password],
-        RegistryAuth::Bearer(token) => ["", &**token],
+        Auth::Anonymous => return None,
+        Auth::Basic(username, password) => [&**username, &**password],
+        Auth::Bearer(token) => ["", &**token],
     };
     let mut hash = Sha256::new();
     for part in [image.registry.as_deref().unwrap_or_default(), parts[0], parts[1]] {
@@ -138,7 +158,7 @@ mod tests {
         );
         let old = bytes::Bytes::from_static(br#"{"old.io":{"auth":"dTpw"}}"#);
         let configs = [bytes::Bytes::from_static(b"no json"), config, old];
-        let basic = |u: &str, p: &str| Some(RegistryAuth::Basic(u.into(), p.into()));
+        let basic = |u: &str, p: &str| Some(Auth::Basic(u.into(), p.into()));
         let found = |image: &str| find(&configs, &image.parse().expect("a name"));
         assert_eq!(found("ghcr.io/a"), basic("u", "p"));
         assert_eq!(found("localhost:5000/teams"), basic("a", "b"));
@@ -149,7 +169,7 @@ mod tests {
         assert_eq!(found("eu.example.com:5000/x"), None);
         assert_eq!(found("docker.io/library/x"), basic("d", "d"));
         assert_eq!(found("old.io/x"), basic("u", "p"));
-        assert_eq!(found("token.io/x"), Some(RegistryAuth::Bearer("r".into())));
+        assert_eq!(found("token.io/x"), Some(Auth::Bearer("r".into())));
         assert_eq!(found("empty.io/x"), None);
         assert_eq!(found("localhost:5001/x"), None);
         assert_eq!(found("hello"), None);
