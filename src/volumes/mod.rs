@@ -14,6 +14,7 @@ pub mod host_path;
 pub mod image;
 mod layer;
 pub mod memory_dir;
+pub mod program;
 pub mod projected;
 pub mod secret;
 pub mod sub_path;

@@ -55,6 +55,18 @@ pub enum Form {
     File(String),
 }
 
+impl Form {
+    /// How an archive is compressed, or a file's name.
+    pub(super) fn archive(&self) -> Result<Compression, &str> {
+        match self {
+            Form::Tar => Ok(Compression::No),
+            Form::TarGzip => Ok(Compression::Gzip),
+            Form::TarZstd => Ok(Compression::Zstd),
+            Form::File(name) => Err(name),
+        }
+    }
+}
+
 /// A directory that layers are unpacked into, the lowest first.
 pub struct Unpacker {
     root: OwnedFd,
@@ -86,11 +98,9 @@ impl Unpacker {
     /// # Errors
     /// See [`UnpackError`]; the directory is then good for nothing.
     pub fn add(&mut self, form: &Form, bytes: &[u8]) -> Result<(), UnpackError> {
-        let compression = match form {
-            Form::Tar => Compression::No,
-            Form::TarGzip => Compression::Gzip,
-            Form::TarZstd => Compression::Zstd,
-            Form::File(name) => {
+        let compression = match form.archive() {
+            Ok(compression) => compression,
+            Err(name) => {
                 self.is_first = false;
                 let found = Found::file(name, bytes.len() as u64);
                 return self.put(&found, &mut &bytes[..]);

@@ -12,10 +12,10 @@ use super::unpack::*;
 use super::zstd::tests::compressed;
 
 /// Path, type, what a link leads to, content.
-type Entry<'a> = (&'a str, EntryType, &'a str, &'a [u8]);
+pub(super) type Entry<'a> = (&'a str, EntryType, &'a str, &'a [u8]);
 
 /// A layer of entries.
-fn layer(entries: &[Entry]) -> Vec<u8> {
+pub(super) fn layer(entries: &[Entry]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for (path, kind, link, content) in entries {
         let mut header = Header::new_gnu();
@@ -32,9 +32,9 @@ fn layer(entries: &[Entry]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-const FILE: EntryType = EntryType::Regular;
+pub(super) const FILE: EntryType = EntryType::Regular;
 const DIR: EntryType = EntryType::Directory;
-const LINK: EntryType = EntryType::Symlink;
+pub(super) const LINK: EntryType = EntryType::Symlink;
 const HARD: EntryType = EntryType::Link;
 
 fn unpack(dir: &Path, layers: &[(Form, Vec<u8>)]) -> Result<(), UnpackError> {
