@@ -205,10 +205,12 @@ fn start(
     let runtime = local_node::runtime(dir.path(), ranges.clone(), api_access, code)?;
     let cache = Cache::new();
     let services = ServiceNames::new(cache.clone());
+    let images = dir.join("images");
+    let images = images::open(api.clone(), &images, &args.tuning, runtime.clone(), tasks)?;
     let parts = Parts {
         api: api.clone(),
         runtime,
-        images: Arc::new(images::open(api.clone(), &dir.join("images"), &args.tuning, tasks)?),
+        images: Arc::new(images),
         names: services.clone(),
         services,
         clock: clock.clone(),

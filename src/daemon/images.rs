@@ -11,6 +11,8 @@ use crate::base::Tasks;
 use crate::client::SharedApi;
 use crate::images::cache::{Cache, Watermarks, statvfs};
 use crate::images::{Puller, Registries};
+use crate::node::images::Machine;
+use crate::runtime::Runtime;
 
 /// Artifacts kept on a node's disk; beyond it the least recently used go.
 const MAX_CACHE_BYTES: u64 = 4 << 30;
@@ -22,6 +24,7 @@ pub fn open(
     api: SharedApi,
     dir: &Path,
     tuning: &NodeTuning,
+    runtime: Arc<dyn Runtime>,
     tasks: &Tasks,
 ) -> anyhow::Result<Puller> {
     let registries = match &tuning.registries {
@@ -38,7 +41,7 @@ pub fn open(
     let cache = Cache::open_on(dir, MAX_CACHE_BYTES, watermarks, statvfs)
         .with_context(|| dir.display().to_string())?;
     tasks.spawn("image-gc", collect(cache.clone()));
-    Ok(Puller::new(api, cache, registries))
+    Ok(Puller::new(api, cache, registries, Arc::new(Machine(runtime))))
 }
 
 async fn collect(cache: Arc<Cache>) {

@@ -33,7 +33,7 @@ pub fn start(
     let api = plane.server.api(User::node(&name));
     let recorder = Recorder::new(api.clone(), "kubelet", plane.clock.clone());
     recorder.run(tasks);
-    let images = images::open(api.clone(), &dir.join("images"), tuning, tasks)?;
+    let images = images::open(api.clone(), &dir.join("images"), tuning, runtime.clone(), tasks)?;
     let services = ServiceNames::new(plane.cache.clone());
     let parts = Parts {
         api,

@@ -71,7 +71,7 @@ pub struct Cache {
 }
 
 /// What a name meant when it was last pulled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
     /// `[host/]path[:tag][@digest]`, canonical.
     pub name: String,
@@ -81,6 +81,9 @@ pub struct Known {
     /// Of the program, in bytes; older releases did not keep it.
     #[serde(default)]
     pub size: u64,
+    /// The program was among the files of a layer.
+    #[serde(default)]
+    pub packed: bool,
     /// Fingerprints of the credentials that it was pulled with; none if everyone may pull it.
     #[serde(default)]
     pub secrets: Vec<String>,

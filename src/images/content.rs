@@ -11,7 +11,8 @@ use serde::Deserialize;
 
 use super::cache::Known;
 use super::layout::MANIFEST_TYPE;
-use super::pull::{PullError, PullPolicy, Puller, Source, all_failed, invalid, secrets_of};
+use super::pull::{PullError, PullPolicy, Puller, all_failed, invalid, secrets_of};
+use super::source::Source;
 use super::{MAX_BLOB_BYTES, MAX_MANIFEST_BYTES, Reference, digest_hex, digest_of};
 
 /// Layers of one image, at most.
@@ -235,11 +236,9 @@ impl Puller {
         let digest = digest_of(&text);
         let secrets = secrets_of(known.clone(), &digest, secret);
         // The same image may be a program, too.
-        let program = known.filter(|known| known.digest == digest);
-        let (wasm_digest, size) =
-            program.map(|known| (known.wasm_digest, known.size)).unwrap_or_default();
+        let program = known.filter(|known| known.digest == digest).unwrap_or_default();
         let name = image.to_string();
-        let known = Known { name, digest: digest.clone(), wasm_digest, size, secrets };
+        let known = Known { name, digest: digest.clone(), secrets, ..program };
         let kept = self.cache.put(&digest, text).await;
         if let Err(error) = kept.and(self.cache.remember(&known).await) {
             tracing::warn!(%error, "an image's name is not remembered");
@@ -267,16 +266,26 @@ impl Puller {
 }
 
 async fn read_at(source: &Source) -> Result<(Bytes, Manifest), PullError> {
+    let text = source.manifest(&source.image).await?;
+    let (below, manifest) = follow(source, &text).await?;
+    Ok((below.unwrap_or(text), manifest))
+}
+
+/// The manifest that is meant by what a registry has under a name, and its text where that is an
+/// index.
+pub(super) async fn follow(
+    source: &Source,
+    text: &[u8],
+) -> Result<(Option<Bytes>, Manifest), PullError> {
     let image = &source.image;
     let read = |text: &[u8]| Document::parse(text).map_err(|error| invalid(image, error));
-    let text = source.manifest(image).await?;
-    let digest = match read(&text)? {
-        Document::Manifest(manifest) => return Ok((text, manifest)),
+    let digest = match read(text)? {
+        Document::Manifest(manifest) => return Ok((None, manifest)),
         Document::Index(digest) => Some(digest),
     };
     let text = source.manifest(&Reference { digest, ..image.clone() }).await?;
     match read(&text)? {
-        Document::Manifest(manifest) => Ok((text, manifest)),
+        Document::Manifest(manifest) => Ok((Some(text), manifest)),
         Document::Index(_) => Err(invalid(image, ContentError::Nested)),
     }
 }

@@ -138,12 +138,30 @@ pub enum LayoutError {
     NoneForUs(usize),
     #[error("it is an index; push each of its programs under a name of its own")]
     Index,
-    #[error("a Wasm artifact has one layer of type {WASM_TYPE}; this one has {0}")]
+    #[error(
+        "a program is one layer of type {WASM_TYPE}, or one with the file that the entrypoint names; \
+         this one has {0} (`wasmctl push FILE NAME:TAG` makes an image of a program)"
+    )]
     Layers(String),
     #[error("{0:?} is not a sha256 digest")]
     Digest(String),
     #[error("the layer has {0} bytes, more than {MAX_BLOB_BYTES}")]
     LayerTooLarge(u64),
+}
+
+impl LayoutError {
+    /// It is a whole manifest of something else, and not what a registry may say once: a page in
+    /// HTML, for instance.
+    pub fn is_verdict(&self) -> bool {
+        match self {
+            LayoutError::Unreadable(_) | LayoutError::TooLarge(_) | LayoutError::Digest(_) => false,
+            LayoutError::NotWasm(media_type) => media_type.starts_with("application/vnd."),
+            LayoutError::NoneForUs(_)
+            | LayoutError::Index
+            | LayoutError::Layers(_)
+            | LayoutError::LayerTooLarge(_) => true,
+        }
+    }
 }
 
 impl Interfaces {
@@ -308,7 +326,9 @@ mod tests {
         assert_eq!(
             error.to_string(),
             format!(
-                "a Wasm artifact has one layer of type {WASM_TYPE}; this one has one of type {tar:?}"
+                "a program is one layer of type {WASM_TYPE}, or one with the file that the entrypoint \
+                 names; this one has one of type {tar:?} (`wasmctl push FILE NAME:TAG` makes an image \
+                 of a program)"
             )
         );
         let two = Manifest::parse(&manifest(CONFIG_TYPE, &[WASM_TYPE, WASM_TYPE]));

@@ -14,8 +14,9 @@ pub mod pull;
 pub mod push;
 pub mod reference;
 pub mod registries;
+mod source;
 
-pub use pull::{Program, PullError, PullPolicy, Pulled, Puller, Resolved};
+pub use pull::{Host, Program, PullError, PullPolicy, Pulled, Puller, Resolved};
 pub use reference::Reference;
 pub use registries::Registries;
 

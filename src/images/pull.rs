@@ -7,6 +7,8 @@
 //! and for others apart, so that a slow registry holds up nobody but its own users. A registry may
 //! have mirrors, which are asked before it; what no place has is told with the words of each. What
 //! came with credentials is given only to who has them too, or whom its registry answers (KEP-2535).
+//!
+//! An image is on the node if its program is, or the program's code: then nobody is asked.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -16,11 +18,10 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::cache::{Cache, Known};
-use super::foreign;
-use super::layout::{Document, LayoutError};
+use super::content::LayerForm;
 use super::registries::{Candidate, Registries};
-use super::{MAX_BLOB_BYTES, Reference, credentials, digest_of};
-use crate::api::ApiError;
+use super::source::{Described, Meaning, Source};
+use super::{MAX_BLOB_BYTES, Reference, credentials, digest_hex, digest_of, foreign};
 use crate::base::keyed_locks::KeyedLocks;
 use crate::client::SharedApi;
 
@@ -55,8 +56,27 @@ pub struct Resolved {
     pub wasm_digest: String,
     /// Length of the program in bytes; 0 where it was kept by an older release.
     pub size: u64,
-    /// It is on this node's disk, and no registry was asked.
+    /// It, or its code, is on this node's disk, and no registry was asked.
     pub present: bool,
+}
+
+/// What a [`Puller`] asks of the node that it pulls for.
+#[async_trait::async_trait]
+pub trait Host: Send + Sync + 'static {
+    /// Whether code of a program is here that can run now, without the program's bytes.
+    async fn has_code(&self, wasm_digest: &str) -> bool;
+
+    /// The program among the files of a layer: the one of the path `entry`, else the only one there;
+    /// of at most [`MAX_BLOB_BYTES`].
+    ///
+    /// # Errors
+    /// Says what is there instead, for the user.
+    async fn program(
+        &self,
+        form: &LayerForm,
+        layer: Bytes,
+        entry: Option<String>,
+    ) -> Result<Bytes, String>;
 }
 
 /// A program in memory. It has a place among those that may be, so keep it only while it is used.
@@ -85,7 +105,7 @@ pub enum PullError {
     NotPresent(String),
     #[error("image {name}: its registry refused: {why}")]
     Unauthorized { name: String, why: String },
-    /// It is no Wasm artifact, or not what its digest says.
+    /// It is no program: what its registry has, and not what it said this once.
     #[error("image {name}: {why}")]
     Invalid { name: String, why: String },
     /// Another try may help.
@@ -98,6 +118,7 @@ pub struct Puller {
     api: SharedApi,
     pub(super) cache: Arc<Cache>,
     settings: Registries,
+    host: Arc<dyn Host>,
     own: Places,
     registries: Mutex<HashMap<String, Weak<Places>>>,
     foreign_loads: Arc<Semaphore>,
@@ -119,11 +140,17 @@ impl Places {
 }
 
 impl Puller {
-    pub fn new(api: SharedApi, cache: Arc<Cache>, settings: Registries) -> Puller {
+    pub fn new(
+        api: SharedApi,
+        cache: Arc<Cache>,
+        settings: Registries,
+        host: Arc<dyn Host>,
+    ) -> Puller {
         Puller {
             api,
             cache,
             settings,
+            host,
             own: Places::new(OWN_QUESTIONS, OWN_LOADS),
             registries: Mutex::default(),
             foreign_loads: Arc::new(Semaphore::new(ALL_FOREIGN_LOADS)),
@@ -156,7 +183,7 @@ impl Puller {
         if policy != PullPolicy::Always
             && let Some(known) = &known
             && self.may_use(known, image, docker_configs)
-            && self.cache.touch(&known.wasm_digest).await
+            && self.is_here(&known.wasm_digest).await
         {
             let Known { digest, wasm_digest, size, .. } = known.clone();
             return Ok(Resolved { digest, wasm_digest, size, present: true });
@@ -164,18 +191,34 @@ impl Puller {
         if policy == PullPolicy::Never {
             return Err(PullError::NotPresent(image.to_string()));
         }
-        let Described { digest, wasm_digest, size, secret } = {
+        let Described { digest, meaning, secret } = {
             let foreign = image.registry.as_ref().map(|registry| self.registry(registry));
             let _place = self.question(image, foreign.as_deref()).await?;
             self.describe(image, docker_configs).await?
         };
+        let packed = matches!(meaning, Meaning::Packed);
+        let same = known.as_ref().filter(|known| known.digest == digest && known.packed);
+        let (wasm_digest, size) = match (meaning, same) {
+            (Meaning::Program { wasm_digest, size }, _) => (wasm_digest, size),
+            (Meaning::Packed, Some(known)) => (known.wasm_digest.clone(), known.size),
+            (Meaning::Packed, None) => {
+                let program = self.unpack(image, &digest, docker_configs).await?;
+                (digest_of(&program.wasm), program.wasm.len() as u64)
+            }
+        };
         let secrets = secrets_of(known, &digest, secret);
-        let known = Known { name: image.to_string(), digest, wasm_digest, size, secrets };
+        let known = Known { name: image.to_string(), digest, wasm_digest, size, packed, secrets };
         if let Err(error) = self.cache.remember(&known).await {
             tracing::warn!(%error, "an image's name is not remembered");
         }
         let Known { digest, wasm_digest, .. } = known;
         Ok(Resolved { digest, wasm_digest, size, present: false })
+    }
+
+    /// Whether a program can start without a registry. What is used stays longest on the disk.
+    async fn is_here(&self, wasm_digest: &str) -> bool {
+        digest_hex(wasm_digest).is_some()
+            && (self.cache.touch(wasm_digest).await || self.host.has_code(wasm_digest).await)
     }
 
     /// The program of a resolved image: from the disk, or fetched once for everyone who waits.
@@ -200,6 +243,48 @@ impl Puller {
         if policy == PullPolicy::Never {
             return Err(PullError::NotPresent(image.to_string()));
         }
+        let known = self.cache.known(&image.to_string()).await;
+        if let Some(known) = known.filter(|known| known.packed && known.wasm_digest == wasm_digest)
+        {
+            let program = self.unpack(image, &known.digest, docker_configs).await?;
+            return match digest_of(&program.wasm) == wasm_digest {
+                true => Ok(program),
+                false => Err(network(image, "its layer has another program than before")),
+            };
+        }
+        let (taken, registry) = self.take_places(image).await?;
+        let wasm = self.fetch_anywhere(image, docker_configs, wasm_digest, size).await?;
+        Ok(Program { wasm, _taken: taken, _registry: registry })
+    }
+
+    /// The program in the layer of an image of files, of which `digest` is the manifest's; it is kept.
+    async fn unpack(
+        &self,
+        image: &Reference,
+        digest: &str,
+        docker_configs: &[Bytes],
+    ) -> Result<Program, PullError> {
+        let _alone = self.loading.lock(digest).await;
+        let (taken, registry) = self.take_places(image).await?;
+        let pinned = Reference { digest: Some(digest.to_string()), ..image.clone() };
+        let mut failures = Vec::new();
+        for source in self.sources(&pinned, docker_configs) {
+            match source.unpacked(&*self.host).await {
+                Ok(wasm) => {
+                    self.keep(&digest_of(&wasm), &wasm).await;
+                    return Ok(Program { wasm, _taken: taken, _registry: registry });
+                }
+                Err(error) => failures.push(error),
+            }
+        }
+        Err(all_failed(image, failures))
+    }
+
+    /// Places for one program of an image's registry.
+    async fn take_places(
+        &self,
+        image: &Reference,
+    ) -> Result<(Vec<OwnedSemaphorePermit>, Option<Arc<Places>>), PullError> {
         let registry = image.registry.as_ref().map(|registry| self.registry(registry));
         let taken = match &registry {
             None => vec![take(image, &self.own.loads).await?],
@@ -208,8 +293,7 @@ impl Puller {
                 vec![take(image, &places.loads).await?, take(image, &self.foreign_loads).await?]
             }
         };
-        let wasm = self.fetch_anywhere(image, docker_configs, wasm_digest, size).await?;
-        Ok(Program { wasm, _taken: taken, _registry: registry })
+        Ok((taken, registry))
     }
 
     /// A place for a question to a registry, or the cluster's own.
@@ -298,7 +382,8 @@ impl Puller {
         docker_configs: &'a [Bytes],
     ) -> impl Iterator<Item = Source> + use<'a> {
         let candidates = self.settings.candidates(image).into_iter();
-        candidates.map(|candidate| Source::new(self, candidate, docker_configs))
+        candidates
+            .map(|candidate| Source::new(&self.api, &self.settings, candidate, docker_configs))
     }
 
     async fn fetch(&self, source: &Source, digest: &str, size: u64) -> Result<Bytes, PullError> {
@@ -309,12 +394,16 @@ impl Puller {
         if known && length != size || actual != digest {
             let why =
                 format!("its registry sent {length} bytes {actual} for {size} bytes {digest}");
-            return Err(invalid(&source.image, why));
+            return Err(network(&source.image, why));
         }
+        self.keep(digest, &wasm).await;
+        Ok(wasm)
+    }
+
+    async fn keep(&self, digest: &str, wasm: &Bytes) {
         if let Err(error) = self.cache.put(digest, wasm.clone()).await {
             tracing::warn!(%error, digest, "a pulled image is not kept");
         }
-        Ok(wasm)
     }
 }
 
@@ -358,98 +447,6 @@ pub(super) fn secrets_of(
     let old = secrets.len().saturating_sub(SECRETS);
     secrets.drain(..old);
     secrets
-}
-
-/// What a name means at one place.
-struct Described {
-    digest: String,
-    wasm_digest: String,
-    size: u64,
-    /// Of the credentials that were used.
-    secret: Option<String>,
-}
-
-/// One place where an image may be.
-pub(super) struct Source {
-    pub(super) image: Reference,
-    api: SharedApi,
-    /// See [`credentials::fingerprint`].
-    pub(super) secret: Option<String>,
-    /// `None`: the cluster's own registry.
-    foreign: Option<foreign::Registry>,
-}
-
-impl Source {
-    fn new(puller: &Puller, candidate: Candidate, docker_configs: &[Bytes]) -> Source {
-        let mut secret = None;
-        let foreign = candidate.image.registry.as_ref().map(|registry| {
-            let settings = puller.settings.settings(registry);
-            let auth = foreign::auth(&candidate.image, &settings, docker_configs);
-            secret = credentials::fingerprint(&candidate.image, &auth);
-            foreign::Registry::new(&candidate, settings, auth)
-        });
-        Source { image: candidate.image, api: puller.api.clone(), secret, foreign }
-    }
-
-    /// What the name means here.
-    async fn describe(&self) -> Result<Described, PullError> {
-        let text = self.manifest(&self.image).await?;
-        let digest = digest_of(&text);
-        let manifest = match self.read(&text)? {
-            Document::Manifest(manifest) => manifest,
-            Document::Index(chosen) => {
-                let digest = Some(chosen);
-                let text = self.manifest(&Reference { digest, ..self.image.clone() }).await?;
-                match self.read(&text)? {
-                    Document::Manifest(manifest) => manifest,
-                    Document::Index(_) => return Err(invalid(&self.image, LayoutError::Index)),
-                }
-            }
-        };
-        let layer = manifest
-            .wasm()
-            .ok_or_else(|| invalid(&self.image, LayoutError::Layers("none".into())))?;
-        let (wasm_digest, size, secret) = (layer.digest.clone(), layer.size, self.secret.clone());
-        Ok(Described { digest, wasm_digest, size, secret })
-    }
-
-    fn read(&self, text: &[u8]) -> Result<Document, PullError> {
-        Document::parse(text).map_err(|error| invalid(&self.image, error))
-    }
-
-    /// The manifest of a name; of the digest that it asks for, if it has one.
-    pub(super) async fn manifest(&self, image: &Reference) -> Result<Bytes, PullError> {
-        let text = match &self.foreign {
-            Some(foreign) => foreign.manifest(image).await?,
-            None => self.own(&format!("manifests/{}", image.version())).await?,
-        };
-        let digest = digest_of(&text);
-        if image.digest.as_ref().is_some_and(|wanted| *wanted != digest) {
-            return Err(invalid(image, format!("its registry sent a manifest {digest}")));
-        }
-        Ok(text)
-    }
-
-    async fn blob(&self, digest: &str, max_bytes: u64) -> Result<Bytes, PullError> {
-        match &self.foreign {
-            Some(foreign) => foreign.blob(&self.image, digest, max_bytes).await,
-            None => self.own(&format!("blobs/{digest}")).await,
-        }
-    }
-
-    async fn own(&self, rest: &str) -> Result<Bytes, PullError> {
-        let path = format!("/v2/{}/{rest}", self.image.repository);
-        self.api.get_bytes(&path).await.map_err(|error| of_api(&self.image, error))
-    }
-}
-
-fn of_api(image: &Reference, error: ApiError) -> PullError {
-    let name = image.to_string();
-    match error.code {
-        404 => PullError::NotFound(name),
-        401 | 403 => PullError::Unauthorized { name, why: error.message },
-        _ => PullError::Network { name, why: error.message },
-    }
 }
 
 pub(super) fn invalid(image: &Reference, why: impl std::fmt::Display) -> PullError {

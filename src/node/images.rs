@@ -2,11 +2,14 @@
 //! bytes; of those that are mounted as volumes, layers. [`Puller`] of the room `images` is one; tests have their own.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::images::content::{Layer, LayerForm};
 use crate::images::{self, Puller, Reference};
+use crate::runtime::Runtime;
+use crate::volumes::program;
 use crate::volumes::unpack::Form;
 
 /// When to ask the registry (core/v1 Container.imagePullPolicy).
@@ -153,14 +156,10 @@ impl Images for Puller {
         let name = reference(request)?;
         let found = Puller::content(self, &name, policy(request), request.docker_configs).await;
         let found = found.map_err(of_content)?;
-        let layers = found.layers.into_iter().map(|Layer { digest, size, form }| {
-            let form = match form {
-                LayerForm::Tar => Form::Tar,
-                LayerForm::TarGzip => Form::TarGzip,
-                LayerForm::TarZstd => Form::TarZstd,
-                LayerForm::File(name) => Form::File(name),
-            };
-            ContentLayer { digest, size, form }
+        let layers = found.layers.into_iter().map(|Layer { digest, size, form }| ContentLayer {
+            digest,
+            size,
+            form: form_of(&form),
         });
         Ok(ContentImage { digest: found.digest, layers: layers.collect() })
     }
@@ -175,6 +174,38 @@ impl Images for Puller {
         let loaded = Puller::load(self, &name, policy(request), configs, digest, *size).await;
         let loaded = loaded.map_err(of_content)?;
         Ok(LoadedImage { bytes: loaded.wasm.clone(), place: Box::new(loaded) })
+    }
+}
+
+/// What a puller asks of its node: the code that its runtime has, and how layers are unpacked.
+pub struct Machine(pub Arc<dyn Runtime>);
+
+#[async_trait::async_trait]
+impl images::Host for Machine {
+    async fn has_code(&self, wasm_digest: &str) -> bool {
+        // Checked and loaded, which is what comes next.
+        self.0.prepared(wasm_digest).await.is_some()
+    }
+
+    async fn program(
+        &self,
+        form: &LayerForm,
+        layer: Bytes,
+        entry: Option<String>,
+    ) -> Result<Bytes, String> {
+        let form = form_of(form);
+        let find = move || program::find(&form, &layer, entry.as_deref(), images::MAX_BLOB_BYTES);
+        let found = tokio::task::spawn_blocking(find).await.map_err(|error| error.to_string())?;
+        found.map_err(|error| error.to_string())
+    }
+}
+
+fn form_of(form: &LayerForm) -> Form {
+    match form {
+        LayerForm::Tar => Form::Tar,
+        LayerForm::TarGzip => Form::TarGzip,
+        LayerForm::TarZstd => Form::TarZstd,
+        LayerForm::File(name) => Form::File(name.clone()),
     }
 }
 

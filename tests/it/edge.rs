@@ -7,6 +7,7 @@ mod bombs;
 mod connections;
 mod discovery;
 mod draining;
+mod foreign;
 mod images;
 mod openapi;
 mod pki;

@@ -111,7 +111,8 @@ impl Admitter for LinkCheck {
                     }
                     Ok(ImageCheck::Files) => {
                         let list = root.child(list);
-                        let why = "it is files for volumes, and no program";
+                        let why = "it is files for volumes, and no program; `wasmctl push FILE \
+                                   NAME:TAG` makes an image of a program";
                         errors.invalid(&list.index(index).child("image"), image, why);
                     }
                     Ok(ImageCheck::Unknown | ImageCheck::Foreign) => {}

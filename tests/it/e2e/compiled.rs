@@ -43,6 +43,12 @@ fn a_program_is_compiled_once_for_all_nodes() {
     };
     assert!(kept("n1") == made && kept("n2") == made, "each has the control plane's file");
     assert!(kept("n3") != made, "it compiled for itself");
+    // Who has the code has the image: nobody is asked for it.
+    let pod = guests::job_pod("again", "hello:v1", &[])
+        .replace("spec:\n", "spec:\n  nodeName: n1\n")
+        .replace("{name: main", "{name: main, imagePullPolicy: Never");
+    server.wasmctl_with("apply -f -", &pod).ok();
+    server.wait("pod again", READY, "True");
     // The program itself came to the one that compiles only.
     let images = |node: &str| {
         let blobs = server.dir.path().join(node).join("images/blobs");
