@@ -1,5 +1,6 @@
 //! `wasmctl drain`: keeps new pods off nodes, and lets those that are there leave by eviction, so that
-//! their disruption budgets are kept. What would be lost is left alone unless the user says so.
+//! their disruption budgets are kept (or by deletion, whatever they say, where the user wants that).
+//! What would be lost is left alone unless the user says so.
 
 use std::time::Duration;
 
@@ -119,6 +120,24 @@ fn title(pod: &Value) -> String {
     format!("{}/{}", text(pod, "/metadata/namespace"), text(pod, "/metadata/name"))
 }
 
+/// The request by which a pod leaves, and the word for it.
+fn request(pod: &Value, args: &DrainArgs) -> (Method, String, Value, &'static str) {
+    let (namespace, name) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+    let mut options = json!({"preconditions": {"uid": text(pod, "/metadata/uid")}});
+    if let Some(seconds) = args.grace_period.filter(|seconds| *seconds >= 0) {
+        options["gracePeriodSeconds"] = json!(seconds);
+    }
+    if args.disable_eviction {
+        options["apiVersion"] = json!("v1");
+        options["kind"] = json!("DeleteOptions");
+        return (Method::DELETE, path, options, "deleted");
+    }
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction",
+        "metadata": {"name": name, "namespace": namespace}, "deleteOptions": options});
+    (Method::POST, format!("{path}/eviction"), eviction, "evicted")
+}
+
 /// Evicts a pod, again and again while its budget does not let it go, and waits until it is gone.
 async fn leave(
     session: &Session,
@@ -128,19 +147,13 @@ async fn leave(
 ) -> anyhow::Result<()> {
     let (namespace, name) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
     let uid = text(pod, "/metadata/uid");
-    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
-    let grace = args.grace_period.filter(|seconds| *seconds >= 0);
-    let mut options = json!({"preconditions": {"uid": uid}});
-    if let Some(seconds) = grace {
-        options["gracePeriodSeconds"] = json!(seconds);
-    }
-    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction",
-        "metadata": {"name": name, "namespace": namespace}, "deleteOptions": options});
-    let eviction = eviction.to_string().into_bytes();
-    printer::note(&format!("evicting pod {namespace}/{name}"));
+    let (method, path, body, done) = request(pod, args);
+    let body = body.to_string().into_bytes();
+    let word = if args.disable_eviction { "deleting" } else { "evicting" };
+    printer::note(&format!("{word} pod {namespace}/{name}"));
     loop {
-        let body = Some(("application/json", eviction.clone()));
-        match session.json(Method::POST, &format!("{path}/eviction"), body).await {
+        let body = Some(("application/json", body.clone()));
+        match session.json(method.clone(), &path, body).await {
             Ok(_) => break,
             Err(error) if is_gone(&error) => return Ok(()),
             Err(error) if error.code == 429 => {
@@ -148,9 +161,10 @@ async fn leave(
                 printer::note(&format!("{namespace}/{name}: {text} (again in {BUDGET_WAIT:?})"));
                 wait(BUDGET_WAIT, deadline, pod).await?;
             }
-            Err(error) => return Err(error).with_context(|| format!("evicting {}", title(pod))),
+            Err(error) => return Err(error).with_context(|| format!("{word} {}", title(pod))),
         }
     }
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
     loop {
         match session.get_json(&path).await {
             Ok(now) if text(&now, "/metadata/uid") == uid => {
@@ -161,7 +175,7 @@ async fn leave(
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(printer::line(&format!("pod/{name} evicted"))?)
+    Ok(printer::line(&format!("pod/{name} {done}"))?)
 }
 
 /// The pod is not there, or another one has its name.
@@ -214,5 +228,17 @@ mod tests {
         assert_eq!(look(&ended, &args(&[])), Fate::Leaves);
         let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}});
         assert!(matches!(look(&mirror, &args(&[])), Fate::Stays(_)));
+    }
+
+    #[test]
+    fn pods_leave_by_eviction_unless_the_user_says_so() {
+        let pod = json!({"metadata": {"namespace": "n", "name": "p", "uid": "u"}});
+        let (method, path, body, word) = request(&pod, &args(&["--grace-period", "5"]));
+        assert_eq!((method, path.as_str()), (Method::POST, "/api/v1/namespaces/n/pods/p/eviction"));
+        let options = json!({"preconditions": {"uid": "u"}, "gracePeriodSeconds": 5});
+        assert_eq!((&body["deleteOptions"], word), (&options, "evicted"));
+        let (method, path, body, word) = request(&pod, &args(&["--disable-eviction"]));
+        assert_eq!((method, path.as_str()), (Method::DELETE, "/api/v1/namespaces/n/pods/p"));
+        assert_eq!((&body["preconditions"]["uid"], word), (&json!("u"), "deleted"));
     }
 }

@@ -134,6 +134,9 @@ pub struct DrainArgs {
     /// Let pods leave that no controller makes anew
     #[arg(long)]
     pub force: bool,
+    /// Delete pods, whatever their disruption budgets say
+    #[arg(long)]
+    pub disable_eviction: bool,
     /// Seconds that pods get to end [default: their own]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     pub grace_period: Option<i64>,

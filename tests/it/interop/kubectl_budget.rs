@@ -23,6 +23,8 @@ fn a_drain_waits_for_a_budget() {
     assert_eq!(status("disruptionsAllowed"), "0");
     let held = cluster.kubectl("drain node-1 --ignore-daemonsets --timeout=2s").fails();
     has(&held, &["Cannot evict pod as it would violate the pod's disruption budget."]);
+    let held = cluster.wasmctl("drain node-1 --ignore-daemonsets --timeout 2s").fails();
+    has(&held, &["violate the pod's disruption budget.", "did not leave in time"]);
     let pods = "get pods -l app=web --field-selector=spec.nodeName=node-1 -o name";
     assert_eq!(kubectl(pods).lines().count(), 2, "nothing went");
     // With room for one, pods go one after the other, each once its successor is ready.
