@@ -137,8 +137,9 @@ fn provision(view: &View, claim: &PersistentVolumeClaim, class: &StorageClass, p
     if view.get::<PersistentVolume>("", &volume_name).is_some() {
         return;
     }
-    let node = match refusal(claim, class) {
-        Some(why) => Err(why),
+    let node = match storage::local_refusal(claim, class) {
+        // The scheduler knows that too, and chooses no node.
+        Some(why) => Err(why.to_string()),
         None => choose(view, claim, class),
     };
     match node {
@@ -164,27 +165,6 @@ fn provision(view: &View, claim: &PersistentVolumeClaim, class: &StorageClass, p
             }
         }
     }
-}
-
-/// What no node can give.
-fn refusal(claim: &PersistentVolumeClaim, class: &StorageClass) -> Option<String> {
-    let spec = claim.spec.as_ref()?;
-    if spec.selector.is_some() {
-        return Some("claim.Spec.Selector is not supported".into());
-    }
-    if spec.data_source.is_some() || spec.data_source_ref.is_some() {
-        return Some("volumes are not filled from a data source".into());
-    }
-    if spec.volume_mode.as_deref().is_some_and(|mode| mode != FILESYSTEM) {
-        return Some("block volume provisioning is not supported".into());
-    }
-    if class.mount_options.as_ref().is_some_and(|options| !options.is_empty()) {
-        return Some("the class has mountOptions, and a directory has none".into());
-    }
-    if class.parameters.as_ref().is_some_and(|parameters| !parameters.is_empty()) {
-        return Some("the class has parameters, and this provisioner knows none".into());
-    }
-    None
 }
 
 /// The node that the scheduler chose, or one for the claim; `None` while the scheduler is to choose.

@@ -35,6 +35,11 @@ const ADVICE: &[(&str, &str)] = &[
          fewest of these pods",
     ),
     (
+        "VolumeZone",
+        "add nodes in the zone of the pod's volumes (wasmctl get pv --show-labels), or mend the volumes' \
+         labels",
+    ),
+    (
         "InterPodAffinity",
         "look at the pods that this one must be with or away from; add nodes in other domains, or say \
          preferred instead of required",

@@ -20,6 +20,7 @@ use super::topology::domains::{Domains, Keys};
 use super::topology::{Footprint, KindId, TallyId, Topology};
 use super::volumes::Volumes;
 use crate::api::ObjectKey;
+use crate::api::kinds::storage::VOLUMES_DIR;
 use crate::api::quantity::Quantity;
 use crate::base::planted::planted;
 
@@ -42,6 +43,8 @@ pub struct NodeInfo {
     pub images: Arc<BTreeMap<String, i64>>,
     /// What its runtime offers to programs; nothing is known of nodes that declare nothing.
     pub features: Arc<Vec<String>>,
+    /// Whether volumes can be made on it by the provisioner of this program.
+    pub keeps_volumes: bool,
 }
 
 /// All nodes, the pods placed on them, and the nominees.
@@ -101,6 +104,7 @@ impl NodeInfo {
         let status = node.status.as_ref();
         let allocatable = status.and_then(|s| s.allocatable.as_ref().or(s.capacity.as_ref()));
         let pods = allocatable.and_then(|a| a.get("pods"));
+        let annotations = node.metadata.annotations.as_ref();
         NodeInfo {
             name: node.metadata.name.as_deref().unwrap_or_default().into(),
             labels: Arc::new(node.metadata.labels.clone().unwrap_or_default()),
@@ -114,6 +118,7 @@ impl NodeInfo {
             features: Arc::new(
                 status.and_then(|s| s.declared_features.clone()).unwrap_or_default(),
             ),
+            keeps_volumes: annotations.is_some_and(|all| all.contains_key(VOLUMES_DIR)),
             ..NodeInfo::default()
         }
     }
@@ -126,6 +131,7 @@ impl NodeInfo {
             && self.allocatable == other.allocatable
             && self.allocatable_pods == other.allocatable_pods
             && self.features == other.features
+            && self.keeps_volumes == other.keeps_volumes
     }
 
     /// Counts a pod in.

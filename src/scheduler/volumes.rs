@@ -2,18 +2,22 @@
 //! node.
 //!
 //! ```text
-//!   bound claim ─▶ the node must suit its volume
+//!   bound claim ─▶ the node must suit its volume, and be in its zone
 //!   unbound, of a class that waits for its first consumer ─▶ the node must have a free volume
 //!       that fits, or be one on which one may be made; then the volume is given to the claim, or
 //!       the node told to the provisioner, and the pod waits until the claim is bound
 //!   anything else ─▶ no node will do until the claim changes
 //! ```
 //!
-//! Source: k8s.io/kubernetes pkg/scheduler/framework/plugins/volumebinding.
+//! Source: k8s.io/kubernetes pkg/scheduler/framework/plugins/volumebinding and volumezone.
 
+mod zones;
+
+use std::borrow::Cow;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
     NodeSelector, PersistentVolume, PersistentVolumeClaim, TopologySelectorTerm,
@@ -21,11 +25,12 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+pub use self::zones::{Zone, is_within};
 use super::framework::Wake;
 use super::snapshot::NodeInfo;
 use crate::api::ObjectKey;
 use crate::api::kinds::storage::{
-    self, BIND_COMPLETED, NO_PROVISIONER, READ_WRITE_ONCE_POD, SELECTED_NODE,
+    self, BIND_COMPLETED, LOCAL_PROVISIONER, NO_PROVISIONER, READ_WRITE_ONCE_POD, SELECTED_NODE,
     WAIT_FOR_FIRST_CONSUMER, volume_size,
 };
 use crate::api::placement;
@@ -45,7 +50,7 @@ pub struct Volumes {
     volumes: HashMap<String, Volume>,
     /// The names of the free volumes of each class.
     free: HashMap<String, BTreeSet<String>>,
-    classes: HashMap<String, Class>,
+    classes: HashMap<String, Arc<StorageClass>>,
     /// How many pods with a place mount a claim.
     users: HashMap<ObjectKey, usize>,
 }
@@ -71,16 +76,10 @@ struct Claim {
 #[derive(Clone)]
 struct Volume {
     affinity: Option<NodeSelector>,
+    zones: Vec<Zone>,
     /// All of it, while nobody has it.
     free: Option<Box<PersistentVolume>>,
     class: String,
-}
-
-#[derive(Clone)]
-struct Class {
-    waits: bool,
-    makes: bool,
-    topologies: Vec<TopologySelectorTerm>,
 }
 
 /// What a pod's claims ask of its node.
@@ -88,6 +87,7 @@ struct Class {
 pub struct Needs {
     /// Of the volumes that its claims have.
     pub affinities: Vec<NodeSelector>,
+    pub zones: Vec<Zone>,
     /// A claim has a volume that is not there.
     pub lacks_volume: bool,
     /// Its claims that are for one pod alone, and how many pods have each.
@@ -102,8 +102,24 @@ pub struct Unbound {
     pub selected_node: Option<String>,
     /// Free volumes that fit, the smallest first.
     pub choices: Vec<Choice>,
-    /// Where one can be made, if one can: within one of the terms, or anywhere.
-    pub makes: Option<Vec<TopologySelectorTerm>>,
+    maker: Maker,
+}
+
+/// What makes a volume where none of those that are there fits.
+#[derive(Clone, Debug, PartialEq)]
+enum Maker {
+    Nothing,
+    /// The class: within one of the terms, or anywhere.
+    Class {
+        topologies: Vec<TopologySelectorTerm>,
+    },
+    /// The class of this name, and this program's provisioner: on nodes that keep volumes.
+    Local {
+        class: String,
+        topologies: Vec<TopologySelectorTerm>,
+    },
+    /// It would be the class, which does not make such a volume.
+    Refuses(String),
 }
 
 /// A claim at the version that was seen.
@@ -137,6 +153,9 @@ pub struct Blocked {
     pub text: String,
     pub wake: Wake,
 }
+
+/// No node has or makes a volume for a claim.
+const NO_VOLUME: &str = "node(s) didn't find available persistent volumes to bind";
 
 /// The wake of the pods that wait for a claim. Two claims may share it, which costs a look.
 pub fn wake_of(claim: &ObjectKey) -> Wake {
@@ -185,10 +204,13 @@ impl Volumes {
         self.claims.insert(key.clone(), info);
     }
 
-    /// Takes a volume's new state, or its end. Answers whether it became free.
+    /// Takes a volume's new state, or its end. Answers whether that may help a refused pod: it became
+    /// free, or is in other zones.
     pub fn set_volume(&mut self, name: &str, volume: Option<&PersistentVolume>) -> bool {
         let old = self.volumes.remove(name);
         let was_free = old.as_ref().is_some_and(|old| old.free.is_some());
+        let zones = volume.map(zones::of).unwrap_or_default();
+        let moved = old.as_ref().is_some_and(|old| old.zones != zones);
         if let Some(old) = old
             && let Some(free) = self.free.get_mut(&old.class)
         {
@@ -209,22 +231,15 @@ impl Volumes {
         }
         let affinity = spec.and_then(|spec| spec.node_affinity.as_ref()?.required.clone());
         let free = is_free.then(|| Box::new(volume.clone()));
-        self.volumes.insert(name.into(), Volume { affinity, free, class });
-        is_free && !was_free
+        self.volumes.insert(name.into(), Volume { affinity, zones, free, class });
+        is_free && !was_free || moved
     }
 
     /// Takes a class's new state, or its end.
     pub fn set_class(&mut self, name: &str, class: Option<&StorageClass>) {
         match class {
             None => drop(self.classes.remove(name)),
-            Some(class) => {
-                let info = Class {
-                    waits: class.volume_binding_mode.as_deref() == Some(WAIT_FOR_FIRST_CONSUMER),
-                    makes: class.provisioner != NO_PROVISIONER,
-                    topologies: class.allowed_topologies.clone().unwrap_or_default(),
-                };
-                self.classes.insert(name.into(), info);
-            }
+            Some(class) => drop(self.classes.insert(name.into(), Arc::new(class.clone()))),
         }
     }
 
@@ -276,12 +291,17 @@ impl Volumes {
             }
             if claim.is_bound {
                 match self.volumes.get(&claim.volume) {
-                    Some(volume) => needs.affinities.extend(volume.affinity.clone()),
+                    Some(volume) => {
+                        needs.affinities.extend(volume.affinity.clone());
+                        needs.zones.extend(volume.zones.iter().cloned());
+                    }
                     None => needs.lacks_volume = true,
                 }
                 continue;
             }
-            let class = self.classes.get(&claim.class).filter(|class| class.waits);
+            let class = self.classes.get(&claim.class).filter(|class| {
+                class.volume_binding_mode.as_deref() == Some(WAIT_FOR_FIRST_CONSUMER)
+            });
             let Some(class) = class.filter(|_| claim.volume.is_empty()) else {
                 return blocked("pod has unbound immediate PersistentVolumeClaims".into());
             };
@@ -290,7 +310,7 @@ impl Volumes {
         Ok(needs)
     }
 
-    fn unbound(&self, key: ObjectKey, claim: &Claim, class: &Class) -> Unbound {
+    fn unbound(&self, key: ObjectKey, claim: &Claim, class: &StorageClass) -> Unbound {
         let mut choices = Vec::new();
         if let (Some(wanted), None) = (&claim.wanted, &claim.selected_node) {
             let names = self.free.get(&claim.class).into_iter().flatten();
@@ -310,10 +330,10 @@ impl Volumes {
             }));
         }
         Unbound {
+            maker: maker(&key, claim, class),
             claim: ClaimId { key, uid: claim.uid.clone(), version: claim.version.clone() },
             selected_node: claim.selected_node.clone(),
             choices,
-            makes: class.makes.then(|| class.topologies.clone()),
         }
     }
 
@@ -329,6 +349,24 @@ impl Volumes {
                 }
             }
         }
+    }
+}
+
+fn maker(key: &ObjectKey, claim: &Claim, class: &StorageClass) -> Maker {
+    let topologies = class.allowed_topologies.clone().unwrap_or_default();
+    match class.provisioner.as_str() {
+        NO_PROVISIONER => Maker::Nothing,
+        LOCAL_PROVISIONER => {
+            let wanted = claim.wanted.as_deref();
+            match wanted.and_then(|wanted| storage::local_refusal(wanted, class)) {
+                Some(why) => Maker::Refuses(format!(
+                    "node(s) cannot have the volume of persistentvolumeclaim {:?}: {why}",
+                    key.name
+                )),
+                None => Maker::Local { class: claim.class.clone(), topologies },
+            }
+        }
+        _ => Maker::Class { topologies },
     }
 }
 
@@ -361,14 +399,17 @@ impl Needs {
         }
     }
 
-    /// How the unbound claims get their volumes on a node; `None` where they cannot.
-    pub fn steps(&self, node: &NodeInfo) -> Option<Vec<Step>> {
+    /// How the unbound claims get their volumes on a node.
+    ///
+    /// # Errors
+    /// Why they do not.
+    pub fn steps(&self, node: &NodeInfo) -> Result<Vec<Step>, Cow<'static, str>> {
         let mut steps: Vec<Step> = Vec::new();
         for unbound in &self.unbound {
             if let Some(selected) = &unbound.selected_node {
                 // It is being made there.
                 if **selected != *node.name {
-                    return None;
+                    return Err(NO_VOLUME.into());
                 }
                 continue;
             }
@@ -385,17 +426,35 @@ impl Needs {
                 steps.push(Step::Give { claim, volume: choice.clone() });
                 continue;
             }
-            let terms = unbound.makes.as_ref()?;
-            if !terms.is_empty() && !storage::topology_matches(terms, &node.labels) {
-                return None;
-            }
+            unbound.maker.may_make(node)?;
             steps.push(Step::Select { claim });
         }
-        Some(steps)
+        Ok(steps)
     }
 
     /// The changes that tell that a claim is bound.
     pub fn wakes(&self) -> Vec<Wake> {
         self.unbound.iter().map(|unbound| wake_of(&unbound.claim.key)).collect()
+    }
+}
+
+impl Maker {
+    /// Whether it makes a volume on a node.
+    ///
+    /// # Errors
+    /// Why not.
+    fn may_make(&self, node: &NodeInfo) -> Result<(), Cow<'static, str>> {
+        let topologies = match self {
+            Maker::Nothing => return Err(NO_VOLUME.into()),
+            Maker::Refuses(why) => return Err(why.clone().into()),
+            Maker::Local { class, .. } if !node.keeps_volumes => {
+                return Err(format!("node(s) keep no volumes of the class {class:?}").into());
+            }
+            Maker::Local { topologies, .. } | Maker::Class { topologies } => topologies,
+        };
+        match topologies.is_empty() || storage::topology_matches(topologies, &node.labels) {
+            true => Ok(()),
+            false => Err(NO_VOLUME.into()),
+        }
     }
 }

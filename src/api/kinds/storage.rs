@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
     PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimTemplate, Pod,
     TopologySelectorTerm, Volume,
 };
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 
 use super::resources::{self, Amounts};
@@ -129,6 +130,27 @@ pub fn local_node(volume: &PersistentVolume) -> Option<&str> {
         Some([node]) if one.key == HOSTNAME && one.operator == "In" => Some(node),
         _ => None,
     }
+}
+
+/// What the provisioner of this program gives on no node.
+pub fn local_refusal(claim: &PersistentVolumeClaim, class: &StorageClass) -> Option<&'static str> {
+    let spec = claim.spec.as_ref()?;
+    if spec.selector.is_some() {
+        return Some("claim.Spec.Selector is not supported");
+    }
+    if spec.data_source.is_some() || spec.data_source_ref.is_some() {
+        return Some("volumes are not filled from a data source");
+    }
+    if spec.volume_mode.as_deref().is_some_and(|mode| mode != FILESYSTEM) {
+        return Some("block volume provisioning is not supported");
+    }
+    if class.mount_options.as_ref().is_some_and(|options| !options.is_empty()) {
+        return Some("the class has mountOptions, and a directory has none");
+    }
+    if class.parameters.as_ref().is_some_and(|parameters| !parameters.is_empty()) {
+        return Some("the class has parameters, and this provisioner knows none");
+    }
+    None
 }
 
 /// Why a volume cannot be the claim's (checkVolumeSatisfyClaim).

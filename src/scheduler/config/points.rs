@@ -11,13 +11,17 @@ use crate::scheduler::plugins::{Choice, PLUGINS};
 /// The plugin of the point postFilter.
 const PREEMPTION: &str = "DefaultPreemption";
 /// What every profile has: part of the queue, of other plugins, or of how pods are bound.
-const ALWAYS: &[&str] = &[
-    "DefaultBinder",
-    "GangScheduling",
-    "PrioritySort",
-    "SchedulingGates",
-    "VolumeRestrictions",
-    "VolumeZone",
+const ALWAYS: &[&str] =
+    &["DefaultBinder", "GangScheduling", "PrioritySort", "SchedulingGates", "VolumeRestrictions"];
+/// Upstream's, without a meaning here: switched off they are switched off.
+const NOT_HERE: &[&str] = &[
+    "AzureDiskLimits",
+    "CinderLimits",
+    "DynamicResources",
+    "EBSLimits",
+    "GCEPDLimits",
+    "NodeDeclaredFeatures",
+    "NodeVolumeLimits",
 ];
 const ALL: &str = "*";
 /// More than any sensible sum of weights needs, and far from overflowing one.
@@ -136,6 +140,9 @@ impl Chosen {
                 let why = "is part of every profile, and cannot be disabled";
                 return Err(format!("{at}.disabled: {} {why}", plugin.name));
             }
+            if NOT_HERE.contains(&plugin.name.as_str()) {
+                continue;
+            }
             let name = known(&plugin.name, point, &format!("{at}.disabled"))?;
             self.switch(name, point, false, None);
         }
@@ -190,6 +197,9 @@ fn known(name: &str, point: &str, at: &str) -> Result<&'static str, String> {
     let all = PLUGINS.iter().map(|row| row.name).chain([PREEMPTION]);
     let Some(known) = all.clone().find(|one| *one == name) else {
         let all: Vec<&str> = all.collect();
+        if NOT_HERE.contains(&name) {
+            return Err(format!("{at}: {name} is not done here; leave it out"));
+        }
         return Err(format!("{at}: no plugin {name:?}; there are {}", all.join(", ")));
     };
     match is_of(name, point) {

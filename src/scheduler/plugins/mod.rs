@@ -12,6 +12,7 @@ pub mod pod_topology_spread;
 pub mod resource_strategy;
 pub(super) mod taint_toleration;
 mod volume_binding;
+mod volume_zone;
 mod wasm_features;
 
 use super::framework::{
@@ -88,6 +89,7 @@ pub const PLUGINS: &[Row] = &[
         })
     },
     filter("VolumeBinding", |_| Box::new(volume_binding::VolumeBinding)),
+    filter("VolumeZone", |_| Box::new(volume_zone::VolumeZone)),
     score("NodeResourcesBalancedAllocation", |_| Box::new(balanced_allocation::BalancedAllocation)),
     score("ImageLocality", |_| Box::new(image_locality::ImageLocality)),
     domains("PodTopologySpread", |settings| {

@@ -10,7 +10,6 @@ const TAKEN: &str = "node has pod using PersistentVolumeClaim with the same name
                      ReadWriteOncePod access mode";
 const NOT_THERE: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
 const ELSEWHERE: &str = "node(s) didn't match PersistentVolume's node affinity";
-const NO_VOLUME: &str = "node(s) didn't find available persistent volumes to bind";
 
 pub struct VolumeBinding;
 
@@ -27,10 +26,8 @@ impl FilterPlugin for VolumeBinding {
             NOT_THERE
         } else if !needs.affinities.iter().all(|affinity| suits(affinity, node)) {
             ELSEWHERE
-        } else if needs.steps(node).is_none() {
-            NO_VOLUME
         } else {
-            return Ok(());
+            return needs.steps(node).map(drop).map_err(|why| vec![why]);
         };
         Err(vec![why.into()])
     }

@@ -115,6 +115,12 @@ fn plugins_are_switched_off_and_weighed() {
     assert_eq!(weighed.len(), 2, "{scores:?}");
     assert!(has(&scores, "ImageLocality", 7) && has(&scores, "PodTopologySpread", 1), "{scores:?}");
 
+    let all = framework(json!({}));
+    let absent = json!([{"name": "NodeVolumeLimits"}, {"name": "DynamicResources"}]);
+    assert_eq!(framework(json!({"multiPoint": {"disabled": absent}})), all);
+    let (filters, ..) = framework(json!({"multiPoint": {"disabled": [{"name": "VolumeZone"}]}}));
+    assert!(all.0.contains(&"VolumeZone".into()) && !filters.contains(&"VolumeZone".into()));
+
     let (filters, scores, _) = framework(json!({
         "multiPoint": {"disabled": [{"name": "*"}],
             "enabled": [{"name": "NodeResourcesFit", "weight": 3}, {"name": "PrioritySort"}]}}));
@@ -206,6 +212,10 @@ fn what_is_not_supported_is_refused_by_its_name() {
             "NodePorts is no plugin of the point score",
         ),
         (json!({"plugins": {"bind": {"disabled": [{"name": "*"}]}}}), "profiles[0].plugins.bind:"),
+        (
+            json!({"plugins": {"filter": {"enabled": [{"name": "NodeVolumeLimits"}]}}}),
+            "NodeVolumeLimits is not done here",
+        ),
         (
             json!({"plugins": {"multiPoint": {"disabled": [{"name": "DefaultBinder"}]}}}),
             "cannot be disabled",

@@ -8,7 +8,7 @@ use wasmfleet::scheduler::plugins::default_framework;
 use wasmfleet::scheduler::pod_info::PodInfo;
 use wasmfleet::scheduler::snapshot::Snapshot;
 
-use super::{line, merge, node, pod};
+use super::{line, merge, pod};
 
 /// A cluster with storage: claims, volumes and classes by kind.
 fn schedule_with(nodes: &[Node], storage: &[Value], pods: Vec<Pod>) -> (Vec<Decision>, Snapshot) {
@@ -41,6 +41,13 @@ fn schedule_with(nodes: &[Node], storage: &[Value], pods: Vec<Pod>) -> (Vec<Deci
 
 fn lines_with(nodes: &[Node], storage: &[Value], pods: Vec<Pod>) -> Vec<String> {
     schedule_with(nodes, storage, pods).0.into_iter().map(line).collect()
+}
+
+/// A node that keeps volumes.
+fn node(name: &str, more: Value) -> Node {
+    let mut keeps = json!({"metadata": {"annotations": {"wasmfleet.dev/volumes-dir": "/d"}}});
+    merge(&mut keeps, more);
+    super::node(name, keeps)
 }
 
 fn user(name: &str, claims: &[&str]) -> Pod {
@@ -188,4 +195,80 @@ fn a_claim_for_one_pod_alone_keeps_others_away() {
     let again = vec![PodInfo::of(&user("q", &["c"]))];
     let decisions = cycle::schedule(again, &mut snapshot, &default_framework());
     assert_eq!(decisions.into_iter().map(line).collect::<Vec<_>>(), ["q → a"]);
+}
+
+#[test]
+fn a_volume_is_made_where_a_node_keeps_volumes_or_nowhere() {
+    let [later, _] = classes();
+    let simulated = super::node("sim-0", json!({}));
+    let nodes = [simulated.clone(), node("real", json!({})), super::node("sim-1", json!({}))];
+    let lines = |nodes: &[Node], claim: Value| {
+        lines_with(nodes, &[later.clone(), claim], vec![user("p", &["c"])])
+    };
+    assert_eq!(lines(&nodes, claim("c", json!({}))), ["p ⇢ real: c is made"]);
+    let text = "p: 0/1 nodes are available: 1 node(s) keep no volumes of the class \"later\".";
+    assert_eq!(lines(&[simulated.clone()], claim("c", json!({}))), [text]);
+    // Other provisioners know themselves where they make volumes.
+    let mut other = later.clone();
+    other["provisioner"] = json!("example.com/disks");
+    let storage = [other, claim("c", json!({}))];
+    let told = lines_with(&[simulated], &storage, vec![user("p", &["c"])]);
+    assert_eq!(told, ["p ⇢ sim-0: c is made"]);
+    // What is made nowhere is said of the pod, instead of being asked for again and again.
+    let block = claim("c", json!({"spec": {"volumeMode": "Block"}}));
+    let text = "p: 0/3 nodes are available: 3 node(s) cannot have the volume of \
+                persistentvolumeclaim \"c\": block volume provisioning is not supported.";
+    assert_eq!(lines(&nodes, block), [text]);
+}
+
+/// A node that begins to keep volumes helps those who were refused.
+#[test]
+fn a_node_that_keeps_volumes_from_now_on_is_asked_again() {
+    let mut snapshot = Snapshot::default();
+    assert!(snapshot.set_node(&super::node("a", json!({}))));
+    assert!(snapshot.set_node(&node("a", json!({}))));
+    assert!(!snapshot.set_node(&node("a", json!({}))));
+}
+
+#[test]
+fn a_pod_goes_to_the_zone_of_its_volume() {
+    const ZONE: &str = "topology.kubernetes.io/zone";
+    const REGION: &str = "topology.kubernetes.io/region";
+    let within = |name: &str, labels: Value| node(name, json!({"metadata": {"labels": labels}}));
+    let nodes = [
+        within("a", json!({ZONE: "east-1", REGION: "east"})),
+        within("b", json!({ZONE: "west-1", REGION: "west"})),
+    ];
+    let in_zone = |labels: Value| {
+        let more = json!({"metadata": {"labels": labels}, "spec": {"nodeAffinity": null}});
+        [bound("c", "v"), volume("v", "", more)]
+    };
+    let place = |nodes: &[Node], labels: Value| {
+        lines_with(nodes, &in_zone(labels), vec![user("p", &["c"])]).remove(0)
+    };
+    assert_eq!(place(&nodes, json!({ZONE: "west-1"})), "p → b");
+    assert_eq!(place(&nodes, json!({REGION: "east"})), "p → a");
+    assert_eq!(place(&nodes, json!({ZONE: "south__west-1"})), "p → b");
+    let text = "p: 0/2 nodes are available: 2 node(s) had no available volume zone.";
+    assert_eq!(place(&nodes, json!({ZONE: "south"})), text);
+    assert_eq!(place(&nodes, json!({ZONE: "west-1", REGION: "east"})), text);
+    // The older label means the newer one of a node; what names an empty zone says nothing.
+    let beta = json!({"failure-domain.beta.kubernetes.io/zone": "west-1"});
+    assert_eq!(place(&nodes, beta), "p → b");
+    assert_eq!(place(&nodes[..1], json!({ZONE: "west-1__"})), "p → a");
+    // A node without zones may be anywhere; one of a region alone is in no zone.
+    assert_eq!(place(&[node("c", json!({}))], json!({ZONE: "west-1"})), "p → c");
+    let region = [within("c", json!({REGION: "west"}))];
+    assert!(place(&region, json!({ZONE: "west-1"})).ends_with("no available volume zone."));
+    // A claim that has no volume yet asks for no zone.
+    let [later, _] = classes();
+    let [_, mut free] = in_zone(json!({ZONE: "west-1"}));
+    free["spec"]["capacity"]["storage"] = json!("1Mi");
+    let storage = [later, claim("c", json!({})), free];
+    assert_eq!(lines_with(&nodes, &storage, vec![user("p", &["c"])]), ["p ⇢ a: c is made"]);
+    // Volumes whose labels are mended help those who were refused.
+    let typed = |labels: Value| serde_json::from_value(in_zone(labels)[1].clone()).unwrap();
+    let (_, mut snapshot) = schedule_with(&nodes, &in_zone(json!({ZONE: "south"})), Vec::new());
+    assert!(!snapshot.volumes.set_volume("v", Some(&typed(json!({ZONE: "south", "a": "b"})))));
+    assert!(snapshot.volumes.set_volume("v", Some(&typed(json!({ZONE: "west-1"})))));
 }
