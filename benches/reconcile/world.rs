@@ -114,7 +114,7 @@ impl World {
             Client::new(api.clone(), "scheduler"),
             &cache,
             clock.clone(),
-            Arc::new(move |notice| events.record(notice)),
+            Arc::new(move |_, notice| events.record(notice)),
             scheduler::Options::default(),
         );
         controllers::keep(&cache, &api, &tasks);

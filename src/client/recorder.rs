@@ -5,6 +5,7 @@
 //! The queue is bounded: when the API is slow the oldest notices are dropped and counted, because
 //! Events are a help for people and never part of what makes the cluster work.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -64,7 +65,7 @@ struct Inner {
 
 /// A notice that waits: who told it, and when.
 struct Told {
-    component: &'static str,
+    component: Cow<'static, str>,
     notice: Notice,
     at: Timestamp,
 }
@@ -109,7 +110,7 @@ struct Memory {
 
 /// One Event to write: what it says, how often it came and when last.
 struct Due {
-    component: &'static str,
+    component: Cow<'static, str>,
     notice: Notice,
     count: u32,
     first: Timestamp,
@@ -136,7 +137,8 @@ impl Recorder {
     }
 
     /// The same for a part of the component that is known by a name of its own.
-    pub fn record_as(&self, component: &'static str, notice: Notice) {
+    pub fn record_as(&self, component: impl Into<Cow<'static, str>>, notice: Notice) {
+        let component = component.into();
         let at = self.inner.clock.now();
         let mut queue = self.inner.queue.lock();
         if queue.len() >= QUEUE_NOTICES {

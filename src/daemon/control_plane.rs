@@ -283,7 +283,8 @@ async fn run_loops(
     recorder.run(tasks);
     let names = (election::SCHEDULER, "kube-scheduler");
     let mut scheduler_leads = election(names, server, &recorder, clock, identity);
-    let tell = Arc::new(move |notice| recorder.record(notice));
+    let tell =
+        Arc::new(move |profile: &str, notice| recorder.record_as(profile.to_string(), notice));
     let fenced = Arc::new(Fenced::new(scheduler_api, scheduler_leads.gate()));
     let client = Client::new(fenced.clone(), "kube-scheduler");
     let options = foundation.scheduler.clone();

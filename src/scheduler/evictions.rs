@@ -20,6 +20,12 @@ use crate::client::event::{Notice, Severity};
 /// Victims that are evicted at a time, or pods of a gang that are told their nodes.
 const WRITES_IN_FLIGHT: usize = 16;
 
+/// For whom pods leave, and by which profile.
+struct By<'a> {
+    who: String,
+    profile: &'a str,
+}
+
 impl Scheduler {
     pub(super) async fn preempt(&self, pod: &PodInfo, message: String, preemption: &Preemption) {
         let node = preemption.node.as_str();
@@ -34,7 +40,7 @@ impl Scheduler {
             state.wake_freed(now);
             return;
         }
-        let by = format!("pod {}", pod.uid);
+        let by = By { who: format!("pod {}", pod.uid), profile: &pod.wants.scheduler };
         if !self.make_room(&preemption.victims, &preemption.displaced, &by).await {
             self.state.lock().try_again(pod, self.clock.now());
         }
@@ -64,7 +70,8 @@ impl Scheduler {
             state.wake_freed(now);
             return;
         }
-        let by = format!("pod group {}", preemption.group);
+        let profile = preemption.members.first().map_or(NAME, |one| &one.pod.wants.scheduler);
+        let by = By { who: format!("pod group {}", preemption.group), profile };
         if !self.make_room(&preemption.victims, &preemption.displaced, &by).await {
             let mut state = self.state.lock();
             preemption.members.iter().for_each(|member| state.try_again(&member.pod, now));
@@ -72,7 +79,7 @@ impl Scheduler {
     }
 
     /// Answers whether all victims go.
-    async fn make_room(&self, victims: &[Victim], displaced: &[Displaced], by: &str) -> bool {
+    async fn make_room(&self, victims: &[Victim], displaced: &[Displaced], by: &By<'_>) -> bool {
         for nominee in displaced {
             let status = json!({"nominatedNodeName": null});
             if let Err(error) = self.patch_status(&nominee.key, &nominee.uid, status).await {
@@ -87,17 +94,17 @@ impl Scheduler {
         !results.contains(&false)
     }
 
-    async fn evict_or_spare(&self, victim: &Victim, by: &str) -> bool {
+    async fn evict_or_spare(&self, victim: &Victim, by: &By<'_>) -> bool {
         let Err(error) = self.evict(victim, by).await else { return true };
         tracing::debug!(pod = %victim.key, %error, "a victim was not evicted");
         self.state.lock().snapshot.spare(&victim.uid);
         false
     }
 
-    async fn evict(&self, victim: &Victim, by: &str) -> Result<(), ApiError> {
+    async fn evict(&self, victim: &Victim, by: &By<'_>) -> Result<(), ApiError> {
         let condition = json!({
             "type": "DisruptionTarget", "status": "True", "reason": PREEMPTED,
-            "message": format!("{NAME}: preempting to accommodate a higher priority pod"),
+            "message": format!("{}: preempting to accommodate a higher priority pod", by.profile),
             "lastTransitionTime": self.now(),
         });
         let told =
@@ -114,8 +121,9 @@ impl Scheduler {
         }
         deleted?;
         let regarding = reference(&victim.key, &victim.uid);
-        let message = format!("Preempted by {by} on node {}", victim.node);
-        (self.tell)(Notice { regarding, severity: Severity::Normal, reason: "Preempted", message });
+        let message = format!("Preempted by {} on node {}", by.who, victim.node);
+        let severity = Severity::Normal;
+        (self.tell)(by.profile, Notice { regarding, severity, reason: "Preempted", message });
         Ok(())
     }
 }

@@ -75,8 +75,8 @@ const ASK_WAITS: [Duration; 4] = [
 /// The `schedulerName` of pods that name none.
 const NAME: &str = "default-scheduler";
 
-/// Where notices about pods go; must not block.
-pub type Tell = Arc<dyn Fn(Notice) + Send + Sync>;
+/// Where notices about pods go, with the name of the profile that tells them; must not block.
+pub type Tell = Arc<dyn Fn(&str, Notice) + Send + Sync>;
 
 /// How the scheduler behaves.
 #[derive(Clone, Debug)]
@@ -197,7 +197,7 @@ impl Scheduler {
         for decision in &decisions {
             match decision {
                 Decision::Bind { .. } => {}
-                Decision::Provide { pod, .. } => state.expect(pod.clone(), now),
+                Decision::Provide { pod, steps, .. } => state.expect(pod.clone(), steps, now),
                 Decision::Hold { pod, wakes } => state.hold(pod.clone(), wakes.clone(), now),
                 Decision::Refuse { pod, refusal, .. } => {
                     state.put_aside(pod.clone(), refusal.wakes.clone(), now);
@@ -242,6 +242,7 @@ impl Scheduler {
                 if bound { self.tell_bound(&pod, &node, seen) } else { self.take_back(&pod, &node) }
             }
             Decision::Provide { pod, node, steps } => {
+                self.tell_provided(&pod, &node, &steps).await;
                 for step in &steps {
                     if let Err(error) = volumes_write::perform(&self.client, step, &node).await {
                         tracing::debug!(pod = %pod.key, node, %error, "a volume was not provided");
@@ -312,7 +313,8 @@ impl Scheduler {
         if let Some(seen) = seen {
             let message = format!("Successfully assigned {} to {node}", pod.key);
             let (regarding, severity) = (seen.reference(pod), Severity::Normal);
-            (self.tell)(Notice { regarding, severity, reason: "Scheduled", message });
+            let notice = Notice { regarding, severity, reason: "Scheduled", message };
+            (self.tell)(&pod.wants.scheduler, notice);
         }
     }
 
@@ -355,19 +357,16 @@ impl Scheduler {
         nomination: Option<Option<&str>>,
     ) -> bool {
         let Some(pending) = self.state.lock().pending.get(&pod.uid).cloned() else { return false };
-        (self.tell)(Notice {
+        let notice = Notice {
             regarding: pending.reference(pod),
             severity: Severity::Warning,
             reason: "FailedScheduling",
             message: message.clone(),
-        });
+        };
+        (self.tell)(&pod.wants.scheduler, notice);
         let mut status = serde_json::Map::new();
         if !pending.tells(&message) {
-            let condition = json!({
-                "type": "PodScheduled", "status": "False", "reason": reason,
-                "message": message, "lastTransitionTime": self.now(),
-            });
-            status.insert("conditions".into(), json!([condition]));
+            status.insert("conditions".into(), self.waits(reason, &message));
         }
         if let Some(node) = nomination {
             status.insert("nominatedNodeName".into(), json!(node));
@@ -382,6 +381,29 @@ impl Scheduler {
                 false
             }
         }
+    }
+
+    /// Tells that a pod waits for the volumes of its claims: where its status says something else that
+    /// it waited for, and where they were to be made before, and were not.
+    async fn tell_provided(&self, pod: &PodInfo, node: &str, steps: &[Step]) {
+        let Some(pending) = self.state.lock().pending.get(&pod.uid).cloned() else { return };
+        let is_again = pending.chosen > 1 && !steps.is_empty();
+        let mut message = format!("waiting for the volumes of the pod's claims on node {node}");
+        if is_again {
+            message.push_str("; they were asked for before, in vain (wasmctl describe pvc)");
+            self.tell_refused(pod, "Unschedulable", message, None).await;
+        } else if pending.tells_any() && !pending.tells(&message) {
+            let status = json!({"conditions": self.waits("Unschedulable", &message)});
+            if let Err(error) = self.patch_status(&pod.key, &pod.uid, status).await {
+                tracing::debug!(pod = %pod.key, %error, "what it waits for was not written");
+            }
+        }
+    }
+
+    /// The conditions of a pod that waits.
+    fn waits(&self, reason: &str, message: &str) -> Value {
+        json!([{"type": "PodScheduled", "status": "False", "reason": reason, "message": message,
+            "lastTransitionTime": self.now()}])
     }
 
     /// Now, as statuses have it.

@@ -23,6 +23,7 @@ use super::pod_info::{self, PodInfo, Wants};
 use super::profiles::Profiles;
 use super::queue::Queue;
 use super::snapshot::Snapshot;
+use super::volumes::Step;
 use super::{NAME, Options, volumes};
 use crate::api::ObjectKey;
 use crate::api::resource::Gvr;
@@ -58,6 +59,8 @@ pub struct Pending {
     /// What its status says why it waits, as a number.
     told: Option<u64>,
     nominated: Option<String>,
+    /// How often a node was chosen on which volumes are made for its claims.
+    pub chosen: u32,
     /// Whether its binding failed once and was tried again at once.
     hurried: bool,
     /// What it asked for when it was seen after it was placed.
@@ -74,9 +77,15 @@ impl Pending {
             version: pod.metadata.resource_version.clone(),
             told: refusals.find_map(|one| one.message.as_deref()).map(number_of),
             nominated: pod_info::nominated_node(pod).map(str::to_string),
+            chosen: 0,
             hurried: false,
             newer: None,
         }
+    }
+
+    /// Whether its status tells why it waits.
+    pub fn tells_any(&self) -> bool {
+        self.told.is_some()
     }
 
     /// Whether its status tells this refusal already.
@@ -193,12 +202,19 @@ impl State {
         }
     }
 
-    /// Lets a pod wait for its claims.
-    pub fn expect(&mut self, pod: PodInfo, now: Timestamp) {
-        if let Some(seen) = self.pending.get(&pod.uid) {
-            let wakes = pod.volumes.wakes();
-            self.queue.expect(pod, seen.created, wakes, now);
+    /// Lets a pod wait for its claims. A node that is chosen for their volumes again was chosen in vain
+    /// before: then the pod waits for its back-off too.
+    pub fn expect(&mut self, pod: PodInfo, steps: &[Step], now: Timestamp) {
+        let Some(seen) = self.pending.get_mut(&pod.uid) else { return };
+        let wakes = pod.volumes.wakes();
+        if steps.iter().any(|step| matches!(step, Step::Select { .. })) {
+            seen.chosen = seen.chosen.saturating_add(1);
+            if seen.chosen > 1 {
+                self.queue.refuse(pod, seen.created, wakes, now);
+                return;
+            }
         }
+        self.queue.expect(pod, seen.created, wakes, now);
     }
 
     /// Takes a change of what is neither node nor pod in; answers whether it was one.
@@ -331,8 +347,9 @@ impl State {
         let info = self.share(PodInfo::of(pod));
         let is_placed = self.snapshot.is_placed(&uid);
         let newer = is_placed.then(|| Box::new(info.clone()));
-        let hurried = self.pending.get(&uid).is_some_and(|seen| seen.hurried);
-        self.pending.insert(uid.clone(), Pending { newer, hurried, ..Pending::of(pod) });
+        let before = self.pending.get(&uid);
+        let (chosen, hurried) = before.map_or((0, false), |seen| (seen.chosen, seen.hurried));
+        self.pending.insert(uid.clone(), Pending { newer, chosen, hurried, ..Pending::of(pod) });
         if is_placed {
             return false;
         }
@@ -405,4 +422,31 @@ fn needs_node(pod: &Pod, profiles: &Profiles) -> bool {
         && spec.scheduling_gates.as_ref().is_none_or(Vec::is_empty)
         && pod.metadata.deletion_timestamp.is_none()
         && !matches!(phase, "Succeeded" | "Failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::scheduler::volumes::ClaimId;
+
+    #[test]
+    fn a_pod_whose_node_is_chosen_in_vain_waits_for_its_back_off() {
+        let mut state = State::new(&Options::default());
+        let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {}});
+        let now = Timestamp::UNIX_EPOCH;
+        state.queue_pod(&serde_json::from_value(pod).unwrap(), now);
+        let pod = state.queue.take(1).remove(0);
+        let (uid, version) = ("c".to_string(), "7".to_string());
+        let claim = ClaimId { key: ObjectKey::new("n", "c"), uid, version };
+        let choose = [Step::Select { claim }];
+        state.expect(pod.clone(), &choose, now);
+        assert_eq!(state.queue.next_at(), Some(now));
+        // What is waited for longer is not chosen anew.
+        state.expect(pod.clone(), &[], now);
+        assert_eq!(state.queue.next_at(), Some(now));
+        state.expect(pod, &choose, now);
+        assert!(state.queue.next_at() > Some(now));
+    }
 }

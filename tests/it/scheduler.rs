@@ -395,7 +395,7 @@ async fn no_change_is_missed_between_deciding_and_telling() {
         Client::new(api.clone(), "test"),
         &cache,
         clock,
-        Arc::new(move |_| telling.notify_one()),
+        Arc::new(move |_, _| telling.notify_one()),
         Options::default(),
     );
     cache.replace((0..PODS).map(|n| pod(&format!("p{n}"), json!({}))).collect(), 1);

@@ -321,7 +321,7 @@ impl Control {
             Client::new(scheduler_api, "scheduler"),
             &cache,
             world.clock.clone(),
-            Arc::new(move |notice| recorder.record(notice)),
+            Arc::new(move |_, notice| recorder.record(notice)),
             scheduler::Options {
                 retry_anyway: NEVER,
                 id: format!("scheduler-{}", STARTED.fetch_add(1, Ordering::Relaxed)),

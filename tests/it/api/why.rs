@@ -27,7 +27,7 @@ async fn the_scheduler_explains_a_pod_to_those_who_may_ask() {
     let clock = Arc::new(VirtualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
     let client = Client::new(cluster.api(), "scheduler");
     let options = SchedulerOptions::default();
-    let scheduler = Scheduler::new(client, &cache, clock, Arc::new(|_| {}), options);
+    let scheduler = Scheduler::new(client, &cache, clock, Arc::new(|_, _| {}), options);
     let explainer = scheduler.explainer();
     cluster.server.explain_with(Arc::new(move |pod, most| explainer.explain(pod, most)));
     cache.keep::<Node>(cluster.api(), "", &tasks);

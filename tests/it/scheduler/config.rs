@@ -1,13 +1,22 @@
 //! The scheduler's configuration, in kube-scheduler's spelling: what it changes, and what is refused.
 
+use std::sync::{Arc, Mutex};
+
+use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use wasmfleet::base::clock::VirtualClock;
+use wasmfleet::client::Client;
+use wasmfleet::client::cache::Cache;
+use wasmfleet::client::event::Notice;
 use wasmfleet::scheduler::config::{self, Configuration};
 use wasmfleet::scheduler::cycle;
 use wasmfleet::scheduler::framework::Frameworks;
 use wasmfleet::scheduler::pod_info::PodInfo;
 use wasmfleet::scheduler::snapshot::Snapshot;
+use wasmfleet::scheduler::{Options, Scheduler};
 
-use super::{line, merge, node, pod, requests};
+use super::{Slow, line, merge, node, pod, requests};
 
 fn document(more: Value) -> Value {
     let mut document = json!({"apiVersion": "kubescheduler.config.k8s.io/v1",
@@ -278,4 +287,26 @@ fn the_documents_examples_are_read() {
         let draft = info.rules.decode(object, None, create).unwrap();
         assert_eq!(draft.unknown, Vec::<String>::new());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_tells_by_its_own_name() {
+    let read = read(json!({"profiles": [{"schedulerName": "default-scheduler"},
+        {"schedulerName": "packing"}]}));
+    let options = Options { profiles: Arc::new(read.unwrap().profiles), ..Options::default() };
+    let api = Slow { gate: Semaphore::new(1), bound: Mutex::default(), fails: Mutex::default() };
+    let cache = Cache::new();
+    cache.add::<Node>();
+    cache.add::<Pod>();
+    let clock = Arc::new(VirtualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
+    let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let tell = Arc::new(move |profile: &str, notice: Notice| {
+        let _ = sender.send((profile.to_string(), notice.reason));
+    });
+    let client = Client::new(Arc::new(api), "test");
+    let scheduler = Scheduler::new(client, &cache, clock, tell, options);
+    cache.replace(vec![pod("p", json!({"schedulerName": "packing"}))], 1);
+    let running = tokio::spawn(async move { scheduler.run().await });
+    assert_eq!(told.recv().await.unwrap(), ("packing".to_string(), "FailedScheduling"));
+    running.abort();
 }
