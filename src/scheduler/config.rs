@@ -73,6 +73,10 @@ struct PluginConfig {
 /// # Errors
 /// Says where it is wrong, or what is not supported and what to do instead.
 pub fn parse(document: Value) -> Result<Configuration, String> {
+    if !document.is_object() {
+        let what = if document.is_null() { "it is empty" } else { "it is no object" };
+        return Err(format!("{what}, and must be a {KIND} of {VERSION}"));
+    }
     let document: Document = serde_json::from_value(document).map_err(|e| e.to_string())?;
     if document.api_version != VERSION || document.kind != KIND {
         let (version, kind) = (&document.api_version, &document.kind);
@@ -144,13 +148,15 @@ fn scores_all(percentage: Option<i64>) -> bool {
 fn back_off(first: Option<i64>, most: Option<i64>) -> Result<Limits, String> {
     let seconds = |limit: Duration| i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
     let first = first.unwrap_or(seconds(LIMITS.first));
-    let most = most.unwrap_or(seconds(LIMITS.most).max(first));
+    let most = most.unwrap_or(seconds(LIMITS.most));
     if !(1..=MOST_BACK_OFF).contains(&first) {
         return Err(format!("podInitialBackoffSeconds: must be from 1 to {MOST_BACK_OFF}"));
     }
     if !(first..=MOST_BACK_OFF).contains(&most) {
         let why = "must be no less than podInitialBackoffSeconds";
-        return Err(format!("podMaxBackoffSeconds: {why}, and at most {MOST_BACK_OFF}"));
+        return Err(format!(
+            "podMaxBackoffSeconds: {why}, and at most {MOST_BACK_OFF}; it is {most}"
+        ));
     }
     let limit = |seconds: i64| Duration::from_secs(seconds.unsigned_abs());
     Ok(Limits { first: limit(first), most: limit(most) })

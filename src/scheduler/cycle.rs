@@ -421,15 +421,16 @@ fn explain(
         let node = snapshot.for_pod(index, pod);
         if let Some((filter, reasons)) = framework.refuse(pod, &node) {
             let filter = &framework.filters[filter];
-            refusal.add(filter.name(), reasons, filter.woken_by());
-            if filter.is_resolvable(pod, &node) {
+            let is_resolvable = filter.is_resolvable(pod, &node);
+            refusal.add(filter.name(), is_resolvable, reasons, filter.woken_by());
+            if is_resolvable {
                 resolvable.push(index);
             }
         } else if let Some((plugin, objection)) = slots.refuse_node(snapshot, framework, index, pod)
         {
             by_domains[plugin] = true;
             let name = framework.domains[plugin].name();
-            refusal.add(name, vec![objection.reason.into()], &[]);
+            refusal.add(name, objection.is_resolvable, vec![objection.reason.into()], &[]);
             if objection.is_resolvable {
                 resolvable.push(index);
             }
@@ -437,7 +438,7 @@ fn explain(
     }
     let plugins = framework.domains.iter().enumerate().filter(|(n, _)| by_domains[*n]);
     for (n, plugin) in plugins {
-        refusal.add(plugin.name(), Reasons::new(), &plugin.woken_by(&slots.asked_by(n)));
+        refusal.add(plugin.name(), false, Reasons::new(), &plugin.woken_by(&slots.asked_by(n)));
     }
     (refusal, resolvable)
 }

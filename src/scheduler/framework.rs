@@ -3,10 +3,11 @@
 //! Source of the vocabulary: KEP-624 (scheduling framework).
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::advice;
 use super::pod_info::PodInfo;
+use super::preemption::UNDER_WAY;
 use super::resources::Amount;
 use super::slots::{Found, Objection, Slot};
 use super::snapshot::{NodeInfo, Snapshot};
@@ -143,11 +144,18 @@ impl Default for Candidates {
 /// Where a pod's plugins come from.
 pub trait Frameworks {
     fn of(&self, pod: &PodInfo) -> &Framework;
+
+    /// The names by which pods choose theirs; those of other pods are another scheduler's.
+    fn schedulers(&self) -> Vec<&str>;
 }
 
 impl Frameworks for Framework {
     fn of(&self, _: &PodInfo) -> &Framework {
         self
+    }
+
+    fn schedulers(&self) -> Vec<&str> {
+        vec![super::NAME]
     }
 }
 
@@ -229,8 +237,8 @@ pub struct Refusal {
     pub preemption: Option<String>,
     /// What can help.
     pub wakes: Vec<Wake>,
-    /// The plugins that refused.
-    pub plugins: BTreeSet<&'static str>,
+    /// The plugins that refused, and whether pods that leave some node may change that.
+    pub plugins: BTreeMap<&'static str, bool>,
 }
 
 impl Framework {
@@ -271,9 +279,15 @@ impl Framework {
 }
 
 impl Refusal {
-    /// Counts one node's refusal.
-    pub fn add(&mut self, plugin: &'static str, reasons: Reasons, wakes: &[Wake]) {
-        self.plugins.insert(plugin);
+    /// Counts one node's refusal; `is_resolvable` says whether pods that leave the node may change it.
+    pub fn add(
+        &mut self,
+        plugin: &'static str,
+        is_resolvable: bool,
+        reasons: Reasons,
+        wakes: &[Wake],
+    ) {
+        *self.plugins.entry(plugin).or_default() |= is_resolvable;
         for reason in reasons {
             *self.reasons.entry(reason).or_default() += 1;
         }
@@ -308,16 +322,26 @@ impl Refusal {
         message
     }
 
-    /// [`Refusal::message`], and what would help.
+    /// What would help.
+    pub fn helps(&self) -> Vec<&'static str> {
+        if self.nodes == 0 {
+            return vec![advice::NO_NODES];
+        }
+        let plugins = self.plugins.iter();
+        plugins.filter_map(|(plugin, may_leave)| advice::of(plugin, *may_leave)).collect()
+    }
+
+    /// [`Refusal::message`], and what would help, or that it is done already.
     pub fn told(&self) -> String {
         let mut text = self.message();
         if !text.ends_with('.') {
             text.push('.');
         }
-        let help = match self.nodes {
-            0 => vec![advice::NO_NODES],
-            _ => self.plugins.iter().filter_map(|plugin| advice::of(plugin)).collect(),
-        };
+        if self.preemption.as_deref() == Some(UNDER_WAY) {
+            text.push_str(" It waits until those pods have left.");
+            return text;
+        }
+        let help = self.helps();
         for (n, help) in help.into_iter().enumerate() {
             let begin = if n == 0 { " What would help: " } else { "; or " };
             if text.len() + begin.len() + help.len() < MOST_TOLD {

@@ -23,9 +23,10 @@ use std::sync::Arc;
 
 pub use self::trial::Mode;
 use self::trial::{MOST_LOOKS, Places, Trial};
+use super::class::Classes;
 use super::cycle::{Decision, Work};
 use super::framework::{Frameworks, Refusal, Wake};
-use super::groups::GroupId;
+use super::groups::{GroupId, UNKNOWN};
 use super::nominees::{Displaced, Nominee};
 use super::pod_info::PodInfo;
 use super::preemption::{NEVER, OFF, UNDER_WAY, Victim};
@@ -127,6 +128,46 @@ fn place_of(decision: &Decision) -> Option<(&PodInfo, &str)> {
     }
 }
 
+/// Why a gang does not get what is needed of it at once, or `None` where it does. Nobody is asked to
+/// leave, and afterwards all is as it was.
+pub fn lacks_room(
+    pods: Vec<PodInfo>,
+    snapshot: &mut Snapshot,
+    frameworks: &dyn Frameworks,
+) -> Option<Refusal> {
+    let first = pods.first()?;
+    let (needed, count, group) = (first.together, pods.len(), first.group.clone()?);
+    let (mut dry_runs, mut classes) = (0, Classes::default());
+    let (framework, mode) = (frameworks.of(first), Mode::Gang);
+    let before = Before::of(&pods, snapshot);
+    let (classes, dry_runs) = (&mut classes, &mut dry_runs);
+    let mut work = Work { snapshot, framework, classes, dry_runs, mode };
+    let decisions = work.try_all(pods, &before.kept, frameworks);
+    let places: Vec<&PodInfo> = decisions.iter().filter_map(place_of).map(|(pod, _)| pod).collect();
+    let placed = places.len();
+    before.forget(places.into_iter(), work.snapshot);
+    before.restore_volumes(work.snapshot);
+    let text = if needed > count { too_few(count, needed) } else { room_for(placed, needed) };
+    let refusal = work.group_refusal(&group, &text, decisions.iter().find_map(refusal_of));
+    before.restore(snapshot);
+    (placed < needed).then_some(refusal)
+}
+
+fn too_few(count: usize, needed: usize) -> String {
+    format!("{count} of the {needed} pods wait that are needed at once")
+}
+
+fn room_for(placed: usize, needed: usize) -> String {
+    format!("there is room for {placed} of the {needed} pods that are needed at once")
+}
+
+fn refusal_of(decision: &Decision) -> Option<Refusal> {
+    match decision {
+        Decision::Refuse { refusal, .. } => Some(refusal.clone()),
+        _ => None,
+    }
+}
+
 impl<'a> Work<'a> {
     /// Decides about the pods of a group one after the other, and lets them have what they got if
     /// enough of them got something: KEP-624's Permit. Else nobody keeps a place, and nobody who
@@ -138,8 +179,17 @@ impl<'a> Work<'a> {
     ) -> Vec<Decision> {
         let (needed, count) = (pods[0].together, pods.len());
         let Some(group) = pods[0].group.clone() else { return Vec::new() };
+        if needed == UNKNOWN {
+            let refuse = |pod: PodInfo| {
+                let (whole, wakes) = (Some(group.unknown()), vec![group.wake()]);
+                let nodes = self.snapshot.nodes().len();
+                let refusal = Refusal { nodes, whole, wakes, ..Refusal::default() };
+                self.refuse_member(pod, refusal, true)
+            };
+            return pods.into_iter().map(refuse).collect();
+        }
         if needed > count {
-            let text = format!("{count} of the {needed} pods wait that are needed at once");
+            let text = too_few(count, needed);
             // Until there are enough again, others may have what was kept for them.
             let refuse = |pod: PodInfo| {
                 let refusal = self.group_refusal(&group, &text, None);
@@ -168,17 +218,13 @@ impl<'a> Work<'a> {
             return decisions.into_iter().map(hold).collect();
         }
         before.restore_volumes(self.snapshot);
-        let text =
-            format!("there is room for {placed} of the {needed} pods that are needed at once");
+        let text = room_for(placed, needed);
         let found = match decisions.iter().any(|one| matches!(one, Decision::Fail { .. })) {
             true => Found::Nothing { text: FAILED.into(), hopeless: false },
             false => self.make_room_for(&pods, &before, frameworks),
         };
         let nominees = before.restore(self.snapshot);
-        let why = decisions.iter().find_map(|decision| match decision {
-            Decision::Refuse { refusal, .. } => Some(refusal.clone()),
-            _ => None,
-        });
+        let why = decisions.iter().find_map(refusal_of);
         let refusals = decisions.into_iter().filter_map(|decision| {
             let (pod, why) = match decision {
                 Decision::Fail { .. } => return Some(decision),

@@ -41,6 +41,11 @@ impl GroupId {
         }))
     }
 
+    /// What its pods wait for where no Workload says how many of them are needed.
+    pub fn unknown(&self) -> String {
+        format!("waiting for the Workload {}, with its pod group {:?}", self.workload, self.group)
+    }
+
     /// The wake of those who wait for more of them, or for their Workload. Two groups may share it,
     /// which costs a look.
     pub fn wake(&self) -> Wake {
@@ -49,6 +54,9 @@ impl GroupId {
         Wake::Group(hasher.finish())
     }
 }
+
+/// How many pods are needed of a group of which no Workload says so (any more).
+pub const UNKNOWN: usize = usize::MAX;
 
 impl fmt::Display for GroupId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,7 +119,7 @@ impl Groups {
         }
     }
 
-    /// How many pods of a group are needed at once; `None` without its Workload.
+    /// How many pods of a group are needed at once; `None` where its Workload does not say so.
     fn needed(&self, id: &GroupId) -> Option<usize> {
         self.workloads.get(&id.workload)?.get(&id.group).copied()
     }
@@ -123,21 +131,19 @@ impl Groups {
 
     /// Why its pods take no part yet.
     pub fn waits_for(&self, id: &Arc<GroupId>) -> Option<String> {
-        let Some(needed) = self.needed(id) else {
-            return Some(format!(
-                "waiting for the Workload {}, with its pod group {:?}",
-                id.workload, id.group
-            ));
-        };
+        let Some(needed) = self.needed(id) else { return Some(id.unknown()) };
         let there = self.members.get(id).map_or(0, BTreeSet::len);
         (there < needed).then(|| {
-            format!("waiting for more pods of the pod group {id}, which needs {needed} at once")
+            format!(
+                "waiting for more pods of the pod group {id}, which needs {needed} at once and has \
+                 {there}"
+            )
         })
     }
 
-    /// How many more pods are needed at once; `is_placed` tells who has a place.
+    /// How many more pods are needed at once, or [`UNKNOWN`]; `is_placed` tells who has a place.
     pub fn lacks(&self, id: &Arc<GroupId>, is_placed: impl Fn(&str) -> bool) -> usize {
-        let needed = self.needed(id).unwrap_or(usize::MAX);
+        let Some(needed) = self.needed(id) else { return UNKNOWN };
         let members = self.members.get(id).into_iter().flatten();
         needed.saturating_sub(members.filter(|uid| is_placed(uid)).count())
     }
@@ -180,6 +186,7 @@ mod tests {
         assert!(groups.waits_for(&gang).is_some());
         groups.remove("a");
         groups.remove("a");
-        assert_eq!(groups.set_workload(&key, None), [basic]);
+        assert_eq!(groups.set_workload(&key, None), [basic.clone()]);
+        assert_eq!(groups.lacks(&basic, |_| true), UNKNOWN);
     }
 }

@@ -187,7 +187,7 @@ impl<'a> Search<'a> {
         let nodes = snapshot.nodes().len();
         let mut refusal = Refusal { nodes, ..Refusal::default() };
         for reasons in self.known.values().filter_map(|known| known.as_ref().err()) {
-            refusal.add("", reasons.clone(), &[]);
+            refusal.add("", false, reasons.clone(), &[]);
         }
         if nodes > self.resolvable.len() {
             *refusal.reasons.entry(NO_HELP.into()).or_default() += nodes - self.resolvable.len();

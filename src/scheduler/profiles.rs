@@ -38,6 +38,10 @@ impl Frameworks for Profiles {
         let own = self.list.iter().find(|(name, _)| *name == pod.wants.scheduler);
         &own.unwrap_or(&self.list[0]).1
     }
+
+    fn schedulers(&self) -> Vec<&str> {
+        self.names().collect()
+    }
 }
 
 impl std::fmt::Debug for Profiles {

@@ -60,6 +60,11 @@ impl Active {
         if is_again { &mut self.again } else { &mut self.fresh }
     }
 
+    fn get(&self, uid: &str) -> Option<&PodInfo> {
+        let (rank, is_again) = self.ranks.get(uid)?;
+        if *is_again { self.again.get(rank) } else { self.fresh.get(rank) }
+    }
+
     fn take_out(&mut self, uid: &str) -> Option<PodInfo> {
         let (rank, is_again) = self.ranks.remove(uid)?;
         self.half(is_again).remove(&rank)
@@ -124,6 +129,12 @@ impl Queue {
             self.put_aside(pod, created, vec![wake], now, now);
         }
         is_new
+    }
+
+    /// The pods of a group that wait, whether they are to be tried now or not.
+    pub fn of_group(&self, group: &Arc<GroupId>) -> Vec<PodInfo> {
+        let uids = self.groups.get(group).into_iter().flatten();
+        uids.filter_map(|uid| self.held(uid).or_else(|| self.active.get(uid))).cloned().collect()
     }
 
     /// A pod that waits for others.

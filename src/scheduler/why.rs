@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 use super::NAME;
 use super::advice;
 use super::framework::{Framework, Frameworks, MAX_SCORE, Reasons, Refusal};
-use super::groups::GroupId;
+use super::gangs;
+use super::groups::{GroupId, UNKNOWN};
 use super::pod_info::{PodInfo, Wants, nominated_node};
 use super::resources::Amount;
 use super::slots::{self, Slots};
@@ -36,14 +37,63 @@ impl Explainer {
     /// meanwhile. Tells of `most` nodes one by one.
     pub fn explain(&self, pod: &Pod, most: usize) -> Explanation {
         let mut state = self.state.lock();
-        let profiles = state.profiles.clone();
-        explain(pod, &mut state.snapshot, &*profiles, most)
+        let (profiles, gang) = (state.profiles.clone(), Gang::of(pod, &state));
+        explain(pod, &gang, &mut state.snapshot, &*profiles, most)
+    }
+}
+
+/// What becomes of a pod's group.
+pub enum Gang {
+    /// It has none, or none that is needed at once.
+    Alone,
+    /// Its pods take no part yet: why, and what would help.
+    Waits(String, &'static str),
+    /// These pods are tried together.
+    Tried(Vec<PodInfo>),
+}
+
+impl Gang {
+    fn of(pod: &Pod, state: &State) -> Gang {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let is_placed = node.is_some_and(|node| !node.is_empty());
+        let Some(group) = GroupId::of(pod).filter(|_| !is_placed) else { return Gang::Alone };
+        if let Some(why) = state.groups.waits_for(&group) {
+            let is_known = state.groups.lacks(&group, |_| false) != UNKNOWN;
+            return Gang::Waits(why, if is_known { advice::FEW_PODS } else { advice::NO_WORKLOAD });
+        }
+        let mut pods = state.queue.of_group(&group);
+        state.set_together(&mut pods);
+        match pods.first().is_some_and(|one| one.together > 0) {
+            true => Gang::Tried(pods),
+            false => Gang::Alone,
+        }
+    }
+
+    /// Why the pod goes nowhere for the sake of its group, and what would help.
+    fn refusal(
+        &self,
+        snapshot: &mut Snapshot,
+        frameworks: &dyn Frameworks,
+    ) -> Option<(Refusal, Vec<&'static str>)> {
+        match self {
+            Gang::Alone => None,
+            Gang::Waits(why, help) => {
+                let (nodes, whole) = (snapshot.nodes().len(), Some(why.clone()));
+                Some((Refusal { nodes, whole, ..Refusal::default() }, vec![*help]))
+            }
+            Gang::Tried(pods) => {
+                let refusal = gangs::lacks_room(pods.clone(), snapshot, frameworks)?;
+                let helps = refusal.helps();
+                Some((refusal, helps))
+            }
+        }
     }
 }
 
 /// Tells what each node says of a pod; of one that has its place, as if another one like it came.
 pub fn explain(
     pod: &Pod,
+    gang: &Gang,
     snapshot: &mut Snapshot,
     frameworks: &dyn Frameworks,
     most: usize,
@@ -55,6 +105,11 @@ pub fn explain(
         // Else only its own node would be asked.
         Arc::<Wants>::make_mut(&mut info.wants).node_name.clear();
     }
+    let schedulers = frameworks.schedulers();
+    if place.is_empty() && !schedulers.contains(&info.wants.scheduler.as_str()) {
+        return of_another(pod, info, &schedulers, snapshot.nodes().len());
+    }
+    let together = gang.refusal(snapshot, frameworks);
     let mut look = Look::default();
     match snapshot.volumes.needs(&info.key, &info.uid, &info.wants.claims) {
         Ok(needs) => {
@@ -73,8 +128,20 @@ pub fn explain(
         key(a).cmp(&key(b)).then_with(|| a.node.cmp(&b.node))
     });
     look.verdicts.truncate(most);
-    let message = if feasible == 0 { look.refusal.message() } else { String::new() };
-    let help = if feasible == 0 { look.helps() } else { Vec::new() };
+    let is_nowhere = !place.is_empty() && snapshot.node(&place).is_none();
+    let mut help = if feasible == 0 { look.helps() } else { Vec::new() };
+    let message = match together {
+        Some((refusal, helps)) => {
+            let new =
+                helps.into_iter().filter(|one| !help.iter().any(|told| told.starts_with(one)));
+            let new: Vec<String> = new.map(str::to_string).collect();
+            help.extend(new);
+            refusal.message()
+        }
+        None if is_nowhere => format!("there is no node {place:?}: nobody runs the pod"),
+        None if feasible == 0 => look.refusal.message(),
+        None => String::new(),
+    };
     let counts = look.counts.into_iter();
     let mut refusals: Vec<Count> = counts
         .map(|((filter, reason), nodes)| Count { filter: filter.into(), reason, nodes })
@@ -85,7 +152,7 @@ pub fn explain(
         kind: KIND.into(),
         namespace: info.key.namespace.clone(),
         name: info.key.name.clone(),
-        state: state_of(pod, &place),
+        state: state_of(pod, &place, true),
         message,
         nodes_total: snapshot.nodes().len(),
         nodes_feasible: feasible,
@@ -95,8 +162,29 @@ pub fn explain(
     }
 }
 
-/// What is true of a pod whatever the nodes are.
-fn state_of(pod: &Pod, place: &str) -> String {
+/// What is told of a pod that waits for another scheduler, whatever the nodes are.
+fn of_another(pod: &Pod, info: PodInfo, schedulers: &[&str], nodes_total: usize) -> Explanation {
+    let named = &info.wants.scheduler;
+    let ours = schedulers.join(", ");
+    Explanation {
+        api_version: API_VERSION.into(),
+        kind: KIND.into(),
+        state: state_of(pod, "", false),
+        message: format!(
+            "no profile of this cluster's scheduler is named {named:?}: it has {ours}"
+        ),
+        namespace: info.key.namespace,
+        name: info.key.name,
+        nodes_total,
+        nodes_feasible: 0,
+        refusals: Vec::new(),
+        nodes: Vec::new(),
+        help: vec![advice::OTHER_SCHEDULER.into()],
+    }
+}
+
+/// What is true of a pod whatever the nodes are; `is_ours`: that its scheduler is this one.
+fn state_of(pod: &Pod, place: &str, is_ours: bool) -> String {
     let spec = pod.spec.as_ref();
     let gates = spec.and_then(|spec| spec.scheduling_gates.as_ref());
     let gates: Vec<&str> = gates.into_iter().flatten().map(|gate| gate.name.as_str()).collect();
@@ -110,7 +198,7 @@ fn state_of(pod: &Pod, place: &str) -> String {
     if !gates.is_empty() {
         return format!("waits until its scheduling gates are removed: {}", gates.join(", "));
     }
-    if scheduler != NAME {
+    if !is_ours {
         return format!("waits for another scheduler, {scheduler}");
     }
     if let Some(group) = GroupId::of(pod) {
@@ -147,11 +235,14 @@ impl Look {
         for index in 0..snapshot.nodes().len() {
             let node = snapshot.for_pod(index, pod);
             let verdict = if let Some((filter, reasons)) = framework.refuse(pod, &node) {
-                self.measure(pod, &node);
-                self.refused(&node, framework.filters[filter].name(), reasons)
+                let filter = &framework.filters[filter];
+                if filter.name() == advice::ROOM {
+                    self.measure(pod, &node);
+                }
+                self.refused(&node, filter.name(), filter.is_resolvable(pod, &node), reasons)
             } else if let Some((plugin, why)) = slots.refuse_node(snapshot, framework, index, pod) {
                 let name = framework.domains[plugin].name();
-                self.refused(&node, name, vec![why.reason.into()])
+                self.refused(&node, name, why.is_resolvable, vec![why.reason.into()])
             } else {
                 let mut found = Vec::new();
                 slots.look_at(u32::try_from(index).unwrap_or(u32::MAX), &mut found);
@@ -165,12 +256,18 @@ impl Look {
         self.add_domains(&of_domains, framework);
     }
 
-    fn refused(&mut self, node: &NodeInfo, filter: &'static str, reasons: Reasons) -> Verdict {
+    fn refused(
+        &mut self,
+        node: &NodeInfo,
+        filter: &'static str,
+        is_resolvable: bool,
+        reasons: Reasons,
+    ) -> Verdict {
         for reason in &reasons {
             *self.counts.entry((filter, reason.to_string())).or_default() += 1;
         }
         let told = reasons.iter().map(ToString::to_string).collect();
-        self.refusal.add(filter, reasons, &[]);
+        self.refusal.add(filter, is_resolvable, reasons, &[]);
         Verdict {
             node: node.name.to_string(),
             filter: Some(filter.into()),
@@ -212,11 +309,9 @@ impl Look {
         if self.refusal.nodes == 0 {
             help.push(advice::NO_NODES.into());
         }
-        let mut filters: Vec<&str> = self.counts.keys().map(|(filter, _)| *filter).collect();
-        filters.dedup();
-        for filter in filters {
-            let Some(text) = advice::of(filter) else { continue };
-            let near = self.nearest.as_ref().filter(|_| filter == "NodeResourcesFit");
+        for (filter, may_leave) in &self.refusal.plugins {
+            let Some(text) = advice::of(filter, *may_leave) else { continue };
+            let near = self.nearest.as_ref().filter(|_| *filter == advice::ROOM);
             let near =
                 near.map(|(_, what, node)| format!("; {node} comes nearest, and lacks {what}"));
             help.push(format!("{text}{}", near.unwrap_or_default()));

@@ -179,10 +179,12 @@ fn default_constraints_are_a_profiles() {
 fn back_offs_are_set() {
     let set = read(json!({"podInitialBackoffSeconds": 2, "podMaxBackoffSeconds": 60})).unwrap();
     assert_eq!((set.back_off.first.as_secs(), set.back_off.most.as_secs()), (2, 60));
-    let one = read(json!({"podInitialBackoffSeconds": 30})).unwrap();
-    assert_eq!((one.back_off.first.as_secs(), one.back_off.most.as_secs()), (30, 30));
+    let one = read(json!({"podInitialBackoffSeconds": 9})).unwrap();
+    assert_eq!((one.back_off.first.as_secs(), one.back_off.most.as_secs()), (9, 10));
     let why = read(json!({"podInitialBackoffSeconds": 30, "podMaxBackoffSeconds": 3})).unwrap_err();
-    assert!(why.starts_with("podMaxBackoffSeconds:"), "{why}");
+    assert!(why.starts_with("podMaxBackoffSeconds:") && why.ends_with("it is 3"), "{why}");
+    let why = read(json!({"podInitialBackoffSeconds": 30})).unwrap_err();
+    assert!(why.starts_with("podMaxBackoffSeconds:") && why.ends_with("it is 10"), "{why}");
 }
 
 #[test]
@@ -203,6 +205,8 @@ fn what_is_not_supported_is_refused_by_its_name() {
             "profiles[1].schedulerName:",
         ),
     ];
+    let empty = config::parse(Value::Null).unwrap_err();
+    assert!(empty.starts_with("it is empty, and must be a KubeSchedulerConfiguration"), "{empty}");
     for (more, begin) in whole {
         let why = read(more).unwrap_err();
         assert!(why.contains(begin), "{begin}: {why}");

@@ -57,8 +57,8 @@ fn refused_pods_are_told_what_would_help() {
         told,
         "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) were unschedulable. preemption: 0/2 \
          nodes are available: 2 Preemption is not helpful for scheduling. What would help: ask for \
-         less, give pods of lower priority up, or add nodes; or let pods onto a node again that was \
-         cordoned (wasmctl uncordon NODE)"
+         less, or add larger nodes: none that may be used has so much, even without pods; or let pods \
+         onto a node again that was cordoned (wasmctl uncordon NODE)"
     );
 }
 

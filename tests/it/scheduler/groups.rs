@@ -13,6 +13,7 @@ use wasmfleet::client::cache::Cache;
 use wasmfleet::scheduler::class::Classes;
 use wasmfleet::scheduler::cycle::{self, Decision};
 use wasmfleet::scheduler::framework::Wake;
+use wasmfleet::scheduler::groups::UNKNOWN;
 use wasmfleet::scheduler::plugins::default_framework;
 use wasmfleet::scheduler::pod_info::PodInfo;
 use wasmfleet::scheduler::snapshot::Snapshot;
@@ -111,6 +112,17 @@ fn fewer_than_are_needed_are_told_so() {
     assert_eq!(line(decisions[0].clone()), text);
 }
 
+#[test]
+fn pods_whose_workload_is_gone_wait_for_it() {
+    let mut snapshot = nodes(1);
+    let decisions = decide(gang("a", 2, "1m", UNKNOWN), &mut snapshot);
+    let text =
+        "a0: 0/1 nodes are available: waiting for the Workload n/w, with its pod group \"a\".";
+    assert_eq!(line(decisions[0].clone()), text);
+    let Decision::Refuse { pod, refusal, .. } = &decisions[1] else { panic!("{decisions:?}") };
+    assert_eq!(refusal.wakes, [pod.group.as_ref().unwrap().wake()]);
+}
+
 /// Pods of one group may differ, and look at each other.
 #[test]
 fn pods_of_a_group_see_each_other() {
@@ -190,7 +202,7 @@ async fn bound_after(fails: usize, time: Duration) -> Vec<String> {
     cache.add::<Workload>();
     let clock = Arc::new(VirtualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
     let client = Client::new(api.clone(), "test");
-    let scheduler = Scheduler::new(client, &cache, clock, Arc::new(|_| {}), Options::default());
+    let scheduler = Scheduler::new(client, &cache, clock, Arc::new(|_, _| {}), Options::default());
     let workload = json!({"metadata": {"name": "w", "namespace": "n"}, "spec": {"podGroups":
         [{"name": "g", "policy": {"gang": {"minCount": 2}}}]}});
     cache.replace::<Workload>(vec![serde_json::from_value(workload).unwrap()], 1);

@@ -72,7 +72,11 @@ fn the_places_are_kept_until_all_victims_are_gone() {
     assert!(text.ends_with(": without x, y"), "{text}");
     // They wait, and leave it to nobody of their priority; what one victim leaves is not enough.
     let waiting = "not eligible due to a terminating pod on the nominated node.";
-    assert_eq!(why(&decide_all(&mut snapshot, gang(3, 5, 60))), waiting);
+    let decisions = decide_all(&mut snapshot, gang(3, 5, 60));
+    assert_eq!(why(&decisions), waiting);
+    let Decision::Refuse { refusal, .. } = &decisions[0] else { panic!("{decisions:?}") };
+    let told = refusal.told();
+    assert!(told.ends_with(&format!("{waiting} It waits until those pods have left.")), "{told}");
     snapshot.set_pod(&leaves(pods[0].clone()));
     snapshot.set_pod(&leaves(pods[1].clone()));
     snapshot.remove_pod("x");
