@@ -316,7 +316,7 @@ async fn the_program_in_a_layer_of_files_is_found() {
         "config": {"Entrypoint": ["/app.wasm"]}});
     let layer = archive(&[("etc/motd", b"hello"), ("app.wasm", &program(0))]);
     let layer_digest = digest_of(&layer);
-    let digest = registry.put_image((DOCKER, TAR), &config, &[layer.clone()]);
+    let digest = registry.put_image((DOCKER, TAR), &config, std::slice::from_ref(&layer));
     let pulled = puller.pull(&image, PullPolicy::IfNotPresent).await.unwrap();
     assert_eq!((&pulled.digest, &pulled.wasm), (&digest, &program(0)));
     assert_eq!(pulled.wasm_digest, digest_of(&program(0)));
@@ -336,7 +336,7 @@ async fn the_program_in_a_layer_of_files_is_found() {
     // Of an index, too, that has nothing for the platform wasm but this machine's.
     let arch = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
     let oci = (OCI, "application/vnd.oci.image.layer.v1.tar");
-    let below = registry.put_image(oci, &config, &[layer.clone()]);
+    let below = registry.put_image(oci, &config, std::slice::from_ref(&layer));
     let index = json!({"schemaVersion": 2, "manifests": [
         {"digest": below, "platform": {"architecture": arch, "os": "linux"}},
         {"digest": digest_of(b"x"), "platform": {"architecture": "unknown", "os": "unknown"}}]});
