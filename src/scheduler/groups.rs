@@ -186,7 +186,7 @@ mod tests {
         assert!(groups.waits_for(&gang).is_some());
         groups.remove("a");
         groups.remove("a");
-        assert_eq!(groups.set_workload(&key, None), [basic.clone()]);
+        assert_eq!(groups.set_workload(&key, None), std::slice::from_ref(&basic));
         assert_eq!(groups.lacks(&basic, |_| true), UNKNOWN);
     }
 }

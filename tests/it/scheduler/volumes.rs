@@ -207,7 +207,7 @@ fn a_volume_is_made_where_a_node_keeps_volumes_or_nowhere() {
     };
     assert_eq!(lines(&nodes, claim("c", json!({}))), ["p ⇢ real: c is made"]);
     let text = "p: 0/1 nodes are available: 1 node(s) keep no volumes of the class \"later\".";
-    assert_eq!(lines(&[simulated.clone()], claim("c", json!({}))), [text]);
+    assert_eq!(lines(std::slice::from_ref(&simulated), claim("c", json!({}))), [text]);
     // Other provisioners know themselves where they make volumes.
     let mut other = later.clone();
     other["provisioner"] = json!("example.com/disks");
