@@ -141,6 +141,16 @@ impl Platform for OfPod {
         });
     }
 
+    fn failed(&self, why: String) {
+        let Ok(node) = self.node() else { return };
+        node.tell(Notice {
+            regarding: self.regarding.clone(),
+            severity: Severity::Warning,
+            reason: "RequestFailed",
+            message: format!("The handler failed at a request: {why}"),
+        });
+    }
+
     async fn token(&self, audience: &str) -> Result<String, String> {
         let node = self.node()?;
         let _turn = node.workload_calls.acquire().await.map_err(|e| e.to_string())?;

@@ -2,23 +2,14 @@
 //! who wonders why a program cannot connect finds the reason. A guest may try as often as it likes:
 //! what is told is bounded, and what is counted costs a few instructions.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::told::Told;
 use super::workload::Platform;
-
-/// Refusals that are told at once, and how long it takes until one more may be.
-const BURST: u32 = 5;
-const REFILL: Duration = Duration::from_secs(60);
-/// The same place is not told of again within this time.
-const QUIET: Duration = Duration::from_secs(600);
-/// Places that are remembered as told; with [`BURST`] and [`REFILL`] no more come within [`QUIET`].
-const MAX_TOLD: usize = 16;
 
 /// A connection, a datagram or a look-up that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,15 +27,7 @@ pub struct Denial {
 pub struct Denials {
     count: AtomicU64,
     platform: Option<Arc<dyn Platform>>,
-    told: Mutex<Told>,
-}
-
-#[derive(Default)]
-struct Told {
-    /// Tellings of the burst that were used, and when the last was given back.
-    used: u32,
-    refilled_at: Option<Instant>,
-    places: VecDeque<(Denial, Instant)>,
+    told: Mutex<Told<Denial>>,
 }
 
 impl Denials {
@@ -77,36 +60,10 @@ impl Denials {
     }
 }
 
-impl Told {
-    fn has_room(&mut self, now: Instant) -> bool {
-        let since = *self.refilled_at.get_or_insert(now);
-        let back = now.duration_since(since).as_secs() / REFILL.as_secs();
-        let back = u32::try_from(back).unwrap_or(u32::MAX);
-        if back > 0 {
-            self.used = self.used.saturating_sub(back);
-            self.refilled_at = Some(now);
-        }
-        self.used < BURST
-    }
-
-    /// Remembers it, and counts it as told.
-    fn is_new(&mut self, denial: &Denial, now: Instant) -> bool {
-        self.places.retain(|(_, at)| now.duration_since(*at) < QUIET);
-        if self.places.iter().any(|(told, _)| told == denial) {
-            return false;
-        }
-        if self.places.len() >= MAX_TOLD {
-            self.places.pop_front();
-        }
-        self.places.push_back((denial.clone(), now));
-        self.used += 1;
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::told::{BURST, QUIET, REFILL};
     use crate::runtime::workload::{Bucket, Changes, WriteError};
 
     #[derive(Default)]

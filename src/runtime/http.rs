@@ -33,6 +33,7 @@ use super::container::{End, Reporter, usage};
 use super::exec::{Again, exec};
 use super::host::{Sandbox, start_error};
 use super::http_body::{GuestBody, RequestBody, Rest};
+use super::http_complaints::Complaints;
 use super::http_connection;
 use super::http_guest::{After, Failure, Handler, with_authority};
 use super::http_limits::HttpLimits;
@@ -71,6 +72,7 @@ pub struct Server {
     again: Arc<Again>,
     sandbox: Arc<Sandbox>,
     meter: Arc<Meter>,
+    complaints: Arc<Complaints>,
     handler: Handler,
     instances: Arc<Semaphore>,
     resting: Option<Arc<Resting>>,
@@ -117,6 +119,7 @@ impl HttpContainer {
             limits,
             tasks: Arc::default(),
             again: again.clone(),
+            complaints: Arc::new(Complaints::of(&sandbox)),
             sandbox,
             meter,
             handler,
@@ -369,7 +372,7 @@ impl Server {
         let rest = Rest {
             tasks: self.tasks.clone(),
             permit,
-            stderr: self.sandbox.stderr.clone(),
+            complaints: self.complaints.clone(),
             memory: self.sandbox.memory.clone(),
             limits: self.limits,
         };
@@ -404,11 +407,12 @@ impl Server {
         pool.fits(self.sandbox.spec.memory_limit_bytes).then_some(pool)
     }
 
-    /// The user reads why in the log, the client learns only whose fault it was.
+    /// The user reads why in the log and in the pod's events, the client learns only whose fault it
+    /// was.
     fn refuse(&self, failure: &Failure) -> Response<GuestBody> {
         self.failed_requests.fetch_add(1, Ordering::Relaxed);
         if let Some(message) = failure.message() {
-            self.sandbox.stderr.write_line(&message);
+            self.complaints.tell(&message);
         }
         plain(failure.status())
     }

@@ -17,12 +17,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Sleep, sleep, timeout};
 use wasmtime_wasi_http::{Error, WasiBody};
 
+use super::http_complaints::Complaints;
 use super::http_connection::InFlight;
 use super::http_guest::{Guest, outcome};
 use super::http_limits::HttpLimits;
 use super::memory::{Lent, MemoryAccount};
 use super::meter::Interrupted;
-use super::stdio::LogWriter;
 use super::tasks::Tasks;
 
 /// Bytes of a body that are gathered before its head is sent, so that a short answer is one
@@ -41,7 +41,7 @@ pub struct Rest {
     /// The place of its instance.
     pub permit: OwnedSemaphorePermit,
     /// Where it is told that it failed.
-    pub stderr: LogWriter,
+    pub complaints: Arc<Complaints>,
     /// Where its body is counted when its store is gone.
     pub memory: Arc<MemoryAccount>,
     pub limits: HttpLimits,
@@ -112,7 +112,7 @@ impl GuestBody {
         let rest = self.rest.take();
         self.failed |= !matches!(result, Ok(Ok(())));
         if let (Some(message), Some(rest)) = (outcome(result), rest) {
-            rest.stderr.write_line(&message);
+            rest.complaints.tell(&message);
         }
     }
 
@@ -145,7 +145,7 @@ impl GuestBody {
         if let Some(rest) = self.rest.take() {
             let limit = rest.limits.silent_guest;
             let text = format!("the handler wrote nothing of its response for {limit:?}");
-            rest.stderr.write_line(&text);
+            rest.complaints.tell(&text);
         }
         Poll::Ready(Some(Err(Error::HttpResponseIncomplete)))
     }
@@ -178,7 +178,8 @@ impl GuestBody {
     /// The response is complete and its guest is not: it goes on without a client.
     fn finish_in_background(&mut self) {
         let (Some(guest), Some(rest)) = (self.guest.take(), self.rest.take()) else { return };
-        let Rest { tasks, permit, stderr, limits: HttpLimits { background: limit, .. }, .. } = rest;
+        let Rest { tasks, permit, complaints, limits, .. } = rest;
+        let limit = limits.background;
         tasks.spawn(async move {
             let _permit = permit;
             let message = match timeout(limit, guest).await {
@@ -186,7 +187,7 @@ impl GuestBody {
                 Err(_) => Some(format!("the handler still ran {limit:?} after its response")),
             };
             if let Some(message) = message {
-                stderr.write_line(&message);
+                complaints.tell(&message);
             }
         });
     }

@@ -69,6 +69,9 @@ pub trait Platform: Send + Sync + 'static {
     ) -> Result<(), WriteError>;
     /// Is told that the network was refused to the container; must not block.
     fn denied(&self, _: Denial) {}
+    /// Is told that the container, an HTTP handler, failed at a request, and why in one line; must
+    /// not block.
+    fn failed(&self, _: String) {}
 }
 
 /// For containers outside of a cluster: it has nothing.

@@ -160,3 +160,19 @@ async fn what_the_network_refuses_is_told_of_the_container() {
         assert!(texts.iter().any(|text| text.starts_with(begin)), "{begin}: {texts:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_fails_is_told_of_its_container() {
+    let rig = Rig::start().await;
+    create(&rig.api, "pods", pod("a", json!({}))).await.unwrap();
+    rig.pod_is("a", "Running ready main:running/0").await;
+    let platform = rig.running().workload.platform.clone();
+    platform.failed("trap: wasm `unreachable` instruction executed".to_string());
+    let told = rig.told("RequestFailed").await;
+    assert_eq!(told.severity, Severity::Warning);
+    assert_eq!(told.regarding.field_path.as_deref(), Some("spec.containers{main}"));
+    assert_eq!(
+        told.message,
+        "The handler failed at a request: trap: wasm `unreachable` instruction executed"
+    );
+}

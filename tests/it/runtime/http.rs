@@ -1,6 +1,7 @@
 //! HTTP handlers: served on the pod's address, isolated by request.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use http_body_util::Empty;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use wasmfleet::runtime::ExitReason;
+use wasmfleet::runtime::workload::{Bucket, Changes, Platform, Workload, WriteError};
 
 use super::clients::{body, connect, exchange, handler, request, serve};
 use super::harness::{Harness, PATIENCE, built, http_component};
@@ -74,6 +76,29 @@ async fn http2_is_spoken_with_prior_knowledge() {
     assert_eq!(body(head).await.expect("no stream error"), "", "a body would be one");
 }
 
+/// A platform that hears of failures.
+#[derive(Default)]
+struct Hears(Mutex<Vec<String>>);
+
+#[async_trait::async_trait]
+impl Platform for Hears {
+    async fn token(&self, _: &str) -> Result<String, String> {
+        Err(String::new())
+    }
+
+    async fn read(&self, _: &str) -> Result<Bucket, String> {
+        Err(String::new())
+    }
+
+    async fn write(&self, _: &str, _: Option<&str>, _: Changes) -> Result<(), WriteError> {
+        Err(WriteError::Conflict)
+    }
+
+    fn failed(&self, why: String) {
+        self.0.lock().expect("not poisoned").push(why);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_request_hurts_no_other() {
     let harness = Harness::new();
@@ -83,7 +108,9 @@ async fn a_failing_request_hurts_no_other() {
              (func (export "wasi:http/incoming-handler@0.2.0#handle") (param i32 i32)
                unreachable))"#,
     );
-    let (spec, output) = harness.spec(&traps).await;
+    let (mut spec, output) = harness.spec(&traps).await;
+    let hears = Arc::new(Hears::default());
+    spec.workload = Arc::new(Workload { platform: hears.clone(), ..Workload::default() });
     let address = SocketAddr::new(spec.pod_ip, spec.http_ports[0]);
     let mut running = harness.start(spec).await.expect("it starts");
     let mut client = connect(address).await.expect("it listens");
@@ -94,6 +121,8 @@ async fn a_failing_request_hurts_no_other() {
         body(response).await.expect("whole");
     }
     assert!(output.stderr().contains("unreachable"), "{}", output.stderr());
+    let told = hears.0.lock().expect("not poisoned").clone();
+    assert_eq!(told, ["trap: wasm trap: wasm `unreachable` instruction executed"], "once");
     running.container.stop(Duration::ZERO);
     running.exit().await;
 
