@@ -11,9 +11,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::base::tcp::Linger;
 
 /// How long a connection waits for a pod.
 pub const HOLD_LIMIT: Duration = Duration::from_secs(30);
@@ -24,10 +26,9 @@ const METHODS: &[&str] =
     &["GET ", "HEAD ", "POST ", "PUT ", "PATCH ", "DELETE ", "OPTIONS ", "CONNECT ", "TRACE "];
 /// A client that is refused has sent its request, or does so within this time.
 const HEAD_LIMIT: Duration = Duration::from_millis(500);
-/// What a refused client still sends is taken from it for so long, and so much of it: an end with
-/// unread bytes would take the answer away with it.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: u64 = 64 << 10;
+/// What a refused client still sends is taken from it, so that it reads the answer.
+const LINGER: Linger =
+    Linger { silence: Duration::from_secs(1), most: Duration::from_secs(1), bytes: 64 << 10 };
 const REFUSAL: &str = "no pod of the Service became ready in time\n";
 
 /// Places of held connections; the half of those that may be open.
@@ -79,13 +80,12 @@ pub async fn refuse(mut client: TcpStream) -> io::Result<()> {
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\
          retry-after: 5\r\nconnection: close\r\n\r\n{REFUSAL}"
     );
-    let talk = async {
-        client.write_all(answer.as_bytes()).await?;
-        client.shutdown().await?;
-        let mut rest = (&mut client).take(LINGER_BYTES);
-        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
-    };
-    tokio::time::timeout(LINGER, talk).await.map_or(Ok(()), |done| done.map(drop))
+    match tokio::time::timeout(LINGER.most, client.write_all(answer.as_bytes())).await {
+        Ok(written) => written?,
+        Err(_) => return Ok(()),
+    }
+    LINGER.close(&mut client).await;
+    Ok(())
 }
 
 fn is_http(head: &[u8]) -> bool {

@@ -1,5 +1,5 @@
-//! Accepts connections on a cluster IP and copies bytes to and from the chosen endpoint. A side that
-//! ends its stream is passed on as such: the other one may go on sending.
+//! Accepts connections on a cluster IP, each of which is carried to the endpoint that is chosen for it
+//! ([`super::carrying`]).
 //!
 //! A connection takes two file descriptors. What the process may open is shared: all ports together
 //! take half of it, one port at most half of that, so that a Service that is flooded neither starves
@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::balancer::{Balancer, Lease};
+use super::carrying;
 use super::holding::{self, HOLD_LIMIT, HoldPlaces};
 use crate::base::SharedClock;
 
@@ -31,8 +32,6 @@ const MAX_TRIES: usize = 4;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The wait after a failed accept (out of file descriptors, most often).
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-/// Each direction's buffer.
-const BUFFER_BYTES: usize = 8 << 10;
 
 /// How many connections there may be.
 pub struct Places {
@@ -61,6 +60,8 @@ pub struct Port {
     pub clock: SharedClock,
     /// Tells that a connection is held.
     pub tell_held: Arc<dyn Fn() + Send + Sync>,
+    /// Says when connections are to end at which nothing is under way.
+    pub leaving: watch::Receiver<bool>,
 }
 
 impl Places {
@@ -215,9 +216,8 @@ async fn carry(
         },
     };
     endpoint.set_nodelay(true)?;
-    tokio::io::copy_bidirectional_with_sizes(&mut client, &mut endpoint, BUFFER_BYTES, BUFFER_BYTES)
-        .await
-        .map(|_| ())
+    carrying::carry(&mut client, &mut endpoint, port.leaving.clone()).await;
+    Ok(())
 }
 
 /// Waits for an endpoint that takes the connection; `None` where none comes.

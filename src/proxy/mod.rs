@@ -7,6 +7,7 @@
 //! autoscaler has the pods at zero, connections are held, and a condition of the Service tells it.
 
 mod balancer;
+mod carrying;
 mod failures;
 mod holding;
 mod listener;
@@ -22,7 +23,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::api::kinds::service_activation::{AWAITED, SCALED_TO_ZERO, condition, holds};
@@ -46,6 +47,9 @@ const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// What connections have to end when the process stops: a little more than a node gives its
 /// containers (`node`: 6 s), so that what these answer last comes through.
 const LEAVE_LIMIT: Duration = Duration::from_secs(7);
+/// After so long those are ended at which nothing is under way: their endpoints run on elsewhere, so
+/// that nobody else tells their clients.
+const LEAVE_QUIETLY: Duration = Duration::from_secs(5);
 
 /// Where notices about Services go; must not block.
 pub type Tell = Arc<dyn Fn(Notice) + Send + Sync>;
@@ -65,6 +69,8 @@ pub struct Proxy {
     served: Mutex<HashMap<ObjectKey, HashMap<SocketAddr, Served>>>,
     failures: Mutex<Failures>,
     places: Places,
+    /// Connections end at which nothing is under way.
+    leaving: watch::Sender<bool>,
 }
 
 /// A port that is listened on.
@@ -112,6 +118,7 @@ impl Proxy {
             served: Mutex::default(),
             failures: Mutex::default(),
             places: Places::of_process(),
+            leaving: watch::Sender::new(false),
         })
     }
 
@@ -156,7 +163,13 @@ impl Proxy {
         let ports: Vec<Served> =
             self.served.lock().drain().flat_map(|(_, ports)| ports.into_values()).collect();
         futures::future::join_all(ports.into_iter().filter_map(Served::close)).await;
-        if tokio::time::timeout(LEAVE_LIMIT, self.places.all_free()).await.is_err() {
+        let free = async {
+            if tokio::time::timeout(LEAVE_QUIETLY, self.places.all_free()).await.is_err() {
+                self.leaving.send_replace(true);
+                self.places.all_free().await;
+            }
+        };
+        if tokio::time::timeout(LEAVE_LIMIT, free).await.is_err() {
             tracing::debug!("connections are cut that did not end");
         }
     }
@@ -250,6 +263,7 @@ impl Proxy {
             balancer: balancer.clone(),
             clock: self.clock.clone(),
             tell_held: Arc::new(move || awaited.mark(of.clone())),
+            leaving: self.leaving.subscribe(),
         });
         let (open, closed) = oneshot::channel();
         let listener = Some(tokio::spawn(listener::accept(socket, places, port, closed)));
