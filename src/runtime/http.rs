@@ -23,8 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
-use hyper::body::Incoming;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -32,12 +31,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use super::container::{End, Reporter, usage};
 use super::exec::{Again, exec};
 use super::host::{Sandbox, start_error};
-use super::http_body::{GuestBody, RequestBody, Rest};
+use super::http_body::{GuestBody, Rest};
 use super::http_complaints::Complaints;
 use super::http_connection;
 use super::http_guest::{After, Failure, Handler, with_authority};
 use super::http_limits::HttpLimits;
 use super::http_listen::Listeners;
+use super::http_request_body::RequestBody;
 use super::http_reuse::{Instance, Resting};
 use super::meter::Meter;
 use super::outgoing::Counted;
@@ -309,6 +309,19 @@ impl Server {
         let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
     }
 
+    /// What comes of something that needs not be done, if it is done before the container ends.
+    pub async fn before_its_end<F: Future>(&self, optional: F) -> Option<F::Output> {
+        let over = async {
+            self.reaches(Phase::Closing).await;
+            sleep(self.limits.first_byte).await;
+        };
+        tokio::select! {
+            biased;
+            output = optional => Some(output),
+            () = over => None,
+        }
+    }
+
     async fn take(self: &Arc<Self>, accepted: io::Result<(TcpStream, OwnedSemaphorePermit)>) {
         match accepted {
             Ok((stream, permit)) => self.connect(stream, Some(permit)),
@@ -332,11 +345,15 @@ impl Server {
     /// Answers one request that came to this address.
     pub async fn serve(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         address: SocketAddr,
     ) -> Response<GuestBody> {
         let version = request.version();
         let mut response = match with_authority(request, address) {
+            // It asks for a tunnel, and a handler is no proxy.
+            Some(request) if request.method() == Method::CONNECT => {
+                plain(StatusCode::NOT_IMPLEMENTED)
+            }
             Some(request) => self.answer(request).await,
             None => plain(StatusCode::BAD_REQUEST),
         };
@@ -349,7 +366,7 @@ impl Server {
         response
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<GuestBody> {
+    async fn answer(&self, request: Request<RequestBody>) -> Response<GuestBody> {
         if !is_probe(&request) {
             self.requests.fetch_add(1, Ordering::Relaxed);
         }
@@ -377,9 +394,7 @@ impl Server {
             limits: self.limits,
         };
         let waiting = Some(Buffer::none(instance.store.data().share()));
-        let stalled = self.limits.stalled_client;
-        let request =
-            request.map(|body| Counted { body: RequestBody::new(body, stalled), waiting });
+        let request = request.map(|body| Counted { body, waiting });
         let dumps = self.sandbox.spec.core_dumps.is_some().then(|| self.sandbox.clone());
         let after = After { resting: self.resting.clone(), dumps };
         let handled = self.handler.handle(instance, &self.meter, after, rest, request);
@@ -420,7 +435,7 @@ impl Server {
 
 /// The node's own probes and hooks are no load: by the requests that come autoscalers size workloads,
 /// and what is only probed may go to zero.
-fn is_probe(request: &Request<Incoming>) -> bool {
+fn is_probe(request: &Request<RequestBody>) -> bool {
     let agent = request.headers().get(header::USER_AGENT).map(|agent| agent.as_bytes());
     let own: [&[u8]; 2] = [b"kube-probe/", b"kube-lifecycle/"];
     agent.is_some_and(|agent| own.iter().any(|own| agent.starts_with(own)))
@@ -429,6 +444,7 @@ fn is_probe(request: &Request<Incoming>) -> bool {
 fn plain(status: StatusCode) -> Response<GuestBody> {
     let text = match status {
         StatusCode::BAD_REQUEST => "the request names no valid host\n",
+        StatusCode::NOT_IMPLEMENTED => "the service is no proxy\n",
         StatusCode::SERVICE_UNAVAILABLE => "the service is out of resources\n",
         StatusCode::GATEWAY_TIMEOUT => "the service did not answer in time\n",
         _ => "the service failed\n",

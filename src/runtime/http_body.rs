@@ -1,6 +1,6 @@
-//! The bodies of a request to an HTTP handler: the response's, which drives its guest, and the
-//! request's. Both are bounded in time, and neither in size: they are streamed, and the host holds
-//! no more than some frames of them, which count against the container's memory.
+//! The body of an HTTP handler's response, which drives its guest. As the request's it is bounded in
+//! time, and not in size: it is streamed, and the host holds no more than some frames of it, which
+//! count against the container's memory.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -12,13 +12,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Sleep, sleep, timeout};
 use wasmtime_wasi_http::{Error, WasiBody};
 
+use super::http_activity::InFlight;
 use super::http_complaints::Complaints;
-use super::http_connection::InFlight;
 use super::http_guest::{Guest, outcome};
 use super::http_limits::HttpLimits;
 use super::memory::{Lent, MemoryAccount};
@@ -32,7 +31,7 @@ const GATHER_BYTES: u64 = 64 << 10;
 /// A gathered body below that is not worth counting: an instance has as much anyway.
 const LENT_BYTES: u64 = 4 << 10;
 
-type FrameResult = Result<Frame<Bytes>, Error>;
+pub type FrameResult = Result<Frame<Bytes>, Error>;
 
 /// What a guest needs after its response's head.
 pub struct Rest {
@@ -268,86 +267,22 @@ impl Body for Pumped {
     }
 }
 
-/// A request's body; a client that stops sending in the middle does not hold its instance.
-pub struct RequestBody<B = Incoming> {
-    inner: B,
-    stall: Timer,
-}
-
-impl<B> RequestBody<B> {
-    pub fn new(inner: B, limit: Duration) -> Self {
-        Self { inner, stall: Timer::new(limit) }
-    }
-}
-
-impl<B> Body for RequestBody<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<Error>,
-{
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<FrameResult>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
-            self.stall.stop();
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
-        }
-        ready!(self.stall.poll_over(cx));
-        Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
 /// Runs while something waits; made when it first does.
-struct Timer {
+pub struct Timer {
     limit: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Timer {
-    fn new(limit: Duration) -> Self {
+    pub fn new(limit: Duration) -> Self {
         Self { limit, sleep: None }
     }
 
-    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.sleep.get_or_insert_with(|| Box::pin(sleep(self.limit))).as_mut().poll(cx)
     }
 
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.sleep = None;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::stream;
-    use http_body_util::StreamBody;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_may_not_stop_in_the_middle() {
-        let limit = Duration::from_secs(60);
-        let frames = stream::unfold(0_u64, |count| async move {
-            if count == 3 {
-                std::future::pending::<()>().await;
-            }
-            sleep(Duration::from_secs(50)).await;
-            Some((Ok::<_, Error>(Frame::data(Bytes::from_static(b"x"))), count + 1))
-        });
-        let mut body = RequestBody::new(StreamBody::new(Box::pin(frames)), limit);
-        for _ in 0..3 {
-            body.frame().await.expect("a frame").expect("in time, though slow");
-        }
-        let error = body.frame().await.expect("an end").expect_err("too slow");
-        assert!(matches!(error, Error::ConnectionReadTimeout), "{error:?}");
     }
 }

@@ -12,6 +12,7 @@ mod http;
 mod http_ending;
 mod http_limits;
 mod http_reuse;
+mod http_wire;
 pub mod inspect;
 mod limits;
 pub mod network;
