@@ -342,7 +342,8 @@ mod tests {
         let (mut client, mut io) = idle();
         let body = ReadOff::new(&io.activity);
         client.write_all(b"the rest of a body").expect("it is taken");
-        io.read(&mut [0; 64]).await.expect("reads");
+        let count = io.read(&mut [0; 64]).await.expect("reads");
+        assert_eq!(count, 18);
         io.activity.end();
         assert!(matches!(next(&io.activity), Next::Look(_)));
         drop(body);
@@ -354,7 +355,8 @@ mod tests {
         let limits = HttpLimits::default();
         let (mut client, mut io) = idle();
         client.write_all(b"\r\n").expect("it is taken");
-        io.read(&mut [0; 64]).await.expect("reads");
+        let count = io.read(&mut [0; 64]).await.expect("reads");
+        assert_eq!(count, 2);
         tokio::time::advance(limits.request_head * 2).await;
         assert!(matches!(next(&io.activity), Next::Look(_)));
     }
