@@ -1,5 +1,7 @@
 //! Kubernetes Events: what components tell about objects.
 
+use std::borrow::Cow;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -11,7 +13,7 @@ pub struct Notice {
     pub regarding: ObjectReference,
     pub severity: Severity,
     /// CamelCase, for machines.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// For people.
     pub message: String,
 }
@@ -25,26 +27,26 @@ pub enum Severity {
 impl Notice {
     pub fn normal(
         object: &dyn AnyObject,
-        reason: &'static str,
+        reason: impl Into<Cow<'static, str>>,
         message: impl Into<String>,
     ) -> Notice {
         Notice {
             regarding: reference(object),
             severity: Severity::Normal,
-            reason,
+            reason: reason.into(),
             message: message.into(),
         }
     }
 
     pub fn warning(
         object: &dyn AnyObject,
-        reason: &'static str,
+        reason: impl Into<Cow<'static, str>>,
         message: impl Into<String>,
     ) -> Notice {
         Notice {
             regarding: reference(object),
             severity: Severity::Warning,
-            reason,
+            reason: reason.into(),
             message: message.into(),
         }
     }

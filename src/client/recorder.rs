@@ -77,7 +77,7 @@ struct Same {
     kind: String,
     namespace: String,
     name: String,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     is_warning: bool,
     message: String,
 }
@@ -202,7 +202,7 @@ impl Inner {
                 Ok(written) => memory.events.put(same, written),
                 Err(error) => {
                     self.dropped.fetch_add(1, Ordering::Relaxed);
-                    tracing::debug!(%error, reason = same.reason, "an event was not written");
+                    tracing::debug!(%error, reason = &*same.reason, "an event was not written");
                 }
             }
         }
@@ -326,7 +326,7 @@ impl Same {
             kind: regarding.kind.clone().unwrap_or_default(),
             namespace: regarding.namespace.clone().unwrap_or_default(),
             name: regarding.name.clone().unwrap_or_default(),
-            reason: notice.reason,
+            reason: notice.reason.clone(),
             is_warning: notice.severity == Severity::Warning,
             message: notice.message.clone(),
         }
@@ -417,7 +417,7 @@ mod tests {
         Notice {
             regarding: ObjectReference { name: Some("web-h1".into()), ..Default::default() },
             severity: Severity::Warning,
-            reason: "FailedCreate",
+            reason: "FailedCreate".into(),
             message: format!("Error creating: pods \"web-h1-{pod}\" is forbidden"),
         }
     }
@@ -453,7 +453,7 @@ mod tests {
         for n in 0..3 * MOST_SIMILAR {
             let mut notice = refusal(n);
             match n % 3 {
-                0 => notice.reason = "FailedDelete",
+                0 => notice.reason = "FailedDelete".into(),
                 1 => notice.severity = Severity::Normal,
                 _ => notice.regarding.name = Some("other".into()),
             }

@@ -301,7 +301,7 @@ impl<'a> Pass<'a> {
             self.notices.push(Notice::normal(self.job, "Completed", "Job completed"));
         } else {
             self.set_condition("Failed", "True", reason, message);
-            self.notices.push(Notice::warning(self.job, reason, message.as_str()));
+            self.notices.push(Notice::warning(self.job, *reason, message.as_str()));
         }
     }
 

@@ -55,7 +55,7 @@ impl Shared {
         message: String,
     ) {
         let regarding = container_reference(pod, container);
-        self.tell(Notice { regarding, severity, reason, message });
+        self.tell(Notice { regarding, severity, reason: reason.into(), message });
     }
 
     /// Tells a step of a container's start, while such are few.

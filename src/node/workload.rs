@@ -136,7 +136,7 @@ impl Platform for OfPod {
         node.tell(Notice {
             regarding: self.regarding.clone(),
             severity: Severity::Warning,
-            reason: "OutboundDenied",
+            reason: "OutboundDenied".into(),
             message: refusal_text(&denial),
         });
     }

@@ -122,8 +122,8 @@ impl Scheduler {
         deleted?;
         let regarding = reference(&victim.key, &victim.uid);
         let message = format!("Preempted by {} on node {}", by.who, victim.node);
-        let severity = Severity::Normal;
-        (self.tell)(by.profile, Notice { regarding, severity, reason: "Preempted", message });
+        let (severity, reason) = (Severity::Normal, "Preempted".into());
+        (self.tell)(by.profile, Notice { regarding, severity, reason, message });
         Ok(())
     }
 }

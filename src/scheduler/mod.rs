@@ -313,7 +313,7 @@ impl Scheduler {
         if let Some(seen) = seen {
             let message = format!("Successfully assigned {} to {node}", pod.key);
             let (regarding, severity) = (seen.reference(pod), Severity::Normal);
-            let notice = Notice { regarding, severity, reason: "Scheduled", message };
+            let notice = Notice { regarding, severity, reason: "Scheduled".into(), message };
             (self.tell)(&pod.wants.scheduler, notice);
         }
     }
@@ -360,7 +360,7 @@ impl Scheduler {
         let notice = Notice {
             regarding: pending.reference(pod),
             severity: Severity::Warning,
-            reason: "FailedScheduling",
+            reason: "FailedScheduling".into(),
             message: message.clone(),
         };
         (self.tell)(&pod.wants.scheduler, notice);

@@ -161,22 +161,22 @@ fn claims_tell_what_they_wait_for() {
     };
     let reason = |objects: &[Value]| {
         let plan = Objects::new(objects).plan(BINDER, "default/c");
-        (plan.notices[0].reason, plan.writes.len())
+        (plan.notices[0].reason.to_string(), plan.writes.len())
     };
     let waiting = claim("c", "1Gi", json!({}));
-    assert_eq!(reason(std::slice::from_ref(&waiting)), ("ProvisioningFailed", 0));
+    assert_eq!(reason(std::slice::from_ref(&waiting)), ("ProvisioningFailed".into(), 0));
     let bare = claim("c", "1Gi", json!({"spec": {"storageClassName": ""}}));
-    assert_eq!(reason(&[bare]), ("FailedBinding", 0));
+    assert_eq!(reason(&[bare]), ("FailedBinding".into(), 0));
     let later = class("WaitForFirstConsumer", "example.com/p");
-    assert_eq!(reason(&[later.clone(), waiting.clone()]), ("WaitForFirstConsumer", 0));
+    assert_eq!(reason(&[later.clone(), waiting.clone()]), ("WaitForFirstConsumer".into(), 0));
     let selected = json!({"metadata": {"annotations":
         {"volume.kubernetes.io/selected-node": "n1"}}});
     let selected = claim("c", "1Gi", selected);
-    assert_eq!(reason(&[later, selected]), ("ExternalProvisioning", 1));
+    assert_eq!(reason(&[later, selected]), ("ExternalProvisioning".into(), 1));
     let now = class("Immediate", "example.com/p");
-    assert_eq!(reason(&[now, waiting.clone()]), ("ExternalProvisioning", 1));
+    assert_eq!(reason(&[now, waiting.clone()]), ("ExternalProvisioning".into(), 1));
     let none = class("Immediate", "kubernetes.io/no-provisioner");
-    assert_eq!(reason(&[none, waiting]), ("FailedBinding", 0));
+    assert_eq!(reason(&[none, waiting]), ("FailedBinding".into(), 0));
     // A default that came after the claim.
     let mut default = class("Immediate", "example.com/p");
     default["metadata"]["annotations"] =
@@ -428,7 +428,7 @@ fn an_ephemeral_volume_has_a_claim_of_its_own() {
     );
     let mut own = claim("p-scratch", "1Gi", json!({}));
     let plan = Objects::new(&[user.clone(), own.clone()]).plan(EPHEMERAL, "default/p");
-    assert_eq!((plan.writes.len(), plan.notices[0].reason), (0, "FailedBinding"));
+    assert_eq!((plan.writes.len(), &*plan.notices[0].reason), (0, "FailedBinding"));
     own["metadata"]["ownerReferences"] = json!([owner("v1", "Pod", "p")]);
     Objects::new(&[user, own]).check(EPHEMERAL, "default/p", "");
 }

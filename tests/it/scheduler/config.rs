@@ -305,12 +305,13 @@ async fn a_profile_tells_by_its_own_name() {
     let clock = Arc::new(VirtualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
     let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
     let tell = Arc::new(move |profile: &str, notice: Notice| {
-        let _ = sender.send((profile.to_string(), notice.reason));
+        let _ = sender.send((profile.to_string(), notice.reason.to_string()));
     });
     let client = Client::new(Arc::new(api), "test");
     let scheduler = Scheduler::new(client, &cache, clock, tell, options);
     cache.replace(vec![pod("p", json!({"schedulerName": "packing"}))], 1);
     let running = tokio::spawn(async move { scheduler.run().await });
-    assert_eq!(told.recv().await.unwrap(), ("packing".to_string(), "FailedScheduling"));
+    let wanted = ("packing".to_string(), "FailedScheduling".to_string());
+    assert_eq!(told.recv().await.unwrap(), wanted);
     running.abort();
 }
