@@ -4,7 +4,29 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration};
+use k8s_openapi::api::core::v1::{
+    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
+};
+
+/// Whether a node is one that a pod asks for, by `nodeSelector` and required node affinity.
+pub fn wants_node(spec: &PodSpec, node: &str, labels: &BTreeMap<String, String>) -> bool {
+    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let required =
+        affinity.and_then(|one| one.required_during_scheduling_ignored_during_execution.as_ref());
+    is_selected(spec.node_selector.iter().flatten(), required, node, labels)
+}
+
+/// [`wants_node`], by the two fields: all of the selector, and one of the terms.
+pub fn is_selected<'a>(
+    mut selector: impl Iterator<Item = (&'a String, &'a String)>,
+    required: Option<&NodeSelector>,
+    node: &str,
+    labels: &BTreeMap<String, String>,
+) -> bool {
+    let matches = |term: &NodeSelectorTerm| term_matches(term, node, labels);
+    selector.all(|(key, value)| labels.get(key) == Some(value))
+        && required.is_none_or(|required| required.node_selector_terms.iter().any(matches))
+}
 
 /// Whether a node matches a term; an empty term matches nothing.
 pub fn term_matches(

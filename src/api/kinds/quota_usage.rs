@@ -137,10 +137,9 @@ pub fn of_pod(pod: &Pod) -> Sums {
         return usage;
     };
     usage.insert("pods".into(), Quantity::from_value(1));
-    let mut requests = resources::pod_sum(spec, |r| r.requests.as_ref());
+    let requests = resources::pod_requests(spec);
     let mut limits = resources::pod_sum(spec, |r| r.limits.as_ref());
     for (name, amount) in resources::sums(spec.overhead.as_ref()) {
-        *requests.entry(name.clone()).or_insert(Quantity::ZERO) += amount;
         // What has no limit gets none by its overhead.
         if let Some(limit) = limits.get_mut(&name) {
             *limit += amount;

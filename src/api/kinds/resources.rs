@@ -163,6 +163,13 @@ pub fn pod_sum(spec: &PodSpec, list: fn(&ResourceRequirements) -> Option<&Amount
     total
 }
 
+/// What a pod asks of its node: the [`pod_sum`] of its requests, and its overhead.
+pub fn pod_requests(spec: &PodSpec) -> Sums {
+    let mut requests = pod_sum(spec, |resources| resources.requests.as_ref());
+    add(&mut requests, &sums(spec.overhead.as_ref()));
+    requests
+}
+
 /// Raises each amount to that of another list.
 fn raise(total: &mut Sums, other: &Sums) {
     for (name, amount) in other {

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::api::placement::{term_matches, tolerates};
+use crate::api::placement::{tolerates, wants_node};
 use crate::controllers::history::REVISION_HASH;
 use crate::controllers::ownership::{controller_reference, labels, name};
 use crate::controllers::pods::node_name;
@@ -57,16 +57,8 @@ pub fn pod_spec(template: &PodTemplateSpec) -> PodSpec {
 pub fn of(spec: &PodSpec, node: &Node) -> Place {
     let node_labels = labels(&node.metadata);
     let this = name(&node.metadata);
-    let selected = spec.node_selector.iter().flatten();
-    let mut selected = selected.map(|(key, value)| node_labels.get(key) == Some(value));
-    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let required =
-        affinity.and_then(|one| one.required_during_scheduling_ignored_during_execution.as_ref());
-    let affine = required.is_none_or(|required| {
-        required.node_selector_terms.iter().any(|term| term_matches(term, this, node_labels))
-    });
     let named = spec.node_name.as_ref().is_none_or(|name| name.is_empty() || name == this);
-    if !named || !affine || !selected.all(|is| is) {
+    if !named || !wants_node(spec, this, node_labels) {
         return Place::Unwanted;
     }
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();

@@ -22,12 +22,8 @@ impl FilterPlugin for NodeAffinity {
 
     fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reasons> {
         let wants = &pod.wants;
-        let selected =
-            wants.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
-        let required = wants.required_affinity.as_ref();
-        let affine = required
-            .is_none_or(|r| r.node_selector_terms.iter().any(|term| term_matches(term, node)));
-        if selected && affine {
+        let (selector, required) = (wants.node_selector.iter(), wants.required_affinity.as_ref());
+        if placement::is_selected(selector, required, &node.name, &node.labels) {
             return Ok(());
         }
         Err(vec!["node(s) didn't match Pod's node affinity/selector".into()])
