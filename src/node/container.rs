@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerPort, ContainerStateTerminated, Pod, Volume, VolumeMount,
+};
 use sha2::{Digest, Sha256};
 
 use super::env::{self, Env};
@@ -72,6 +74,15 @@ fn limit(container: &Container, resource: &str) -> Result<Option<Quantity>, Volu
     let Some(text) = limits.and_then(|limits| limits.get(resource)) else { return Ok(None) };
     let parsed = Quantity::parse(&text.0);
     parsed.map(Some).map_err(|e| VolumeError::Invalid(format!("limits.{resource}: {e}")))
+}
+
+/// Says of a container that was ended for its memory whose limit that was, where its spec has none.
+pub fn tell_default_limit(exit: &mut ContainerStateTerminated, container: &Container) {
+    let is_unlimited = !matches!(limit(container, "memory"), Ok(Some(_)));
+    if exit.reason.as_deref() == Some("OOMKilled") && is_unlimited {
+        let message = exit.message.get_or_insert_default();
+        message.push_str(" (the default for containers without resources.limits.memory)");
+    }
 }
 
 /// What is requested; requests that are left out are made from the limits when the pod is made.
@@ -185,4 +196,29 @@ pub fn docker_configs(pod: &Pod, objects: &volumes::Objects) -> Vec<Bytes> {
         data.get(".dockerconfigjson").or_else(|| data.get(".dockercfg"))
     });
     configs.map(|bytes| Bytes::from(bytes.0.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_limit_that_nobody_wrote_is_told_as_the_default() {
+        let told = |resources: serde_json::Value, reason: &str| {
+            let container = json!({"name": "c", "resources": resources});
+            let mut exit = ContainerStateTerminated {
+                reason: Some(reason.into()),
+                message: Some("out of memory".into()),
+                ..ContainerStateTerminated::default()
+            };
+            tell_default_limit(&mut exit, &serde_json::from_value(container).unwrap());
+            exit.message.unwrap()
+        };
+        let default = "out of memory (the default for containers without resources.limits.memory)";
+        assert_eq!(told(json!({}), "OOMKilled"), default);
+        assert_eq!(told(json!({"limits": {"memory": "1Mi"}}), "OOMKilled"), "out of memory");
+        assert_eq!(told(json!({}), "Error"), "out of memory");
+    }
 }

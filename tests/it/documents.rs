@@ -13,6 +13,11 @@ answer has a `Warning` header with the text; **refused** is answered with 422, t
 asks for nothing (empty, or the value given after *unless*) is always accepted. The table is made from
 `src/api/kinds/pod_field_rows.rs`, and a test holds them equal: `WASMFLEET_WRITE_DOCUMENTS=1 cargo test --test it documents`.
 
+What the table cannot say: a container without `limits.memory` has 256 MiB on each node. Its `command` is the program's
+name and first arguments, and never another program: the image is one program, and there is no shell ([guests](guests.md)).
+A node takes a pod once it comes, as a kubelet does: one that names its `nodeName` and asks for more than is left there,
+for other labels or for a port of the host that is taken fails with the reason (`OutOfcpu`, `NodeAffinity`).
+
 | field of `spec` | | |
 |---|---|---|
 ";

@@ -245,8 +245,16 @@ const LIMITS: &[Row] = &[
     warned("*", "this resource is not limited"),
 ];
 
-const REQUESTS: &[Row] =
-    &[honoured("cpu"), honoured("memory"), warned("*", "nodes set nothing aside of this resource")];
+const REQUESTS: &[Row] = &[
+    honoured("cpu"),
+    honoured("memory"),
+    honoured("ephemeral-storage"),
+    warned(
+        "*",
+        "pods are counted against what a node says it has of this resource; containers are given \
+         nothing of it",
+    ),
+];
 
 const VOLUME_MOUNT: &[Row] = &[
     honoured("mountPath"),

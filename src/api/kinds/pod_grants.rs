@@ -44,6 +44,8 @@ const KNOWN: [&str; 8] = [
 /// What an entry of [`ALLOWED_HOSTS`] looks like.
 const HOST_FORM: &str = "must be a host's name such as api.example.com, *.example.com for all below a domain, an IP \
                          address, or * for all; without scheme and path";
+/// What the value of [`CORE_DUMP`] looks like.
+const FLAG_FORM: &str = "must be \"true\" or \"false\"";
 /// Longest name and longest part of it, in bytes (RFC 1035, section 2.3.4).
 const MAX_HOST_BYTES: usize = 253;
 const MAX_LABEL_BYTES: usize = 63;
@@ -111,6 +113,9 @@ pub fn validate_create(errors: &mut Errors, annotations: Option<&Annotations>) {
     for entry in wrong_hosts(annotations) {
         errors.invalid(&path.key(ALLOWED_HOSTS), entry, HOST_FORM);
     }
+    if let Some(value) = wrong_core_dump(annotations) {
+        errors.invalid(&path.key(CORE_DUMP), value, FLAG_FORM);
+    }
 }
 
 /// What the annotations of a pod, or of a template at this path, say that nobody reads.
@@ -123,13 +128,21 @@ pub fn warnings(warnings: &mut Vec<String>, path: &Path, annotations: Option<&An
     });
     let hosts = wrong_hosts(annotations)
         .map(|entry| format!("{}: {entry:?} {HOST_FORM}", path.key(ALLOWED_HOSTS)));
+    let core_dump = wrong_core_dump(annotations)
+        .map(|value| format!("{}: {value:?} {FLAG_FORM}", path.key(CORE_DUMP)));
     let room = MAX_WARNINGS.saturating_sub(warnings.len());
-    warnings.extend(unknown.chain(hosts).take(room));
+    warnings.extend(unknown.chain(hosts).chain(core_dump).take(room));
 }
 
 /// Entries of [`ALLOWED_HOSTS`] that no host can match.
 fn wrong_hosts(annotations: Option<&Annotations>) -> impl Iterator<Item = &str> {
     names(annotations, ALLOWED_HOSTS).into_iter().filter(|entry| !is_host(entry))
+}
+
+/// The value of [`CORE_DUMP`], if it says neither yes nor no.
+fn wrong_core_dump(annotations: Option<&Annotations>) -> Option<&str> {
+    let value = annotations.and_then(|map| map.get(CORE_DUMP)).map(String::as_str);
+    value.filter(|value| !matches!(*value, "true" | "false"))
 }
 
 /// Whether it is a host, perhaps with a port (which is not looked at).
@@ -161,11 +174,17 @@ pub fn validate_update(errors: &mut Errors, new: Option<&Annotations>, old: Opti
     let root = Path::new("metadata");
     let root = root.child("annotations");
     let fixed = [ALLOWED_HOSTS, CONFIG, KEYVALUE, TOKEN_AUDIENCES, MAX_INSTANCE_REUSE_COUNT];
-    for annotation in fixed {
+    let changes = |annotation: &str| {
         let value = |map: Option<&Annotations>| map.and_then(|map| map.get(annotation)).cloned();
-        if value(new) != value(old) {
+        value(new) != value(old)
+    };
+    for annotation in fixed {
+        if changes(annotation) {
             errors.forbidden(&root.key(annotation), "may not change while the pod exists");
         }
+    }
+    if let Some(value) = wrong_core_dump(new).filter(|_| changes(CORE_DUMP)) {
+        errors.invalid(&root.key(CORE_DUMP), value, FLAG_FORM);
     }
 }
 
@@ -218,6 +237,23 @@ mod tests {
     }
 
     #[test]
+    fn a_core_dump_is_asked_for_or_not() {
+        let count = |new: &str, old: Option<&str>| {
+            let (new, mut errors) = (annotations(CORE_DUMP, new), Errors::default());
+            match old {
+                None => validate_create(&mut errors, Some(&new)),
+                Some(old) => {
+                    validate_update(&mut errors, Some(&new), Some(&annotations(CORE_DUMP, old)));
+                }
+            }
+            errors.len()
+        };
+        assert_eq!(["true", "false", "yes", ""].map(|text| count(text, None)), [0, 0, 1, 1]);
+        assert_eq!(count("yes", Some("true")), 1);
+        assert_eq!(count("yes", Some("yes")), 0, "a pod may have been made so");
+    }
+
+    #[test]
     fn what_nobody_reads_is_warned_of() {
         let warned = |name: &str, value: &str| {
             let (mut all, root) = (Vec::new(), Path::new("metadata"));
@@ -232,6 +268,7 @@ mod tests {
         assert!(warned("example.com/allowed-host", "a").is_empty());
         assert!(warned(ALLOWED_HOSTS, "a").is_empty());
         assert!(warned(ALLOWED_HOSTS, "a/b")[0].contains("\"a/b\" must be a host's name"));
+        assert!(warned(CORE_DUMP, "yes")[0].contains("\"yes\" must be \"true\" or"));
     }
 
     #[test]

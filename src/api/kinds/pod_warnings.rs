@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::pod_fields::{self, MAX_WARNINGS};
+use super::program_names;
 use super::volume_validation::never_mounted;
 use crate::api::field::{Errors, Path};
 
@@ -24,6 +25,7 @@ pub fn of_definitions(spec: &PodSpec, path: &Path, warnings: &mut Vec<String>) {
         let path = path.child(field);
         for (i, container) in containers.iter().enumerate() {
             hidden_variables(container, &path.index(i), warnings);
+            foreign_command(container, &path.index(i), warnings);
         }
     }
     duplicate_ports(spec, path, warnings);
@@ -58,6 +60,29 @@ fn hidden_variables(container: &Container, path: &Path, warnings: &mut Vec<Strin
     }
 }
 
+/// What a command of a Linux image begins with; others do with a path.
+const SHELLS: &[&str] = &["sh", "ash", "bash", "busybox", "dash", "env", "ksh", "zsh"];
+
+/// A command that means a program of a Linux image: it runs no other program than the image's, which
+/// takes it for its arguments and may well end without an error.
+fn foreign_command(container: &Container, path: &Path, warnings: &mut Vec<String>) {
+    let Some(first) = container.command.iter().flatten().next() else { return };
+    let image = program_names::of_image(container.image.as_deref().unwrap_or_default());
+    let name = first.rsplit('/').next().unwrap_or(first);
+    let is_own = program_names::has(&[image.to_string()], name);
+    if warnings.len() >= MAX_WARNINGS
+        || is_own
+        || !(first.starts_with('/') || SHELLS.contains(&name))
+    {
+        return;
+    }
+    warnings.push(format!(
+        "{}: {first:?} is not run: the program of a Wasm image is its only one, and the command is its \
+         name and first arguments",
+        path.child("command")
+    ));
+}
+
 /// The containers of a pod share its address, so that a port can be served only once.
 fn duplicate_ports(spec: &PodSpec, path: &Path, warnings: &mut Vec<String>) {
     let containers = path.child("containers");
@@ -80,6 +105,34 @@ fn duplicate_ports(spec: &PodSpec, path: &Path, warnings: &mut Vec<String>) {
                     warnings.push(format!("{here}: duplicate port definition with {first}"));
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_of_linux_images_are_told_of() {
+        let warned = |image: &str, command: &[&str]| {
+            let container = Container {
+                image: Some(image.into()),
+                command: Some(command.iter().map(|word| (*word).to_string()).collect()),
+                ..Container::default()
+            };
+            let mut warnings = Vec::new();
+            foreign_command(&container, &Path::new("c"), &mut warnings);
+            warnings
+        };
+        for command in [&["/bin/sh", "-c", "echo hi"][..], &["bash"], &["/usr/bin/tool"]] {
+            assert_eq!(warned("web:v1", command).len(), 1, "{command:?}");
+        }
+        let text = "c.command: \"sh\" is not run: the program of a Wasm image is its only one, and the \
+                    command is its name and first arguments";
+        assert_eq!(warned("web:v1", &["sh"]), [text]);
+        for command in [&[][..], &["web", "--check"], &["/bin/web"], &["/web.wasm"], &["tool"]] {
+            assert!(warned("r.io/a/web:v1", command).is_empty(), "{command:?}");
         }
     }
 }

@@ -13,7 +13,8 @@ use super::{Admitter, Attributes, Outcome, Verb};
 use crate::api::field::{Errors, Path};
 use crate::api::kinds::node_features::NEEDS;
 use crate::api::{ApiError, Object};
-use crate::apiserver::artifacts::{ImageCheck, ImageError};
+use crate::apiserver::artifacts::{ImageCheck, ImageError, Record};
+use crate::artifact::ArtifactKind;
 use crate::artifact::interfaces::{GRANTS, refusal};
 
 /// Where the kinds of each group have their Pod spec.
@@ -30,6 +31,10 @@ pub(super) const POD_SPECS: &[(&str, &str, &[&str])] = &[
 ];
 
 const CONTAINER_LISTS: &[&str] = &["initContainers", "containers", "ephemeralContainers"];
+
+/// Of arguments that the program of a container cannot ask for.
+const UNREAD: &str = "reaches nobody: the image is a handler of HTTP requests that imports no \
+                      wasi:cli/environment";
 
 pub struct LinkCheck;
 
@@ -67,7 +72,7 @@ impl Admitter for LinkCheck {
         &self,
         attributes: &Attributes,
         object: &Object,
-        _: &mut Vec<String>,
+        warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
         let Some(artifacts) = &attributes.server.artifacts else { return Ok(()) };
         let row = POD_SPECS.iter().find(|(group, resource, _)| attributes.is(group, resource));
@@ -102,6 +107,11 @@ impl Admitter for LinkCheck {
                 }
                 match artifacts.check_image(image) {
                     Ok(ImageCheck::Known(record)) => {
+                        if let Some(field) = unread(&record, container) {
+                            let list = root.child(list);
+                            let at = list.index(index);
+                            warnings.push(format!("{}: {UNREAD}", at.child(field)));
+                        }
                         let mut imports = record.imports.iter();
                         let given = |annotation: &str| now.contains(annotation);
                         if let Some(why) = imports.find_map(|import| refusal(import, given)) {
@@ -131,5 +141,44 @@ impl Admitter for LinkCheck {
             return Ok(());
         }
         Err(ApiError::invalid(&attributes.call.info, object.name(), errors.into_vec()))
+    }
+}
+
+/// The field of a container with arguments for a handler that reads none.
+fn unread(record: &Record, container: &Value) -> Option<&'static str> {
+    let mut imports = record.imports.iter();
+    if record.kind != Some(ArtifactKind::Http)
+        || imports.any(|import| import.starts_with("wasi:cli/environment@"))
+    {
+        return None;
+    }
+    let given = |field: &&str| container.get(field).is_some_and(|value| value != &json!([]));
+    ["command", "args"].into_iter().find(given)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_told_of_that_no_handler_can_read() {
+        let record = |kind, imports: &[&str]| Record {
+            digest: String::new(),
+            wasm_digest: String::new(),
+            config_digest: String::new(),
+            kind: Some(kind),
+            imports: imports.iter().map(|one| (*one).to_string()).collect(),
+            exports: Vec::new(),
+            layers: Vec::new(),
+            media_type: String::new(),
+        };
+        let deaf = record(ArtifactKind::Http, &["wasi:http/types@0.2.0"]);
+        assert_eq!(unread(&deaf, &json!({"command": ["nosuch", "x"]})), Some("command"));
+        assert_eq!(unread(&deaf, &json!({"args": ["x"], "command": []})), Some("args"));
+        assert_eq!(unread(&deaf, &json!({"image": "web:v1"})), None);
+        let hears = record(ArtifactKind::Http, &["wasi:cli/environment@0.2.6"]);
+        assert_eq!(unread(&hears, &json!({"args": ["x"]})), None);
+        let command = record(ArtifactKind::Command, &[]);
+        assert_eq!(unread(&command, &json!({"args": ["x"]})), None);
     }
 }
