@@ -142,7 +142,7 @@ where
         "wasmfleet" => {
             authorize_path(&server, &user, &parts)?;
             let request = Request::from_parts(parts, body);
-            return nodes::accept_tunnel(&server.nodes, &user, request);
+            return nodes::accept_tunnel(&server.nodes, server.options.node_grace, &user, request);
         }
         "metrics" if segments.len() == 1 => {
             authorize_path(&server, &user, &parts)?;

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use super::{Body, User, authz, reply};
 use crate::api::error::Reason;
 use crate::api::{ApiError, simulated};
+use crate::client::node_paths::GRACE_HEADER;
 pub use crate::client::node_paths::{TUNNEL_PROTOCOL, tunnel_path};
 
 /// How long a request waits for a node that is not connected.
@@ -263,12 +264,14 @@ fn broken(node: &str, error: &hyper::Error) -> ApiError {
 }
 
 /// Answers `GET /wasmfleet/v1/nodes/<name>/tunnel`: switches protocols and attaches the tunnel.
+/// The answer says how long the node may be silent.
 /// Only the agent of that node may; `user` has passed [`authz::authorize`] for the path.
 ///
 /// # Errors
 /// 403 for another user, 400 when the request asks for no upgrade, 426 for another protocol.
 pub fn accept_tunnel<B>(
     tunnels: &Tunnels,
+    grace: Duration,
     user: &User,
     mut request: Request<B>,
 ) -> Result<Response<Body>, ApiError> {
@@ -298,5 +301,6 @@ pub fn accept_tunnel<B>(
     let headers = response.headers_mut();
     headers.insert(CONNECTION, http::HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, http::HeaderValue::from_static(TUNNEL_PROTOCOL));
+    headers.insert(GRACE_HEADER, grace.as_secs().into());
     Ok(response)
 }

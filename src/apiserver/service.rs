@@ -58,6 +58,9 @@ pub const RESERVED_WRITES_IN_FLIGHT: usize = 400;
 /// Watches and followed logs at the same time, in each lane.
 pub const MAX_STREAMS: usize = 20_000;
 
+/// Upstream's node-monitor-grace-period until 1.31.
+const NODE_GRACE: Duration = Duration::from_secs(40);
+
 /// What an [`ApiServer`] is made of.
 pub struct Parts {
     pub store: SharedStore,
@@ -84,6 +87,8 @@ pub struct Options {
     pub components: Vec<String>,
     /// The addresses of pods and of Services, as machines that join are told.
     pub cluster_ranges: Vec<String>,
+    /// After how long without a heartbeat a node counts as lost, as agents are told with their tunnel.
+    pub node_grace: Duration,
     /// Requests in flight of everybody but administrators and nodes (see [`super::lanes`]).
     pub max_reads_in_flight: usize,
     pub max_writes_in_flight: usize,
@@ -104,6 +109,7 @@ impl Default for Options {
             service_cidr: Cidr::DEFAULT_SERVICES,
             components: Vec::new(),
             cluster_ranges: Vec::new(),
+            node_grace: NODE_GRACE,
             max_reads_in_flight: MAX_READS_IN_FLIGHT,
             max_writes_in_flight: MAX_WRITES_IN_FLIGHT,
             history_kept: HISTORY_KEPT,

@@ -5,6 +5,9 @@ use super::remote::Query;
 /// The name of the tunnel's protocol in the `Upgrade` header.
 pub const TUNNEL_PROTOCOL: &str = "wasmfleet-tunnel";
 
+/// With the answer to a tunnel: after how many seconds without a heartbeat the node counts as lost.
+pub const GRACE_HEADER: &str = "wasmfleet-node-grace-seconds";
+
 /// Why a program has no code: the reason of the cause of a 422.
 pub const INVALID_MODULE: &str = "InvalidModule";
 pub const COMPILE_LIMIT: &str = "CompileLimit";

@@ -139,20 +139,22 @@ impl Remote {
         Err(refusal(response).await)
     }
 
-    /// Upgrades a connection to `protocol` and gives its two-way byte stream.
+    /// Upgrades a connection to `protocol` and gives its two-way byte stream, and the headers of the
+    /// answer.
     pub async fn upgrade(
         &self,
         path: &str,
         protocol: &str,
-    ) -> Result<TokioIo<hyper::upgrade::Upgraded>, ApiError> {
+    ) -> Result<(TokioIo<hyper::upgrade::Upgraded>, http::HeaderMap), ApiError> {
         let headers = [("connection", "Upgrade"), ("upgrade", protocol)];
         let head = self.open(Method::GET, path, &headers, Bytes::new());
         let response = in_time(REQUEST_TIMEOUT, head).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refusal(response).await);
         }
+        let headers = response.headers().clone();
         let upgraded = hyper::upgrade::on(response).await.map_err(|e| unreachable_(&e))?;
-        Ok(TokioIo::new(upgraded))
+        Ok((TokioIo::new(upgraded), headers))
     }
 
     async fn open(

@@ -24,7 +24,7 @@ use crate::base::tasks::Stop;
 use crate::base::{SharedClock, Tasks};
 use crate::client::cache::Cache;
 use crate::client::join::Access;
-use crate::client::node_paths::{TUNNEL_PROTOCOL, tunnel_path};
+use crate::client::node_paths::{GRACE_HEADER, TUNNEL_PROTOCOL, tunnel_path};
 use crate::client::recorder::Recorder;
 use crate::client::remote::Remote;
 use crate::client::{Api, Client, SharedApi, Target};
@@ -41,6 +41,7 @@ const GOOD_TUNNEL: Duration = Duration::from_secs(30);
 
 /// Joins if need be, and runs pods until a signal comes.
 pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
+    args.tuning.check_taints()?;
     if let Some(nodes) = args.simulated.simulate {
         return simulate::run(&args, nodes).await;
     }
@@ -51,12 +52,18 @@ pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
     let tasks = Tasks::default();
     let work = async {
         let remote = connect(&args, &dir, Joiner::Node(&name)).await?;
-        start(&args, &dir, &name, remote.clone(), &tasks)?;
+        let node = start(&args, &dir, &name, remote.clone(), &tasks)?;
         println!("data directory   {}", dir.path().display());
         println!("node             {name}");
-        wait_ready(remote, &name).await;
-        println!("ready");
-        std::future::pending().await
+        let ready = async {
+            wait_ready(remote, &name).await;
+            println!("ready");
+            std::future::pending().await
+        };
+        tokio::select! {
+            error = node.refused() => Err(local_node::refused(&name, error)),
+            ended = ready => ended,
+        }
     };
     work_until_stopped(stop, work, &tasks).await
 }
@@ -189,7 +196,7 @@ fn start(
     name: &str,
     remote: Remote,
     tasks: &Tasks,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Node> {
     let api: SharedApi = Arc::new(remote.clone());
     let clock: SharedClock = Arc::new(RealClock);
     let recorder = Recorder::new(api.clone(), "kubelet", clock.clone());
@@ -228,7 +235,7 @@ fn start(
     let (dialled, stop) = (node.clone(), tasks.stop());
     tasks.spawn_until_done("tunnel", keep_tunnel(remote, dialled, stop));
     node.run(tasks);
-    Ok(())
+    Ok(node)
 }
 
 /// Dials the server, serves until the tunnel is lost, and dials again; what is open when the tasks
@@ -243,7 +250,13 @@ async fn keep_tunnel(remote: Remote, node: Node, stop: Stop) {
             dialled = remote.upgrade(&path, TUNNEL_PROTOCOL) => dialled,
         };
         match dialled {
-            Ok(stream) => tunnel::serve(stream, node.clone(), stop.clone()).await,
+            Ok((stream, headers)) => {
+                let grace = headers.get(GRACE_HEADER).and_then(|value| value.to_str().ok());
+                if let Some(seconds) = grace.and_then(|text| text.parse().ok()) {
+                    node.set_grace(Duration::from_secs(seconds));
+                }
+                tunnel::serve(stream, node.clone(), stop.clone()).await;
+            }
             Err(error) => tracing::warn!(%error, "the tunnel could not be opened"),
         }
         if begin.elapsed() > GOOD_TUNNEL {

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::api::kinds::node_labels;
 use crate::api::{names, quantity, simulated};
 use crate::node::simulated::{LabelPattern, parse_capacity, parse_taint};
 use crate::node::{Reserved, Thresholds};
@@ -76,8 +77,8 @@ pub struct NodeArgs {
     #[arg(long, conflicts_with = "simulate")]
     pub compile_here: bool,
     /// End pods here that the control plane gives up and replaces, when it cannot be reached: after four
-    /// heartbeats and the pod's tolerationSeconds of node.kubernetes.io/unreachable. The server's
-    /// --node-grace-seconds should be no less than the four. Without it they run on until this node is
+    /// heartbeats, or the server's --node-grace-seconds if those are less, and the pod's
+    /// tolerationSeconds of node.kubernetes.io/unreachable. Without it they run on until this node is
     /// back, and an outage of the control plane ends none
     #[arg(long)]
     pub fence: bool,
@@ -105,6 +106,9 @@ pub struct SimulateArgs {
             "host_path",
             "eviction_hard",
             "pod_manifest_path",
+            "image_gc_high",
+            "image_gc_low",
+            "fence",
         ]
     )]
     pub simulate: Option<u32>,
@@ -144,10 +148,20 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 
 fn parse_label(text: &str) -> Result<(String, LabelPattern), String> {
     let (key, value) = text.split_once('=').ok_or(format!("{text:?} is not KEY=VALUE"))?;
-    match names::is_qualified_name(key).first() {
-        Some(why) => Err(format!("{key:?} is no label's key: {why}")),
-        None => Ok((key.to_string(), value.parse()?)),
+    if let Some(why) = names::is_qualified_name(key).first() {
+        return Err(format!("{key:?} is no label's key: {why}"));
     }
+    if node_labels::is_forbidden(key) {
+        return Err(format!(
+            "a node may not give itself the label {key:?}: of kubernetes.io and k8s.io it may have {}; \
+             others are for administrators (kubectl label node)",
+            node_labels::allowed()
+        ));
+    }
+    if key == simulated::SIMULATOR_LABEL {
+        return Err(format!("{key:?} is given to simulated nodes by their simulator alone"));
+    }
+    Ok((key.to_string(), value.parse()?))
 }
 
 /// What a node offers, and how often it reports.
@@ -167,7 +181,8 @@ pub struct NodeTuning {
     /// [default: nothing]
     #[arg(long, value_name = "RESOURCE=AMOUNT,…", value_parser = parse_capacity)]
     pub system_reserved: Option<Amounts>,
-    /// Seconds between a node's heartbeats
+    /// Seconds between a node's heartbeats, or a third of the server's --node-grace-seconds if that is
+    /// less (simulated nodes do not know that)
     #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub heartbeat_seconds: u64,
     /// Mirrors, credentials and certificates of other registries (the format of k3s' registries.yaml)
@@ -222,6 +237,18 @@ impl NodeTuning {
     }
 
     /// # Errors
+    /// For taints that a Node cannot have together.
+    pub fn check_taints(&self) -> anyhow::Result<()> {
+        for (i, taint) in self.taints.iter().enumerate() {
+            let (key, effect) = (&taint.key, &taint.effect);
+            if self.taints[..i].iter().any(|one| one.key == *key && one.effect == *effect) {
+                anyhow::bail!("--taints: {key} has the effect {effect} twice");
+            }
+        }
+        Ok(())
+    }
+
+    /// # Errors
     /// For patterns that only nodes with a number have a meaning for.
     pub fn check_labels(&self) -> anyhow::Result<()> {
         let Some((key, _)) = self.labels.iter().find(|(_, value)| !value.is_plain()) else {
@@ -249,4 +276,47 @@ pub fn default_data_dir(name: &str) -> Option<PathBuf> {
     let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
     let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/share"));
     Some(base.or_else(home)?.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(more: &[&str]) -> Result<NodeTuning, String> {
+        let usual = ["wasmfleet", "node", "--server", "https://127.0.0.1:1"];
+        let parsed = Cli::try_parse_from(usual.iter().chain(more));
+        match parsed.map_err(|error| error.to_string())?.command {
+            Command::Node(args) => Ok(args.tuning),
+            #[cfg(any(feature = "control-plane", feature = "compiler"))]
+            _ => unreachable!("a node was asked for"),
+        }
+    }
+
+    #[test]
+    fn labels_that_the_server_would_refuse_are_refused_at_once() {
+        for more in [&[][..], &["--simulate", "2"]] {
+            let with = |label: &'static str| parse(&[more, &["--labels", label]].concat());
+            let refused = with("kubernetes.io/foo=x").map(drop).unwrap_err();
+            assert!(refused.contains("a node may not give itself the label"), "{refused}");
+            assert!(with("a=b,node-role.kubernetes.io/x=").is_err());
+            assert!(with("wasmfleet.dev/simulator=x").is_err());
+            assert!(with("topology.kubernetes.io/zone=a,node.kubernetes.io/x=y,disk=ssd").is_ok());
+        }
+    }
+
+    #[test]
+    fn taints_are_told_apart_by_key_and_effect() {
+        let check = |taints| parse(&["--taints", taints]).unwrap().check_taints();
+        assert!(check("a=b:NoSchedule,a=c:NoExecute,b:NoSchedule").is_ok());
+        let twice = check("a=b:NoSchedule,a=c:NoSchedule").unwrap_err().to_string();
+        assert_eq!(twice, "--taints: a has the effect NoSchedule twice");
+    }
+
+    #[test]
+    fn simulated_nodes_refuse_what_means_nothing_to_them() {
+        for flag in [&["--fence"][..], &["--image-gc-high", "90"], &["--image-gc-low", "70"]] {
+            assert!(parse(flag).is_ok(), "{flag:?}");
+            assert!(parse(&[&["--simulate", "2"], flag].concat()).is_err(), "{flag:?}");
+        }
+    }
 }

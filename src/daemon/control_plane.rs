@@ -55,6 +55,8 @@ pub struct ControlPlane {
     pub address: SocketAddr,
     pub kubeconfig: PathBuf,
     pub join_token_file: PathBuf,
+    /// After how long without a heartbeat a node counts as lost.
+    pub node_grace: Duration,
     /// Held while the cluster runs.
     pub network: Network,
 }
@@ -98,6 +100,7 @@ pub async fn start(
             cluster_ranges: [&foundation.network.cluster_cidr, &foundation.network.service_cidr]
                 .map(Clone::clone)
                 .into(),
+            node_grace: Duration::from_secs(args.node_grace_seconds),
             history_kept: Duration::from_secs(args.history_seconds),
             event_ttl: Duration::from_secs(args.event_ttl_seconds),
             ..Options::default()
@@ -140,6 +143,7 @@ pub async fn start(
         address,
         kubeconfig,
         join_token_file,
+        node_grace: Duration::from_secs(args.node_grace_seconds),
         network,
     })
 }

@@ -84,7 +84,8 @@ pub struct ServerArgs {
     /// Addresses of Services [default: the matching part of 127.128.0.0/12]
     #[arg(long, value_name = "CIDR", requires = "cluster_cidr")]
     pub service_cidr: Option<String>,
-    /// Seconds without a heartbeat after which a node counts as lost
+    /// Seconds without a heartbeat after which a node counts as lost. Nodes are told, and send theirs
+    /// three times as often at least; simulated ones are not (--heartbeat-seconds)
     #[arg(long, default_value_t = 40, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..))]
     pub node_grace_seconds: u64,
     /// Seconds for which watches and paged lists can go on from an older state

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::base::durable::{create_dirs, sync_parent};
-#[cfg(feature = "control-plane")]
 use crate::base::ids::Ids;
 
 /// Of directories that hold keys or state: their owner's only.
@@ -66,7 +65,6 @@ impl DataDir {
 
     /// Who the process that holds the directory is, over restarts: the machine's name, and what
     /// tells apart several on it (as upstream's components make theirs, anew at each start).
-    #[cfg(feature = "control-plane")]
     pub fn identity(&self, ids: &Ids) -> std::io::Result<String> {
         let file = self.join("identity");
         if let Ok(text) = std::fs::read_to_string(&file)
@@ -112,7 +110,6 @@ mod tests {
         DataDir::open(&path).unwrap();
     }
 
-    #[cfg(feature = "control-plane")]
     #[test]
     fn an_identity_outlives_its_process() {
         let parent = tempfile::tempdir().unwrap();

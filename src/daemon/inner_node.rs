@@ -28,7 +28,7 @@ pub fn start(
     tuning: &NodeTuning,
     runtime: Arc<dyn Runtime>,
     tasks: &Tasks,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Node> {
     let (name, dir) = (options.name.clone(), options.data_dir.clone());
     let api = plane.server.api(User::node(&name));
     let recorder = Recorder::new(api.clone(), "kubelet", plane.clock.clone());
@@ -46,6 +46,7 @@ pub fn start(
         notices: Arc::new(move |notice| recorder.record(notice)),
     };
     let node = Node::new(options, parts)?;
+    node.set_grace(plane.node_grace);
     let (tunnels, served, stop) = (plane.tunnels.clone(), node.clone(), tasks.stop());
     tasks.spawn_until_done("tunnel", async move {
         // It is closed when its Node is deleted; the agent registers again and needs another.
@@ -57,5 +58,5 @@ pub fn start(
         }
     });
     node.run(tasks);
-    Ok(())
+    Ok(node)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::args::NodeTuning;
+use crate::api::ApiError;
 use crate::client::join::Access;
 use crate::engine::compile::{self, CompilerPlace};
 use crate::engine::supply::Server;
@@ -68,6 +69,11 @@ pub fn api_service(cluster: &[IpRange]) -> Option<IpAddr> {
     cluster.get(1).map(IpRange::first)
 }
 
+/// What ends a process whose node the server refuses.
+pub fn refused(name: &str, error: ApiError) -> anyhow::Error {
+    anyhow::Error::from(error).context(format!("the server refuses the node {name}"))
+}
+
 /// The settings of a node agent that is one of `nodes` on this machine: each has its part of it.
 pub fn options(
     name: &str,
@@ -104,7 +110,6 @@ pub fn options(
         period: Duration::from_secs(tuning.file_check_seconds),
     });
     options.eviction = tuning.eviction_hard.unwrap_or_default();
-    options.lease_period = Duration::from_secs(tuning.heartbeat_seconds);
-    options.lease_duration = Duration::from_secs(tuning.heartbeat_seconds * 4);
+    options.lease = node::LeaseTimes::of_heartbeat(Duration::from_secs(tuning.heartbeat_seconds));
     Ok(options)
 }

@@ -14,6 +14,8 @@ use super::signals;
 use crate::api::simulated::{SIMULATOR, is_simulator_name, node_name};
 use crate::base::Tasks;
 use crate::base::clock::RealClock;
+use crate::base::ids::Ids;
+use crate::node::LeaseTimes;
 use crate::node::simulated::{Options, Simulator};
 
 /// What a node has where nobody says: a machine of a usual size, and kubelet's number of pods.
@@ -33,32 +35,39 @@ pub async fn run(args: &NodeArgs, nodes: u32) -> anyhow::Result<()> {
     let tasks = Tasks::default();
     let work = async {
         let remote = connect(args, &dir, Joiner::Simulator(&name)).await?;
-        let options = options(args, &name, nodes);
+        let holder = dir.identity(&Ids::from_system())?;
+        let options = options(args, &name, nodes, holder);
         let simulator = Simulator::new(options, Arc::new(remote), Arc::new(RealClock));
         simulator.run(&tasks);
         println!("data directory   {}", dir.path().display());
         println!("nodes            {} to {}", node_name(&name, 0), node_name(&name, nodes - 1));
-        simulator.registered().await;
-        println!("ready");
-        std::future::pending().await
+        let ready = async {
+            simulator.registered().await;
+            println!("ready");
+            std::future::pending().await
+        };
+        tokio::select! {
+            why = simulator.failed() => bail!(why),
+            ended = ready => ended,
+        }
     };
     work_until_stopped(stop, work, &tasks).await
 }
 
-fn options(args: &NodeArgs, name: &str, nodes: u32) -> Options {
+fn options(args: &NodeArgs, name: &str, nodes: u32, holder: String) -> Options {
     let usual = CAPACITY.map(|(name, amount)| (name.to_string(), Quantity(amount.to_string())));
     let named = args.simulated.capacity.clone().unwrap_or_default();
     let heartbeat = args.tuning.heartbeat_seconds;
     Options {
         name: name.to_string(),
         nodes,
+        holder,
         capacity: usual.into_iter().chain(named).collect(),
         labels: args.tuning.labels.iter().cloned().collect(),
         taints: args.tuning.taints.clone(),
         start_delay: args.simulated.start_delay,
         finish_after: args.simulated.finish_after,
-        lease_period: Duration::from_secs(heartbeat),
-        lease_duration: Duration::from_secs(heartbeat * 4),
+        lease: LeaseTimes::of_heartbeat(Duration::from_secs(heartbeat)),
         host_ip: Ipv4Addr::LOCALHOST.into(),
     }
 }

@@ -23,6 +23,7 @@ use crate::client::cache::Cache;
 use crate::client::join::Access;
 use crate::client::recorder::Recorder;
 use crate::client::remote::Remote;
+use crate::node::Node;
 use crate::proxy::Proxy;
 use crate::store::SharedStore;
 
@@ -41,6 +42,7 @@ pub async fn run_command(command: Command) -> anyhow::Result<()> {
 async fn run(args: UpArgs) -> anyhow::Result<()> {
     let mut stop = pin!(signals::stop_requested());
     args.node.check_labels()?;
+    args.node.check_taints()?;
     let dir = DataDir::open(&data_dir(&args.server)?)?;
     let foundation = control_plane::lay(&args.server, &dir).await?;
     let (store, tasks) = (foundation.store(), Tasks::default());
@@ -160,8 +162,15 @@ async fn up(
     if let Some(proxy) = proxy {
         proxy.run(&Client::new(proxy_api, "kube-proxy"), tasks);
     }
-    match tokio::time::timeout(READY_LIMIT, ready::wait(&plane.cache, &nodes)).await {
-        Ok(()) => println!("ready"),
+    let names: Vec<String> = nodes.iter().map(|node| node.name().to_string()).collect();
+    let ready = async {
+        tokio::select! {
+            refused = first_refused(&nodes) => Err(refused),
+            () = ready::wait(&plane.cache, &names) => Ok(()),
+        }
+    };
+    match tokio::time::timeout(READY_LIMIT, ready).await {
+        Ok(ready) => ready.map(|()| println!("ready"))?,
         Err(_) => bail!("the nodes did not get ready in {READY_LIMIT:?}; --log info tells more"),
     }
     if args.demo {
@@ -178,10 +187,11 @@ fn start_nodes(
     plane: &ControlPlane,
     proxy: Option<&Arc<Proxy>>,
     tasks: &Tasks,
-) -> anyhow::Result<Vec<String>> {
+) -> anyhow::Result<Vec<Node>> {
     let names: Vec<String> = (1..=args.nodes).map(|n| format!("node-{n}")).collect();
+    let mut nodes = Vec::new();
     if names.is_empty() {
-        return Ok(names);
+        return Ok(nodes);
     }
     let ranges = plane.network.ranges()?;
     let access = local_node::api_access(&Access::read(&plane.kubeconfig)?, &ranges)?;
@@ -190,13 +200,24 @@ fn start_nodes(
     for name in &names {
         let node_dir = dir.join("nodes").join(name);
         let options = local_node::options(name, &node_dir, &args.node, args.nodes)?;
-        inner_node::start(plane, options, &args.node, runtime.clone(), tasks)
-            .with_context(|| format!("starting {name}"))?;
+        let node = inner_node::start(plane, options, &args.node, runtime.clone(), tasks);
+        nodes.push(node.with_context(|| format!("starting {name}"))?);
         if let Some(proxy) = proxy {
             proxy.add_local_node(name);
         }
     }
-    Ok(names)
+    Ok(nodes)
+}
+
+/// Resolves if the server refuses one of the nodes.
+async fn first_refused(nodes: &[Node]) -> anyhow::Error {
+    let refused = nodes.iter().map(|node| Box::pin(async { (node.name(), node.refused().await) }));
+    let refused: Vec<_> = refused.collect();
+    if refused.is_empty() {
+        return std::future::pending().await;
+    }
+    let ((name, error), _, _) = futures::future::select_all(refused).await;
+    local_node::refused(name, error)
 }
 
 /// Connects as any client would, with the kubeconfig that was written.

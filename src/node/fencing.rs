@@ -54,12 +54,13 @@ pub async fn keep_fencing(node: Arc<Shared>) {
             None => None,
             Some(last) => {
                 let quiet = last.elapsed();
-                match node.options.lease_duration.checked_sub(quiet) {
+                let held = node.lease_times().duration;
+                match held.checked_sub(quiet) {
                     Some(left) if !left.is_zero() => {
                         ended.clear();
                         Some(left)
                     }
-                    _ => fence(&node, quiet - node.options.lease_duration, &mut ended),
+                    _ => fence(&node, quiet - held, &mut ended),
                 }
             }
         };
@@ -89,7 +90,7 @@ fn fence(node: &Shared, lost_for: Duration, ended: &mut HashSet<String>) -> Opti
             let message = format!(
                 "The node could not renew its lease for {:?}, which the pod tolerates no longer: it \
                  may have been replaced",
-                node.options.lease_duration + after
+                node.lease_times().duration + after
             );
             node.tell(Notice::warning(&*pod, FENCED, message.clone()));
             entry.inbox.event(Event::Evicted { reason: FENCED.into(), message });

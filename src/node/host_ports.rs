@@ -1,7 +1,8 @@
 //! Which ports of the host the node's pods say that they have. A node serves none of them, but it
-//! runs no two pods that want the same one: whoever comes second, past the scheduler, is refused.
+//! runs no two pods that want the same one: whoever comes second, past the scheduler, is refused by
+//! [`super::admission`].
 //!
-//! Source: kubelet's admission (pkg/kubelet/lifecycle/predicate.go) with the scheduler's NodePorts.
+//! Source: the scheduler's NodePorts.
 
 use std::collections::HashMap;
 
@@ -10,10 +11,6 @@ use parking_lot::Mutex;
 
 use super::pod_state::spec;
 
-/// The reason and message of a refused pod's status.
-pub const REASON: &str = "NodePorts";
-pub const MESSAGE: &str = "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free \
-                           ports for the requested pod ports";
 /// Every address of the host.
 const ANY: &str = "0.0.0.0";
 
@@ -52,6 +49,14 @@ impl HostPorts {
             taken.insert(uid, wanted);
         }
         is_free
+    }
+
+    /// Gives a pod its ports, whoever else has them.
+    pub fn hold(&self, pod: &Pod) {
+        let wanted = wanted(pod);
+        if !wanted.is_empty() {
+            self.0.lock().insert(pod.metadata.uid.clone().unwrap_or_default(), wanted);
+        }
     }
 
     /// They are free for others once the pod ended.

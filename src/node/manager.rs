@@ -15,7 +15,7 @@ use super::inbox::{Desired, Inbox, Message};
 use super::leaving::Leaving;
 use super::pod_worker::PodWorker;
 use super::pods::Object;
-use super::{Shared, pod_status, static_pods, volumes_check};
+use super::{Shared, admission, pod_status, static_pods, volumes_check};
 use crate::api::kinds::static_pod;
 use crate::api::{Gvr, ObjectKey};
 use crate::base::dirty_set::DirtySet;
@@ -144,9 +144,20 @@ impl Manager {
     }
 
     /// What an agent before this one left, once the pods of the API are known.
-    async fn take_over(&self) {
+    async fn take_over(&mut self) {
         self.reserve_addresses();
         self.clean_up().await;
+        self.begin_admitted();
+    }
+
+    /// Pods that ran before come first, so that no new one is given the room that they need.
+    fn begin_admitted(&mut self) {
+        let keys: Vec<ObjectKey> = {
+            let view = self.cache.view();
+            let pods = view.all::<Pod>().filter(|pod| admission::was_admitted(pod));
+            pods.map(|pod| ObjectKey::of(&pod.metadata)).collect()
+        };
+        keys.into_iter().for_each(|key| self.sync(key));
     }
 
     /// After a time without the API: what it told meanwhile was passed over.
@@ -188,7 +199,10 @@ impl Manager {
             && let Some(worker) = known.as_ref().and_then(|uid| self.workers.get(uid))
         {
             worker.inbox.desire(Desired::Gone);
-            self.by_key.remove(&key);
+            if let Some(uid) = self.by_key.remove(&key) {
+                // For the API its place is free, whatever may still be ending here.
+                self.node.admission.release(&uid);
+            }
         }
         let (Some(pod), Some(uid)) = (pod, uid) else { return };
         let object = Object::new(pod, raw);
@@ -200,12 +214,19 @@ impl Manager {
 
     pub(super) fn begin(&mut self, key: ObjectKey, uid: String, object: Object) {
         let inbox = Arc::new(Inbox::default());
-        let refreshes = volumes_check::is_worthwhile(&object.pod());
+        let pod = object.pod();
+        let refreshes = volumes_check::is_worthwhile(&pod);
+        // Here, so that pods have their places in the order in which they come.
+        let admitted = self.node.admission.admit(&pod);
+        drop(pod);
         let worker = (self.node.clone(), object, inbox.clone());
         let (ended, of) = (self.ended.clone(), (uid.clone(), key.clone()));
         let task = tokio::spawn(async move {
             let (node, object, inbox) = worker;
-            let work = async move { PodWorker::new(node, object, inbox).run().await };
+            let work = async move {
+                let admitted = admission::reconsider(&node, &object.pod(), admitted).await;
+                PodWorker::new(node, object, inbox, admitted).run().await;
+            };
             let panicked = AssertUnwindSafe(work).catch_unwind().await.is_err();
             // The loop may be gone, and then nobody cares.
             let _ = ended.send(Event::Ended { uid: of.0, key: of.1, panicked });
@@ -217,6 +238,7 @@ impl Manager {
 
     fn on_ended(&mut self, uid: String, key: ObjectKey, panicked: bool) {
         self.workers.remove(&uid);
+        self.node.admission.release(&uid);
         self.static_ended(&key, &uid);
         if self.by_key.get(&key) == Some(&uid) {
             self.by_key.remove(&key);

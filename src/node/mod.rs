@@ -5,6 +5,7 @@
 //! decided by the pure [`pod_state`] and [`pod_step`]. The agent imports neither the API server nor
 //! the proxy, and knows nothing of Wasm: that is [`crate::runtime`]'s.
 
+mod admission;
 mod commands;
 pub mod container;
 pub mod container_state;
@@ -64,12 +65,13 @@ mod workload;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node as NodeObject, Pod, Secret};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
-use crate::api::Gvr;
 use crate::api::kinds::pod_room;
+use crate::api::{ApiError, Gvr};
 use crate::base::dirty_set::DirtySet;
 use crate::base::ids::Ids;
 use crate::base::keyed_locks::KeyedLocks;
@@ -82,7 +84,7 @@ use crate::volumes::{Allocatable, Context, Host, Objects};
 
 pub use images::Images;
 pub use machine::Thresholds;
-pub use options::{Capacity, Options, Reserved};
+pub use options::{Capacity, LeaseTimes, Options, Reserved};
 pub use static_pods::Source as StaticPodSource;
 
 use logs::LogStore;
@@ -137,7 +139,7 @@ pub struct Shared {
     ips: ip::IpPool,
     logs: Arc<LogStore>,
     pods: pods::PodTable,
-    host_ports: host_ports::HostPorts,
+    admission: admission::Admission,
     static_pods: static_pods::StaticPods,
     /// Earlier looks at the processor time of all pods together.
     looks: usage::Looks,
@@ -161,6 +163,10 @@ pub struct Shared {
     node_changed: Notify,
     /// The Node object is gone, or does not say what was told.
     node_lost: Notify,
+    /// After how long without a heartbeat the control plane gives the node up, once that is known.
+    grace: watch::Sender<Option<Duration>>,
+    /// Why the server does not have the node.
+    refused: watch::Sender<Option<ApiError>>,
     renewals: fencing::Renewals,
     left: leaving::Left,
     /// The status of the Ready condition that was told last.
@@ -206,6 +212,10 @@ impl Shared {
         self.pod_log_dir(pod).join(container)
     }
 
+    fn lease_times(&self) -> LeaseTimes {
+        self.options.lease_times(*self.grace.borrow())
+    }
+
     async fn machine(&self) -> machine::Machine {
         tokio::task::spawn_blocking(machine::read).await.unwrap_or_default()
     }
@@ -241,6 +251,7 @@ impl Node {
         };
         let chatter = parking_lot::Mutex::new(notices::Chatter::new(parts.clock.now()));
         let looks = usage::Looks::since(parts.clock.now());
+        let admission = admission::Admission::new(&options);
         let static_pods = static_pods::StaticPods::new(options.static_pods.as_ref());
         let (runtime_events, events) = mpsc::channel(RUNTIME_EVENTS);
         let shared = Shared {
@@ -256,7 +267,7 @@ impl Node {
             ips: ip::IpPool::default(),
             logs: Arc::new(logs),
             pods: pods::PodTable::default(),
-            host_ports: host_ports::HostPorts::default(),
+            admission,
             static_pods,
             looks,
             pleg: pleg::Pleg::default(),
@@ -276,6 +287,8 @@ impl Node {
             workload_calls: Semaphore::new(workload::MAX_CALLS),
             node_changed: Notify::new(),
             node_lost: Notify::new(),
+            grace: watch::channel(None).0,
+            refused: watch::channel(None).0,
             renewals: fencing::Renewals::default(),
             left: leaving::Left::default(),
             told_ready: parking_lot::Mutex::default(),
@@ -287,6 +300,23 @@ impl Node {
 
     pub fn name(&self) -> &str {
         &self.shared.options.name
+    }
+
+    /// Tells after how long without a heartbeat the control plane gives the node up: its Lease is
+    /// renewed three times within that at least.
+    pub fn set_grace(&self, grace: Duration) {
+        self.shared.grace.send_if_modified(|told| told.replace(grace) != Some(grace));
+    }
+
+    /// Resolves if the server refuses the node's registration: it will not have a Node of this name,
+    /// or with these labels and taints.
+    pub async fn refused(&self) -> ApiError {
+        let mut refused = self.shared.refused.subscribe();
+        match refused.wait_for(Option::is_some).await.map(|error| error.clone()) {
+            Ok(Some(error)) => error,
+            // The sender lives as long as self, and what was waited for is there.
+            _ => std::future::pending().await,
+        }
     }
 
     /// Starts the agent's tasks; they end, and all guests with them, when the tasks stop.

@@ -16,6 +16,10 @@ use super::pod_state::Timing;
 /// How long fetched ConfigMaps and Secrets are good for the start of a container.
 const OBJECTS_FRESH: SignedDuration = SignedDuration::from_secs(5);
 
+/// At least so often the Lease is renewed before the control plane would give the node up: one of
+/// them may be lost, and one late.
+const RENEWALS_IN_GRACE: u32 = 3;
+
 /// Settings; everything has a default but the name, the data directory and the address.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -47,9 +51,8 @@ pub struct Options {
     pub default_memory_limit_bytes: u64,
     pub timing: Timing,
     pub logs: LogLimits,
-    /// How often the Lease is renewed, and how long it holds (kubelet: 10 s and 40 s).
-    pub lease_period: Duration,
-    pub lease_duration: Duration,
+    /// Of the node's Lease, unless the control plane wants it renewed more often.
+    pub lease: LeaseTimes,
     /// Whether pods end here that the control plane gives up, if it cannot be reached for longer than
     /// the lease holds: see `node/fencing.rs`.
     pub fence: bool,
@@ -57,6 +60,20 @@ pub struct Options {
     pub status_period: Duration,
     /// How often volumes follow their objects and the cache is compared with the workers.
     pub refresh_period: Duration,
+}
+
+/// How often a Lease is renewed, and how long it holds (kubelet: 10 s and 40 s).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTimes {
+    pub period: Duration,
+    pub duration: Duration,
+}
+
+impl LeaseTimes {
+    /// A Lease holds for four heartbeats.
+    pub fn of_heartbeat(period: Duration) -> LeaseTimes {
+        LeaseTimes { period, duration: period * 4 }
+    }
 }
 
 /// What the machine and the agent keep for themselves (kubelet's system-reserved).
@@ -94,8 +111,7 @@ impl Options {
             default_memory_limit_bytes: 256 << 20,
             timing: Timing::default(),
             logs: LogLimits::default(),
-            lease_period: Duration::from_secs(10),
-            lease_duration: Duration::from_secs(40),
+            lease: LeaseTimes::of_heartbeat(Duration::from_secs(10)),
             fence: false,
             status_period: Duration::from_secs(300),
             refresh_period: Duration::from_secs(60),
@@ -109,6 +125,15 @@ impl Options {
             cpu_millicores: self.capacity.cpu_millicores.saturating_sub(cpu_millicores),
             memory_bytes: self.capacity.memory_bytes.saturating_sub(memory_bytes),
             ..self.capacity
+        }
+    }
+
+    /// How the Lease is renewed where the control plane gives a silent node up after `grace`.
+    pub(super) fn lease_times(&self, grace: Option<Duration>) -> LeaseTimes {
+        let most = grace.unwrap_or(Duration::MAX);
+        LeaseTimes {
+            period: self.lease.period.min(most / RENEWALS_IN_GRACE),
+            duration: self.lease.duration.min(most),
         }
     }
 
@@ -195,6 +220,18 @@ mod tests {
         // A process that may have 64 GiB of addresses only.
         assert_eq!(room_for(65_530, 64 << 30), 191);
         assert!((1..=2000).contains(&Capacity::pods_of_machine(1)));
+    }
+
+    #[test]
+    fn the_lease_is_renewed_in_time_for_the_control_plane() {
+        let options = Options::new("n1", "/nowhere", IpAddr::from([127, 0, 0, 1]));
+        let of = |grace: Option<u64>| {
+            let LeaseTimes { period, duration } =
+                options.lease_times(grace.map(Duration::from_secs));
+            (period.as_secs(), duration.as_secs())
+        };
+        assert_eq!([of(None), of(Some(40)), of(Some(400))], [(10, 40); 3]);
+        assert_eq!((of(Some(30)), of(Some(9))), ((10, 30), (3, 9)));
     }
 
     #[test]

@@ -84,9 +84,14 @@ fn all_stopped(state: &PodState) -> bool {
     state.containers.iter().all(ContainerState::is_idle)
 }
 
+/// Whether the pod is at its end and nothing of it runs any more.
+pub fn has_ended(state: &PodState) -> bool {
+    state.ending.is_some() && all_stopped(state)
+}
+
 fn phase(state: &PodState) -> &'static str {
     if let Some(ending) = &state.ending
-        && all_stopped(state)
+        && has_ended(state)
     {
         return match ending.cause {
             Cause::Failed { .. } => "Failed",

@@ -14,13 +14,14 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 
+use super::container::tell_default_limit;
 use super::container_state::container_id;
 use super::inbox::{Desired, Inbox, Message};
 use super::ip::PodIp;
 use super::pod_events::Event;
 use super::pod_hooks::Hook;
 use super::pod_state::{PodState, Sandbox};
-use super::pod_status::{address_to_keep, render};
+use super::pod_status::{address_to_keep, has_ended, render};
 use super::pod_step::{Action, DEADLINE_MESSAGE, DEADLINE_REASON};
 use super::pods::{Object, PodEntry, Running};
 use super::restore::restore;
@@ -30,7 +31,7 @@ use super::static_pods::StatusSink;
 use super::streams::Console;
 use super::termination::LastWords;
 use super::usage::Looks;
-use super::{Shared, host_ports};
+use super::{Shared, admission::Refusal};
 use crate::base::tasks::Task;
 use crate::client::event::{Notice, Severity};
 use crate::runtime::Container;
@@ -82,15 +83,20 @@ pub struct PodWorker {
 }
 
 impl PodWorker {
-    pub fn new(node: Arc<Shared>, object: Object, inbox: Arc<Inbox>) -> PodWorker {
+    /// Of a pod that the node takes, or refused.
+    pub fn new(
+        node: Arc<Shared>,
+        object: Object,
+        inbox: Arc<Inbox>,
+        admitted: Result<(), Refusal>,
+    ) -> PodWorker {
         let (now, pod) = (node.clock.now(), object.pod());
         let mut state = PodState::new(pod.clone(), node.options.timing, now);
         let kept_ip = address_to_keep(&pod);
         restore(&mut state, now);
-        if state.ending.is_none() && !node.host_ports.claim(&pod) {
-            let (reason, message) = (host_ports::REASON, host_ports::MESSAGE);
-            node.tell(Notice::warning(&*pod, reason, message.to_string()));
-            state.apply(Event::Refused { reason: reason.into(), message: message.into() }, now);
+        if let Err(Refusal { reason, message }) = admitted {
+            node.tell(Notice::warning(&*pod, reason.clone(), message.clone()));
+            state.apply(Event::Refused { reason, message }, now);
         }
         let entry = node.pods.insert(object, &inbox);
         let status = StatusSink::new(node.clone(), pod, &inbox);
@@ -129,7 +135,6 @@ impl PodWorker {
             }
         }
         self.node.pods.remove(&self.state.pod);
-        self.node.host_ports.release(self.state.uid());
         self.release_address();
         let dir = self.node.pod_log_dir(&self.state.pod);
         let removed = tokio::task::spawn_blocking(move || crate::volumes::writer::remove(&dir));
@@ -204,6 +209,10 @@ impl PodWorker {
         if step.done {
             return None;
         }
+        if has_ended(&self.state) {
+            // Before the status says so: the scheduler gives its place to another pod then.
+            self.node.admission.release(self.state.uid());
+        }
         if !step.hold_status {
             let status = render(&self.state, &self.node.facts.host_ip_text, now);
             self.entry.set_statuses(&status);
@@ -226,7 +235,6 @@ impl PodWorker {
             Message::TornDown => {
                 self.ip = None;
                 self.release_address();
-                self.node.host_ports.release(self.state.uid());
                 self.state.apply(Event::TornDown, now);
             }
             Message::Refresh => self.refresh(),
@@ -234,12 +242,18 @@ impl PodWorker {
         }
     }
 
-    fn take_event(&mut self, event: Event, now: Timestamp) {
+    fn take_event(&mut self, mut event: Event, now: Timestamp) {
         if let Event::Exited { id, .. } | Event::Readiness { id, .. } = &event {
             if self.is_starting(id) {
                 // First things first: its start is about to be reported.
                 self.early.entry(id.clone()).or_default().push(event);
                 return;
+            }
+            if let Event::Exited { id, exit } = &mut event
+                && let Some((name, _)) = self.live.iter().find(|(_, live)| live.id == *id)
+                && let Some(container) = self.state.container_spec(name)
+            {
+                tell_default_limit(exit, container);
             }
             if let Event::Exited { id, exit } = &event
                 && let Some(live) = self.forget_live(id)

@@ -18,6 +18,7 @@ use super::machine::{Machine, Pressure, Store};
 use super::pod_status::time;
 use super::{Capacity, Options, Shared, static_pods};
 use crate::api::ApiError;
+use crate::api::kinds::resources::{self, Amounts};
 use crate::api::kinds::storage::VOLUMES_DIR;
 use crate::runtime::WASMTIME_VERSION;
 
@@ -37,20 +38,31 @@ const PRESSURE_PERIOD: Duration = Duration::from_secs(10);
 /// Node again and again must not be answered as fast.
 const LOST_WAIT: Duration = Duration::from_millis(500);
 
+/// Whether the server will not have the Node as it is: it is no use to try again.
+pub(super) fn is_refusal(error: &ApiError) -> bool {
+    matches!(error.code, 403 | 422)
+}
+
 /// Registers, then keeps the Node's status up: at once when something changed here, soon after
-/// the control plane lost sight of the node, else by period.
+/// the control plane lost sight of the node, else by period. A first try that the server refuses is
+/// the last: nobody changes the labels and taints of an agent that runs.
 pub async fn keep_node(node: Arc<Shared>) {
     let mut wait = FIRST_RETRY;
+    let mut was_told = false;
     loop {
         match publish(&node).await {
             Ok(told) => {
-                wait = FIRST_RETRY;
+                (wait, was_told) = (FIRST_RETRY, true);
                 tokio::select! {
                     () = node.node_changed.notified() => {}
                     () = lost(&node) => {}
                     () = pressure_other_than(&node, told) => {}
                     () = node.clock.sleep(node.options.status_period) => {}
                 }
+            }
+            Err(error) if !was_told && is_refusal(&error) => {
+                node.refused.send_replace(Some(error));
+                return std::future::pending().await;
             }
             Err(error) => {
                 tracing::warn!(node = node.options.name, %error, "the node was not registered");
@@ -179,6 +191,7 @@ fn go_arch() -> &'static str {
 /// The node's own object changed, or is gone: takes over its range, and notices when it does not
 /// say what this agent told, so that a partition or a deletion does not outlast its cause.
 pub fn observe(node: &Shared, object: Option<&Node>) {
+    node.admission.observe(&node.options, object);
     if let Some(object) = object {
         take_range(node, object);
     }
@@ -186,9 +199,23 @@ pub fn observe(node: &Shared, object: Option<&Node>) {
     let Some(told) = told else { return };
     let conditions = object.and_then(|node| node.status.as_ref()?.conditions.as_ref());
     let ready = conditions.into_iter().flatten().find(|c| c.type_ == "Ready");
-    if ready.is_none_or(|ready| ready.status != told) {
+    let is_ours = object.is_some_and(|object| tells_own_amounts(&node.options, object));
+    if !is_ours || ready.is_none_or(|ready| ready.status != told) {
         node.node_lost.notify_one();
     }
+}
+
+/// Whether a Node says how much there is as its agent would: anybody may write the status, by
+/// mistake or to add resources of their own.
+fn tells_own_amounts(options: &Options, object: &Node) -> bool {
+    let status = object.status.as_ref();
+    let told = [
+        status.and_then(|status| status.capacity.as_ref()),
+        status.and_then(|status| status.allocatable.as_ref()),
+    ];
+    let (capacity, allocatable) = amounts(options, told[0]);
+    let same = |told: Option<&Amounts>, own| resources::sums(told) == resources::sums(Some(own));
+    same(told[0], &capacity) && same(told[1], &allocatable)
 }
 
 /// Takes over `spec.podCIDR` once the control plane has set it.
@@ -212,24 +239,15 @@ fn status(
     machine: &Machine,
     now: Timestamp,
 ) -> NodeStatus {
-    let with_extended = |before: Option<&BTreeMap<String, Quantity>>, own: &Capacity| {
-        // Others say how much there is of resources that are not the node's own, as a kubelet lets
-        // them (names with a domain).
-        let extended = before.into_iter().flatten().filter(|(name, _)| name.contains('/'));
-        let extended = extended.map(|(name, amount)| (name.clone(), amount.clone()));
-        Some(extended.chain(resources(own)).collect())
-    };
+    let (capacity, allocatable) = amounts(&node.options, old.and_then(|old| old.capacity.as_ref()));
     let address = |type_: &str, address: String| NodeAddress { type_: type_.into(), address };
     NodeStatus {
         addresses: Some(vec![
             address("InternalIP", node.options.host_ip.to_string()),
             address("Hostname", node.options.name.clone()),
         ]),
-        allocatable: with_extended(
-            old.and_then(|old| old.allocatable.as_ref()),
-            &node.options.allocatable(),
-        ),
-        capacity: with_extended(old.and_then(|old| old.capacity.as_ref()), &node.options.capacity),
+        allocatable: Some(allocatable),
+        capacity: Some(capacity),
         conditions: Some(conditions(node, old, pressure, now)),
         declared_features: Some(node.options.features.clone()).filter(|all| !all.is_empty()),
         images: Some(node.images_seen.list()),
@@ -251,7 +269,19 @@ fn status(
     }
 }
 
-fn resources(capacity: &Capacity) -> BTreeMap<String, Quantity> {
+/// Capacity and what of it is for pods, of a Node whose capacity was told before. How much there is
+/// of resources that are not the node's own, others say there, as a kubelet lets them (names with a
+/// domain): all of that is for pods.
+pub(super) fn amounts(options: &Options, told: Option<&Amounts>) -> (Amounts, Amounts) {
+    let extended = || {
+        let extended = told.into_iter().flatten().filter(|(name, _)| name.contains('/'));
+        extended.map(|(name, amount)| (name.clone(), amount.clone()))
+    };
+    let with_extended = |own: &Capacity| extended().chain(own_amounts(own)).collect();
+    (with_extended(&options.capacity), with_extended(&options.allocatable()))
+}
+
+fn own_amounts(capacity: &Capacity) -> Amounts {
     BTreeMap::from([
         ("cpu".into(), Quantity(format!("{}m", capacity.cpu_millicores))),
         ("memory".into(), Quantity(format!("{}Ki", capacity.memory_bytes / 1024))),
@@ -333,6 +363,7 @@ fn conditions(
 pub async fn keep_lease(node: Arc<Shared>) {
     let mut held: Option<Lease> = None;
     let mut wait = FIRST_RETRY;
+    let mut grace = node.grace.subscribe();
     loop {
         let sent = Instant::now();
         match renew(&node, held.take()).await {
@@ -340,7 +371,12 @@ pub async fn keep_lease(node: Arc<Shared>) {
                 node.renewals.renewed(sent);
                 held = Some(lease);
                 wait = FIRST_RETRY;
-                node.clock.sleep(node.options.lease_period).await;
+                let period = node.lease_times().period;
+                tokio::select! {
+                    () = node.clock.sleep(period) => {}
+                    // The sender lives as long as the node.
+                    _ = grace.changed() => {}
+                }
             }
             Err(error) => {
                 if !error.is_not_found() {
@@ -364,7 +400,7 @@ async fn renew(node: &Shared, held: Option<Lease>) -> Result<Lease, ApiError> {
             Err(error) => return Err(error),
         },
     };
-    let seconds = i32::try_from(node.options.lease_duration.as_secs()).unwrap_or(i32::MAX);
+    let seconds = i32::try_from(node.lease_times().duration.as_secs()).unwrap_or(i32::MAX);
     let mut spec = lease.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
     spec = LeaseSpec {
         holder_identity: Some(name.clone()),

@@ -146,7 +146,7 @@ impl Platform for OfPod {
         node.tell(Notice {
             regarding: self.regarding.clone(),
             severity: Severity::Warning,
-            reason: "RequestFailed",
+            reason: "RequestFailed".into(),
             message: format!("The handler failed at a request: {why}"),
         });
     }

@@ -1,6 +1,7 @@
 //! The node agent against a real API server over a store in memory and a runtime that runs
 //! scripts. Time is virtual unless a test needs sockets.
 
+mod admission;
 mod ephemeral;
 mod fencing;
 mod harness;

@@ -96,6 +96,7 @@ mod job_policies;
 pub mod labels;
 mod name_service_validation;
 pub mod node_features;
+pub mod node_labels;
 pub mod pod_columns;
 mod pod_defaults;
 mod pod_field_rows;

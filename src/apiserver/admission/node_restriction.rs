@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::Value;
 
 use super::{Admitter, Attributes, Verb};
+use crate::api::kinds::node_labels;
 use crate::api::kinds::service_activation::{AWAITED, SCALED_TO_ZERO};
 use crate::api::kinds::static_pod;
 use crate::api::kinds::storage::PROVISIONER_FINALIZER;
@@ -22,29 +23,6 @@ use crate::apiserver::authz::{self, Agent};
 use crate::apiserver::node_graph::Referent;
 use crate::apiserver::service::read_error;
 use crate::store::Key;
-
-/// Labels below it are for administrators only
-/// (kubernetes.io/docs/reference/labels-annotations-taints).
-const RESTRICTED: &str = "node-restriction.kubernetes.io";
-/// Labels of Kubernetes' own domains that agents may set
-/// (k8s.io/kubelet/pkg/apis/well_known_labels.go).
-const OWN_LABELS: &[&str] = &[
-    "beta.kubernetes.io/arch",
-    "beta.kubernetes.io/instance-type",
-    "beta.kubernetes.io/os",
-    "failure-domain.beta.kubernetes.io/region",
-    "failure-domain.beta.kubernetes.io/zone",
-    "kubernetes.io/arch",
-    "kubernetes.io/hostname",
-    "kubernetes.io/os",
-    "node.kubernetes.io/instance-type",
-    "topology.kubernetes.io/region",
-    "topology.kubernetes.io/zone",
-];
-/// Domains whose labels agents may set.
-const OWN_DOMAINS: &[&str] = &["kubelet.kubernetes.io", "node.kubernetes.io"];
-/// Kubernetes' own domains.
-const KUBERNETES: &[&str] = &["kubernetes.io", "k8s.io"];
 
 pub struct NodeRestriction;
 
@@ -229,44 +207,5 @@ fn forbidden_labels(new: &Object, old: Option<&Object>) -> BTreeSet<String> {
     let new = new.labels();
     let old = old.map(Object::labels).unwrap_or_default();
     let keys = new.keys().chain(old.keys()).filter(|key| new.get(*key) != old.get(*key));
-    keys.filter(|key| is_forbidden(key)).cloned().collect()
-}
-
-fn is_forbidden(key: &str) -> bool {
-    let Some((domain, _)) = key.split_once('/') else { return false };
-    let within = |parents: &[&str]| {
-        parents.iter().any(|parent| {
-            domain.strip_suffix(parent).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        })
-    };
-    within(&[RESTRICTED])
-        || within(KUBERNETES) && !OWN_LABELS.contains(&key) && !within(OWN_DOMAINS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_of_administrators() {
-        for key in [
-            "node-restriction.kubernetes.io/x",
-            "a.node-restriction.kubernetes.io/x",
-            "node-role.kubernetes.io/control-plane",
-            "kubernetes.io/role",
-            "x.k8s.io/y",
-        ] {
-            assert!(is_forbidden(key), "{key}");
-        }
-        for key in [
-            "zone",
-            "example.com/zone",
-            "notkubernetes.io/x",
-            "kubernetes.io/hostname",
-            "node.kubernetes.io/anything",
-            "a.kubelet.kubernetes.io/x",
-        ] {
-            assert!(!is_forbidden(key), "{key}");
-        }
-    }
+    keys.filter(|key| node_labels::is_forbidden(key)).cloned().collect()
 }

@@ -58,8 +58,10 @@ struct Shared {
     nodes: DirtySet<u32>,
     /// The Nodes that were told at least once.
     told: watch::Sender<HashSet<u32>>,
-    /// Whether the Lease is there: a node without one is given time to start.
+    /// Whether the Lease is held: without it nothing is told of the nodes.
     leased: watch::Sender<bool>,
+    /// Why the simulator cannot go on.
+    failed: watch::Sender<Option<String>>,
 }
 
 impl Simulator {
@@ -78,6 +80,7 @@ impl Simulator {
             nodes: DirtySet::default(),
             told: watch::channel(HashSet::new()).0,
             leased: watch::channel(false).0,
+            failed: watch::channel(None).0,
         }))
     }
 
@@ -93,15 +96,43 @@ impl Simulator {
 
     /// Resolves when all Nodes are there, and their Lease: from then on they are missed when they go.
     pub async fn registered(&self) {
-        let _ = self.0.leased.subscribe().wait_for(|there| *there).await;
+        self.0.leased().await;
         let (mut told, all) = (self.0.told.subscribe(), self.0.options.nodes as usize);
         // The sender lives as long as this simulator.
         let _ = told.wait_for(|told| told.len() >= all).await;
     }
 
+    /// Resolves with the reason if the simulator cannot go on: another one has its name, or the server
+    /// refuses its nodes.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.0.failed.subscribe();
+        match failed.wait_for(Option::is_some).await.map(|why| why.clone()) {
+            Ok(Some(why)) => why,
+            // The sender lives as long as this simulator, and what was waited for is there.
+            _ => std::future::pending().await,
+        }
+    }
+
     /// How many pods are known, finished ones not counted.
     pub fn pods(&self) -> usize {
         self.0.book.lock().len()
+    }
+}
+
+impl Shared {
+    /// Resolves once the Lease is held.
+    async fn leased(&self) {
+        // The sender lives as long as self.
+        let _ = self.leased.subscribe().wait_for(|held| *held).await;
+    }
+
+    /// The first reason counts.
+    fn fail(&self, why: String) {
+        self.failed.send_if_modified(|failed| {
+            let is_first = failed.is_none();
+            failed.get_or_insert(why);
+            is_first
+        });
     }
 }
 

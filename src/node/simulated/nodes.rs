@@ -18,7 +18,7 @@ use crate::api::simulated::{SIMULATOR_LABEL, index_of, node_name};
 use crate::api::{ApiError, Raw};
 use crate::client::{Patch, Target};
 use crate::node::pod_status::time;
-use crate::node::register::{KUBELET_VERSION, basic_labels};
+use crate::node::register::{KUBELET_VERSION, basic_labels, is_refusal};
 
 /// The wait before a node answers that it was taken for lost: whoever writes the Nodes again and
 /// again must not be answered as fast.
@@ -26,8 +26,9 @@ const LOST_WAIT: Duration = Duration::from_millis(500);
 /// What Nodes say runs their pods.
 const RUNTIME: &str = concat!("simulated://", env!("CARGO_PKG_VERSION"));
 
-/// Creates the Nodes, then notices what others do to them.
+/// Once the Lease is held, creates the Nodes, then notices what others do to them.
 pub async fn follow(shared: Arc<Shared>) {
+    shared.leased().await;
     (0..shared.options.nodes).for_each(|index| shared.nodes.mark(index));
     let feed = Feed {
         target: Target::all::<Node>(None),
@@ -87,6 +88,10 @@ pub async fn work(shared: Arc<Shared>) {
     let index = shared.nodes.take().await;
     match tell(&shared, index).await {
         Ok(()) => _ = shared.told.send_if_modified(|told| told.insert(index)),
+        Err(error) if is_refusal(&error) && !shared.told.borrow().contains(&index) => {
+            let node = node_name(&shared.options.name, index);
+            shared.fail(format!("the server refuses the node {node}: {error}"));
+        }
         Err(error) => {
             tracing::warn!(simulator = shared.options.name, index, %error, "a node was not told");
             shared.nodes.mark_after(index, RETRY);

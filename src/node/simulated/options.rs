@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::api::{names, quantity};
+use crate::node::LeaseTimes;
 
 /// Settings of a simulator.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub struct Options {
     /// The simulator's name; its nodes are `<name>-0`, `<name>-1`… See [`crate::api::simulated`].
     pub name: String,
     pub nodes: u32,
+    /// Which process it is, over restarts: who holds the Lease.
+    pub holder: String,
     /// Of each node, by the names of resources.
     pub capacity: BTreeMap<String, Quantity>,
     pub labels: BTreeMap<String, LabelPattern>,
@@ -24,9 +27,7 @@ pub struct Options {
     pub start_delay: Duration,
     /// From Running to Succeeded, of pods whose `restartPolicy` is not Always; `None`: they go on.
     pub finish_after: Option<Duration>,
-    /// How often the Lease is renewed, and how long it holds.
-    pub lease_period: Duration,
-    pub lease_duration: Duration,
+    pub lease: LeaseTimes,
     /// The address that all nodes tell as theirs.
     pub host_ip: IpAddr,
 }

@@ -14,6 +14,7 @@ use crate::client::{DeleteOptions, Patch, Target, WriteOptions};
 
 /// Watches the pods that are bound to any node.
 pub async fn follow(shared: Arc<Shared>) {
+    shared.leased().await;
     let feed = Feed {
         target: Target::all::<Pod>(None),
         labels: String::new(),

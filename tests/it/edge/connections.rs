@@ -275,11 +275,13 @@ async fn a_node_dials_out_and_is_reached() {
             let tunnels = tunnels.clone();
             async move {
                 let user = user.unwrap_or_else(|| User::new("system:anonymous", &[]));
-                accept_tunnel(&tunnels, &user, request).unwrap_or_else(|error| {
-                    let mut response = Response::new(full(error.to_json()));
-                    *response.status_mut() = StatusCode::from_u16(error.code).unwrap();
-                    response
-                })
+                accept_tunnel(&tunnels, Duration::from_secs(8), &user, request).unwrap_or_else(
+                    |error| {
+                        let mut response = Response::new(full(error.to_json()));
+                        *response.status_mut() = StatusCode::from_u16(error.code).unwrap();
+                        response
+                    },
+                )
             }
         }
     })
@@ -303,6 +305,7 @@ async fn a_node_dials_out_and_is_reached() {
     text(plain).await;
     let response = sender.send_request(upgrade("n1")).await.unwrap();
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(response.headers()["wasmfleet-node-grace-seconds"], "8");
     let (done, waits) = oneshot::channel();
     tokio::spawn(async move {
         let io = hyper::upgrade::on(response).await.unwrap();

@@ -57,7 +57,7 @@ async fn pods_end_when_the_control_plane_replaces_them() {
     let status = told.await.status.clone().unwrap();
     assert_eq!(status.reason.as_deref(), Some("Fenced"));
     assert!(status.message.unwrap().contains("could not renew its lease for 45s"));
-    assert!(rig.reasons().contains(&"Fenced"));
+    assert!(rig.has_told("Fenced"));
     // Evicted meanwhile: it goes.
     rig.client
         .delete::<k8s_openapi::api::core::v1::Pod>("default", "late", &DeleteOptions::default())

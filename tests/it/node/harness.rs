@@ -188,6 +188,7 @@ pub struct Rig {
     pub dir: tempfile::TempDir,
     /// Of an agent that starts again, too.
     static_pods: Option<StaticPodSource>,
+    capacity: Capacity,
     /// Keeps what the tests watch apart from the agent's own tasks.
     watching: Tasks,
     cache: Arc<Cache>,
@@ -202,6 +203,13 @@ impl Rig {
     }
 
     pub async fn with(change: impl FnOnce(&mut Options)) -> Rig {
+        let rig = Rig::begin(change).await;
+        rig.give_range().await;
+        rig
+    }
+
+    /// A node that may never be there.
+    pub async fn begin(change: impl FnOnce(&mut Options)) -> Rig {
         let (server, clock) = api_server().await;
         let api = server.api(User::system("test"));
         let client = Client::new(api.clone(), "test");
@@ -217,7 +225,7 @@ impl Rig {
             storage_bytes: 10 << 30,
         };
         change(&mut options);
-        let static_pods = options.static_pods.clone();
+        let (static_pods, capacity) = (options.static_pods.clone(), options.capacity);
         let now = clock.clone();
         let runtime = FakeRuntime::new(Arc::new(move || now.now()));
         let images = Arc::new(TestImages::default());
@@ -235,6 +243,7 @@ impl Rig {
             notices,
             dir,
             static_pods,
+            capacity,
             watching: Tasks::default(),
             cache: Cache::new(),
             changes,
@@ -242,7 +251,6 @@ impl Rig {
         };
         rig.watch();
         rig.node.run(&rig.tasks);
-        rig.give_range().await;
         rig
     }
 
@@ -282,6 +290,7 @@ impl Rig {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let mut options = Options::new("n1", self.dir.path(), ip);
         options.static_pods.clone_from(&self.static_pods);
+        options.capacity = self.capacity;
         let to_api: SharedApi = self.line.clone();
         self.node = node(
             options,
@@ -370,8 +379,12 @@ impl Rig {
         found.await.unwrap()
     }
 
-    pub fn reasons(&self) -> Vec<&'static str> {
-        self.notices.lock().iter().map(|notice| notice.reason).collect()
+    pub fn has_told(&self, reason: &str) -> bool {
+        self.notices.lock().iter().any(|notice| notice.reason == reason)
+    }
+
+    pub fn reasons(&self) -> Vec<String> {
+        self.notices.lock().iter().map(|notice| notice.reason.to_string()).collect()
     }
 }
 

@@ -43,7 +43,7 @@ async fn a_pod_starts_is_told_in_one_write_and_is_deleted() {
     rig.delete("a", None).await;
     rig.gone("a").await;
     assert!(rig.runtime.running().is_empty());
-    assert!(rig.reasons().contains(&"Killing"));
+    assert!(rig.has_told("Killing"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,7 +216,7 @@ async fn a_container_that_ends_at_once_was_started() {
     let pod = rig.pod_is("a", "Succeeded unready web:Completed=0/0").await;
     let status = &pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
     assert_eq!(status.image_id, "hello:v1@sha256:hello:v1");
-    assert!(rig.reasons().contains(&"Started"));
+    assert!(rig.has_told("Started"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -243,7 +243,7 @@ async fn the_steps_of_a_start_and_its_failures_are_events() {
     rig.create("a", one("hello:v1")).await;
     let pod = rig.pod_is("a", "Running unready web:CrashLoopBackOff/1").await;
     let uid = pod.metadata.uid.clone().unwrap();
-    rig.until(|_| rig.reasons().contains(&"BackOff").then_some(())).await;
+    rig.until(|_| rig.has_told("BackOff").then_some(())).await;
     let told: Vec<String> = rig.notices.lock().iter().map(|n| n.message.clone()).collect();
     assert_eq!(
         told[..3],
@@ -281,7 +281,7 @@ async fn a_port_of_the_host_is_one_pods_at_a_time() {
     let pod = rig.pod_is("b", "Failed (NodePorts) unready").await;
     let message = pod.status.as_ref().and_then(|status| status.message.clone()).unwrap();
     assert!(message.starts_with("Pod was rejected: Predicate NodePorts failed"), "{message}");
-    assert!(rig.reasons().contains(&"NodePorts"));
+    assert!(rig.has_told("NodePorts"));
     rig.delete("a", None).await;
     rig.gone("a").await;
     rig.create("c", spec()).await;

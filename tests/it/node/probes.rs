@@ -53,7 +53,7 @@ async fn readiness_and_liveness_follow_the_answers() {
     rig.pod("a", |pod| super::harness::summary(pod).contains("running/1")).await;
     healthy.store(true, Ordering::SeqCst);
     rig.pod("a", |pod| super::harness::summary(pod).starts_with("Running ready")).await;
-    assert!(rig.reasons().contains(&"Unhealthy"));
+    assert!(rig.has_told("Unhealthy"));
 }
 
 #[tokio::test]

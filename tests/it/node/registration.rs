@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{Node, Taint};
 use wasmfleet::client::DeleteOptions;
 
 use super::harness::Rig;
@@ -50,4 +51,38 @@ async fn a_deleted_node_registers_again() {
     .await;
     let took = Duration::try_from(rig.clock.now().duration_since(began)).unwrap();
     assert!(took <= Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_the_server_refuses_says_so_once() {
+    let taint = Taint { key: "a".into(), effect: "NoSchedule".into(), ..Taint::default() };
+    let rig = Rig::begin(|options| options.taints = vec![taint.clone(), taint]).await;
+    let error = tokio::time::timeout(Duration::from_secs(60), rig.node.refused()).await.unwrap();
+    assert_eq!(error.code, 422, "{error}");
+    assert!(error.message.contains("taints"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lease_is_renewed_in_time_for_the_control_plane() {
+    let rig = Rig::start().await;
+    until_ready(&rig, "True").await;
+    let lease = || async {
+        loop {
+            // The first one comes soon after the Node.
+            match rig.client.get::<Lease>("kube-node-lease", "n1").await {
+                Ok(lease) => return lease.spec,
+                Err(error) => assert!(error.is_not_found(), "{error}"),
+            }
+            rig.clock.sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let seconds = |lease: Option<LeaseSpec>| lease.and_then(|lease| lease.lease_duration_seconds);
+    assert_eq!(seconds(lease().await), Some(40));
+    rig.node.set_grace(Duration::from_secs(9));
+    rig.clock.sleep(Duration::from_secs(10)).await;
+    let told = lease().await;
+    let renewed = told.as_ref().and_then(|lease| lease.renew_time.as_ref()).unwrap().0;
+    let age = rig.clock.now().duration_since(renewed).as_secs();
+    assert!(age <= 3, "{age} s");
+    assert_eq!(seconds(told), Some(9));
 }

@@ -14,6 +14,7 @@ use wasmfleet::apiserver::{ApiServer, User};
 use wasmfleet::base::{SharedClock, Tasks};
 use wasmfleet::client::cache::{Cache, View};
 use wasmfleet::client::{Client, DeleteOptions, ListOptions, Patch};
+use wasmfleet::node::LeaseTimes;
 use wasmfleet::node::simulated::{Options, Simulator, parse_capacity};
 
 use super::harness::api_server;
@@ -35,13 +36,13 @@ fn options(nodes: u32) -> Options {
     Options {
         name: "sim".into(),
         nodes,
+        holder: "machine_1".into(),
         capacity: parse_capacity("cpu=4,memory=8Gi,pods=10").unwrap(),
         labels: [("topology.kubernetes.io/zone".to_string(), "z{i%2}".parse().unwrap())].into(),
         taints: Vec::new(),
         start_delay: Duration::from_secs(2),
         finish_after: Some(Duration::from_secs(30)),
-        lease_period: Duration::from_secs(10),
-        lease_duration: Duration::from_secs(40),
+        lease: LeaseTimes::of_heartbeat(Duration::from_secs(10)),
         host_ip: Ipv4Addr::LOCALHOST.into(),
     }
 }
@@ -236,5 +237,35 @@ async fn a_simulator_may_do_nothing_but_stand_for_its_nodes() {
     let agent = Client::new(rig.server.api(User::node("n2")), "test");
     let posing = agent.create(&named("n2", Some("sim"))).await;
     forbidden(posing.map(drop), "a machine that lives by a simulator's Lease");
+    rig.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_simulator_of_a_name_ends_before_it_tells_anything() {
+    let mut rig = Rig::start().await;
+    rig.simulate(options(3)).await;
+    let another = || Options {
+        holder: "machine_2".into(),
+        capacity: parse_capacity("cpu=99").unwrap(),
+        ..options(2)
+    };
+    let second =
+        Simulator::new(another(), rig.server.api(User::simulator("sim")), rig.clock.clone());
+    let tasks = Tasks::default();
+    second.run(&tasks);
+    let why = tokio::time::timeout(PATIENCE, second.failed()).await.unwrap();
+    assert!(why.starts_with("there is a simulator sim already: machine_1"), "{why}");
+    assert!(tasks.shut_down(Duration::from_secs(5)).await.is_empty());
+    let cpu =
+        |node: &Node| node.status.as_ref().unwrap().capacity.as_ref().unwrap()["cpu"].0.clone();
+    let node = rig.client.get::<Node>("", "sim-0").await.unwrap();
+    assert_eq!(cpu(&node), "4");
+    // Once nobody was heard of for as long as the Lease holds, the name is free.
+    assert!(rig.tasks.shut_down(Duration::from_secs(5)).await.is_empty());
+    rig.tasks = Tasks::default();
+    rig.clock.sleep(Duration::from_secs(41)).await;
+    rig.simulate(another()).await;
+    let is_new = |node: &&Arc<Node>| cpu(node) == "99";
+    rig.until(|view| view.get::<Node>("", "sim-0").filter(is_new).map(drop)).await;
     rig.end().await;
 }

@@ -48,7 +48,7 @@ async fn environment_and_volumes_come_from_objects() {
     let message = status.state.as_ref().unwrap().waiting.as_ref().unwrap().message.clone();
     let wanted = "MountVolume.SetUp failed for volume \"conf\" : configmap \"conf\" not found";
     assert_eq!(message.as_deref(), Some(wanted));
-    assert!(rig.reasons().contains(&"FailedMount"));
+    assert!(rig.has_told("FailedMount"));
 
     rig.create_other(
         "configmaps",
