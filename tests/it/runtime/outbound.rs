@@ -42,11 +42,26 @@ async fn tries(
     (pod, lines)
 }
 
+/// Ports that the system gives to nobody by itself: whoever connects to its own address at one of its
+/// choice may be given that very port, and so be connected with itself.
+const LISTENED: std::ops::Range<u16> = 20_000..32_000;
+
 /// Answers who asks with their address, and HTTP with the `host` header too.
 async fn echo(address: IpAddr) -> u16 {
-    let tcp = TcpListener::bind(SocketAddr::new(address, 0)).await.expect("listens");
-    let port = tcp.local_addr().expect("an address").port();
-    let udp = UdpSocket::bind(SocketAddr::new(address, port)).await.expect("binds");
+    let begin = usize::from(std::process::id() as u16) % LISTENED.len();
+    for port in LISTENED.cycle().skip(begin).take(LISTENED.len()) {
+        let place = SocketAddr::new(address, port);
+        if let Ok(tcp) = TcpListener::bind(place).await
+            && let Ok(udp) = UdpSocket::bind(place).await
+        {
+            echo_at(tcp, udp);
+            return port;
+        }
+    }
+    panic!("no port of {LISTENED:?} is free at {address}")
+}
+
+fn echo_at(tcp: TcpListener, udp: UdpSocket) {
     tokio::spawn(async move {
         let mut bytes = [0; 64];
         while let Ok((count, peer)) = udp.recv_from(&mut bytes).await {
@@ -71,7 +86,6 @@ async fn echo(address: IpAddr) -> u16 {
             let _ = stream.write_all(answer.as_bytes()).await;
         }
     });
-    port
 }
 
 #[tokio::test(flavor = "multi_thread")]
