@@ -167,7 +167,7 @@ impl Floor {
         let ticket = goes_on.map(|context| state.wait(share, &mut own, context.waker()));
         state.stand(share, &mut own);
         drop(own);
-        let woken = self.give(&mut state, ticket.as_ref(), Instant::now());
+        let woken = self.give(&mut state, ticket.as_ref(), Instant::now);
         drop(state);
         woken.into_iter().for_each(Waker::wake);
         ticket
@@ -184,7 +184,7 @@ impl Floor {
         }
         state.stand(share, &mut own);
         drop(own);
-        let woken = self.give(&mut state, None, Instant::now());
+        let woken = self.give(&mut state, None, Instant::now);
         drop(state);
         woken.into_iter().for_each(Waker::wake);
     }
@@ -204,7 +204,7 @@ impl Floor {
             own.until = own.until.max(state.now).saturating_add(share.cost(wasted));
             state.stand(&share, &mut own);
             drop(own);
-            woken.extend(self.give(&mut state, None, now));
+            woken.extend(self.give(&mut state, None, || now));
         }
         let has_given = !state.given.is_empty();
         drop(state);
@@ -214,7 +214,13 @@ impl Floor {
 
     /// Gives free places to those who wait; the caller wakes them when it has let go of the lock. Who
     /// is just about to stand in the threads' queue need not go there twice.
-    fn give(&self, state: &mut State, yields: Option<&Ticket>, now: Instant) -> Vec<Waker> {
+    /// The time is asked for only where somebody waits.
+    fn give(
+        &self,
+        state: &mut State,
+        yields: Option<&Ticket>,
+        now: impl Fn() -> Instant,
+    ) -> Vec<Waker> {
         let mut woken = Vec::new();
         while state.running + state.given.len() < self.places
             && let Some(((due, _), share)) = state.line.pop_first()
@@ -227,7 +233,7 @@ impl Floor {
             drop(own);
             woken.push(waker.clone());
             let queued = yields.is_some_and(|yields| yields.0 == ticket);
-            state.given.push_back(Given { share, ticket, waker, at: now, due, queued });
+            state.given.push_back(Given { share, ticket, waker, at: now(), due, queued });
         }
         woken
     }
