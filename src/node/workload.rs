@@ -103,6 +103,17 @@ impl OfPod {
     fn namespace(&self) -> &str {
         self.regarding.namespace.as_deref().unwrap_or_default()
     }
+
+    /// Tells the container's pod; while the node is going down, nobody.
+    fn warn(&self, reason: &'static str, message: String) {
+        let Ok(node) = self.node() else { return };
+        node.tell(Notice {
+            regarding: self.regarding.clone(),
+            severity: Severity::Warning,
+            reason: reason.into(),
+            message,
+        });
+    }
 }
 
 /// What is told of something that a container was refused.
@@ -132,23 +143,11 @@ fn refusal_text(denial: &Denial) -> String {
 #[async_trait::async_trait]
 impl Platform for OfPod {
     fn denied(&self, denial: Denial) {
-        let Ok(node) = self.node() else { return };
-        node.tell(Notice {
-            regarding: self.regarding.clone(),
-            severity: Severity::Warning,
-            reason: "OutboundDenied".into(),
-            message: refusal_text(&denial),
-        });
+        self.warn("OutboundDenied", refusal_text(&denial));
     }
 
     fn failed(&self, why: String) {
-        let Ok(node) = self.node() else { return };
-        node.tell(Notice {
-            regarding: self.regarding.clone(),
-            severity: Severity::Warning,
-            reason: "RequestFailed".into(),
-            message: format!("The handler failed at a request: {why}"),
-        });
+        self.warn("RequestFailed", format!("The handler failed at a request: {why}"));
     }
 
     async fn token(&self, audience: &str) -> Result<String, String> {

@@ -57,7 +57,7 @@ pub async fn keep(shared: Arc<Shared>) {
     }
 }
 
-/// Updates the lease as last seen; anything unexpected is read again at the next try.
+/// Updates the Lease as last seen; anything unexpected is read again at the next try.
 async fn renew(shared: &Shared, held: Option<Lease>) -> Result<Lease, Failure> {
     let (client, options) = (&shared.client, &shared.options);
     let lease = match held {
