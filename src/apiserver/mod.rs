@@ -56,6 +56,7 @@ pub mod tokens;
 mod update;
 pub mod user;
 mod versions;
+mod vital;
 pub mod watch;
 mod webhooks;
 mod websocket;

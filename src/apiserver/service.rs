@@ -33,7 +33,7 @@ use super::rbac::Rules;
 use super::subresource::why::Explanations;
 use super::tokens::Signer;
 use super::webhooks::Hooks;
-use super::{User, authz, keys, local, routing, versions};
+use super::{User, authz, keys, local, routing, versions, vital};
 use crate::api::error::{Cause, Reason};
 use crate::api::registry::{Registry, SharedRegistry};
 use crate::api::resource::{Kind, KindInfo};
@@ -200,6 +200,7 @@ pub struct Stored {
 impl ApiServer {
     pub fn new(parts: Parts) -> Arc<ApiServer> {
         parts.store.set_tags_of(routing::tags_of());
+        parts.store.set_vital(vital::vital());
         let tokens = match &parts.pki {
             Some(pki) => pki.tokens().clone(),
             None => Arc::new(Signer::ephemeral().expect("the system has random bytes")),
@@ -470,7 +471,9 @@ pub(super) fn commit_error(error: CommitError) -> ApiError {
             ApiError::too_many_requests("too many writes are waiting, please try again later", 1)
         }
         CommitError::NoSpace(why) => {
-            let message = format!("the store has no space left: {why}");
+            let message = format!(
+                "the store's disk is full ({why}): free space on it; reads and deletions still work"
+            );
             ApiError::new(507, Reason::InternalError, message)
         }
         CommitError::Failed(why) => {

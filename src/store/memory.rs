@@ -117,7 +117,7 @@ impl MemoryStore {
         let (committed, (events, revision)) = {
             let state = self.embedded.state();
             let mut stage = Stage::new(&state);
-            (stage.commit(ops)?, stage.finish())
+            (stage.commit(&ops)?, stage.finish())
         };
         if !events.is_empty() {
             self.embedded.publish(&events, revision);

@@ -129,8 +129,8 @@ pub enum CommitError {
     /// present entry, if it has one. Nothing was written.
     #[error("operation {op} expected another state of the key")]
     Conflict { op: usize, current: Option<Entry> },
-    /// The disk has no room left and nothing was written; reads and watches go on, and every later
-    /// write tries the disk anew.
+    /// The disk has no room left and nothing was written; reads and watches go on, deletions too for
+    /// a while, and every later write tries the disk anew.
     #[error("no space left in the store: {0}")]
     NoSpace(String),
     /// The queue of waiting commits is full; try again later.
@@ -157,6 +157,10 @@ pub enum ReadError {
 /// where that is not known. Called by the writer for the events of prefixes that have watches with
 /// tags: must be quick, and must not block.
 pub type TagsOf = Box<dyn Fn(&Event) -> Option<Vec<Bytes>> + Send + Sync>;
+
+/// Whether a put goes on while the disk is full, like every deletion; see [`Store::set_vital`]. Given
+/// its key and its value, the latter without the revision.
+pub type Vital = Box<dyn Fn(&Key, &[u8]) -> bool + Send + Sync>;
 
 /// What [`Store::visit`] calls: with the key, the value, the revision of its last change, and what
 /// earlier readers noted of this value.
@@ -229,6 +233,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Sets how tags are found, from the next event on; until then they are unknown.
     fn set_tags_of(&self, tags_of: TagsOf);
+
+    /// Sets which puts go on while the disk is full. A store that has no disk does without.
+    fn set_vital(&self, _vital: Vital) {}
 
     /// Forgets history before `revision`: reads and watches from earlier revisions fail with
     /// [`ReadError::Compacted`]. The present state stays. A revision beyond the newest counts as

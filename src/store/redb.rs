@@ -8,9 +8,9 @@
 //!
 //! **Writing.** One thread (`writer.rs`) drains a bounded queue (`queue.rs`) into group commits: one
 //! transaction and one flush for all that wait. A write that finds no room fails its batch with
-//! [`CommitError::NoSpace`], and the next one tries anew. After any other failed write, and after
-//! any failed flush, nothing is acknowledged any more: the disk's state is unknown until the next
-//! start.
+//! [`CommitError::NoSpace`], and the next one tries anew; deletions have room kept for them
+//! (`reserve.rs`). After any other failed write, and after any failed flush, nothing is acknowledged
+//! any more: the disk's state is unknown until the next start.
 //!
 //! **Damage.** redb commits in one phase here: it flushes once and relies on its page checksums
 //! (XXH3) to find after a crash which transaction is whole. Who chooses stored values could, with
@@ -28,11 +28,12 @@ mod checkpoint;
 mod disk;
 mod queue;
 mod record;
+mod reserve;
 mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -43,13 +44,15 @@ use self::checkpoint::{CHECKPOINT_BYTES, CHECKPOINT_REVISIONS, Checkpoint};
 use self::disk::{Disk, Loaded};
 use self::queue::{Queue, Refusal};
 use self::record::{Head, Logged};
+use self::reserve::Reserve;
+pub use self::reserve::{RESERVE_BYTES, Room};
 use self::writer::{Request, Writer};
 use super::embedded::Embedded;
 use super::hub::HubOptions;
 use super::state::{State, Stored};
 use super::{
     Change, CommitError, Committed, Entry, Event, Key, Op, Page, ReadError, Revision, Store,
-    TagsOf, Visit, Watch, WatchEnd,
+    TagsOf, Visit, Vital, Watch, WatchEnd,
 };
 
 /// How many requests may wait for the writer.
@@ -109,13 +112,15 @@ pub enum OpenError {
 pub struct RedbStore {
     embedded: Arc<Embedded>,
     queue: Arc<Queue>,
+    vital: Arc<OnceLock<Vital>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
 impl RedbStore {
     /// Opens the store in the file `path`, and makes it if it is missing (its directory must be
-    /// there). Beside it stands `path.lock`, held for as long as the store is open. Reads the
-    /// whole file: call it where blocking is no harm.
+    /// there). Beside it stand `path.lock`, held for as long as the store is open, and
+    /// `path.reserve`, room of [`RESERVE_BYTES`]. Reads the whole file: call it where blocking is no
+    /// harm.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<RedbStore, OpenError> {
         let path = path.as_ref();
         // redb's own lock is let go whenever the file is opened anew after a full disk.
@@ -137,13 +142,21 @@ impl RedbStore {
         options: Options,
         lock: Option<File>,
     ) -> Result<RedbStore, OpenError> {
+        let room = medium.room().map_err(OpenError::from_io)?;
         let disk = Disk::open(medium, &options)?;
         let mut checkpoint =
             Checkpoint::new(options.checkpoint_revisions, options.checkpoint_bytes);
         let state = recover(disk.load()?, &disk.head, &options, &mut checkpoint)?;
         let embedded = Arc::new(Embedded::new(&options.hub, state));
         let queue = Arc::new(Queue::new(options.queue_requests, options.queue_bytes));
-        let writer = Writer { disk, embedded: embedded.clone(), queue: queue.clone(), checkpoint };
+        let vital = Arc::<OnceLock<Vital>>::default();
+        let writer = Writer {
+            disk,
+            embedded: embedded.clone(),
+            queue: queue.clone(),
+            checkpoint,
+            reserve: Reserve::new(Some(room), vital.clone()),
+        };
         let body = move || {
             let _lock = lock;
             let _end = WriterEnd(writer.embedded.clone(), writer.queue.clone());
@@ -153,7 +166,7 @@ impl RedbStore {
             .name("store-writer".to_owned())
             .spawn(body)
             .map_err(OpenError::from_io)?;
-        Ok(RedbStore { embedded, queue, thread: Mutex::new(Some(thread)) })
+        Ok(RedbStore { embedded, queue, vital, thread: Mutex::new(Some(thread)) })
     }
 
     async fn ask<T>(
@@ -361,6 +374,11 @@ impl Store for RedbStore {
 
     fn set_tags_of(&self, tags_of: TagsOf) {
         self.embedded.hub.set_tags_of(tags_of);
+    }
+
+    fn set_vital(&self, vital: Vital) {
+        // The first one stays.
+        let _ = self.vital.set(vital);
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), CommitError> {

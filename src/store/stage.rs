@@ -27,8 +27,8 @@ impl<'a> Stage<'a> {
         (self.events, self.revision)
     }
 
-    pub(super) fn commit(&mut self, ops: Vec<Op>) -> Result<Committed, CommitError> {
-        self.test(&ops)?;
+    pub(super) fn commit(&mut self, ops: &[Op]) -> Result<Committed, CommitError> {
+        self.test(ops)?;
         let changes = ops.iter().any(|op| !matches!(op, Op::Check { .. }));
         if !changes {
             return Ok(Committed { revision: self.revision, values: Vec::new() });
@@ -44,18 +44,19 @@ impl<'a> Stage<'a> {
                     values.push(value.clone());
                     // What was tested to be absent need not be looked for again.
                     let (key, previous) = match expect {
-                        Expect::Absent => (key, None),
+                        Expect::Absent => (key.clone(), None),
                         _ => {
-                            let previous = self.current(&key).map(|stored| stored.value.clone());
+                            let previous = self.current(key).map(|stored| stored.value.clone());
                             (self.shared(key), previous)
                         }
                     };
                     (key, Change::Put { value, previous })
                 }
                 Op::Delete { key, last, .. } => {
-                    let Some(stored) = self.current(&key) else { continue };
+                    let Some(stored) = self.current(key) else { continue };
                     let previous = stored.value.clone();
-                    let last = last.map_or_else(|| previous.clone(), |last| last.at(revision));
+                    let last =
+                        last.as_ref().map_or_else(|| previous.clone(), |last| last.at(revision));
                     values.push(last.clone());
                     (self.shared(key), Change::Delete { last, previous })
                 }
@@ -97,8 +98,8 @@ impl<'a> Stage<'a> {
     }
 
     /// All uses of a key share the bytes of the one in the map.
-    fn shared(&self, key: Key) -> Key {
-        self.state.get_key_value(&key).map_or(key, |(key, _)| key.clone())
+    fn shared(&self, key: &Key) -> Key {
+        self.state.get_key_value(key).map_or(key, |(key, _)| key).clone()
     }
 
     fn current(&self, key: &Key) -> Option<&Stored> {

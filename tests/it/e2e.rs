@@ -7,6 +7,7 @@ mod bad_input;
 mod compiled;
 mod containers;
 mod fencing;
+mod full_disk;
 mod inside;
 mod leaks;
 mod leaving;

@@ -14,9 +14,15 @@ use ::redb::backends::FileBackend;
 use ::redb::{BackendError, StorageBackend};
 use parking_lot::Mutex;
 
+use super::beside;
+use super::reserve::{FileRoom, Room};
+
 /// Opens the bytes that a store is kept in; again after a write found no room.
 pub trait Medium: Send + Sync + 'static {
     fn open(&self) -> io::Result<Box<dyn StorageBackend>>;
+
+    /// Room beside those bytes, kept for the day on which there is no other.
+    fn room(&self) -> io::Result<Box<dyn Room>>;
 }
 
 /// A file, made if it is missing.
@@ -31,6 +37,10 @@ impl Medium for FileMedium {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let backend = FileBackend::new(options.open(&self.0)?).map_err(io::Error::other)?;
         Ok(Box::new(backend))
+    }
+
+    fn room(&self) -> io::Result<Box<dyn Room>> {
+        Ok(Box::new(FileRoom::open(beside(&self.0, "reserve"))?))
     }
 }
 

@@ -4,6 +4,7 @@
 //! commit in order, writes all that passed in one transaction (with a piece of the checkpoint, if
 //! one is under way), makes them visible, and only then answers. An answer about a commit, a
 //! conflict too, may rest on an earlier commit of the same batch, so all answers wait for the disk.
+//! A batch that finds the disk full is tried again without its ordinary commits (`reserve.rs`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use super::checkpoint::{Checkpoint, Room};
 use super::disk::{Disk, Rows, WriteError};
 use super::queue::{Patience, Queue};
 use super::record;
+use super::reserve::Reserve;
 use crate::store::embedded::Embedded;
 use crate::store::stage::Stage;
 use crate::store::{CommitError, Committed, Event, Op, Revision, WatchEnd};
@@ -41,11 +43,8 @@ impl Request {
     }
 }
 
-/// A commit with its answer, held back until the batch is durable.
-struct Pending {
-    reply: Reply<Committed>,
-    answer: Result<Committed, CommitError>,
-}
+/// A commit's answer, held back until the batch is durable.
+type Answer = Result<Committed, CommitError>;
 
 #[derive(Default)]
 struct Batch {
@@ -60,6 +59,7 @@ pub(super) struct Writer {
     pub(super) embedded: Arc<Embedded>,
     pub(super) queue: Arc<Queue>,
     pub(super) checkpoint: Checkpoint,
+    pub(super) reserve: Reserve,
 }
 
 impl Batch {
@@ -82,6 +82,22 @@ impl Batch {
             is_empty = false;
         }
         (!is_empty).then_some(batch)
+    }
+
+    /// Answers everyone; if the batch was not written, nobody's commit was, and a conflict may have
+    /// rested on a commit that was not.
+    fn answer(self, answers: Vec<Answer>, failure: Option<&WriteError>) {
+        let failed = |error: &WriteError| match error {
+            WriteError::NoSpace(why) => CommitError::NoSpace(why.clone()),
+            WriteError::Failed(why) => CommitError::Failed(why.clone()),
+        };
+        // Those who asked may have gone; then nobody waits for the answer.
+        for ((_, reply), answer) in self.commits.into_iter().zip(answers) {
+            let _ = reply.send(failure.map_or(answer, |error| Err(failed(error))));
+        }
+        for (_, reply) in self.compacts {
+            let _ = reply.send(failure.map_or(Ok(()), |error| Err(failed(error))));
+        }
     }
 }
 
@@ -116,17 +132,44 @@ impl Writer {
         }
     }
 
-    /// Returns what the transaction took.
+    /// Returns what the last transaction took.
     fn serve(&mut self, batch: Batch) -> Duration {
+        let mut refused = self.reserve.refuses();
+        loop {
+            let (answers, result, flush) = self.attempt(&batch, refused.as_deref());
+            match result {
+                Err(WriteError::NoSpace(why)) => {
+                    self.reserve.is_needed(&why);
+                    let vital = !batch.compacts.is_empty()
+                        || batch.commits.iter().any(|(ops, _)| self.reserve.serves(ops));
+                    if vital && self.reserve.spend() {
+                        refused = Some(why);
+                        continue;
+                    }
+                    batch.answer(answers, Some(&WriteError::NoSpace(why)));
+                }
+                result => batch.answer(answers, result.as_ref().err()),
+            }
+            return flush;
+        }
+    }
+
+    /// Tests the batch's commits and writes those that passed; the ordinary ones not, where there is
+    /// a reason to refuse them.
+    fn attempt(
+        &mut self,
+        batch: &Batch,
+        refused: Option<&str>,
+    ) -> (Vec<Answer>, Result<(), WriteError>, Duration) {
         let embedded = self.embedded.clone();
-        let (pending, (events, revision)) = {
+        let (answers, (events, revision)) = {
             let state = embedded.state();
             let mut stage = Stage::new(&state);
-            let commits = batch.commits.into_iter();
-            let pending = commits
-                .map(|(ops, reply)| Pending { reply, answer: stage.commit(ops) })
-                .collect::<Vec<_>>();
-            (pending, stage.finish())
+            let answer = |(ops, _): &(Vec<Op>, _)| match refused {
+                Some(why) if !self.reserve.serves(ops) => Err(CommitError::NoSpace(why.to_owned())),
+                _ => stage.commit(ops),
+            };
+            (batch.commits.iter().map(answer).collect::<Vec<_>>(), stage.finish())
         };
         let compact = batch.compacts.iter().map(|(wanted, _)| *wanted).max();
         let begin = Instant::now();
@@ -136,20 +179,16 @@ impl Writer {
             self.write(&events, revision, compact)
         };
         let flush = begin.elapsed();
-        match result {
-            Ok(()) => {
-                if !events.is_empty() {
-                    let gone = embedded.publish(&events, revision);
-                    self.checkpoint.forgotten(&gone);
-                }
-                if let Some(wanted) = compact {
-                    self.checkpoint.forgotten(&embedded.compact(wanted));
-                }
-                answer(pending, batch.compacts, None);
+        if result.is_ok() {
+            if !events.is_empty() {
+                let gone = embedded.publish(&events, revision);
+                self.checkpoint.forgotten(&gone);
             }
-            Err(error) => answer(pending, batch.compacts, Some(error)),
+            if let Some(wanted) = compact {
+                self.checkpoint.forgotten(&embedded.compact(wanted));
+            }
         }
-        flush
+        (answers, result, flush)
     }
 
     /// Writes a batch and the next piece of the checkpoint in one transaction.
@@ -200,25 +239,5 @@ impl Writer {
         if let Err(error) = self.disk.close() {
             tracing::warn!(%error, "the store's file was not closed in good order");
         }
-    }
-}
-
-/// Answers everyone in the batch; if it was not written, nobody's commit was, and a conflict may
-/// have rested on a commit that was not.
-fn answer(
-    pending: Vec<Pending>,
-    compacts: Vec<(Revision, Reply<()>)>,
-    failure: Option<WriteError>,
-) {
-    let failed = |error: &WriteError| match error {
-        WriteError::NoSpace(why) => CommitError::NoSpace(why.clone()),
-        WriteError::Failed(why) => CommitError::Failed(why.clone()),
-    };
-    // Those who asked may have gone; then nobody waits for the answer.
-    for Pending { reply, answer } in pending {
-        let _ = reply.send(failure.as_ref().map_or(answer, |error| Err(failed(error))));
-    }
-    for (_, reply) in compacts {
-        let _ = reply.send(failure.as_ref().map_or(Ok(()), |error| Err(failed(error))));
     }
 }

@@ -88,6 +88,8 @@ pub struct Cluster {
     program: Option<Program>,
     options: Vec<String>,
     dir: tempfile::TempDir,
+    /// The size of the disk that its directory of data is on, where it has one of its own.
+    disk_bytes: Option<u64>,
     /// Given back after the program ended.
     _range: Range,
 }
@@ -104,6 +106,16 @@ impl Cluster {
         Cluster::start_command("up", all)
     }
 
+    /// A cluster of one node whose directory of data is a disk of its own, in memory; `None` where
+    /// none can be had.
+    pub fn on_disk(bytes: u64) -> Option<Cluster> {
+        tools::mounts()?;
+        let mut cluster = Cluster::new("up", vec!["--nodes".into(), "1".into()]);
+        cluster.disk_bytes = Some(bytes);
+        cluster.start_again();
+        Some(cluster)
+    }
+
     /// A control plane without nodes, ready.
     pub fn control_plane() -> Cluster {
         Cluster::control_plane_with(&[])
@@ -113,13 +125,17 @@ impl Cluster {
         Cluster::start_command("server", options.iter().map(|option| option.to_string()).collect())
     }
 
-    fn start_command(command: &'static str, mut options: Vec<String>) -> Cluster {
+    fn start_command(command: &'static str, options: Vec<String>) -> Cluster {
+        let mut cluster = Cluster::new(command, options);
+        cluster.start_again();
+        cluster
+    }
+
+    fn new(command: &'static str, mut options: Vec<String>) -> Cluster {
         let dir = tempfile::tempdir().expect("a directory");
         let range = Range::take();
         options.extend(range.options());
-        let mut cluster = Cluster { command, program: None, options, dir, _range: range };
-        cluster.start_again();
-        cluster
+        Cluster { command, program: None, options, dir, disk_bytes: None, _range: range }
     }
 
     /// The cluster of all tests that need no more than a namespace of their own. It has the images
@@ -143,7 +159,20 @@ impl Cluster {
         args.extend(["--data-dir", dir.to_str().expect("UTF-8")]);
         args.extend(["--kubeconfig", kubeconfig.to_str().expect("UTF-8")]);
         args.extend(self.options.iter().map(String::as_str));
-        let program = Program::start(WASMFLEET, &args, Some(self.dir.path()));
+        let size;
+        let program = match self.disk_bytes {
+            None => Program::start(WASMFLEET, &args, Some(self.dir.path())),
+            Some(bytes) => {
+                std::fs::create_dir_all(&dir).expect("a directory");
+                size = format!("size={bytes}");
+                let mount = r#"mount -t tmpfs -o "$0" none "$1" && shift && exec "$@""#;
+                let data = dir.to_str().expect("UTF-8");
+                let mut all = vec!["--user", "--map-root-user", "--mount", "sh", "-c", mount];
+                all.extend([size.as_str(), data, WASMFLEET]);
+                all.extend(&args);
+                Program::start("unshare", &all, Some(self.dir.path()))
+            }
+        };
         program.wait_line("ready");
         self.program = Some(program);
     }
@@ -154,6 +183,13 @@ impl Cluster {
 
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
+    }
+
+    /// Where the program sees a file of its directory of data, also on a disk of its own.
+    pub fn data_file(&mut self, name: &str) -> PathBuf {
+        let root = format!("/proc/{}/root", self.program().id());
+        let data = self.data_dir();
+        Path::new(&root).join(data.strip_prefix("/").expect("absolute")).join(name)
     }
 
     pub fn kubeconfig(&self) -> PathBuf {

@@ -204,6 +204,19 @@ pub fn node_program() -> Option<PathBuf> {
     None
 }
 
+/// Whether a program can have mounts of its own; in the same way.
+pub fn mounts() -> Option<()> {
+    let mut unshare = Command::new("unshare");
+    let status = unshare.args(["--user", "--map-root-user", "--mount", "true"]).status();
+    if status.is_ok_and(|status| status.success()) {
+        return Some(());
+    }
+    let text = "this system lets no user make a mount namespace (unshare --user --mount)";
+    assert!(std::env::var_os(REQUIRE_TOOLS).is_none(), "{text}");
+    println!("not tested: {text}");
+    None
+}
+
 /// The program that `scripts/setup-tests.sh` brought, or the one in PATH.
 fn find(name: &str, version: &str, words: &[&str]) -> Option<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin").join(name);

@@ -259,6 +259,57 @@ async fn a_full_disk_stops_writes_until_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_full_disk_takes_deletions_and_what_is_vital() {
+    let directory = tempfile::tempdir().unwrap();
+    let (medium, store) = faulty(directory.path());
+    store.set_vital(Box::new(|_, value| value.starts_with(b"vital")));
+    let mut random = StdRng::seed_from_u64(8);
+    for index in 0..40 {
+        store.commit(vec![set(&index.to_string(), noise(&mut random, 20_000))]).await.unwrap();
+    }
+    medium.control.most_bytes.store(medium.size(), Ordering::SeqCst);
+    let mut ordinary = 0;
+    while store.commit(vec![set("more", noise(&mut random, 20_000))]).await.is_ok() {
+        ordinary += 1;
+        assert!(ordinary < 1000, "the disk is never full");
+    }
+    // One batch of all kinds: each is answered for itself.
+    let deletes = (0..40).map(|index: u64| store.commit(vec![delete(&index.to_string())]));
+    let vital = store.commit(vec![set("lease", b"vital".to_vec())]);
+    let refused = store.commit(vec![set("other", vec![1])]);
+    let conflict = store.commit(vec![delete("missing")]);
+    let (deleted, vital, refused, conflict) =
+        tokio::join!(futures::future::join_all(deletes), vital, refused, conflict);
+    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    vital.unwrap();
+    assert!(matches!(refused, Err(CommitError::NoSpace(_))), "{refused:?}");
+    assert!(matches!(conflict, Err(CommitError::Conflict { .. })), "{conflict:?}");
+    let names = everything(&store).into_iter().map(|entry| entry.key).collect::<Vec<_>>();
+    assert!(
+        names.contains(&Key::new(&["k", "lease"])) && !names.contains(&Key::new(&["k", "0"])),
+        "{names:?}"
+    );
+    // What is kept ends too, and then nothing is taken.
+    let error = loop {
+        let mut value = b"vital".to_vec();
+        value.extend(noise(&mut random, 500_000));
+        if let Err(error) = store.commit(vec![set("lease", value)]).await {
+            break error;
+        }
+    };
+    assert!(matches!(error, CommitError::NoSpace(_)), "{error}");
+    assert_eq!(medium.control.pieces.load(Ordering::SeqCst), 0);
+    medium.control.most_bytes.store(u64::MAX, Ordering::SeqCst);
+    store.commit(vec![set("other", vec![1])]).await.unwrap();
+    assert!(medium.control.pieces.load(Ordering::SeqCst) > 0, "room is kept again");
+    let expected = everything(&store);
+    store.close().await;
+    let store = RedbStore::open_medium(medium, small()).unwrap();
+    assert_eq!(everything(&store), expected);
+    store.close().await;
+}
+
+#[tokio::test]
 async fn after_a_failed_flush_nothing_is_acknowledged() {
     let directory = tempfile::tempdir().unwrap();
     let (medium, store) = faulty(directory.path());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use redb::{BackendError, StorageBackend};
-use wasmfleet::store::redb::{FileMedium, Medium};
+use wasmfleet::store::redb::{FileMedium, Medium, Room};
 
 #[derive(Clone, Debug)]
 pub struct Faulty {
@@ -19,12 +19,21 @@ pub struct Control {
     /// The file cannot be written beyond this size.
     pub most_bytes: AtomicU64,
     pub flushes_fail: AtomicBool,
+    /// How many pieces are kept for a full disk; each one lets the file grow by [`PIECE`].
+    pub pieces: AtomicU64,
 }
+
+/// How many bytes a piece of the reserve has.
+pub const PIECE: u64 = 1024 * 1024;
+const PIECES: u64 = 16;
 
 impl Faulty {
     pub fn new(path: PathBuf) -> Faulty {
-        let control =
-            Control { most_bytes: AtomicU64::new(u64::MAX), flushes_fail: AtomicBool::new(false) };
+        let control = Control {
+            most_bytes: AtomicU64::new(u64::MAX),
+            flushes_fail: AtomicBool::new(false),
+            pieces: AtomicU64::new(0),
+        };
         Faulty { path, control: Arc::new(control) }
     }
 
@@ -37,6 +46,32 @@ impl Medium for Faulty {
     fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
         let inner = FileMedium(self.path.clone()).open()?;
         Ok(Box::new(FaultyFile { inner, control: self.control.clone() }))
+    }
+
+    fn room(&self) -> io::Result<Box<dyn Room>> {
+        Ok(Box::new(FaultyRoom(self.control.clone())))
+    }
+}
+
+struct FaultyRoom(Arc<Control>);
+
+impl Room for FaultyRoom {
+    fn fill(&mut self) -> io::Result<()> {
+        let is_full = self.0.most_bytes.load(Ordering::SeqCst) < u64::MAX;
+        if is_full && self.0.pieces.load(Ordering::SeqCst) < PIECES {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.pieces.store(PIECES, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn release(&mut self) -> io::Result<bool> {
+        let kept = self.0.pieces.load(Ordering::SeqCst);
+        if kept > 0 {
+            self.0.pieces.store(kept - 1, Ordering::SeqCst);
+            self.0.most_bytes.fetch_add(PIECE, Ordering::SeqCst);
+        }
+        Ok(kept > 0)
     }
 }
 
