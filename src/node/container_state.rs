@@ -43,6 +43,8 @@ pub struct ContainerState {
     pub quiet_until: Option<Timestamp>,
     /// It was stopped because its image changed: it runs again whatever the policy.
     pub renew: bool,
+    /// It was ended because a probe failed: however well it ended, policy OnFailure starts it again.
+    pub failed_probe: bool,
     /// `name@sha256:…` of the running artifact.
     pub image_id: String,
 }
@@ -114,6 +116,7 @@ impl ContainerState {
             back_off_told: false,
             quiet_until: None,
             renew: false,
+            failed_probe: false,
             image_id: String::new(),
         }
     }
@@ -152,5 +155,6 @@ impl ContainerState {
         }
         self.failure = None;
         self.renew = false;
+        self.failed_probe = false;
     }
 }

@@ -12,7 +12,7 @@ use super::pod_hooks::{Hook, PostStart, PreStop};
 use super::pod_state::{Cause, PodState, Sandbox, find_container, spec};
 
 /// The code of a container that was killed, 128 + 9.
-const KILLED_CODE: i32 = 137;
+pub(super) const KILLED_CODE: i32 = 137;
 
 /// What happened.
 #[derive(Clone, Debug)]
@@ -214,6 +214,7 @@ impl PodState {
             container.restart_wait = Duration::ZERO;
         }
         container.run = Run::Idle;
+        container.failed_probe = matches!(doomed, Some(Doom::Probe(_)));
         container.exited = Some(exit);
     }
 

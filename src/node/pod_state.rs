@@ -229,7 +229,8 @@ impl PodState {
     }
 
     /// Whether an ended container runs again: by its own restart policy (KEP-5307), or by the
-    /// pod's. Init containers are only repeated when they failed.
+    /// pod's. Init containers are only repeated when they failed. That a probe failed counts as a
+    /// failure whatever the exit code (kuberuntime's computePodActions).
     pub fn restarts(&self, container: &ContainerState, exit_code: i32) -> bool {
         let own = self.container_spec(&container.name).and_then(|c| c.restart_policy.as_deref());
         match (container.role, own.unwrap_or_else(|| self.restart_policy())) {
@@ -237,7 +238,7 @@ impl PodState {
             (Role::Sidecar, _) => true,
             (_, "Never") => false,
             (Role::Main, "Always") => true,
-            _ => exit_code != 0,
+            _ => exit_code != 0 || container.failed_probe,
         }
     }
 

@@ -280,6 +280,41 @@ fn a_failed_liveness_probe_restarts() {
     );
 }
 
+/// A handler ends well when it is told to, and serves on all the same.
+#[test]
+fn what_a_probe_ended_runs_again_unless_it_may_never() {
+    let story = |policy: &str, kind: ProbeKind| {
+        let mut spec = web();
+        spec["restartPolicy"] = json!(policy);
+        let mut script = Script::new(pod(spec, json!({})));
+        script.ready().started("web", 0).probe(kind, false).exited("web", 0, 0, 1);
+        script
+    };
+    let last = |script: &Script| script.text.lines().last().unwrap_or_default().to_string();
+    for kind in [ProbeKind::Liveness, ProbeKind::Startup] {
+        let mut script = story("OnFailure", kind);
+        assert_eq!(last(&script), "Start web#1 | Running web:Completed=0/0", "{kind:?}");
+        // The wait that its crashes earn it outlasts the agent.
+        script.started("web", 1).event(Event::Probe {
+            id: container_id("u", "web", 1),
+            kind,
+            passed: false,
+        });
+        script.exited("web", 1, 0, 1);
+        assert_eq!(last(&script), "| Running web:CrashLoopBackOff/1", "{kind:?}");
+        let mut pod = (*script.state.pod).clone();
+        pod.status = Some(render(&script.state, "10.0.0.1", script.now));
+        let mut restored = Script::new(Arc::new(pod));
+        restored.ready();
+        assert!(restored.text.contains("Start web#2"), "{}", restored.text);
+        // Once it ends by itself, it has ended.
+        script.after(10).started("web", 2).exited("web", 2, 0, 1);
+        assert_eq!(last(&script), "TearDown (held) | Succeeded web:Completed=0/2", "{kind:?}");
+        let never = story("Never", kind);
+        assert_eq!(last(&never), "TearDown (held) | Succeeded web:Completed=0/0", "{kind:?}");
+    }
+}
+
 #[test]
 fn failures_to_start_wait_and_permanent_ones_stay() {
     let mut script = Script::new(pod(web(), json!({})));

@@ -71,7 +71,9 @@ fn restore_container(container: &mut ContainerState, status: &ContainerStatus, n
         container.last = last;
         container.exited = Some(exit);
     } else {
-        // A waiting container that ran before: its last state is how the newest attempt ended.
+        // A waiting container that ran before: its last state is how the newest attempt ended. That
+        // it waited though it ended well, its probe tells.
+        container.failed_probe = last.is_some();
         container.exited = last;
     }
 }

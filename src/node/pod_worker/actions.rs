@@ -11,6 +11,7 @@ use crate::base::tasks::Task;
 use crate::client::event::Severity;
 use crate::node::container_state::{Doom, container_id};
 use crate::node::inbox::Message;
+use crate::node::pod_events::KILLED_CODE;
 use crate::node::pod_hooks::{Hook, PreStop};
 use crate::node::pod_state::{Sandbox, spec};
 use crate::node::pod_step::Action;
@@ -99,11 +100,14 @@ impl PodWorker {
         if !self.live.contains_key(name) {
             return;
         }
-        let running = self.state.find(name).and_then(|c| c.running());
+        let container = self.state.find(name);
+        let running = container.and_then(|c| c.running());
         let text = match running.and_then(|running| running.doomed) {
             Some(Doom::Probe(kind)) => {
                 let kind = format!("{kind:?}").to_lowercase();
-                format!("Container {name} failed {kind} probe, will be restarted")
+                let is_restarted = container.is_some_and(|c| self.state.restarts(c, KILLED_CODE));
+                let what = if is_restarted { ", will be restarted" } else { "" };
+                format!("Container {name} failed {kind} probe{what}")
             }
             Some(Doom::PostStart) => "FailedPostStartHook".to_string(),
             None => format!("Stopping container {name}"),
