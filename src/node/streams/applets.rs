@@ -91,8 +91,13 @@ pub fn run(
     let (input, output) = streams;
     let handle = Handle::current();
     let started_at = clock.now();
-    let session =
-        Streams { handle, input: input.clone(), output: output.clone(), rest: Bytes::new() };
+    let session = Streams {
+        handle,
+        input: input.clone(),
+        output: output.clone(),
+        rest: Bytes::new(),
+        is_cut: false,
+    };
     tokio::task::spawn_blocking(move || {
         let _place = place;
         let handle = session.handle.clone();
@@ -146,9 +151,15 @@ pub struct Streams {
     input: Input,
     output: Arc<Output>,
     rest: Bytes,
+    is_cut: bool,
 }
 
 impl Streams {
+    /// Nothing more is written.
+    pub fn cut(&mut self) {
+        self.is_cut = true;
+    }
+
     /// A line about what went wrong.
     pub fn complain(&self, text: &str) {
         self.output.write(LogStream::Stderr, format!("{text}\n").as_bytes());
@@ -169,7 +180,7 @@ impl Read for Streams {
 impl Write for Streams {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.handle.block_on(poll_fn(|cx| self.output.poll_ready(cx)));
-        if self.output.is_closed() {
+        if self.is_cut || self.output.is_closed() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let taken = bytes.len().min(PIECE_BYTES);

@@ -154,11 +154,58 @@ fn files_are_copied_to_and_from_volumes() {
         let words = format!("cp {here}/tree/empty box:/etc/file");
         has(&run(kubectl, &space, &words, "").fails(), &["only the volumes of a container"]);
         let out = dir.path().join("passwd").display().to_string();
-        // kubectl may end before it has printed what the other side said, so that is asked apart.
-        run(kubectl, &space, &format!("cp box:/etc/passwd {out}"), "");
+        let told = run(kubectl, &space, &format!("cp box:/etc/passwd {out}"), "");
+        has(&told.stdout, &["tar: /etc/passwd: Cannot open", "Exiting with failure status"]);
+        told.fails();
         assert!(!Path::new(&out).exists());
         let told = run(kubectl, &space, "exec box -- tar cf - /etc/passwd", "").fails();
         has(&told, &["tar: /etc/passwd: Cannot open"]);
+    }
+}
+
+#[test]
+fn links_are_copied_as_links_and_lead_out_of_no_volume() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (here, tree) = (dir.path().display(), dir.path().join("tree"));
+    std::fs::create_dir_all(&tree).expect("made");
+    std::fs::write(tree.join("real"), "what it is\n").expect("written");
+    for (target, name) in [("real", "inside"), ("/etc", "absolute"), ("../../../../etc", "up")] {
+        std::os::unix::fs::symlink(target, tree.join(name)).expect("a link");
+    }
+    // More than an archive of ours has.
+    let deep = dir.path().join("deep");
+    std::fs::create_dir_all((0..70).fold(deep, |path, _| path.join("d"))).expect("made");
+    for (version, kubectl, space) in spaces("k-links") {
+        space.apply(COPIED);
+        run(kubectl, &space, "wait pod/box --for=condition=Ready --timeout=90s", "").ok();
+        // Links are made, and again in the place of those that are there.
+        for _ in 0..2 {
+            run(kubectl, &space, &format!("cp {here}/tree box:/scratch"), "").ok();
+        }
+        let told = run(kubectl, &space, "exec box -- tool cat=/scratch/tree/inside", "").ok();
+        has(&told, &["what it is"]);
+        for out in ["absolute", "up"] {
+            let told =
+                run(kubectl, &space, &format!("exec box -- test -e /scratch/tree/{out}"), "");
+            assert_eq!(told.code, 1, "{version}: {}", told.told());
+            let words = format!("cp {here}/tree/real box:/scratch/tree/{out}/passwd");
+            has(&run(kubectl, &space, &words, "").fails(), &["passwd: Cannot open"]);
+            let words = format!("exec box -- tool cat=/scratch/tree/{out}/passwd");
+            run(kubectl, &space, &words, "").fails();
+        }
+        // kubectl makes no links here, and says so.
+        let back = dir.path().join(version);
+        let told = run(kubectl, &space, &format!("cp box:/scratch/tree {}", back.display()), "");
+        let lines = ["skipping symlink", "inside\" -> \"real\"", "absolute\" -> \"/etc\""];
+        has(&told.stderr, &lines);
+        told.ok();
+        assert!(back.join("real").is_file() && back.join("inside").symlink_metadata().is_err());
+        // What is left out fails the copy, though the rest comes.
+        run(kubectl, &space, &format!("cp {here}/deep box:/scratch"), "").ok();
+        let told = run(kubectl, &space, &format!("cp box:/scratch/deep {}", back.display()), "");
+        has(&told.stdout, &["more than 64 directories in each other"]);
+        told.fails();
+        assert!(back.join("d/d").is_dir(), "{version}");
     }
 }
 
