@@ -163,6 +163,8 @@ pub struct Shared {
     node_changed: Notify,
     /// The Node object is gone, or does not say what was told.
     node_lost: Notify,
+    /// The same, for the Lease.
+    lease_lost: Notify,
     /// After how long without a heartbeat the control plane gives the node up, once that is known.
     grace: watch::Sender<Option<Duration>>,
     /// Why the server does not have the node.
@@ -287,6 +289,7 @@ impl Node {
             workload_calls: Semaphore::new(workload::MAX_CALLS),
             node_changed: Notify::new(),
             node_lost: Notify::new(),
+            lease_lost: Notify::new(),
             grace: watch::channel(None).0,
             refused: watch::channel(None).0,
             renewals: fencing::Renewals::default(),

@@ -37,6 +37,8 @@ const PRESSURE_PERIOD: Duration = Duration::from_secs(10);
 /// The wait before the node answers that the control plane took it for lost: whoever writes the
 /// Node again and again must not be answered as fast.
 const LOST_WAIT: Duration = Duration::from_millis(500);
+/// The same for the Lease, which is first: a node that tells of itself without it is lost again.
+const LEASE_LOST_WAIT: Duration = Duration::from_millis(100);
 
 /// Whether the server will not have the Node as it is: it is no use to try again.
 pub(super) fn is_refusal(error: &ApiError) -> bool {
@@ -76,6 +78,11 @@ pub async fn keep_node(node: Arc<Shared>) {
 async fn lost(node: &Shared) {
     node.node_lost.notified().await;
     node.clock.sleep(LOST_WAIT).await;
+}
+
+async fn lease_lost(node: &Shared) {
+    node.lease_lost.notified().await;
+    node.clock.sleep(LEASE_LOST_WAIT).await;
 }
 
 /// Resolves when memory or disk run low, or do no longer.
@@ -200,7 +207,11 @@ pub fn observe(node: &Shared, object: Option<&Node>) {
     let conditions = object.and_then(|node| node.status.as_ref()?.conditions.as_ref());
     let ready = conditions.into_iter().flatten().find(|c| c.type_ == "Ready");
     let is_ours = object.is_some_and(|object| tells_own_amounts(&node.options, object));
-    if !is_ours || ready.is_none_or(|ready| ready.status != told) {
+    let is_lost = ready.is_none_or(|ready| ready.status != told);
+    if is_lost {
+        node.lease_lost.notify_one();
+    }
+    if !is_ours || is_lost {
         node.node_lost.notify_one();
     }
 }
@@ -359,7 +370,9 @@ fn conditions(
     list
 }
 
-/// Renews the Lease that tells the control plane that the node is alive (KEP-589).
+/// Renews the Lease that tells the control plane that the node is alive (KEP-589): by period, and soon
+/// after the control plane took the node for lost, which it does by a Lease that nobody holds. Nobody
+/// watches the Lease itself: that it is gone has no effect for longer than a period.
 pub async fn keep_lease(node: Arc<Shared>) {
     let mut held: Option<Lease> = None;
     let mut wait = FIRST_RETRY;
@@ -374,6 +387,7 @@ pub async fn keep_lease(node: Arc<Shared>) {
                 let period = node.lease_times().period;
                 tokio::select! {
                     () = node.clock.sleep(period) => {}
+                    () = lease_lost(&node) => {}
                     // The sender lives as long as the node.
                     _ = grace.changed() => {}
                 }

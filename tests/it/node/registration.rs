@@ -37,6 +37,35 @@ async fn a_node_taken_for_lost_answers_soon() {
     assert!(took <= Duration::from_secs(2), "{took:?}");
 }
 
+/// The control plane takes the Lease of an agent whose tunnel broke, which may live all the same.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_was_taken_is_renewed_soon() {
+    let rig = Rig::start().await;
+    until_ready(&rig, "True").await;
+    let lease = async || rig.client.get::<Lease>("kube-node-lease", "n1").await;
+    let renewed = async || loop {
+        // The first one comes soon after the Node.
+        match lease().await {
+            Ok(lease) if lease.spec.as_ref().unwrap().holder_identity.is_some() => return lease,
+            Err(error) if !error.is_not_found() => panic!("{error}"),
+            _ => rig.clock.sleep(Duration::from_millis(100)).await,
+        }
+    };
+    let mut taken = renewed().await;
+    taken.spec.as_mut().unwrap().holder_identity = None;
+    rig.client.update(&taken).await.unwrap();
+    let mut node = rig.client.get::<Node>("", "n1").await.unwrap();
+    for condition in node.status.as_mut().unwrap().conditions.iter_mut().flatten() {
+        condition.status = "Unknown".into();
+    }
+    rig.client.update_status(&node).await.unwrap();
+    let began = rig.clock.now();
+    renewed().await;
+    let took = Duration::try_from(rig.clock.now().duration_since(began)).unwrap();
+    // Before the Node tells that it is ready.
+    assert!(took <= Duration::from_millis(400), "{took:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deleted_node_registers_again() {
     let rig = Rig::start().await;
