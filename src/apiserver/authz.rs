@@ -96,6 +96,7 @@ const SIMULATOR_TABLE: &[Row] = &[
     row("", "nodes", "", WRITE_OWN, Scope::OwnName),
     row("", "nodes", "status", WRITE_STATUS, Scope::OwnName),
     row("coordination.k8s.io", "leases", "", WRITE_OWN, Scope::OwnLease),
+    row("coordination.k8s.io", "leases", "", &["delete"], Scope::OwnLease),
     // And writes those of its nodes only, as node agents do.
     row("", "pods", "", READ, Scope::Any),
     row("", "pods", "", &["delete"], Scope::Any),

@@ -23,7 +23,7 @@ use super::ownership::name;
 use super::{Controller, Options, Plan, pods};
 use crate::api::ObjectKey;
 use crate::api::resource::Gvr;
-use crate::api::simulated::lease_name;
+use crate::api::simulated::{lease_name, simulator_of};
 use crate::base::planted::planted;
 use crate::client::cache::{Changed, View};
 use crate::client::event::Notice;
@@ -128,9 +128,13 @@ impl NodeLifecycleController {
         if let Some(quiet) = view.unchanged_for::<Lease>(NODE_LEASES, lease(node)) {
             return Some(self.grace.saturating_sub(quiet));
         }
-        // No lease yet, or none any more: an agent that lives makes one.
-        let quiet = view.unchanged_for::<Node>("", name)?;
+        // No lease yet, or none any more: an agent that lives makes one. A simulator has one before
+        // its nodes are there, and takes it with it.
         let missing = view.missing_for::<Lease>(NODE_LEASES, lease(node))?;
+        if simulator_of(node.metadata.labels.as_ref()).is_some() {
+            return Some(self.grace.saturating_sub(missing));
+        }
+        let quiet = view.unchanged_for::<Node>("", name)?;
         Some(self.startup_grace.saturating_sub(quiet.min(missing)))
     }
 }

@@ -1,5 +1,6 @@
 //! The simulator's heartbeat: one Lease for all its nodes, so that fifty thousand cost what one does.
-//! Who holds it stands for the nodes: of two simulators of one name the second one ends.
+//! Who holds it stands for the nodes: of two simulators of one name the second one ends. At its end it
+//! takes the Lease with it, so that the name is free at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +11,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 
 use super::{RETRY, Shared};
 use crate::api::ApiError;
+use crate::base::tasks::Stop;
+use crate::client::DeleteOptions;
 
 /// The namespace of node heartbeats.
 const NAMESPACE: &str = "kube-node-lease";
+/// How long the end waits for the answer to the Lease's removal.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why the Lease was not renewed.
 enum Failure {
@@ -30,22 +35,46 @@ impl From<ApiError> for Failure {
     }
 }
 
-/// Renews the Lease for ever, or until another simulator has it.
-pub async fn keep(shared: Arc<Shared>) {
+/// Renews the Lease until the stop, and then removes it, or until another simulator has it.
+pub async fn keep(shared: Arc<Shared>, stop: Stop) {
+    let mut uid = None;
+    tokio::select! {
+        biased;
+        () = stop.wait() => {}
+        () = keep_renewing(&shared, &mut uid) => {}
+    }
+    let Some(uid) = uid else { return };
+    let options = DeleteOptions { uid: Some(uid), ..DeleteOptions::default() };
+    let name = &shared.options.name;
+    let removed = tokio::select! {
+        removed = shared.client.delete::<Lease>(NAMESPACE, name, &options) => removed,
+        () = shared.clock.sleep(REMOVAL_LIMIT) => Err(ApiError::unavailable("no answer in time")),
+    };
+    if let Err(error) = removed
+        && !error.is_not_found()
+    {
+        tracing::warn!(simulator = name, %error, "the lease was not removed");
+    }
+}
+
+/// Tells the uid of the Lease that is held.
+async fn keep_renewing(shared: &Shared, uid: &mut Option<String>) {
     let (mut held, name) = (None, &shared.options.name);
     loop {
-        match renew(&shared, held.take()).await {
+        match renew(shared, held.take()).await {
             Ok(lease) => {
+                uid.clone_from(&lease.metadata.uid);
                 held = Some(lease);
                 shared.leased.send_replace(true);
                 shared.clock.sleep(shared.options.lease.period).await;
             }
             Err(Failure::Held { by, silent_for }) => {
+                *uid = None;
                 let seconds = silent_for.as_secs();
                 shared.fail(format!(
                     "there is a simulator {name} already: {by}, whose last heartbeat was {seconds} s \
-                     ago; stop that one and wait until its Lease is over, or give this one another \
-                     name (--name sim-…)"
+                     ago; stop that one, or wait until its Lease is over if it is gone, or give this \
+                     one another name (--name sim-…)"
                 ));
                 return std::future::pending().await;
             }

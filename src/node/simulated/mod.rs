@@ -3,7 +3,7 @@
 //! a delay, and go when they are deleted; the control plane sees no difference.
 //!
 //! ```text
-//!   Lease of the simulator ◀─ renewed by period: all its nodes are alive by it
+//!   Lease of the simulator ◀─ renewed by period, removed at the end: all its nodes are alive by it
 //!   Nodes ◀─ created, told again when somebody takes one for lost or deletes it (nodes.rs)
 //!   one watch of bound Pods ─▶ book (book.rs, pure) ─▶ statuses, deletions (pods.rs)
 //! ```
@@ -87,7 +87,7 @@ impl Simulator {
     /// Starts everything; it goes on until the tasks are shut down.
     pub fn run(&self, tasks: &Tasks) {
         let shared = || self.0.clone();
-        tasks.spawn("lease", lease::keep(shared()));
+        tasks.spawn_until_done("lease", lease::keep(shared(), tasks.stop()));
         tasks.spawn("nodes", nodes::follow(shared()));
         tasks.spawn("pods", pods::follow(shared()));
         tasks.spawn("node-writes", workers(move_in(shared(), nodes::work)));

@@ -260,11 +260,15 @@ async fn a_second_simulator_of_a_name_ends_before_it_tells_anything() {
         |node: &Node| node.status.as_ref().unwrap().capacity.as_ref().unwrap()["cpu"].0.clone();
     let node = rig.client.get::<Node>("", "sim-0").await.unwrap();
     assert_eq!(cpu(&node), "4");
-    // Once nobody was heard of for as long as the Lease holds, the name is free.
+    let lease = async || rig.client.get::<Lease>("kube-node-lease", "sim").await;
+    assert!(lease().await.is_ok(), "it is the first one's");
+    // The first one ends, and takes its Lease with it: the name is free.
     assert!(rig.tasks.shut_down(Duration::from_secs(5)).await.is_empty());
+    assert!(lease().await.is_err_and(|error| error.is_not_found()));
     rig.tasks = Tasks::default();
-    rig.clock.sleep(Duration::from_secs(41)).await;
+    let began = rig.clock.now();
     rig.simulate(another()).await;
+    assert!(rig.clock.now().duration_since(began).as_secs() < 10);
     let is_new = |node: &&Arc<Node>| cpu(node) == "99";
     rig.until(|view| view.get::<Node>("", "sim-0").filter(is_new).map(drop)).await;
     rig.end().await;

@@ -51,6 +51,12 @@ async fn simulated_nodes_live_by_their_simulators_lease() {
     tokio::time::advance(Duration::from_secs(41)).await;
     let text = objects.text(&objects.plan("node-lifecycle-controller", "sim-7"));
     assert!(text.contains("Kubelet stopped posting node status."), "{text}");
+    // One that ended in good order took the Lease with it.
+    let objects = Objects::new(&[simulated.clone()]);
+    objects.check("node-lifecycle-controller", "sim-7", "again after 40s");
+    tokio::time::advance(Duration::from_secs(41)).await;
+    let text = objects.text(&objects.plan("node-lifecycle-controller", "sim-7"));
+    assert!(text.contains("Kubelet stopped posting node status."), "{text}");
     // Their pods have addresses of another range.
     let objects = Objects::new(&[simulated, node("n1", "True")]);
     let text = objects.text(&objects.plan("node-ipam-controller", "nodes"));
