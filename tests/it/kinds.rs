@@ -245,6 +245,51 @@ fn empty_objects_are_answered() {
     }
 }
 
+/// What a pod cannot have is told of where its template is written, not of pods that nobody looks at.
+#[test]
+fn every_template_is_warned_of_as_its_pods_are() {
+    let registry = Registry::builtin();
+    let template = json!({
+        "metadata": {"labels": {"app": "web"}, "annotations": {"wasmfleet.dev/odd": ""}},
+        "spec": {"containers": [{"name": "web", "image": "web:v1", "command": ["sh"],
+            "workingDir": "/x"}]},
+    });
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"],
+        "spec": template["spec"]});
+    let told = |object: Value| {
+        let info = info(&registry, &object);
+        let draft = info.rules.decode(object, None, Operation::Create).unwrap();
+        info.rules.warnings(&draft)
+    };
+    let of_pod = told(pod);
+    assert!(of_pod.len() > 1, "{of_pod:?}");
+    let spec = json!({"template": template});
+    let kinds = [
+        ("apps/v1", "Deployment", spec.clone()),
+        ("apps/v1", "DaemonSet", spec.clone()),
+        ("apps/v1", "StatefulSet", spec.clone()),
+        ("apps/v1", "ReplicaSet", spec.clone()),
+        ("v1", "ReplicationController", spec.clone()),
+        ("batch/v1", "Job", spec.clone()),
+        ("batch/v1", "CronJob", json!({"jobTemplate": {"spec": spec}})),
+        ("v1", "PodTemplate", json!(null)),
+    ];
+    for (version, kind, spec) in kinds {
+        let at = match kind {
+            "CronJob" => "spec.jobTemplate.spec.template.",
+            "PodTemplate" => "template.",
+            _ => "spec.template.",
+        };
+        let mut object = json!({"apiVersion": version, "kind": kind, "metadata": {"name": "x"}});
+        match spec.is_null() {
+            true => object["template"] = template.clone(),
+            false => object["spec"] = spec,
+        }
+        let wanted: Vec<String> = of_pod.iter().map(|text| format!("{at}{text}")).collect();
+        assert_eq!(told(object), wanted, "{kind}");
+    }
+}
+
 /// Comparing each element with each would take minutes.
 #[test]
 fn long_lists_are_answered_soon() {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::CronJob;
 use serde_json::Value;
 
-use super::{checks, job, labels, workload};
+use super::{checks, job, labels, pod_template, workload};
 use crate::api::cron::Schedule;
 use crate::api::field::{Errors, Path};
 use crate::api::resource::{DEFAULT_META, Generation, Kind, KindMeta};
@@ -70,6 +70,16 @@ impl Kind for CronJob {
         let path = path.child("jobTemplate");
         let template = spec.job_template.spec.clone().unwrap_or_default();
         job::validate_spec(errors, &path.child("spec"), &template);
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let job = self.spec.as_ref().and_then(|spec| spec.job_template.spec.as_ref());
+        let of = |template| {
+            let root = Path::new("spec");
+            let path = root.child("jobTemplate");
+            pod_template::warnings_at(&path.child("spec").child("template"), template)
+        };
+        job.map(|job| of(&job.template)).unwrap_or_default()
     }
 
     fn columns() -> &'static [Column] {

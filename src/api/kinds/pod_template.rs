@@ -57,10 +57,13 @@ pub fn refuse_ephemeral_containers(errors: &mut Errors, path: &Path, spec: &PodS
     }
 }
 
-/// What of the template has no effect, or is refused of its pods.
+/// What of the template of a workload has no effect, or is refused of its pods.
 pub fn warnings(template: &PodTemplateSpec) -> Vec<String> {
-    let root = Path::new("spec");
-    let path = root.child("template");
+    warnings_at(&Path::new("spec").child("template"), template)
+}
+
+/// The same of a template that stands elsewhere.
+pub fn warnings_at(path: &Path, template: &PodTemplateSpec) -> Vec<String> {
     let spec = template.spec.as_ref();
     let mut warnings =
         spec.map(|s| pod_warnings::warnings(s, &path.child("spec"))).unwrap_or_default();

@@ -33,6 +33,11 @@ impl Kind for PodTemplate {
         pod_template::refuse_ephemeral_containers(errors, &spec_path, spec);
     }
 
+    fn warnings(&self) -> Vec<String> {
+        let path = Path::new("template");
+        self.template.iter().flat_map(|one| pod_template::warnings_at(&path, one)).collect()
+    }
+
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             table::NAME,
