@@ -23,6 +23,7 @@ Examples:
   wasmctl get pods -A -w                       watch the pods of all namespaces
   wasmctl logs deployment/web -f               follow the logs of a workload
   wasmctl scale deployment/web --replicas=5
+  wasmctl autoscale deployment/web --max=10 --cpu=70%
   wasmctl rollout undo deployment/web
   wasmctl wait pod/web-0 --for=condition=Ready
   wasmctl why web-0                            why a pod waits for a node, and what would help
@@ -100,6 +101,8 @@ pub enum Verb {
     CoreDump(CoreDumpArgs),
     /// Set the number of replicas
     Scale(ScaleArgs),
+    /// Let an autoscaler set the number of replicas, by what the pods use
+    Autoscale(AutoscaleArgs),
     /// Follow or change the rollout of a Deployment, DaemonSet or StatefulSet
     Rollout(RolloutArgs),
     /// Run one pod of an image

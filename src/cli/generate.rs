@@ -1,5 +1,7 @@
 //! `wasmctl create KIND NAME …`: simple objects from arguments, as kubectl makes them.
 
+mod job;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -53,6 +55,21 @@ pub enum Simple {
         port: Option<u16>,
         /// Arguments for the program
         #[arg(last = true, value_name = "ARGS")]
+        args: Vec<String>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// A Job of an image, or of a CronJob at once
+    Job {
+        name: String,
+        /// The image of its container
+        #[arg(long, required_unless_present = "from", conflicts_with = "from")]
+        image: Option<String>,
+        /// The CronJob whose Job it is to be, e.g. cronjob/nightly
+        #[arg(long, value_name = "cronjob/NAME")]
+        from: Option<String>,
+        /// Arguments for the program
+        #[arg(last = true, value_name = "ARGS", conflicts_with = "from")]
         args: Vec<String>,
         #[command(flatten)]
         how: How,
@@ -159,8 +176,11 @@ pub struct How {
 }
 
 pub async fn run(session: &Session, simple: &Simple) -> anyhow::Result<()> {
-    let (value, how) = object(simple)?;
+    let (mut value, how) = object(simple)?;
     let mut report = Report::new(how.output.as_deref())?;
+    if let Simple::Job { from: Some(from), .. } = simple {
+        job::fill(&mut value, &job::cron_job(session, from).await?);
+    }
     let manifest = Manifest { object: Object::from_value(value)?, source: String::new() };
     let (title, mut created) = create::create(session, manifest, how.dry_run).await?;
     if how.dry_run == DryRun::Client {
@@ -202,6 +222,18 @@ fn object(simple: &Simple) -> anyhow::Result<(Value, &How)> {
                     },
                 },
             });
+            (object, how)
+        }
+        Simple::Job { name, image, args, how, .. } => {
+            let mut object = json!({
+                "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name},
+            });
+            if let Some(image) = image {
+                let mut containers = containers(std::slice::from_ref(image), None, args)?;
+                containers[0]["name"] = json!(name);
+                let spec = json!({"restartPolicy": "Never", "containers": containers});
+                object["spec"] = json!({"template": {"spec": spec}});
+            }
             (object, how)
         }
         Simple::Service { service: Service::Clusterip { name, tcp, how } } => {
@@ -358,7 +390,7 @@ mod tests {
         simple: Simple,
     }
 
-    fn of(words: &[&str]) -> anyhow::Result<Value> {
+    pub(super) fn of(words: &[&str]) -> anyhow::Result<Value> {
         let cli = Cli::try_parse_from([&["create"], words].concat())?;
         object(&cli.simple).map(|(value, _)| value)
     }

@@ -4,6 +4,7 @@
 mod apply;
 mod args;
 mod attach;
+mod autoscale;
 mod controllers;
 mod cordon;
 mod core_dump;
@@ -124,6 +125,7 @@ async fn run_verb(session: &Session, verb: Verb) -> anyhow::Result<()> {
         Verb::Profile(args) => profile::run(session, &args).await,
         Verb::CoreDump(args) => core_dump::run(session, &args).await,
         Verb::Scale(args) => scale::run(session, &args).await,
+        Verb::Autoscale(args) => autoscale::run(session, &args).await,
         Verb::Rollout(args) => rollout::run(session, &args).await,
         Verb::Run(args) => run::run(session, &args).await,
         Verb::Set(args) => set_image::run(session, &args).await,

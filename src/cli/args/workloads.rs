@@ -2,7 +2,8 @@
 
 use clap::{Args, Subcommand};
 
-use super::parse_seconds;
+use super::{DryRun, parse_seconds};
+use crate::cli::autoscale::{cpu_target, memory_target};
 
 #[derive(Args)]
 pub struct ScaleArgs {
@@ -18,6 +19,40 @@ pub struct ScaleArgs {
     /// Only if there are so many now
     #[arg(long, value_name = "N")]
     pub current_replicas: Option<i32>,
+}
+
+#[derive(Args)]
+pub struct AutoscaleArgs {
+    /// TYPE/NAME or TYPE NAME, e.g. deployment/web
+    #[arg(value_name = "TYPE/NAME", required = true)]
+    pub what: Vec<String>,
+    /// The fewest replicas [default: the server's, 1]; 0 stops the pods while nobody asks for them
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub min: Option<i32>,
+    /// The most replicas
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    pub max: i32,
+    /// What the pods are to use on average: a share of what they ask for (70%), or a number of each
+    /// (500m, or 500) [default: 80%, if nothing is said of memory either]
+    #[arg(long, value_name = "TARGET", value_parser = cpu_target)]
+    pub cpu: Option<serde_json::Value>,
+    /// The same of memory: 70%, 200Mi, or 200
+    #[arg(long, value_name = "TARGET", value_parser = memory_target)]
+    pub memory: Option<serde_json::Value>,
+    /// The older form of --cpu=N%
+    #[arg(long, value_name = "N", allow_negative_numbers = true, conflicts_with = "cpu")]
+    pub cpu_percent: Option<i32>,
+    /// The autoscaler's name [default: that of what it scales]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Only print (client), or let the server check and store nothing (server)
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value = "none",
+          default_missing_value = "client", value_name = "HOW", hide_possible_values = true,
+          hide_default_value = true)]
+    pub dry_run: DryRun,
+    /// Print the object: json, yaml or name
+    #[arg(short, long, value_name = "FORMAT")]
+    pub output: Option<String>,
 }
 
 #[derive(Args)]

@@ -71,6 +71,41 @@ fn objects_are_created_described_scaled_and_deleted() {
 }
 
 #[test]
+fn autoscalers_and_jobs_are_made_from_arguments() {
+    let space = Space::new("generated");
+    space.apply(&guests::deployment("web", "hello:v1", 1));
+    let told = space.wasmctl("autoscale deployment/web --min=2 --max=5 --cpu=70% --name=own").ok();
+    assert_eq!(told, "horizontalpodautoscaler.autoscaling/own autoscaled\n");
+    let target = space.value("hpa own", ".spec.scaleTargetRef.name");
+    let bounds =
+        ["min", "max"].map(|bound| space.value("hpa own", &format!(".spec.{bound}Replicas")));
+    assert_eq!((target.as_str(), bounds), ("web", ["2".to_string(), "5".to_string()]));
+    let percent = ".spec.metrics[0].resource.target.averageUtilization";
+    assert_eq!(space.value("hpa own", percent), "70");
+    has(&space.wasmctl("autoscale deployment/none --max=5").fails(), &["not found"]);
+    has(&space.wasmctl("autoscale service/kubernetes --max=5").fails(), &["cannot be scaled"]);
+    has(&space.wasmctl("autoscale deployment/web --max=1 --min=2").fails(), &["less than"]);
+
+    let told = space.wasmctl("create job once --image=tool:v1 -- exit=0").ok();
+    assert_eq!(told, "job.batch/once created\n");
+    space.apply(
+        "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: yearly}\nspec:\n  schedule: '0 0 1 1 *'\n  \
+         jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: main, \
+         image: 'tool:v1', args: [exit=0]}]}}}}\n",
+    );
+    let told = space.wasmctl("create job now --from=cronjob/yearly").ok();
+    assert_eq!(told, "job.batch/now created\n");
+    assert_eq!(space.value("job now", ".metadata.ownerReferences[0].name"), "yearly");
+    for job in ["once", "now"] {
+        space.wait_value(&format!("job {job}"), ".status.succeeded", "1");
+    }
+    has(&space.wasmctl("create job x --from=job/now").fails(), &["write cronjob/NAME"]);
+    has(&space.wasmctl("create job x --from=cronjob/none").fails(), &["not found"]);
+    let printed = "create job x --from=cronjob/yearly --dry-run=client -o yaml";
+    has(&space.wasmctl(printed).ok(), &["kind: Job", "cronjob.kubernetes.io/instantiate: manual"]);
+}
+
+#[test]
 fn run_waits_for_its_pods_end() {
     let space = Space::new("run");
     let words = "run once --image tool:v1 --restart Never --wait --rm -e A=b -- exit=6";
