@@ -7,8 +7,9 @@ pub mod program;
 pub mod space;
 pub mod tools;
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub use program::Program;
@@ -40,7 +41,7 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
 
 /// Returns once nobody listens there. A program that is just being started holds, until it is, a copy
 /// of every socket of its parent: so one that was closed may take connections a moment longer.
-pub fn until_nobody_listens(address: std::net::SocketAddr) {
+pub fn until_nobody_listens(address: SocketAddr) {
     until(&format!("nobody listens on {address}"), || {
         match std::net::TcpStream::connect(address) {
             Ok(_) => Err("it takes connections".into()),
@@ -49,37 +50,45 @@ pub fn until_nobody_listens(address: std::net::SocketAddr) {
     });
 }
 
-/// Address ranges for clusters that are stopped and started again: a cluster that chooses by
-/// itself takes the lowest free one, and could take theirs meanwhile.
-static RANGES: Mutex<[bool; 8]> = Mutex::new([false; 8]);
-/// The number of the first of these ranges; `wasmfleet` knows sixteen.
-const FIRST_RANGE: usize = 8;
+/// Numbers of the address ranges for clusters that are stopped and started again: one that chooses by
+/// itself takes the lowest free one of the sixteen that `wasmfleet` knows, and could take theirs
+/// meanwhile.
+const RANGES: std::ops::Range<u8> = 8..16;
+/// Where `wasmfleet` listens, at the last address of its range of Services, for as long as it uses a
+/// range that it chose. Who listens there has the range, among all processes of this machine.
+const LOCK_PORT: u16 = 47_999;
 
 /// One of them, until it is dropped.
-pub struct Range(usize);
+pub struct Range {
+    number: u8,
+    _lock: TcpListener,
+}
 
 impl Range {
     pub fn take() -> Range {
         until("a free address range", || {
-            let mut taken = RANGES.lock().expect("not poisoned");
-            let free = taken.iter().position(|taken| !taken).ok_or("all are taken")?;
-            taken[free] = true;
-            Ok(Range(free))
+            RANGES.into_iter().find_map(Range::lock).ok_or_else(|| "all are taken".into())
         })
     }
 
+    fn lock(number: u8) -> Option<Range> {
+        let address = SocketAddr::from(([127, 128 + number, 255, 254], LOCK_PORT));
+        let lock = TcpListener::bind(address).ok()?;
+        Some(Range { number, _lock: lock })
+    }
+
     pub fn options(&self) -> [String; 4] {
-        let number = FIRST_RANGE + self.0;
-        let (pods, services) = (64 + 4 * number, 128 + number);
-        let cidr = |second: usize, bits: u8| format!("127.{second}.0.0/{bits}");
+        let (pods, services) = (64 + 4 * self.number, 128 + self.number);
+        let cidr = |second: u8, bits: u8| format!("127.{second}.0.0/{bits}");
         ["--cluster-cidr".into(), cidr(pods, 14), "--service-cidr".into(), cidr(services, 16)]
     }
 }
 
-impl Drop for Range {
-    fn drop(&mut self) {
-        RANGES.lock().expect("not poisoned")[self.0] = false;
-    }
+#[test]
+fn an_address_range_is_one_clusters() {
+    let first = Range::take();
+    assert!(Range::lock(first.number).is_none(), "it has it until it is dropped");
+    assert_ne!(Range::take().number, first.number);
 }
 
 /// `wasmfleet up`, or `wasmfleet server`, on a directory that goes with it.
