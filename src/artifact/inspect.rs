@@ -10,7 +10,9 @@ use wasmparser::{
     Validator,
 };
 
-use super::interfaces::{self, InterfaceName, PREVIEW1_FUNCTIONS, PREVIEW1_MODULE};
+use super::bounds::{self, MAX_MEMORIES, MAX_TABLE_ELEMENTS};
+use super::interfaces::{self, InterfaceName};
+use super::{mistakes, preview1};
 
 /// Largest artifact that is accepted, in bytes: a StarlingMonkey or Python component is 20 MB.
 pub const MAX_ARTIFACT_BYTES: usize = 256 << 20;
@@ -56,8 +58,8 @@ pub struct Inspection {
 /// Why an artifact cannot be run here; the message is for its author.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LinkError {
-    #[error("not a WebAssembly module or component")]
-    NotWasm,
+    #[error("not a WebAssembly module or component{}", .0.map_or(String::new(), |is| format!(": {is}")))]
+    NotWasm(Option<&'static str>),
     #[error("the artifact has {bytes} bytes, more than the limit of {MAX_ARTIFACT_BYTES}")]
     TooLarge { bytes: usize },
     #[error("the artifact lists more than {MAX_NAMES} imports or exports")]
@@ -72,6 +74,19 @@ pub enum LinkError {
     NoEntry { what: &'static str, exports: String },
     #[error("nothing provides the import `{import}`; this host provides {provided}")]
     MissingImport { import: String, provided: String },
+    #[error("the import `{import}` is {has}; this host provides it as {wanted}")]
+    ImportType { import: String, has: String, wanted: String },
+    #[error(
+        "the export `{entry}` is {has}; it is called without parameters and has no result: (func)"
+    )]
+    EntryType { entry: &'static str, has: String },
+    #[error(
+        "its table {table} has {elements} elements at least; no node gives a table more than \
+         {MAX_TABLE_ELEMENTS}"
+    )]
+    TableSize { table: usize, elements: u64 },
+    #[error("it defines {0} memories; no node gives a program more than {MAX_MEMORIES}")]
+    Memories(usize),
 }
 
 /// Classifies an artifact and lists its imports and exports. Does not validate function bodies.
@@ -83,7 +98,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, LinkError> {
         return Err(LinkError::TooLarge { bytes: bytes.len() });
     }
     if bytes.get(..4) != Some(b"\0asm") {
-        return Err(LinkError::NotWasm);
+        return Err(LinkError::NotWasm(mistakes::told(bytes)));
     }
     let names = read_names(bytes).map_err(|error| match error {
         ReadError::Malformed(error) => LinkError::Invalid(error.to_string()),
@@ -92,19 +107,22 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, LinkError> {
     classify(names)
 }
 
-/// [`inspect`], full validation, and the check that everything imported is provided. Takes about
-/// 10 ms a megabyte: call it where blocking is allowed.
+/// [`inspect`], full validation, and the checks that everything imported is provided, by name and a
+/// core module's also by type, and that every node has room for its tables. Takes about 10 ms a
+/// megabyte: call it where blocking is allowed.
 ///
 /// # Errors
-/// Says what is wrong, with the import's name and what the host provides instead.
+/// Says what is wrong, with the import's or export's name and what the host has instead.
 pub fn check_imports(bytes: &[u8]) -> Result<Inspection, LinkError> {
     let inspection = inspect(bytes)?;
-    Validator::new_with_features(super::features())
+    let types = Validator::new_with_features(super::features())
         .validate_all(bytes)
         .map_err(|error| LinkError::Invalid(error.to_string()))?;
     for import in &inspection.imports {
         check_import(&inspection, import)?;
     }
+    preview1::check_types(types.as_ref())?;
+    bounds::check(bytes)?;
     Ok(inspection)
 }
 
@@ -114,9 +132,8 @@ pub fn check_imports(bytes: &[u8]) -> Result<Inspection, LinkError> {
 /// Says what it provides instead.
 pub fn check_import(inspection: &Inspection, import: &str) -> Result<(), LinkError> {
     let (provided, known) = if inspection.kind == ArtifactKind::Preview1Command {
-        let function = import.strip_prefix(PREVIEW1_MODULE).and_then(|n| n.strip_prefix("::"));
-        let known = function.is_some_and(|name| PREVIEW1_FUNCTIONS.contains(&name));
-        (format!("the functions of {PREVIEW1_MODULE} to core modules"), known)
+        let provided = format!("the functions of {} to core modules", preview1::MODULE);
+        (provided, preview1::function(import).is_some())
     } else {
         (interfaces::describe_provided(import), interfaces::provides(import))
     };
@@ -240,7 +257,7 @@ fn classify(names: Names) -> Result<Inspection, LinkError> {
         known.into_iter().next()
     } else {
         candidates
-            .filter(|name| *name == "_start")
+            .filter(|name| *name == preview1::ENTRY)
             .map(|name| (ArtifactKind::Preview1Command, WasiVersion::Preview1, name.clone()))
             .next()
     };
@@ -316,7 +333,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_run_is_refused() {
-        assert_eq!(check_imports(b"hello"), Err(LinkError::NotWasm));
+        assert_eq!(check_imports(b"hello"), Err(LinkError::NotWasm(None)));
+        let error = check_imports(b"(module)").expect_err("it is text");
+        assert!(error.to_string().contains("component: it is WebAssembly's text"), "{error}");
         assert!(matches!(check_imports(b"\0asm\x01\0\0"), Err(LinkError::Invalid(_))));
         let library = wasm(r#"(module (func (export "add")))"#);
         let error = check_imports(&library).expect_err("no entry");
@@ -329,6 +348,68 @@ mod tests {
         assert!(matches!(check_imports(&broken), Err(LinkError::Invalid(_))));
         let threads = wasm(r#"(module (memory 1 1 shared) (func (export "_start")))"#);
         assert!(matches!(check_imports(&threads), Err(LinkError::Invalid(_))));
+    }
+
+    #[test]
+    fn a_module_of_wrong_types_is_refused_with_both() {
+        let told = |text: &str| match check_imports(&wasm(text)) {
+            Ok(_) => "it can be run".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let read = "the import `wasi_snapshot_preview1::fd_read` is ";
+        let provided = "; this host provides it as (func (param i32 i32 i32 i32) (result i32))";
+        for (what, has) in [
+            ("(func (param i32 i32 i32) (result i32))", "(func (param i32 i32 i32) (result i32))"),
+            ("(func (param i32 i32 i32 i32))", "(func (param i32 i32 i32 i32))"),
+            (
+                "(func (param i32 i32 i32 i64) (result i32))",
+                "(func (param i32 i32 i32 i64) (result i32))",
+            ),
+            ("(memory 1)", "a memory"),
+            ("(global i32)", "a global"),
+            ("(table 1 funcref)", "a table"),
+        ] {
+            let text = format!(
+                r#"(module (import "wasi_snapshot_preview1" "fd_read" {what})
+                     (func (export "_start")))"#
+            );
+            assert_eq!(told(&text), format!("{read}{has}{provided}"));
+        }
+        let both = r#"(module
+            (import "wasi_snapshot_preview1" "fd_read" (func (param i32 i32 i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "fd_read" (func (param i32)))
+            (func (export "_start")))"#;
+        assert_eq!(told(both), format!("{read}(func (param i32)){provided}"));
+        for entry in ["(func (param i32))", "(func (result i32))"] {
+            let body = entry.replace("(func", "(func (export \"_start\")");
+            let text = format!("(module {} unreachable))", &body[..body.len() - 1]);
+            let wanted = "it is called without parameters and has no result: (func)";
+            assert_eq!(told(&text), format!("the export `_start` is {entry}; {wanted}"));
+        }
+    }
+
+    #[test]
+    fn what_no_node_has_room_for_is_refused() {
+        let told = |text: &str| match check_imports(&wasm(text)) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        let module = |with: &str| format!("(module {with} (func (export \"_start\")))");
+        let small = format!("(table 1 funcref) (table {MAX_TABLE_ELEMENTS} funcref)");
+        assert_eq!(told(&module(&small)), "");
+        let table = format!("(table 1 funcref) (table {} funcref)", MAX_TABLE_ELEMENTS + 1);
+        let large =
+            "its table 1 has 1048577 elements at least; no node gives a table more than 1048576";
+        assert_eq!(told(&module(&table)), large);
+        let many = module(&"(memory 0)".repeat(MAX_MEMORIES + 1));
+        assert_eq!(told(&many), "it defines 17 memories; no node gives a program more than 16");
+        // Also in a component, where there may be many modules.
+        let component = format!(
+            r#"(component (core module (table 1 funcref)) (core module (table 1 funcref) (table
+                 {} funcref)) (instance $i) (export "wasi:cli/run@0.2.6" (instance $i)))"#,
+            MAX_TABLE_ELEMENTS + 1
+        );
+        assert_eq!(told(&component), large);
     }
 
     #[test]

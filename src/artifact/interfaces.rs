@@ -1,11 +1,8 @@
-//! The one table of what the host provides to a guest: WASI interfaces for components and
-//! functions of WASI preview 1 for core modules.
+//! The one table of what the host provides to a component: WASI interfaces. What it provides to core
+//! modules is in [`super::preview1`].
 //!
 //! It knows names and versions only; what stands behind a name is the room `runtime`'s. A test
 //! there holds that every name in this table is really in its linkers.
-
-/// The module name under which WASI preview 1 is imported.
-pub const PREVIEW1_MODULE: &str = "wasi_snapshot_preview1";
 
 /// Interfaces of one WASI package, at one version track: `0.2` stands for every `0.2.x`.
 pub struct Package {
@@ -123,56 +120,6 @@ pub const PACKAGES: &[Package] = &[
         track: "0.1",
         interfaces: &["lifecycle", "shutdown", "readiness", "identity"],
     },
-];
-
-/// Every function of preview 1 that a core module may import.
-pub const PREVIEW1_FUNCTIONS: &[&str] = &[
-    "args_get",
-    "args_sizes_get",
-    "clock_res_get",
-    "clock_time_get",
-    "environ_get",
-    "environ_sizes_get",
-    "fd_advise",
-    "fd_allocate",
-    "fd_close",
-    "fd_datasync",
-    "fd_fdstat_get",
-    "fd_fdstat_set_flags",
-    "fd_fdstat_set_rights",
-    "fd_filestat_get",
-    "fd_filestat_set_size",
-    "fd_filestat_set_times",
-    "fd_pread",
-    "fd_prestat_dir_name",
-    "fd_prestat_get",
-    "fd_pwrite",
-    "fd_read",
-    "fd_readdir",
-    "fd_renumber",
-    "fd_seek",
-    "fd_sync",
-    "fd_tell",
-    "fd_write",
-    "path_create_directory",
-    "path_filestat_get",
-    "path_filestat_set_times",
-    "path_link",
-    "path_open",
-    "path_readlink",
-    "path_remove_directory",
-    "path_rename",
-    "path_symlink",
-    "path_unlink_file",
-    "poll_oneoff",
-    "proc_exit",
-    "proc_raise",
-    "random_get",
-    "sched_yield",
-    "sock_accept",
-    "sock_recv",
-    "sock_send",
-    "sock_shutdown",
 ];
 
 /// An interface's name taken apart: `wasi:cli/run@0.2.6`.

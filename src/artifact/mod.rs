@@ -1,12 +1,16 @@
 //! What a program is, read from its bytes alone: its kind, what it imports and exports, what made
 //! it, and whether a host of ours can run it.
 //!
-//! Owns: reading an artifact ([`inspect`]), the table of what the host provides ([`interfaces`]) and
-//! the list of proposals that are on ([`features`]). It has no engine: it compiles and runs nothing,
-//! so that the registry and the command line need none.
+//! Owns: reading an artifact ([`inspect`]), the tables of what the host provides ([`interfaces`],
+//! [`preview1`]), the bounds that are the same on every node ([`bounds`]), the list of proposals that
+//! are on ([`features`]), and what files are that are no program ([`mistakes`]). It has no engine: it
+//! compiles and runs nothing, so that the registry and the command line need none.
 
+pub mod bounds;
 pub mod inspect;
 pub mod interfaces;
+pub mod mistakes;
+pub mod preview1;
 pub mod producers;
 
 use wasmparser::WasmFeatures;

@@ -1,25 +1,26 @@
 //! `wasmctl push` and `wasmctl images`: the cluster's own registry.
 
+use std::path::Path;
+
 use anyhow::Context;
-use bytes::Bytes;
 use serde_json::Value;
 
 use super::args::PushArgs;
 use super::session::Session;
 use super::{printer, reading};
-use crate::images::layout::Interfaces;
+use crate::images::layout::{Interfaces, MANIFEST_TYPES};
 use crate::images::{Reference, push};
-
-/// Larger files are refused by the registry anyway.
-const MAX_WASM_BYTES: u64 = 256 << 20;
 
 pub async fn run(session: &Session, args: &PushArgs) -> anyhow::Result<()> {
     let place = args.file.display().to_string();
-    let size = std::fs::metadata(&args.file).with_context(|| place.clone())?.len();
-    anyhow::ensure!(size <= MAX_WASM_BYTES, "{place} is larger than {} MiB", MAX_WASM_BYTES >> 20);
-    let wasm = std::fs::read(&args.file).with_context(|| place.clone())?;
+    if !args.file.exists() && Path::new(&args.image).is_file() {
+        anyhow::bail!(
+            "there is no file {place}: the file comes first, `wasmctl push FILE NAME:TAG`"
+        );
+    }
+    let wasm = reading::file(&args.file)?;
+    let size = wasm.len();
     let image: Reference = args.image.parse()?;
-    let wasm = Bytes::from(wasm);
     let program = reading::program(wasm.clone()).await.with_context(|| place.clone())?;
     let imports = program.imports.into_iter().map(|import| import.name).collect();
     let interfaces = Interfaces { exports: program.exports, imports };
@@ -34,15 +35,21 @@ pub async fn images(session: &Session) -> anyhow::Result<()> {
         let tags = session.get_json(&format!("/v2/{name}/tags/list")).await?;
         for tag in strings(&tags, "tags") {
             let path = format!("/v2/{name}/manifests/{tag}");
-            let headers = [("accept", "application/vnd.oci.image.manifest.v1+json")];
+            let types = MANIFEST_TYPES.join(", ");
+            let headers = [("accept", &*types)];
             let answer = session.remote.send(http::Method::GET, &path, &headers, "").await?;
             let digest = answer.headers.get("docker-content-digest");
             let digest = digest.and_then(|d| d.to_str().ok()).unwrap_or_default().to_string();
             let manifest: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            let size =
-                manifest.pointer("/layers/0/size").and_then(Value::as_u64).unwrap_or_default();
+            let size = match manifest.get("manifests").and_then(Value::as_array) {
+                Some(entries) => format!("index of {}", entries.len()),
+                None => {
+                    let size = manifest.pointer("/layers/0/size").and_then(Value::as_u64);
+                    size.unwrap_or_default().to_string()
+                }
+            };
             let short = digest.get(..19).unwrap_or(&digest).to_string();
-            rows.push(vec![name.clone(), tag, short, size.to_string()]);
+            rows.push(vec![name.clone(), tag, short, size]);
         }
     }
     Ok(printer::columns(&rows)?)

@@ -8,6 +8,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail};
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::artifact::inspect::{LinkError, MAX_ARTIFACT_BYTES, check_import};
 use crate::artifact::{ArtifactKind, Producer, check_imports, inspect, producers};
 use crate::base::confine::{ARENA_RESERVE, confine};
+use crate::images::MAX_BLOB_BYTES;
 
 /// With this argument `wasmctl` is the child.
 pub const SUBCOMMAND: &str = "read-program";
@@ -46,6 +48,22 @@ pub struct Program {
 pub struct Import {
     pub name: String,
     pub provided: bool,
+}
+
+/// A program's file, if it is one and not too large.
+///
+/// # Errors
+/// Says what it is instead.
+pub fn file(path: &Path) -> anyhow::Result<Bytes> {
+    let place = || path.display().to_string();
+    let found = std::fs::metadata(path).with_context(place)?;
+    if found.is_dir() {
+        bail!("{} is a directory; name the .wasm file in it", place());
+    }
+    if found.len() > MAX_BLOB_BYTES {
+        bail!("{} is larger than {} MiB", place(), MAX_BLOB_BYTES >> 20);
+    }
+    Ok(std::fs::read(path).with_context(place)?.into())
 }
 
 /// Reads a program in a child.
@@ -108,7 +126,7 @@ fn read(wasm: &[u8]) -> anyhow::Result<Program> {
         name: import.clone(),
         provided: check_import(&found, import).is_ok(),
     };
-    let problem = check_imports(wasm).err().filter(|e| !matches!(e, LinkError::NotWasm));
+    let problem = check_imports(wasm).err().filter(|e| !matches!(e, LinkError::NotWasm(_)));
     Ok(Program {
         kind: found.kind,
         entry: found.entry.clone(),

@@ -34,7 +34,7 @@ use super::stdio::LogWriter;
 use super::store_memory::{Buffer, Share, StoreLimits};
 use super::workload::Workload;
 use super::{ContainerSpec, ExecSpec, LogStream, Mount, StartError};
-use crate::artifact::interfaces::PREVIEW1_MODULE;
+use crate::artifact::preview1;
 use crate::base::beneath;
 
 /// What every instance of one container shares.
@@ -294,7 +294,7 @@ impl Linkers {
         })?;
         // wasmtime-wasi refuses codes from 126; a process may end with any of 0 to 255.
         modules.allow_shadowing(true);
-        modules.func_wrap(PREVIEW1_MODULE, "proc_exit", |code: i32| -> wasmtime::Result<()> {
+        modules.func_wrap(preview1::MODULE, "proc_exit", |code: i32| -> wasmtime::Result<()> {
             Err(I32Exit(code).into())
         })?;
         Ok(Self { components, modules })
@@ -308,7 +308,11 @@ mod tests {
     use wasmtime::component::Component;
 
     use super::*;
-    use crate::artifact::interfaces::{PACKAGES, PREVIEW1_FUNCTIONS};
+    use crate::artifact::interfaces::PACKAGES;
+
+    fn list(types: impl IntoIterator<Item = impl ToString>) -> String {
+        types.into_iter().map(|one| one.to_string()).collect::<Vec<_>>().join(" ")
+    }
 
     #[test]
     fn everything_that_is_said_to_be_provided_is() {
@@ -333,16 +337,24 @@ mod tests {
             limits: StoreLimits::begin(MemoryAccount::new(u64::MAX).into()).expect("fits"),
         };
         let mut store = Store::new(&engine, state);
-        let mut provided: Vec<String> = linkers
-            .modules
-            .iter(&mut store)
-            .map(|(module, name, _)| {
-                assert_eq!(module, PREVIEW1_MODULE);
-                name.to_owned()
+        let found = linkers.modules.iter(&mut store).map(|(module, name, item)| {
+            assert_eq!(module, preview1::MODULE);
+            (name.to_owned(), item.into_func().expect("a function"))
+        });
+        let found: Vec<_> = found.collect();
+        let mut provided: Vec<String> = found
+            .iter()
+            .map(|(name, function)| {
+                let found = function.ty(&store);
+                format!("{name}({}) {}", list(found.params()), list(found.results()))
             })
             .collect();
         provided.sort();
-        assert_eq!(provided, PREVIEW1_FUNCTIONS, "the table and the linker differ");
+        let said = preview1::FUNCTIONS.iter().map(|function| {
+            let said = function.func_type();
+            format!("{}({}) {}", function.name, list(said.params()), list(said.results()))
+        });
+        assert_eq!(provided, said.collect::<Vec<_>>(), "the table and the linker differ");
     }
 
     struct NoCode;

@@ -1,5 +1,6 @@
 //! What one instance may hold: tables, handles, bytes passed to the host in one call. Every bound
-//! but that of memory (see `memory`) and of sockets (`socket_count`) is a constant here.
+//! but that of memory (see `memory`) and of sockets (`socket_count`) is a constant here, or in
+//! `artifact::bounds`, where those are that a program is compared with when it is pushed.
 //!
 //! What the host holds for a guest counts against its limit of memory, too (`store_memory`): blocks
 //! of HTTP fields (`held_fields`), what streams hold (`held_streams`), directories (`listings`), the
@@ -18,12 +19,11 @@ use wasmtime::{ResourceLimiter, ResourceLimiterAsync, Store, UpdateDeadline};
 use super::meter::note_yield;
 use super::profile::Profiling;
 
-/// Elements one table may have; the largest real programs have some ten thousand functions.
-pub const MAX_TABLE_ELEMENTS: usize = 1 << 20;
+pub use crate::artifact::bounds::{MAX_MEMORIES, MAX_TABLE_ELEMENTS};
 /// Core instances in one store: a component is made of several.
 pub const MAX_INSTANCES: usize = 100;
+/// As many as one module may have (wasmparser's limit).
 pub const MAX_TABLES: usize = 100;
-pub const MAX_MEMORIES: usize = 16;
 /// Bytes that a guest may pass to the host in one call. A file's stream takes 1 MiB at once.
 pub const HOSTCALL_BYTES: usize = 2 << 20;
 /// Handles of a guest and host resources (sockets, streams, files) that a process may hold, at most;

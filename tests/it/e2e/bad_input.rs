@@ -43,6 +43,27 @@ fn artifacts_that_cannot_run_are_refused() {
     has(&told, &["not a WebAssembly module or component"]);
     let told = space.wasmctl("push /does/not/exist.wasm x:v1").fails();
     has(&told, &["/does/not/exist.wasm"]);
+    // Common mistakes are known.
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    for (name, content, hint) in [
+        (
+            "x.wat",
+            "(module (func (export \"_start\")))",
+            "`wasm-tools parse FILE.wat -o FILE.wasm`",
+        ),
+        ("empty.wasm", "", "it is empty"),
+        ("x.cwasm", "\x7fELF\x02\x01\x01", "it is a program for an operating system"),
+        ("x.html", "<!DOCTYPE html>", "what came instead of a download"),
+    ] {
+        std::fs::write(at(name), content).expect("written");
+        let told = space.wasmctl(&format!("push {} x:v1", at(name))).fails();
+        has(&told, &[&at(name), "not a WebAssembly module or component: ", hint]);
+    }
+    let told = space.wasmctl(&format!("push {} x:v1", dir.path().display())).fails();
+    has(&told, &["is a directory; name the .wasm file in it"]);
+    let told = space.wasmctl(&format!("push x:v1 {}", at("x.wat"))).fails();
+    has(&told, &["there is no file x:v1: the file comes first, `wasmctl push FILE NAME:TAG`"]);
     let wants = r#"(component
         (import "acme:billing/ledger@1.0.0" (instance (export "post" (func))))
         (core module $m (func (export "run") (result i32) i32.const 0))
@@ -57,6 +78,10 @@ fn artifacts_that_cannot_run_are_refused() {
     let file = guests::assembled("wants-launch", module);
     let told = space.wasmctl(&format!("push {} x:v1", file.display())).fails();
     has(&told, &["env", "launch"]);
+    let module = "(module (func (export \"_start\") (result i32) (i32.const 7)))";
+    let file = guests::assembled("answers", module);
+    let told = space.wasmctl(&format!("push {} x:v1", file.display())).fails();
+    has(&told, &["the export `_start` is (func (result i32))"]);
     let told = space.wasmctl(&format!("push {} Bad:v1", file.display())).fails();
     has(&told, &["invalid image name"]);
 }
