@@ -4,18 +4,24 @@
 //! Programs come in as artifacts in the CNCF Wasm OCI artifact layout, and only those that the engine
 //! can run: the link check happens once, when a manifest is pushed, so that a Pod is never scheduled
 //! with a program whose imports nothing provides. Images without a layer of Wasm come in as files that
-//! volumes may be of, if a node can unpack what they are made of. Blobs are kept by digest and shared by all
-//! repositories; what no manifest names any more is removed by [`Artifacts::collect_garbage`].
+//! volumes may be of, if a node can unpack what they are made of; what is about another manifest (a
+//! signature, for instance) may be anything. An index comes after all that it names, and means its
+//! program for the platform wasm. Blobs are kept by digest and shared by all repositories; what no
+//! manifest names any more is removed by [`Artifacts::collect_garbage`].
 //!
 //! On disk: `blobs/sha256/<hex>`, `repositories/<name>/_manifests/<hex>` (the record of a
-//! manifest), `repositories/<name>/_tags/<tag>` (a digest), `uploads/<id>`. A repository's name
-//! has no part that begins with `_`.
+//! manifest), `repositories/<name>/_tags/<tag>` (a digest),
+//! `repositories/<name>/_referrers/<subject>/<hex>` (a descriptor), `uploads/<id>`. A repository's
+//! name has no part that begins with `_`.
 
 mod blobs;
 mod errors;
+mod garbage;
+mod indexes;
 mod listing;
 mod manifests;
 mod memo;
+mod referrers;
 mod routes;
 mod uploads;
 
@@ -38,7 +44,7 @@ use crate::images::layout::MANIFEST_TYPE;
 use uploads::Uploads;
 
 pub(super) use blobs::frames as file_frames;
-pub use manifests::Collected;
+pub use garbage::Collected;
 
 /// Largest blob (a program), in bytes.
 pub const MAX_BLOB_BYTES: u64 = crate::images::MAX_BLOB_BYTES;
@@ -88,22 +94,24 @@ pub enum ImageCheck {
     Known(Arc<Record>),
     /// It is files for volumes, and no program.
     Files,
+    /// It is an index, and why no program is meant by it.
+    NoProgram(String),
     /// Nobody pushed it yet.
     Unknown,
     /// It is in another registry: its node will see.
     Foreign,
 }
 
-/// What is recorded of an accepted manifest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What is recorded of an accepted manifest or index.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
     /// Of the manifest, and of the blobs that it names.
     pub digest: String,
-    /// Empty of files.
+    /// Empty of files and of an index.
     pub wasm_digest: String,
     pub config_digest: String,
-    /// `None`: files for volumes.
+    /// `None`: files for volumes, or an index.
     pub kind: Option<ArtifactKind>,
     pub imports: Vec<String>,
     pub exports: Vec<String>,
@@ -113,6 +121,21 @@ pub struct Record {
     /// The manifest's own type; older releases kept only one.
     #[serde(default = "manifest_type")]
     pub media_type: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<IndexRecord>,
+    /// The digest of what this one is about; that may come later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+}
+
+/// What is recorded of an index beside that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexRecord {
+    /// Digests of all that it names; they stay as long as it does.
+    pub manifests: Vec<String>,
+    /// The one for the platform wasm, else why there is none.
+    pub program: Option<String>,
+    pub why: String,
 }
 
 fn manifest_type() -> String {
@@ -147,7 +170,7 @@ impl Artifacts {
         let _ = self.checker.set(checker);
     }
 
-    /// The digest of a manifest's program, and where it lies.
+    /// The digest of the program of a manifest or an index, and where it lies.
     ///
     /// # Errors
     /// When the registry's own files cannot be read.
@@ -156,7 +179,7 @@ impl Artifacts {
         repository: &str,
         version: &str,
     ) -> std::io::Result<Option<(String, PathBuf)>> {
-        let Some(record) = self.record(repository, version)? else { return Ok(None) };
+        let Some(record) = self.meant(repository, version)? else { return Ok(None) };
         let path = self.blob_path(&record.wasm_digest);
         Ok(path.map(|path| (record.wasm_digest.clone(), path)))
     }
@@ -189,10 +212,13 @@ impl Artifacts {
         if reference.is_foreign() {
             return Ok(ImageCheck::Foreign);
         }
-        let record = self.record(&reference.repository, reference.version());
+        let record = self.meant(&reference.repository, reference.version());
         Ok(match record.map_err(ImageError::Unreadable)? {
             Some(record) if record.kind.is_some() => ImageCheck::Known(record),
-            Some(_) => ImageCheck::Files,
+            Some(record) => match &record.index {
+                Some(index) => ImageCheck::NoProgram(index.why.clone()),
+                None => ImageCheck::Files,
+            },
             None => ImageCheck::Unknown,
         })
     }
@@ -204,7 +230,7 @@ impl Artifacts {
         if reference.is_foreign() {
             return Vec::new();
         }
-        let record = self.record(&reference.repository, reference.version());
+        let record = self.meant(&reference.repository, reference.version());
         let Ok(Some(record)) = record else { return Vec::new() };
         let Record { kind: Some(kind), imports, exports, .. } = &*record else {
             return Vec::new();

@@ -316,6 +316,20 @@ impl Query {
     }
 }
 
+/// Percent-encoding of everything but letters, digits and a few signs.
+pub(super) fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'/' => {
+                out.push(char::from(byte));
+            }
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
 /// `None` for what is no percent encoding of UTF-8. In queries `+` is a space.
 pub(super) fn percent_decode(text: &str, plus: bool) -> Option<String> {
     if !text.contains(['%', '+']) {

@@ -13,8 +13,8 @@ use super::reading::{self, Program};
 use super::session::Session;
 use crate::artifact::ArtifactKind;
 use crate::client::Api;
-use crate::images::layout::Manifest;
-use crate::images::{MAX_BLOB_BYTES, Reference, digest_of};
+use crate::images::layout::{Document, LayoutError};
+use crate::images::{Reference, digest_of};
 
 /// Everything that is told of a program.
 #[derive(Serialize)]
@@ -33,16 +33,7 @@ struct Report {
 pub async fn run(connection: &Connection, args: &InspectArgs) -> anyhow::Result<()> {
     let format = Format::parse(args.output.as_deref())?;
     let report = match file(&args.what) {
-        Some(path) => {
-            let place = path.display().to_string();
-            let size = std::fs::metadata(&path).with_context(|| place.clone())?.len();
-            anyhow::ensure!(
-                size <= MAX_BLOB_BYTES,
-                "{place} is larger than {MAX_BLOB_BYTES} bytes"
-            );
-            let wasm = std::fs::read(&path).with_context(|| place.clone())?;
-            report(place, None, wasm.into()).await?
-        }
+        Some(path) => report(path.display().to_string(), None, reading::file(&path)?).await?,
         None => {
             let session = Session::connect(connection).await?;
             let (digest, wasm) = fetch(&session, &args.what).await?;
@@ -71,7 +62,16 @@ async fn fetch(session: &Session, what: &str) -> anyhow::Result<(String, Bytes)>
     );
     let at = |rest: String| format!("/v2/{}/{rest}", image.repository);
     let text = session.remote.get_bytes(&at(format!("manifests/{}", image.version()))).await?;
-    let manifest = Manifest::parse(&text).with_context(|| what.to_string())?;
+    let read = |text: &[u8]| Document::parse(text).with_context(|| what.to_string());
+    let below = match read(&text)? {
+        Document::Manifest(manifest) => Document::Manifest(manifest),
+        Document::Index(digest) => {
+            read(&session.remote.get_bytes(&at(format!("manifests/{digest}"))).await?)?
+        }
+    };
+    let Document::Manifest(manifest) = below else {
+        anyhow::bail!("{what}: {}", LayoutError::Nested);
+    };
     let layer = manifest.wasm().context("its manifest has no layer")?;
     let wasm = session.remote.get_bytes(&at(format!("blobs/{}", layer.digest))).await?;
     anyhow::ensure!(digest_of(&wasm) == layer.digest, "{what} came damaged; try again");

@@ -10,14 +10,14 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::cache::Known;
-use super::layout::MANIFEST_TYPE;
+use super::index::{Entry, Index, NotFound};
+use super::layout::{DOCKER_MANIFEST_TYPE, MANIFEST_TYPE};
 use super::pull::{PullError, PullPolicy, Puller, all_failed, invalid, secrets_of};
 use super::source::Source;
 use super::{MAX_BLOB_BYTES, MAX_MANIFEST_BYTES, Reference, digest_hex, digest_of};
 
 /// Layers of one image, at most.
 const MAX_LAYERS: usize = 128;
-const DOCKER_MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// What names the file that a layer is (image-spec, annotations.md).
 const TITLE: &str = "org.opencontainers.image.title";
 
@@ -57,8 +57,8 @@ pub enum ContentError {
     Unreadable(String),
     #[error("it is neither a manifest nor an index but {0:?}")]
     Type(String),
-    #[error("it is an index of {0} images, none of them for this machine")]
-    NoneForUs(usize),
+    #[error("it is an index of {0}, and none is for this machine")]
+    NoneForUs(String),
     #[error("it is an index of an index")]
     Nested,
     #[error("it has {0} layers, and at most {MAX_LAYERS} can be mounted")]
@@ -110,20 +110,6 @@ struct Blob {
     annotations: BTreeMap<String, String>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Entry {
-    digest: String,
-    platform: Option<Platform>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Platform {
-    architecture: String,
-    os: String,
-}
-
 impl Document {
     /// Reads what a registry has under a name.
     ///
@@ -135,8 +121,9 @@ impl Document {
             return Err(unreadable(format!("it has more than {MAX_MANIFEST_BYTES} bytes")));
         }
         let text: Text = serde_json::from_slice(bytes).map_err(|e| unreadable(e.to_string()))?;
-        if let Some(entries) = &text.manifests {
-            return Ok(Document::Index(choose(entries)?));
+        if let Some(manifests) = text.manifests {
+            let index = Index { media_type: text.media_type, manifests };
+            return Ok(Document::Index(index.files()?.to_string()));
         }
         let media_type = match &*text.media_type {
             "" | MANIFEST_TYPE => MANIFEST_TYPE,
@@ -183,27 +170,12 @@ fn layer(blob: &Blob) -> Result<Layer, ContentError> {
     Ok(Layer { digest: blob.digest.clone(), size: blob.size, form })
 }
 
-/// The digest of the manifest for us.
-fn choose(entries: &[Entry]) -> Result<String, ContentError> {
-    let machine = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    let rank = |entry: &Entry| match &entry.platform {
-        Some(platform) if platform.architecture == "wasm" => Some(0),
-        Some(platform) if platform.architecture == machine && platform.os == "linux" => Some(1),
-        None => Some(2),
-        Some(platform) if platform.architecture.is_empty() => Some(2),
-        Some(_) => None,
-    };
-    let ours = entries.iter().filter_map(|entry| Some((rank(entry)?, entry)));
-    let Some((_, entry)) = ours.min_by_key(|(rank, _)| *rank) else {
-        return Err(ContentError::NoneForUs(entries.len()));
-    };
-    match digest_hex(&entry.digest) {
-        Some(_) => Ok(entry.digest.clone()),
-        None => Err(ContentError::Digest(entry.digest.clone())),
+impl From<NotFound> for ContentError {
+    fn from(error: NotFound) -> Self {
+        match error {
+            NotFound::NoneForUs(what) => ContentError::NoneForUs(what),
+            NotFound::Digest(digest) => ContentError::Digest(digest),
+        }
     }
 }
 
@@ -350,28 +322,5 @@ mod tests {
         assert_eq!(manifest(&[bad]), Err(ContentError::Digest("../x".into())));
         assert!(matches!(parse(&json!({"mediaType": "x"})), Err(ContentError::Type(_))));
         assert!(matches!(parse(&json!([])), Err(ContentError::Unreadable(_))));
-    }
-
-    #[test]
-    fn of_an_index_the_image_for_us_is_taken() {
-        let entry = |number: u8, platform: Value| {
-            let mut entry = json!({"digest": digest_of(&[number])});
-            if !platform.is_null() {
-                entry["platform"] = platform;
-            }
-            entry
-        };
-        let arch = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
-        let here = entry(0, json!({"architecture": arch, "os": "linux"}));
-        let wasm = entry(1, json!({"architecture": "wasm", "os": "wasip1"}));
-        let other = entry(2, json!({"architecture": "s390x", "os": "linux"}));
-        let any = entry(3, Value::Null);
-        let attestation = entry(4, json!({"architecture": "unknown", "os": "unknown"}));
-        let index = |entries: &[&Value]| parse(&json!({"manifests": entries}));
-        let leads = |number: u8| Ok(Document::Index(digest_of(&[number])));
-        assert_eq!(index(&[&any, &other, &here, &wasm]), leads(1));
-        assert_eq!(index(&[&any, &other, &here]), leads(0));
-        assert_eq!(index(&[&attestation, &other, &any]), leads(3));
-        assert_eq!(index(&[&other, &attestation]), Err(ContentError::NoneForUs(2)));
     }
 }

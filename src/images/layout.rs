@@ -11,20 +11,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifact;
 
+use super::index::{self, Entry, Index, NotFound};
 use super::{MAX_BLOB_BYTES, MAX_MANIFEST_BYTES, digest_hex, digest_of};
 
 pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
 pub const WASM_TYPE: &str = "application/wasm";
-/// An index of several manifests.
-const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+pub const DOCKER_MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// What registries are asked for; images of containers too, so that the answer can be explained.
-pub const MANIFEST_TYPES: &[&str] = &[
-    MANIFEST_TYPE,
-    INDEX_TYPE,
-    "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-];
+pub const MANIFEST_TYPES: &[&str] =
+    &[MANIFEST_TYPE, index::OCI_TYPE, DOCKER_MANIFEST_TYPE, index::DOCKER_TYPE];
 /// Types of a layer that is one Wasm program.
 const LAYER_TYPES: &[&str] = &[
     WASM_TYPE,
@@ -32,9 +28,6 @@ const LAYER_TYPES: &[&str] = &[
     "application/vnd.module.wasm.content.layer.v1+wasm",
     "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm",
 ];
-/// Architecture of the platform in an index, and its systems, those that can do more first.
-const ARCHITECTURE: &str = "wasm";
-const SYSTEMS: &[&str] = &["wasip3", "wasip2", "wasip1", "wasi"];
 
 /// The same bytes give the same manifest and digest, whenever they are pushed: so no real date.
 const CREATED: &str = "1970-01-01T00:00:00Z";
@@ -109,22 +102,6 @@ pub enum Document {
     Index(String),
 }
 
-/// One manifest of an index (image-spec, image-index.md).
-#[derive(Deserialize)]
-struct Entry {
-    digest: String,
-    #[serde(default)]
-    platform: Platform,
-}
-
-#[derive(Default, Deserialize)]
-struct Platform {
-    #[serde(default)]
-    architecture: String,
-    #[serde(default)]
-    os: String,
-}
-
 /// Why a manifest is not one of a Wasm artifact; the message is for the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
@@ -134,10 +111,10 @@ pub enum LayoutError {
     TooLarge(usize),
     #[error("it is not WebAssembly but {0:?}")]
     NotWasm(String),
-    #[error("it is an index of {0} images, none of them for the platform {ARCHITECTURE}")]
-    NoneForUs(usize),
-    #[error("it is an index; push each of its programs under a name of its own")]
-    Index,
+    #[error("it is an index of {0}, and none is for the platform wasm")]
+    NoneForUs(String),
+    #[error("it is an index of an index")]
+    Nested,
     #[error(
         "a program is one layer of type {WASM_TYPE}, or one with the file that the entrypoint names; \
          this one has {0} (`wasmctl push FILE NAME:TAG` makes an image of a program)"
@@ -157,7 +134,7 @@ impl LayoutError {
             LayoutError::Unreadable(_) | LayoutError::TooLarge(_) | LayoutError::Digest(_) => false,
             LayoutError::NotWasm(media_type) => media_type.starts_with("application/vnd."),
             LayoutError::NoneForUs(_)
-            | LayoutError::Index
+            | LayoutError::Nested
             | LayoutError::Layers(_)
             | LayoutError::LayerTooLarge(_) => true,
         }
@@ -195,8 +172,9 @@ impl Document {
         }
         let unreadable = |e: serde_json::Error| LayoutError::Unreadable(e.to_string());
         let head: Head = serde_json::from_slice(bytes).map_err(unreadable)?;
-        if let Some(entries) = head.manifests {
-            return Ok(Document::Index(choose(&entries)?));
+        if let Some(manifests) = head.manifests {
+            let index = Index { media_type: head.media_type, manifests };
+            return Ok(Document::Index(index.program()?.to_string()));
         }
         if !matches!(&*head.media_type, "" | MANIFEST_TYPE) {
             return Err(LayoutError::NotWasm(head.media_type));
@@ -207,36 +185,16 @@ impl Document {
     }
 }
 
-/// The digest of the manifest for us.
-fn choose(entries: &[Entry]) -> Result<String, LayoutError> {
-    let rank = |entry: &&Entry| {
-        let place = SYSTEMS.iter().position(|system| *system == entry.platform.os);
-        place.unwrap_or(SYSTEMS.len())
-    };
-    let ours = entries.iter().filter(|e| e.platform.architecture == ARCHITECTURE);
-    let chosen = match (ours.min_by_key(rank), entries) {
-        (None, [only]) if only.platform.architecture.is_empty() => Some(only),
-        (chosen, _) => chosen,
-    };
-    let digest = &chosen.ok_or(LayoutError::NoneForUs(entries.len()))?.digest;
-    match digest_hex(digest) {
-        Some(_) => Ok(digest.clone()),
-        None => Err(LayoutError::Digest(digest.clone())),
+impl From<NotFound> for LayoutError {
+    fn from(error: NotFound) -> Self {
+        match error {
+            NotFound::NoneForUs(what) => LayoutError::NoneForUs(what),
+            NotFound::Digest(digest) => LayoutError::Digest(digest),
+        }
     }
 }
 
 impl Manifest {
-    /// Reads a manifest and checks that it is a Wasm artifact's.
-    ///
-    /// # Errors
-    /// Says what it is instead.
-    pub fn parse(bytes: &[u8]) -> Result<Manifest, LayoutError> {
-        match Document::parse(bytes)? {
-            Document::Manifest(manifest) => Ok(manifest),
-            Document::Index(_) => Err(LayoutError::Index),
-        }
-    }
-
     fn check(&self) -> Result<(), LayoutError> {
         let [layer] = &self.layers[..] else {
             return Err(LayoutError::Layers(format!("{} layers", self.layers.len())));
@@ -255,7 +213,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// The layer of Wasm. `None` cannot happen to a manifest that [`Manifest::parse`] accepted.
+    /// The layer of Wasm. `None` cannot happen to a manifest that [`Document::parse`] accepted.
     pub fn wasm(&self) -> Option<&Descriptor> {
         self.layers.first()
     }
@@ -318,11 +276,11 @@ mod tests {
             (empty, WASM_TYPE),
             ("application/vnd.wasm.config.v1+json", "application/vnd.wasm.content.layer.v1+wasm"),
         ] {
-            assert!(Manifest::parse(&manifest(config, &[layer])).is_ok(), "{config} {layer}");
+            assert!(Document::parse(&manifest(config, &[layer])).is_ok(), "{config} {layer}");
         }
         let image = "application/vnd.oci.image.config.v1+json";
         let tar = "application/vnd.oci.image.layer.v1.tar+gzip";
-        let error = Manifest::parse(&manifest(image, &[tar])).expect_err("an image");
+        let error = Document::parse(&manifest(image, &[tar])).expect_err("an image");
         assert_eq!(
             error.to_string(),
             format!(
@@ -331,33 +289,26 @@ mod tests {
                  of a program)"
             )
         );
-        let two = Manifest::parse(&manifest(CONFIG_TYPE, &[WASM_TYPE, WASM_TYPE]));
+        let two = Document::parse(&manifest(CONFIG_TYPE, &[WASM_TYPE, WASM_TYPE]));
         assert_eq!(two, Err(LayoutError::Layers("2 layers".into())));
         let docker = br#"{"mediaType":"application/vnd.docker.distribution.manifest.v2+json"}"#;
-        assert!(matches!(Manifest::parse(docker), Err(LayoutError::NotWasm(_))));
+        assert!(matches!(Document::parse(docker), Err(LayoutError::NotWasm(_))));
     }
 
     #[test]
     fn of_an_index_the_platform_wasm_is_taken() {
-        let entry = |number: u8, platform: &str| {
-            format!(r#"{{"digest":"{}","platform":{platform}}}"#, digest_of(&[number]))
+        let index = |architecture: &str, digest: &str| {
+            let platform = serde_json::json!({"architecture": architecture, "os": "wasip1"});
+            let entry = serde_json::json!({"digest": digest, "platform": platform});
+            let index = serde_json::json!({"schemaVersion": 2, "manifests": [entry]});
+            Document::parse(index.to_string().as_bytes())
         };
-        let linux = entry(0, r#"{"architecture":"amd64","os":"linux"}"#);
-        let old = entry(1, r#"{"architecture":"wasm","os":"wasip1"}"#);
-        let new = entry(2, r#"{"architecture":"wasm","os":"wasip2"}"#);
-        let alone = entry(3, "{}");
-        let index = |entries: &[&String]| {
-            let list: Vec<&str> = entries.iter().map(|e| e.as_str()).collect();
-            Document::parse(format!(r#"{{"manifests":[{}]}}"#, list.join(",")).as_bytes())
-        };
-        let leads = |number: u8| Ok(Document::Index(digest_of(&[number])));
-        assert_eq!(index(&[&linux, &old, &new]), leads(2));
-        assert_eq!(index(&[&linux, &old]), leads(1));
-        assert_eq!(index(&[&alone]), leads(3));
-        assert_eq!(index(&[&linux]), Err(LayoutError::NoneForUs(1)));
-        assert_eq!(index(&[&linux, &alone]), Err(LayoutError::NoneForUs(2)));
-        let bad = r#"{"manifests":[{"digest":"../etc","platform":{"architecture":"wasm"}}]}"#;
-        assert_eq!(Document::parse(bad.as_bytes()), Err(LayoutError::Digest("../etc".into())));
-        assert_eq!(Manifest::parse(bad.as_bytes()), Err(LayoutError::Digest("../etc".into())));
+        let digest = digest_of(b"x");
+        assert_eq!(index("wasm", &digest), Ok(Document::Index(digest.clone())));
+        assert_eq!(index("wasm", "../etc"), Err(LayoutError::Digest("../etc".into())));
+        assert_eq!(
+            index("amd64", &digest).expect_err("for another platform").to_string(),
+            "it is an index of one image (wasip1/amd64), and none is for the platform wasm"
+        );
     }
 }

@@ -9,6 +9,7 @@ pub mod cache;
 pub mod content;
 pub mod credentials;
 pub mod foreign;
+pub mod index;
 pub mod layout;
 pub mod pull;
 pub mod push;

@@ -70,7 +70,7 @@ impl Source {
                 let below = self.manifest(&image).await?;
                 match Document::parse(&below) {
                     Ok(Document::Manifest(manifest)) => self.program(manifest.wasm()),
-                    Ok(Document::Index(_)) => Err(invalid(&image, LayoutError::Index)),
+                    Ok(Document::Index(_)) => Err(invalid(&image, LayoutError::Nested)),
                     Err(why) => self.packed(&text, &image, why).await,
                 }
             }
@@ -123,7 +123,13 @@ impl Source {
         let config = self.verified(&files.config_digest, MAX_MANIFEST_BYTES).await?;
         let bytes = self.verified(&layer.digest, layer.size).await?;
         let found = host.program(&layer.form, bytes, entry(&config)).await;
-        found.map_err(|why| invalid(&self.image, why))
+        found.map_err(|why| match Document::parse(&text) {
+            // Nobody meant it to be a program: what is there instead is the smaller part of the reason.
+            Err(none @ LayoutError::NoneForUs(_)) => {
+                invalid(&self.image, format!("{none}; in the one for this machine, {why}"))
+            }
+            _ => invalid(&self.image, why),
+        })
     }
 
     async fn verified(&self, digest: &str, max_bytes: u64) -> Result<Bytes, PullError> {

@@ -9,6 +9,7 @@ mod discovery;
 mod draining;
 mod foreign;
 mod images;
+mod indexes;
 mod openapi;
 mod pki;
 mod registry;

@@ -125,6 +125,10 @@ impl Admitter for LinkCheck {
                                    NAME:TAG` makes an image of a program";
                         errors.invalid(&list.index(index).child("image"), image, why);
                     }
+                    Ok(ImageCheck::NoProgram(why)) => {
+                        let list = root.child(list);
+                        errors.invalid(&list.index(index).child("image"), image, &why);
+                    }
                     Ok(ImageCheck::Unknown | ImageCheck::Foreign) => {}
                     Err(ImageError::BadName(why)) => {
                         let list = root.child(list);
@@ -163,14 +167,9 @@ mod tests {
     #[test]
     fn arguments_are_told_of_that_no_handler_can_read() {
         let record = |kind, imports: &[&str]| Record {
-            digest: String::new(),
-            wasm_digest: String::new(),
-            config_digest: String::new(),
             kind: Some(kind),
             imports: imports.iter().map(|one| (*one).to_string()).collect(),
-            exports: Vec::new(),
-            layers: Vec::new(),
-            media_type: String::new(),
+            ..Record::default()
         };
         let deaf = record(ArtifactKind::Http, &["wasi:http/types@0.2.0"]);
         assert_eq!(unread(&deaf, &json!({"command": ["nosuch", "x"]})), Some("command"));

@@ -61,7 +61,7 @@ impl Artifacts {
 }
 
 /// The entries of a directory, in order; none if it is not there.
-fn names(dir: &Path) -> io::Result<Vec<String>> {
+pub(super) fn names(dir: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -77,7 +77,7 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
 }
 
 /// A page after `last` of at most `n` names, and the query of the next one.
-fn page(names: Vec<String>, query: &str) -> (Vec<String>, Option<String>) {
+pub(super) fn page(names: Vec<String>, query: &str) -> (Vec<String>, Option<String>) {
     let limit = field(query, "n").and_then(|n| n.parse().ok()).unwrap_or(MAX_PAGE).min(MAX_PAGE);
     let last = field(query, "last").unwrap_or_default();
     let mut rest = names.into_iter().filter(|name| *name > last).peekable();
@@ -86,7 +86,7 @@ fn page(names: Vec<String>, query: &str) -> (Vec<String>, Option<String>) {
     (page, next)
 }
 
-fn link(response: &mut Response<Body>, path: &str, next: Option<String>) {
+pub(super) fn link(response: &mut Response<Body>, path: &str, next: Option<String>) {
     let value = next.map(|query| HeaderValue::from_str(&format!("<{path}?{query}>; rel=\"next\"")));
     if let Some(Ok(value)) = value {
         response.headers_mut().insert(LINK, value);

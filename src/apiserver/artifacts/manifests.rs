@@ -1,38 +1,27 @@
 //! Manifests and tags: what comes in is checked once, by layout and by the engine.
 
-use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::blobs::CONTENT_DIGEST;
 use super::errors::{OciError, OciResult};
+use super::referrers::{About, SUBJECT};
 use super::{Artifacts, DIR_MODE, Record, UPLOAD_SILENCE};
 use crate::apiserver::{Body, full, reply};
 use crate::artifact::{Inspection, check_imports};
-use crate::base::clock::{Clock, RealClock};
 use crate::base::durable::{create_dirs, sync_parent};
 use crate::engine::compile::CompileError;
 use crate::images::content::{self, ContentError};
-use crate::images::layout::{LayoutError, MANIFEST_TYPE, Manifest};
+use crate::images::index::Index;
+use crate::images::layout::{Document, LayoutError, MANIFEST_TYPE, Manifest};
 use crate::images::{MAX_MANIFEST_BYTES, digest_hex, digest_of};
-
-/// A blob that no manifest names is kept this long: its manifest may be on its way.
-const GARBAGE_AGE: Duration = Duration::from_secs(60 * 60);
-
-/// What a garbage collection removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Collected {
-    pub blobs: u64,
-    pub bytes: u64,
-}
 
 impl Artifacts {
     pub(super) fn get_manifest(
@@ -76,12 +65,20 @@ impl Artifacts {
             return Err(OciError::bad("DIGEST_INVALID", message));
         }
         let _changes = self.changes.lock().await;
-        let record = match Manifest::parse(&text) {
-            Ok(manifest) => self.record_of_program(&digest, manifest).await?,
-            Err(why) => self.record_of_files(&digest, &text, &why)?,
+        let about = About::parse(&text)?;
+        let mut record = match Index::parse(&text) {
+            Some(index) => self.record_of_index(repository, &digest, &index)?,
+            None => match Document::parse(&text) {
+                Ok(Document::Manifest(manifest)) => {
+                    self.record_of_program(&digest, manifest).await?
+                }
+                Ok(Document::Index(_)) => return Err(refused(&LayoutError::Nested.to_string())),
+                Err(why) => self.record_of_files(&digest, &text, &about, &why)?,
+            },
         };
+        record.subject = about.subject().map(str::to_string);
         let tag = digest_hex(version).is_none().then_some(version);
-        let kept = self.keep_manifest(repository, tag, &text, &record);
+        let kept = self.keep_manifest(repository, tag, &text, &about, &record);
         self.memo.forget(repository);
         kept?;
         tracing::info!(repository, version, digest, "an artifact was pushed");
@@ -91,8 +88,9 @@ impl Artifacts {
         }
         let mut response = reply::empty(StatusCode::CREATED);
         let location = format!("/v2/{repository}/manifests/{digest}");
-        for (header, value) in [(LOCATION, &location), (CONTENT_DIGEST, &digest)] {
-            if let Ok(value) = HeaderValue::from_str(value) {
+        let headers = [(LOCATION, Some(&location)), (CONTENT_DIGEST, Some(&digest))];
+        for (header, value) in headers.into_iter().chain([(SUBJECT, record.subject.as_ref())]) {
+            if let Some(Ok(value)) = value.map(|value| HeaderValue::from_str(value)) {
                 response.headers_mut().insert(header, value);
             }
         }
@@ -111,35 +109,45 @@ impl Artifacts {
             kind: Some(inspection.kind),
             imports: inspection.imports,
             exports: inspection.exports,
-            layers: Vec::new(),
             media_type: MANIFEST_TYPE.to_string(),
+            ..Record::default()
         })
     }
 
-    /// What is recorded of files that a volume may be of. `why` is why they are no program.
-    fn record_of_files(&self, digest: &str, text: &[u8], why: &LayoutError) -> OciResult<Record> {
-        let no_program = || refused(&why.to_string());
-        let files = match content::Document::parse(text) {
-            Ok(content::Document::Manifest(files)) if !files.has_wasm => files,
-            Err(error @ ContentError::Compression(_)) => {
-                return Err(refused(&format!("{why}; as files for volumes, {error}")));
+    /// What is recorded of files that a volume may be of, or of an artifact about another one. `why` is
+    /// why they are no program.
+    fn record_of_files(
+        &self,
+        digest: &str,
+        text: &[u8],
+        about: &About,
+        why: &LayoutError,
+    ) -> OciResult<Record> {
+        let (media_type, config_digest, layers) = match content::Document::parse(text) {
+            Ok(content::Document::Manifest(files)) if !files.has_wasm => {
+                let layers = files.layers.into_iter().map(|layer| layer.digest).collect();
+                (files.media_type, files.config_digest, layers)
             }
-            _ => return Err(no_program()),
+            Err(error @ (ContentError::Compression(_) | ContentError::Layers(_))) => {
+                match (about.blobs(), error) {
+                    (Some((config, layers)), _) => (MANIFEST_TYPE.to_string(), config, layers),
+                    (None, error @ ContentError::Compression(_)) => {
+                        return Err(refused(&format!("{why}; as files for volumes, {error}")));
+                    }
+                    (None, _) => return Err(refused(&why.to_string())),
+                }
+            }
+            _ => return Err(refused(&why.to_string())),
         };
-        let layers: Vec<String> = files.layers.into_iter().map(|layer| layer.digest).collect();
-        self.has_all(layers.iter().chain([&files.config_digest]))?;
+        self.has_all(layers.iter().chain([&config_digest]))?;
         Ok(Record {
             digest: digest.to_string(),
-            wasm_digest: String::new(),
-            config_digest: files.config_digest,
-            kind: None,
-            imports: Vec::new(),
-            exports: Vec::new(),
+            config_digest,
             layers,
-            media_type: files.media_type,
+            media_type,
+            ..Record::default()
         })
     }
-
     fn has_all<'a>(&self, mut digests: impl Iterator<Item = &'a String>) -> OciResult<()> {
         match digests.find(|digest| !self.has_blob(digest)) {
             Some(missing) => {
@@ -177,13 +185,14 @@ impl Artifacts {
         checked.map_err(|why| refused(&why))
     }
 
-    /// Writes the manifest, its record, then its tag: cut off at any point, what was there before
-    /// is still there.
+    /// Writes the manifest, its record, its place among referrers, then its tag: cut off at any point,
+    /// what was there before is still there.
     fn keep_manifest(
         &self,
         repository: &str,
         tag: Option<&str>,
         text: &[u8],
+        about: &About,
         record: &Record,
     ) -> OciResult<()> {
         let unknown = || refused("its digest is none");
@@ -196,6 +205,7 @@ impl Artifacts {
         self.replace(&blob, text)?;
         let json = serde_json::to_vec(record).map_err(io::Error::other)?;
         self.replace(&dir.join("_manifests").join(hex), &json)?;
+        self.keep_referrer(repository, about, record, text.len())?;
         if let Some(tag) = tag {
             self.replace(&dir.join("_tags").join(tag), record.digest.as_bytes())?;
         }
@@ -203,7 +213,7 @@ impl Artifacts {
     }
 
     /// Writes a file as a whole, durable when this returns. Only under `changes`.
-    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let new = self.dir.join("new");
         let mut file = fs::File::create(&new)?;
         file.write_all(bytes)?;
@@ -237,7 +247,7 @@ impl Artifacts {
         serde_json::from_slice(&json).map(Some).map_err(io::Error::other)
     }
 
-    /// Removes a tag, or a manifest with all its tags.
+    /// Removes a tag, or a manifest with all its tags, if no index names it.
     pub(super) async fn delete_manifest(
         &self,
         repository: &str,
@@ -254,6 +264,14 @@ impl Artifacts {
         let dir = self.repository_dir(repository);
         let path = match digest_hex(version) {
             Some(hex) => {
+                if let Some(index) = self.named_by(repository, version)? {
+                    let message = format!("the index {index} names it; delete that one first");
+                    let code = StatusCode::METHOD_NOT_ALLOWED;
+                    return Err(OciError::new(code, "DENIED", message));
+                }
+                if let Some(record) = self.read_record(repository, version)? {
+                    self.forget_referrer(repository, &record)?;
+                }
                 for tag in self.tag_names(repository)? {
                     let path = dir.join("_tags").join(tag);
                     if fs::read_to_string(&path)? == version {
@@ -272,60 +290,7 @@ impl Artifacts {
         Ok(reply::empty(StatusCode::ACCEPTED))
     }
 
-    /// Removes blobs that no manifest names and that are older than an hour. A manifest stays
-    /// while its record is there, with a tag or without: Pods name digests.
-    ///
-    /// # Errors
-    /// When the disk cannot be read; nothing that is needed is removed.
-    pub async fn collect_garbage(self: &Arc<Self>) -> io::Result<Collected> {
-        self.collect_older_than(GARBAGE_AGE).await
-    }
-
-    /// [`Artifacts::collect_garbage`] with another age.
-    ///
-    /// # Errors
-    /// When the disk cannot be read.
-    pub async fn collect_older_than(self: &Arc<Self>, age: Duration) -> io::Result<Collected> {
-        let (this, changes) = (self.clone(), self.changes.clone().lock_owned().await);
-        let work = move || {
-            // Held by the thread: a caller that goes away does not let others in.
-            let _changes = changes;
-            this.collect(age)
-        };
-        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
-    }
-
-    /// Only under `changes`.
-    fn collect(&self, age: Duration) -> io::Result<Collected> {
-        let mut needed = HashSet::new();
-        for repository in self.repositories()? {
-            for record in self.records(&repository)? {
-                needed.extend([record.digest, record.wasm_digest, record.config_digest]);
-                needed.extend(record.layers);
-            }
-        }
-        // Compared with the times of files, so it is the machine's clock.
-        let now = SystemTime::from(RealClock.now());
-        let mut collected = Collected::default();
-        for entry in fs::read_dir(self.dir.join("blobs/sha256"))? {
-            let entry = entry?;
-            let digest = format!("sha256:{}", entry.file_name().to_string_lossy());
-            let meta = entry.metadata()?;
-            let old = meta
-                .modified()
-                .ok()
-                .and_then(|time| now.duration_since(time).ok())
-                .is_some_and(|passed| passed >= age);
-            if old && !needed.contains(&digest) {
-                fs::remove_file(entry.path())?;
-                collected.blobs += 1;
-                collected.bytes += meta.len();
-            }
-        }
-        Ok(collected)
-    }
-
-    fn records(&self, repository: &str) -> io::Result<Vec<Record>> {
+    pub(super) fn records(&self, repository: &str) -> io::Result<Vec<Record>> {
         let mut records = Vec::new();
         for entry in fs::read_dir(self.repository_dir(repository).join("_manifests"))? {
             let json = fs::read(entry?.path())?;
@@ -336,14 +301,14 @@ impl Artifacts {
 }
 
 /// `None` for a file that is not there.
-fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub(super) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         result => result.map(Some),
     }
 }
 
-fn refused(why: &str) -> OciError {
+pub(super) fn refused(why: &str) -> OciError {
     OciError::bad("MANIFEST_INVALID", why)
 }
 
@@ -355,5 +320,12 @@ where
     let limited = Limited::new(body, MAX_MANIFEST_BYTES as usize);
     let read = tokio::time::timeout(UPLOAD_SILENCE, limited.collect()).await;
     let read = read.map_err(|_| refused("it did not come in time"))?;
-    Ok(read.map_err(|e| refused(&format!("it cannot be read: {e}")))?.to_bytes())
+    let read = read.map_err(|error| match error.is::<LengthLimitError>() {
+        true => {
+            let message = format!("a manifest has at most {MAX_MANIFEST_BYTES} bytes");
+            OciError::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message)
+        }
+        false => refused(&format!("it cannot be read: {error}")),
+    });
+    Ok(read?.to_bytes())
 }

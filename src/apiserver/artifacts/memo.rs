@@ -72,19 +72,9 @@ impl Memo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apiserver::artifacts::manifest_type;
 
     fn record(digest: &str) -> Record {
-        Record {
-            digest: digest.into(),
-            wasm_digest: String::new(),
-            config_digest: String::new(),
-            kind: None,
-            imports: Vec::new(),
-            exports: Vec::new(),
-            layers: Vec::new(),
-            media_type: manifest_type(),
-        }
+        Record { digest: digest.into(), ..Record::default() }
     }
 
     fn ask(memo: &Memo, version: &str, there: Option<&str>) -> Option<String> {

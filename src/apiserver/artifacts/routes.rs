@@ -17,10 +17,24 @@ enum Route<'a> {
     Ping,
     Catalog,
     Tags(&'a str),
-    Manifest { repository: &'a str, version: &'a str },
-    Blob { repository: &'a str, digest: &'a str },
+    Manifest {
+        repository: &'a str,
+        version: &'a str,
+    },
+    Blob {
+        repository: &'a str,
+        digest: &'a str,
+    },
+    /// `digest` may be anything.
+    Referrers {
+        repository: &'a str,
+        digest: &'a str,
+    },
     NewUpload(&'a str),
-    Upload { repository: &'a str, id: &'a str },
+    Upload {
+        repository: &'a str,
+        id: &'a str,
+    },
 }
 
 impl Artifacts {
@@ -55,6 +69,9 @@ impl Artifacts {
             }
             (&Method::DELETE, Route::Manifest { repository, version }) => {
                 self.delete_manifest(repository, version).await
+            }
+            (&Method::GET, Route::Referrers { repository, digest }) => {
+                self.referrers(repository, digest, query)
             }
             (&Method::GET, Route::Blob { digest, .. }) => self.get_blob(digest, true).await,
             (&Method::HEAD, Route::Blob { digest, .. }) => self.get_blob(digest, false).await,
@@ -117,6 +134,9 @@ fn parse(path: &str) -> Option<Route<'_>> {
         let valid = is_tag(last) || digest_hex(last).is_some();
         return valid.then_some(Route::Manifest { repository, version: last });
     }
+    if let Some(repository) = named("/referrers") {
+        return Some(Route::Referrers { repository, digest: last });
+    }
     if let Some(repository) = named("/blobs/uploads") {
         return Some(Route::Upload { repository, id: last });
     }
@@ -153,6 +173,8 @@ mod tests {
         assert_eq!(parse("/v2/a/blobs/uploads/"), Some(Route::NewUpload("a")));
         let upload = Route::Upload { repository: "a", id: "77" };
         assert_eq!(parse("/v2/a/blobs/uploads/77"), Some(upload));
+        let referrers = Route::Referrers { repository: "a/b", digest: "sha256:x" };
+        assert_eq!(parse("/v2/a/b/referrers/sha256:x"), Some(referrers));
         for bad in ["/v2/../x/manifests/v1", "/v2/a/blobs/sha256:zz", "/v2/A/tags/list", "/v2/a"] {
             assert_eq!(parse(bad), None, "{bad}");
         }

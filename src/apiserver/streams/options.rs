@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::api::{ApiError, Object};
-use crate::apiserver::request::Query;
+use crate::apiserver::request::{Query, percent_encode};
 use crate::apiserver::service::Call;
 
 /// The most words of a command, and ports of one connection.
@@ -96,24 +96,10 @@ impl Options {
     /// As the node agent takes them.
     pub fn node_query(&self) -> String {
         let flags = self.flags().filter(|(_, on)| *on).map(|(name, _)| format!("{name}=true"));
-        let words = self.command.iter().map(|word| format!("command={}", encoded(word)));
+        let words = self.command.iter().map(|word| format!("command={}", percent_encode(word)));
         let all: Vec<String> = flags.chain(words).collect();
         if all.is_empty() { String::new() } else { format!("?{}", all.join("&")) }
     }
-}
-
-/// Percent-encoding of everything but letters, digits and a few signs.
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'/' => {
-                out.push(char::from(byte));
-            }
-            byte => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -122,7 +108,7 @@ mod tests {
 
     #[test]
     fn words_reach_the_node_as_they_are() {
-        assert_eq!(encoded("a b=c&d/é"), "a%20b%3Dc%26d/%C3%A9");
+        assert_eq!(percent_encode("a b=c&d/é"), "a%20b%3Dc%26d/%C3%A9");
         let options =
             Options { command: vec!["x".into(), "".into()], tty: true, ..Options::default() };
         assert_eq!(options.node_query(), "?tty=true&command=x&command=");

@@ -52,7 +52,7 @@ impl Fixture {
         Reply { code: head.status, headers: head.headers, body }
     }
 
-    async fn push_blob(&self, repository: &str, bytes: &str) -> String {
+    pub async fn push_blob(&self, repository: &str, bytes: &str) -> String {
         let digest = digest_of(bytes.as_bytes());
         let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
         let pushed = self.send(Method::POST, &path, bytes.to_string()).await;
@@ -85,14 +85,14 @@ impl Fixture {
 }
 
 impl Reply {
-    fn error(&self) -> (u16, String, String) {
+    pub fn error(&self) -> (u16, String, String) {
         let json: Value = serde_json::from_slice(&self.body).unwrap();
         let error = &json["errors"][0];
         let text = |field: &str| error[field].as_str().unwrap().to_string();
         (self.code.as_u16(), text("code"), text("message"))
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }

@@ -263,37 +263,54 @@ fn file(archive: &mut tar::Builder<Vec<u8>>, name: &str, text: &str) {
     archive.append_data(&mut header, name, text.as_bytes()).unwrap();
 }
 
-/// An OCI layout of an image `v1` of these layers, as builders of images leave it; the first of them
-/// compressed.
-fn layout(dir: &Path, layers: Vec<Vec<u8>>) {
-    let blobs = dir.join("blobs/sha256");
-    std::fs::create_dir_all(&blobs).unwrap();
-    let digest = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
-    let blob = |kind: &str, bytes: &[u8]| {
-        std::fs::write(blobs.join(digest(bytes)), bytes).unwrap();
-        json!({"mediaType": format!("application/vnd.oci.image.{kind}"),
-            "digest": format!("sha256:{}", digest(bytes)), "size": bytes.len()})
-    };
-    let diff_ids: Vec<String> =
-        layers.iter().map(|layer| format!("sha256:{}", digest(layer))).collect();
-    let described: Vec<Value> = layers
-        .iter()
-        .enumerate()
-        .map(|(at, layer)| match at {
-            0 => blob("layer.v1.tar+gzip", &gzip(layer)),
-            _ => blob("layer.v1.tar", layer),
-        })
-        .collect();
-    let config = json!({"architecture": "amd64", "os": "linux",
-        "rootfs": {"type": "layers", "diff_ids": diff_ids}});
-    let config = blob("config.v1+json", config.to_string().as_bytes());
-    let manifest = json!({"schemaVersion": 2, "config": config, "layers": described,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json"});
-    let mut manifest = blob("manifest.v1+json", manifest.to_string().as_bytes());
-    manifest["annotations"] = json!({"org.opencontainers.image.ref.name": "v1"});
-    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
-    std::fs::write(dir.join("index.json"), index.to_string()).unwrap();
-    std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
+const OCI: &str = "application/vnd.oci.image";
+
+/// A directory as builders of images leave it (image-spec, image-layout.md).
+struct Layout<'a>(&'a Path);
+
+impl Layout<'_> {
+    /// Writes a blob, and answers its descriptor.
+    fn blob(&self, media_type: &str, bytes: &[u8]) -> Value {
+        let blobs = self.0.join("blobs/sha256");
+        std::fs::create_dir_all(&blobs).unwrap();
+        let hex = hex::encode(Sha256::digest(bytes));
+        std::fs::write(blobs.join(&hex), bytes).unwrap();
+        json!({"mediaType": media_type, "digest": format!("sha256:{hex}"), "size": bytes.len()})
+    }
+
+    fn json(&self, media_type: &str, text: &Value) -> Value {
+        self.blob(media_type, text.to_string().as_bytes())
+    }
+
+    /// An image of Linux of these layers, the first of them compressed.
+    fn linux(&self, layers: &[Vec<u8>]) -> Value {
+        let digest = |bytes: &[u8]| format!("sha256:{}", hex::encode(Sha256::digest(bytes)));
+        let diff_ids: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
+        let layers = layers.iter().enumerate().map(|(at, layer)| match at {
+            0 => self.blob(&format!("{OCI}.layer.v1.tar+gzip"), &gzip(layer)),
+            _ => self.blob(&format!("{OCI}.layer.v1.tar"), layer),
+        });
+        let layers: Vec<Value> = layers.collect();
+        let config = json!({"architecture": "amd64", "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+        let config = self.json(&format!("{OCI}.config.v1+json"), &config);
+        self.manifest(&config, &layers)
+    }
+
+    fn manifest(&self, config: &Value, layers: &[Value]) -> Value {
+        let media_type = format!("{OCI}.manifest.v1+json");
+        let manifest = json!({"schemaVersion": 2, "config": config, "layers": layers,
+            "mediaType": media_type});
+        self.json(&media_type, &manifest)
+    }
+
+    /// Gives what has this descriptor the tag `v1`.
+    fn tag(&self, mut descriptor: Value) {
+        descriptor["annotations"] = json!({"org.opencontainers.image.ref.name": "v1"});
+        let index = json!({"schemaVersion": 2, "manifests": [descriptor]});
+        std::fs::write(self.0.join("index.json"), index.to_string()).unwrap();
+        std::fs::write(self.0.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
+    }
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -321,7 +338,8 @@ fn the_files_of_an_image_are_mounted() {
     file(&mut above, "cache/.wh..wh..opq", "");
     file(&mut above, "cache/new", "new\n");
     let dir = tempfile::tempdir().unwrap();
-    layout(dir.path(), vec![base.into_inner().unwrap(), above.into_inner().unwrap()]);
+    let layout = Layout(dir.path());
+    layout.tag(layout.linux(&[base.into_inner().unwrap(), above.into_inner().unwrap()]));
     let words = format!(
         "copy {} oci:{}:v1 {}",
         own.options("dest-"),
@@ -360,4 +378,72 @@ spec:
         space.wasmctl(&format!("exec reader -- tool cat=/files/{name}")).fails();
     }
     has(&space.wasmctl("cp - reader:/files").fails(), &["standard input"]);
+}
+
+/// An image for Linux and for Wasm under one name, as builders for several platforms make it.
+#[test]
+fn an_index_of_platforms_is_copied_and_runs() {
+    let Some((registry, skopeo)) = tools::registry_tools() else { return };
+    let Some(space) = Space::with_kubectl("image-index") else { return };
+    let registry = Registry::start(registry);
+    let own = Own::of(space.cluster, "indexer");
+    let skopeo = |words: &str| -> Output { space.cluster.run(skopeo, words, "") };
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout(dir.path());
+    let mut files = tar::Builder::new(Vec::new());
+    file(&mut files, "bin/sh", "no program of ours\n");
+    let mut linux = layout.linux(&[files.into_inner().unwrap()]);
+    linux["platform"] = json!({"os": "linux", "architecture": "amd64"});
+    let config = json!({"architecture": "wasm", "os": "wasip1"});
+    let config = layout.json("application/vnd.wasm.config.v0+json", &config);
+    let program = std::fs::read(guests::path("rust-cmd-p1.wasm")).unwrap();
+    let mut wasm = layout.manifest(&config, &[layout.blob("application/wasm", &program)]);
+    wasm["platform"] = json!({"os": "wasip1", "architecture": "wasm"});
+    let media_type = format!("{OCI}.index.v1+json");
+    let index = |entries: &[&Value]| json!({"schemaVersion": 2, "mediaType": media_type, "manifests": entries});
+    layout.tag(layout.json(&media_type, &index(&[&linux, &wasm])));
+
+    // To the cluster's own registry, from there to another one, and back.
+    let from = format!("oci:{}:v1", dir.path().display());
+    let (to, one) = (own.options("dest-"), own.options(""));
+    skopeo(&format!("copy --all {to} {from} {}", own.url("built/both:v1"))).ok();
+    let plain = format!("-tls-verify=false --dest-creds {CREDENTIALS}");
+    let there = format!("docker://{}/team/both:v1", registry.host);
+    let source = own.options("src-");
+    skopeo(&format!("copy --all {source} --dest{plain} {} {there}", own.url("built/both:v1"))).ok();
+    let plain = format!("--src-tls-verify=false --src-creds {CREDENTIALS}");
+    skopeo(&format!("copy --all {plain} {to} {there} {}", own.url("back/both:v1"))).ok();
+    let raw = skopeo(&format!("inspect --raw {one} {}", own.url("back/both:v1"))).ok();
+    has(&raw, &[&media_type, "wasip1", wasm["digest"].as_str().unwrap()]);
+    let listed = space.wasmctl("images").ok();
+    has(&listed, &["built/both", "index of 2"]);
+    has(&space.wasmctl("inspect built/both:v1").ok(), &["_start", "fd_write"]);
+
+    let host = &registry.host;
+    let secret = "create secret docker-registry robot --docker-username=robot";
+    space.kubectl(&format!("{secret} --docker-server={host} --docker-password=secret")).ok();
+    space.apply(&pod("own", "built/both:v1", None));
+    space.apply(&pod("foreign", &format!("{host}/team/both:v1"), Some("robot")));
+    let digest = format!("sha256:{}", hex::encode(Sha256::digest(raw.as_bytes())));
+    for name in ["own", "foreign"] {
+        space.wait_value(&format!("pod {name}"), ".status.phase", "Succeeded");
+        let id = space.value(&format!("pod {name}"), ".status.containerStatuses[0].imageID");
+        assert!(id.ends_with(&digest), "{name}: {id}");
+    }
+
+    // Without one for Wasm: refused where it is known, told where it is not.
+    layout.tag(layout.json(&media_type, &index(&[&linux])));
+    skopeo(&format!("copy --all {to} {from} {}", own.url("built/linux:v1"))).ok();
+    let there = format!("docker://{}/team/linux:v1", registry.host);
+    let plain = format!("--dest-tls-verify=false --dest-creds {CREDENTIALS}");
+    skopeo(&format!("copy --all {source} {plain} {} {there}", own.url("built/linux:v1"))).ok();
+    let why = "it is an index of one image (linux/amd64), and none is for the platform wasm";
+    let refused =
+        space.kubectl_with("apply -f -", &pod("none", "built/linux:v1", None), &[]).fails();
+    has(&refused, &["spec.containers[0].image", why]);
+    space.apply(&pod("none", &format!("{host}/team/linux:v1"), Some("robot")));
+    until("why", || {
+        let told = space.kubectl("describe pod none").ok();
+        told.contains(why).then_some(()).ok_or(told)
+    });
 }
