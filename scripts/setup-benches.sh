@@ -41,4 +41,4 @@ wasmtime() {
 etcd
 wasmtime
 command etcd --version | head -1
-echo "$(target/tools/bin/wasmtime --version) is target/tools/bin/wasmtime: WASMFLEET_BENCH_WASMTIME=target/tools/bin/wasmtime"
+echo "$(target/tools/bin/wasmtime --version) is target/tools/bin/wasmtime, where the benchmarks look for it"

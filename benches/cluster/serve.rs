@@ -1,13 +1,17 @@
 //! `wasmtime serve` beside us: the same component, the same client, in the same run.
 
+use std::ffi::OsString;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::Context;
 
-/// The program to measure beside us, where it is not in the PATH.
+/// The program to measure beside us, where it is neither what scripts/setup-benches.sh brings nor in
+/// the PATH.
 const VARIABLE: &str = "WASMFLEET_BENCH_WASMTIME";
+const BROUGHT: &str = "target/tools/bin/wasmtime";
 /// What the servers may use while they are measured, and what the clients.
 const SERVERS_CORE: u8 = 0;
 const CLIENTS_CORE: u8 = 1;
@@ -21,7 +25,7 @@ impl Serve {
     /// Serves one of the built guests, with an instance for so many requests (its default without
     /// it); `None` if there is no `wasmtime`.
     pub fn start(guest: &str, reuse: Option<u32>) -> anyhow::Result<Option<Serve>> {
-        let program = std::env::var_os(VARIABLE).unwrap_or_else(|| "wasmtime".into());
+        let program = program();
         let version = Command::new(&program).arg("--version").output();
         let Ok(version) = version else {
             eprintln!(
@@ -30,7 +34,7 @@ impl Serve {
             return Ok(None);
         };
         eprint!("beside {}", String::from_utf8_lossy(&version.stdout));
-        let built = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/guests/built");
+        let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/guests/built");
         // It begins with all cores, and so with as many threads, wherever this program is by now.
         let mut command = Command::new("taskset");
         command.arg("--cpu-list").arg(format!("0-{}", cores() - 1)).arg(&program);
@@ -52,6 +56,14 @@ impl Serve {
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
+}
+
+fn program() -> OsString {
+    let brought = Path::new(env!("CARGO_MANIFEST_DIR")).join(BROUGHT);
+    std::env::var_os(VARIABLE).unwrap_or_else(|| match brought.exists() {
+        true => brought.into(),
+        false => "wasmtime".into(),
+    })
 }
 
 impl Drop for Serve {
