@@ -293,7 +293,7 @@ fn what_a_probe_ended_runs_again_unless_it_may_never() {
     let last = |script: &Script| script.text.lines().last().unwrap_or_default().to_string();
     for kind in [ProbeKind::Liveness, ProbeKind::Startup] {
         let mut script = story("OnFailure", kind);
-        assert_eq!(last(&script), "Start web#1 | Running web:Completed=0/0", "{kind:?}");
+        assert_eq!(last(&script), "Start web#1 | Running web:ContainerCreating/0", "{kind:?}");
         // The wait that its crashes earn it outlasts the agent.
         script.started("web", 1).event(Event::Probe {
             id: container_id("u", "web", 1),

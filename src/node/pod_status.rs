@@ -160,12 +160,10 @@ fn container_states(
         let (reason, message) = failure_text(failure, state, c, now);
         return (waiting(&reason, Some(message)), before());
     }
-    if c.renew && c.exited.is_some() {
-        // The API lets no container of policy Never leave the state Terminated.
-        return (waiting("ContainerCreating", None), before());
-    }
     if let Some(exited) = &c.exited {
         let again = state.ending.is_none() && state.runs_again(c, exited.exit_code);
+        // The API lets no container leave the state Terminated that ended well, or of policy Never.
+        let is_kept = c.renew || again && c.failed_probe && exited.exit_code == 0;
         if again && c.is_idle() && c.restart_at().is_some_and(|at| now < at) {
             let meta = &state.pod.metadata;
             let message = format!(
@@ -177,6 +175,9 @@ fn container_states(
                 state.uid(),
             );
             return (waiting("CrashLoopBackOff", Some(message)), before());
+        }
+        if is_kept {
+            return (waiting("ContainerCreating", None), before());
         }
         return (terminated(exited.clone()), c.last.clone());
     }

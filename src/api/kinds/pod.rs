@@ -170,7 +170,7 @@ impl Kind for Pod {
         if let Some(node) = new.nominated_node_name.as_deref().filter(|n| !n.is_empty()) {
             checks::dns_subdomain(errors, &path.child("nominatedNodeName"), node);
         }
-        let policy = old.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
+        let Some(spec) = &old.spec else { return };
         let lists = [
             ("containerStatuses", &new.container_statuses, &old_status.container_statuses),
             (
@@ -182,7 +182,7 @@ impl Kind for Pod {
         for (name, new, old) in lists {
             let (new, old) =
                 (new.as_deref().unwrap_or_default(), old.as_deref().unwrap_or_default());
-            validate_transitions(errors, &path.child(name), policy, new, old);
+            validate_transitions(errors, &path.child(name), spec, new, old);
         }
     }
 
@@ -269,29 +269,77 @@ fn validate_ips(errors: &mut Errors, path: &Path, ips: &[&str]) {
     }
 }
 
-/// A container that ended for good stays ended.
+/// A container that ended for good stays ended: by its own restart policy, where it has one (KEP-5307,
+/// KEP-753), or by the pod's.
 fn validate_transitions(
     errors: &mut Errors,
     path: &Path,
-    policy: Option<&str>,
+    spec: &PodSpec,
     new: &[ContainerStatus],
     old: &[ContainerStatus],
 ) {
-    let policy = policy.unwrap_or("Always");
-    if policy == "Always" {
-        return;
-    }
+    let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let policy_of = |name: &str| {
+        let own = containers().find(|one| one.name == name).map(|one| &one.restart_policy);
+        let policy = own.into_iter().flatten().next().or(spec.restart_policy.as_ref());
+        policy.map_or("Always", String::as_str)
+    };
     let ended = |c: &ContainerStatus| c.state.as_ref().and_then(|s| s.terminated.clone());
     let alive: HashSet<&str> =
         new.iter().filter(|n| ended(n).is_none()).map(|n| n.name.as_str()).collect();
     for (i, old) in old.iter().enumerate() {
         let Some(terminated) = ended(old) else { continue };
-        if terminated.exit_code != 0 && policy == "OnFailure" {
-            continue;
+        match policy_of(&old.name) {
+            "Always" => continue,
+            "OnFailure" if terminated.exit_code != 0 => continue,
+            _ => {}
         }
         if alive.contains(old.name.as_str()) {
             let detail = "may not be transitioned to non-terminated state";
             errors.forbidden(&path.index(i).child("state"), detail);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_ended_for_good_stays_ended() {
+        let spec = |pod: &str| -> PodSpec {
+            let container =
+                |name: &str, own: Option<&str>| json!({"name": name, "restartPolicy": own});
+            let containers = [container("plain", None), container("own", Some("OnFailure"))];
+            let inits = [container("sidecar", Some("Always"))];
+            let spec =
+                json!({"restartPolicy": pod, "containers": containers, "initContainers": inits});
+            serde_json::from_value(spec).expect("a spec")
+        };
+        let status = |name: &str, state: Value| -> ContainerStatus {
+            let status = json!({"name": name, "state": state, "image": "", "imageID": "",
+                "ready": false, "restartCount": 0});
+            serde_json::from_value(status).expect("a status")
+        };
+        let is_allowed = |pod: &str, name: &str, code: i32| {
+            let mut errors = Errors::default();
+            let old = [status(name, json!({"terminated": {"exitCode": code}}))];
+            let new = [status(name, json!({"running": {}}))];
+            validate_transitions(&mut errors, &Path::new("status"), &spec(pod), &new, &old);
+            errors.is_empty()
+        };
+        for (pod, name, after_success, after_failure) in [
+            ("Always", "plain", true, true),
+            ("OnFailure", "plain", false, true),
+            ("Never", "plain", false, false),
+            ("Always", "own", false, true),
+            ("Never", "own", false, true),
+            ("Never", "sidecar", true, true),
+        ] {
+            let allowed = [is_allowed(pod, name, 0), is_allowed(pod, name, 1)];
+            assert_eq!(allowed, [after_success, after_failure], "{pod} {name}");
         }
     }
 }

@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use wasmfleet::runtime::fake::Script;
 
 use super::harness::Rig;
 
@@ -54,6 +55,21 @@ async fn readiness_and_liveness_follow_the_answers() {
     healthy.store(true, Ordering::SeqCst);
     rig.pod("a", |pod| super::harness::summary(pod).starts_with("Running ready")).await;
     assert!(rig.has_told("Unhealthy"));
+}
+
+/// The API takes no status by which a container that ended well runs again.
+#[tokio::test]
+async fn a_handler_that_fails_its_liveness_probe_runs_again_on_failure() {
+    let rig = Rig::start().await;
+    rig.runtime.script_default(Script::serves());
+    let spec = json!({"restartPolicy": "OnFailure", "containers": [{"name": "web", "image": "hello",
+        "livenessProbe": {"tcpSocket": {"port": 1}, "periodSeconds": 1, "failureThreshold": 1}}]});
+    rig.create("a", spec).await;
+    let pod = rig.pod("a", |pod| super::harness::summary(pod).contains("CrashLoopBackOff/1")).await;
+    let statuses =
+        pod.status.as_ref().and_then(|s| s.container_statuses.as_ref()).expect("statuses");
+    let ended = statuses[0].last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    assert_eq!(ended.map(|end| end.exit_code), Some(0));
 }
 
 #[tokio::test]
