@@ -248,6 +248,17 @@ pub struct KindInfo {
 /// Registers a kind's schema and what it depends on, and answers with a reference to it.
 pub type AddSchema = Arc<dyn Fn(&mut schemars::SchemaGenerator) -> schemars::Schema + Send + Sync>;
 
+#[cfg(feature = "control-plane")]
+fn add_schema<T: Kind>(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    generator.subschema_for::<T>()
+}
+
+/// Only an API server is asked for schemas. Those of all kinds would make a node's program larger.
+#[cfg(not(feature = "control-plane"))]
+fn add_schema<T: Kind>(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::Schema::default()
+}
+
 impl KindInfo {
     /// Whether objects of the row are stored at all.
     pub fn is_stored(&self) -> bool {
@@ -288,9 +299,7 @@ impl KindInfo {
             categories: texts(T::META.categories),
             selectable: texts(T::META.selectable),
             meta: T::META,
-            schema: Arc::new(|generator: &mut schemars::SchemaGenerator| {
-                generator.subschema_for::<T>()
-            }),
+            schema: Arc::new(add_schema::<T>),
             custom: None,
             stored: None,
             rules: Box::new(Typed::<T>(PhantomData)),
