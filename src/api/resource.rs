@@ -248,15 +248,13 @@ pub struct KindInfo {
 /// Registers a kind's schema and what it depends on, and answers with a reference to it.
 pub type AddSchema = Arc<dyn Fn(&mut schemars::SchemaGenerator) -> schemars::Schema + Send + Sync>;
 
-#[cfg(feature = "control-plane")]
-fn add_schema<T: Kind>(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    generator.subschema_for::<T>()
-}
-
 /// Only an API server is asked for schemas. Those of all kinds would make a node's program larger.
-#[cfg(not(feature = "control-plane"))]
-fn add_schema<T: Kind>(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::Schema::default()
+fn add_schema<T: Kind>(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    if cfg!(feature = "control-plane") {
+        generator.subschema_for::<T>()
+    } else {
+        schemars::Schema::default()
+    }
 }
 
 impl KindInfo {
