@@ -26,13 +26,11 @@ pub async fn run(session: &Session, args: &ApplyArgs) -> anyhow::Result<()> {
         );
     }
     let files = &args.files;
-    let mut report = Report::new(files.output.as_deref())?;
+    let mut report = Report::of(&files.outcome)?;
     for manifest in manifest::read(&files.filename, files.recursive)? {
         let source = manifest.source.clone();
-        match apply(session, manifest, files.dry_run).await {
-            Ok(applied) => {
-                report.done(&applied.title, applied.what, files.dry_run, applied.object)?;
-            }
+        match apply(session, manifest, files.outcome.dry_run()).await {
+            Ok(applied) => report.done(&applied.title, applied.what, applied.object)?,
             Err(error) => report.fail(error.context(source)),
         }
     }

@@ -1,6 +1,7 @@
 //! What can be typed after `wasmctl`: the verbs here, what each takes in a file a topic.
 
 mod objects;
+mod outcome;
 mod pods;
 mod programs;
 mod workloads;
@@ -9,9 +10,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::client::remote::Query;
-
 pub use objects::*;
+pub use outcome::*;
 pub use pods::*;
 pub use programs::*;
 pub use workloads::*;
@@ -135,31 +135,6 @@ pub enum ControllersOutput {
     Json,
 }
 
-/// What a command does instead of storing something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum DryRun {
-    None,
-    /// Nothing is sent.
-    Client,
-    /// The server checks, and stores nothing.
-    Server,
-}
-
-impl DryRun {
-    /// What follows the word of what was done.
-    pub fn suffix(self) -> &'static str {
-        match self {
-            DryRun::None => "",
-            DryRun::Client => " (dry run)",
-            DryRun::Server => " (server dry run)",
-        }
-    }
-
-    pub fn add_to(self, query: &mut Query) {
-        query.add("dryRun", if self == DryRun::Server { "All" } else { "" });
-    }
-}
-
 /// `90`, `90s`, `5m`, `2h`, `1h30m` as seconds.
 fn parse_seconds(text: &str) -> Result<u64, String> {
     if let Ok(seconds) = text.parse() {
@@ -207,7 +182,7 @@ mod tests {
         assert!(delete(&["--ignore-not-found"]).ignore_not_found);
         assert!(!delete(&["--ignore-not-found=false"]).ignore_not_found);
         assert_eq!(delete(&["--grace-period=-1"]).grace_period, Some(-1));
-        assert_eq!(delete(&["--dry-run=client"]).dry_run, DryRun::Client);
+        assert_eq!(delete(&["--dry-run=client"]).trial.dry_run, DryRun::Client);
         assert_eq!(delete(&["--cascade=orphan"]).cascade, "orphan");
         assert_eq!(delete(&["--dry-run"]).targets.select.what, ["pod", "a"]);
     }

@@ -3,27 +3,25 @@
 use anyhow::bail;
 use serde_json::{Value, json};
 
-use super::args::{AutoscaleArgs, DryRun};
+use super::args::AutoscaleArgs;
 use super::create;
-use super::manifest::Manifest;
 use super::report::Report;
 use super::selection::{self, Selected};
 use super::session::Session;
-use crate::api::Object;
 use crate::api::quantity::Quantity;
 
 pub async fn run(session: &Session, args: &AutoscaleArgs) -> anyhow::Result<()> {
     if let Some(min) = args.min.filter(|min| *min > args.max) {
         bail!("--max={} is less than --min={min}", args.max);
     }
-    let mut report = Report::new(args.output.as_deref())?;
+    let mut report = Report::of(&args.outcome)?;
     let selected = selection::named(session, &args.what).await?;
     if args.name.is_some() && selected.len() > 1 {
         bail!("--name can be given for one object only");
     }
     for one in &selected {
         match autoscale(session, args, one).await {
-            Ok((title, object)) => report.done(&title, "autoscaled", args.dry_run, object)?,
+            Ok((title, object)) => report.done(&title, "autoscaled", object)?,
             Err(error) => report.fail(error),
         }
     }
@@ -44,13 +42,8 @@ async fn autoscale(
     let reference = json!({
         "apiVersion": one.resource.gvr.api_version(), "kind": one.resource.kind, "name": name,
     });
-    let object = Object::from_value(autoscaler(args, name, reference))?;
-    let manifest = Manifest { object, source: String::new() };
-    let (title, mut created) = create::create(session, manifest, args.dry_run).await?;
-    if args.dry_run == DryRun::Client {
-        create::without_implied_namespace(session, &mut created);
-    }
-    Ok((title, created))
+    let made = autoscaler(args, name, reference);
+    create::create_made(session, made, args.outcome.dry_run()).await
 }
 
 fn autoscaler(args: &AutoscaleArgs, target: &str, reference: Value) -> Value {

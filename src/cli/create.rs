@@ -8,6 +8,7 @@ use super::manifest::{self, Manifest};
 use super::report::Report;
 use super::selection::title;
 use super::session::Session;
+use crate::api::Object;
 use crate::client::remote::Query;
 
 pub async fn run(session: &Session, args: &CreateArgs) -> anyhow::Result<()> {
@@ -15,11 +16,11 @@ pub async fn run(session: &Session, args: &CreateArgs) -> anyhow::Result<()> {
         return super::generate::run(session, simple).await;
     }
     let files = &args.files;
-    let mut report = Report::new(files.output.as_deref())?;
+    let mut report = Report::of(&files.outcome)?;
     for manifest in manifest::read(&files.filename, files.recursive)? {
         let source = manifest.source.clone();
-        match create(session, manifest, files.dry_run).await {
-            Ok((title, object)) => report.done(&title, "created", files.dry_run, object)?,
+        match create(session, manifest, files.outcome.dry_run()).await {
+            Ok((title, object)) => report.done(&title, "created", object)?,
             Err(error) => report.fail(error.context(source)),
         }
     }
@@ -27,7 +28,7 @@ pub async fn run(session: &Session, args: &CreateArgs) -> anyhow::Result<()> {
 }
 
 /// Answers with the object's title and the object as it is now.
-pub async fn create(
+async fn create(
     session: &Session,
     mut manifest: Manifest,
     dry_run: DryRun,
@@ -47,9 +48,23 @@ pub async fn create(
     Ok((title(&resource, created.name()), created.into_value()))
 }
 
+/// The same with an object that arguments make, not a file.
+pub async fn create_made(
+    session: &Session,
+    made: Value,
+    dry_run: DryRun,
+) -> anyhow::Result<(String, Value)> {
+    let manifest = Manifest { object: Object::from_value(made)?, source: String::new() };
+    let (title, mut created) = create(session, manifest, dry_run).await?;
+    if dry_run == DryRun::Client {
+        without_implied_namespace(session, &mut created);
+    }
+    Ok((title, created))
+}
+
 /// Takes away a namespace that nobody said, of an object that is only printed: a manifest that is
 /// kept in a file is then of use in any namespace.
-pub fn without_implied_namespace(session: &Session, object: &mut Value) {
+fn without_implied_namespace(session: &Session, object: &mut Value) {
     if !session.namespace_is_explicit
         && let Some(Value::Object(metadata)) = object.get_mut("metadata")
     {

@@ -39,7 +39,7 @@ pub async fn run(session: &Session, args: &DeleteArgs) -> anyhow::Result<()> {
     let mut failed = Vec::new();
     let mut going = Vec::new();
     for victim in victims {
-        let deleted = match args.dry_run {
+        let deleted = match args.trial.dry_run {
             DryRun::Client => Ok(String::new()),
             _ => delete(session, &victim, &options).await,
         };
@@ -49,7 +49,7 @@ pub async fn run(session: &Session, args: &DeleteArgs) -> anyhow::Result<()> {
                 let title = victim.selected.title();
                 printer::line(&match names_only {
                     true => title,
-                    false => format!("{title} {how}{}", args.dry_run.suffix()),
+                    false => format!("{title} {how}{}", args.trial.dry_run.suffix()),
                 })?;
                 going.push((victim, uid));
             }
@@ -57,7 +57,7 @@ pub async fn run(session: &Session, args: &DeleteArgs) -> anyhow::Result<()> {
             Err(error) => failed.push(error.into()),
         }
     }
-    if args.wait && !args.no_wait && args.dry_run == DryRun::None {
+    if args.wait && !args.no_wait && args.trial.dry_run == DryRun::None {
         failed.extend(wait_all(session, &going, args.timeout).await.err());
     }
     report::errors(failed)
@@ -83,7 +83,7 @@ fn options(args: &DeleteArgs) -> anyhow::Result<DeleteOptions> {
     Ok(DeleteOptions {
         grace_period_seconds: grace,
         propagation_policy: Some(propagation),
-        dry_run: args.dry_run == DryRun::Server,
+        dry_run: args.trial.dry_run == DryRun::Server,
         ..DeleteOptions::default()
     })
 }

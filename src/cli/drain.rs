@@ -10,7 +10,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::args::{DrainArgs, NodeArgs};
+use super::args::DrainArgs;
 use super::discovery::text;
 use super::selection::Selected;
 use super::session::Session;
@@ -30,8 +30,7 @@ const MIRROR: &str = "/metadata/annotations/kubernetes.io~1config.mirror";
 pub async fn run(session: &Session, args: &DrainArgs) -> anyhow::Result<()> {
     let deadline = args.timeout.filter(|seconds| *seconds > 0);
     let deadline = deadline.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let nodes = NodeArgs { nodes: args.nodes.clone(), selector: args.selector.clone() };
-    let nodes = cordon::nodes(session, &nodes).await?;
+    let nodes = cordon::nodes(session, &args.which).await?;
     let mut failed = Vec::new();
     for node in &nodes {
         cordon::set(session, node, true).await?;

@@ -11,12 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::args::DryRun;
+use super::args::Outcome;
 use super::create;
-use super::manifest::Manifest;
 use super::report::Report;
 use super::session::Session;
-use crate::api::Object;
 
 #[derive(Subcommand)]
 pub enum Simple {
@@ -25,7 +23,7 @@ pub enum Simple {
     Namespace {
         name: String,
         #[command(flatten)]
-        how: How,
+        how: Outcome,
     },
     /// A ConfigMap of literals and files
     #[command(visible_alias = "cm")]
@@ -34,7 +32,7 @@ pub enum Simple {
         #[command(flatten)]
         content: Content,
         #[command(flatten)]
-        how: How,
+        how: Outcome,
     },
     /// A Secret
     Secret {
@@ -57,7 +55,7 @@ pub enum Simple {
         #[arg(last = true, value_name = "ARGS")]
         args: Vec<String>,
         #[command(flatten)]
-        how: How,
+        how: Outcome,
     },
     /// A Job of an image, or of a CronJob at once
     Job {
@@ -72,7 +70,7 @@ pub enum Simple {
         #[arg(last = true, value_name = "ARGS", conflicts_with = "from")]
         args: Vec<String>,
         #[command(flatten)]
-        how: How,
+        how: Outcome,
     },
     /// A Service
     #[command(visible_alias = "svc")]
@@ -85,7 +83,7 @@ pub enum Simple {
     Serviceaccount {
         name: String,
         #[command(flatten)]
-        how: How,
+        how: Outcome,
     },
 }
 
@@ -105,7 +103,7 @@ pub enum Secret {
         )]
         kind: String,
         #[command(flatten)]
-        how: How,
+        how: Outcome,
     },
     /// Credentials for a registry, for imagePullSecrets
     DockerRegistry {
@@ -119,7 +117,7 @@ pub enum Secret {
         #[arg(long, default_value = "", hide_default_value = true, value_name = "EMAIL")]
         docker_email: String,
         #[command(flatten)]
-        how: How,
+        how: Outcome,
     },
     /// A certificate and its key
     Tls {
@@ -131,7 +129,7 @@ pub enum Secret {
         #[arg(long, value_name = "FILE")]
         key: String,
         #[command(flatten)]
-        how: How,
+        how: Outcome,
     },
 }
 
@@ -144,7 +142,7 @@ pub enum Service {
         #[arg(long, value_name = "PORT[:TARGET]", required = true)]
         tcp: Vec<String>,
         #[command(flatten)]
-        how: How,
+        how: Outcome,
     },
 }
 
@@ -162,35 +160,18 @@ pub struct Content {
     from_env_file: Vec<String>,
 }
 
-/// What becomes of the object.
-#[derive(Args)]
-pub struct How {
-    /// Only print (client), or let the server check and store nothing (server)
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value = "none",
-          default_missing_value = "client", value_name = "HOW", hide_possible_values = true,
-          hide_default_value = true)]
-    dry_run: DryRun,
-    /// Print the object: json, yaml or name
-    #[arg(short, long, value_name = "FORMAT")]
-    output: Option<String>,
-}
-
 pub async fn run(session: &Session, simple: &Simple) -> anyhow::Result<()> {
     let (mut value, how) = object(simple)?;
-    let mut report = Report::new(how.output.as_deref())?;
+    let mut report = Report::of(how)?;
     if let Simple::Job { from: Some(from), .. } = simple {
         job::fill(&mut value, &job::cron_job(session, from).await?);
     }
-    let manifest = Manifest { object: Object::from_value(value)?, source: String::new() };
-    let (title, mut created) = create::create(session, manifest, how.dry_run).await?;
-    if how.dry_run == DryRun::Client {
-        create::without_implied_namespace(session, &mut created);
-    }
-    report.done(&title, "created", how.dry_run, created)?;
+    let (title, created) = create::create_made(session, value, how.dry_run()).await?;
+    report.done(&title, "created", created)?;
     report.finish()
 }
 
-fn object(simple: &Simple) -> anyhow::Result<(Value, &How)> {
+fn object(simple: &Simple) -> anyhow::Result<(Value, &Outcome)> {
     let named = |kind: &str, name: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}});
     Ok(match simple {
         Simple::Namespace { name, how } => (named("Namespace", name), how),
@@ -247,7 +228,7 @@ fn object(simple: &Simple) -> anyhow::Result<(Value, &How)> {
     })
 }
 
-fn secret_object(secret: &Secret) -> anyhow::Result<(Value, &How)> {
+fn secret_object(secret: &Secret) -> anyhow::Result<(Value, &Outcome)> {
     let (name, kind, entries, how) = match secret {
         Secret::Generic { name, content, kind, how } => {
             (name, kind.as_str(), content.entries()?, how)

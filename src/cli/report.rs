@@ -3,31 +3,34 @@
 
 use serde_json::{Value, json};
 
-use super::args::DryRun;
+use super::args::{DryRun, Outcome};
 use super::printer::{self, Format};
 
 /// Gathers results and errors of one command.
 pub struct Report {
     format: Format,
+    dry_run: DryRun,
     objects: Vec<Value>,
     failed: Vec<anyhow::Error>,
 }
 
 impl Report {
-    pub fn new(output: Option<&str>) -> anyhow::Result<Report> {
-        Ok(Report { format: Format::parse(output)?, objects: Vec::new(), failed: Vec::new() })
+    pub fn new(output: Option<&str>, dry_run: DryRun) -> anyhow::Result<Report> {
+        let format = Format::parse(output)?;
+        Ok(Report { format, dry_run, objects: Vec::new(), failed: Vec::new() })
+    }
+
+    /// As a verb's arguments say.
+    pub fn of(outcome: &Outcome) -> anyhow::Result<Report> {
+        Report::new(outcome.output.as_deref(), outcome.dry_run())
     }
 
     /// `deployment.apps/web configured`, or the object for the end.
-    pub fn done(
-        &mut self,
-        title: &str,
-        what: &str,
-        dry_run: DryRun,
-        object: Value,
-    ) -> anyhow::Result<()> {
+    pub fn done(&mut self, title: &str, what: &str, object: Value) -> anyhow::Result<()> {
         match self.format {
-            Format::Table { .. } => printer::line(&format!("{title} {what}{}", dry_run.suffix()))?,
+            Format::Table { .. } => {
+                printer::line(&format!("{title} {what}{}", self.dry_run.suffix()))?;
+            }
             Format::Name => printer::line(title)?,
             _ => self.objects.push(object),
         }

@@ -11,13 +11,11 @@ use super::args::{DryRun, LogsArgs, RunArgs};
 use super::create;
 use super::discovery::text;
 use super::logs;
-use super::manifest::Manifest;
 use super::printer;
 use super::report::{self, Report};
 use super::selection::{self, Selected};
 use super::session::Session;
 use super::watch;
-use crate::api::Object;
 
 /// A pod that runs has its grace period to end in.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(60);
@@ -42,17 +40,14 @@ impl PodFailed {
 }
 
 pub async fn run(session: &Session, args: &RunArgs) -> anyhow::Result<()> {
-    let object = Object::from_value(manifest(session, args)?)?;
-    let manifest = Manifest { object, source: String::new() };
-    let (title, mut created) = create::create(session, manifest, args.dry_run).await?;
-    if !args.wait || args.dry_run != DryRun::None {
-        let output = args.output.as_deref();
-        if args.dry_run == DryRun::Client {
-            create::without_implied_namespace(session, &mut created);
-        }
-        let output = output.or((args.dry_run == DryRun::Client).then_some("yaml"));
-        let mut report = Report::new(output)?;
-        report.done(&title, "created", args.dry_run, created)?;
+    let dry_run = args.outcome.dry_run();
+    let made = manifest(session, args)?;
+    let (title, created) = create::create_made(session, made, dry_run).await?;
+    if !args.wait || dry_run != DryRun::None {
+        let output = args.outcome.output.as_deref();
+        let output = output.or((dry_run == DryRun::Client).then_some("yaml"));
+        let mut report = Report::new(output, dry_run)?;
+        report.done(&title, "created", created)?;
         return report.finish();
     }
     let pod = selection::named(session, &["pods".to_string(), args.name.clone()]).await?.remove(0);

@@ -41,7 +41,7 @@ enum Wanted {
 
 pub async fn run(session: &Session, args: &WaitArgs) -> anyhow::Result<()> {
     let wanted = Wanted::parse(&args.wanted)?;
-    let mut report = Report::new(args.output.as_deref())?;
+    let mut report = Report::new(args.output.as_deref(), DryRun::None)?;
     let limit = match args.timeout < SignedDuration::ZERO {
         true => LONGEST,
         false => args.timeout.unsigned_abs().min(LONGEST),
@@ -54,7 +54,7 @@ pub async fn run(session: &Session, args: &WaitArgs) -> anyhow::Result<()> {
     for target in &targets {
         match wait(session, target, &wanted, limit, deadline).await {
             Ok(Some(object)) => {
-                report.done(&target.selected.title(), "condition met", DryRun::None, object)?;
+                report.done(&target.selected.title(), "condition met", object)?;
             }
             // It was gone before: there was nothing to wait for.
             Ok(None) => {}

@@ -2,9 +2,15 @@
 
 use clap::Args;
 
-use super::{DryRun, parse_duration, parse_seconds};
+use super::{Outcome, Trial, parse_duration, parse_seconds};
 
 #[derive(Args)]
+#[command(mut_arg("dry_run", |arg| arg.default_missing_value("server").help(
+    "Store nothing: let the server check everything (server), or send nothing (client)"
+)))]
+#[command(mut_arg("output", |arg| arg.help(
+    "Print the objects instead of what happened: json, yaml or name"
+)))]
 pub struct FileArgs {
     /// YAML or JSON files, folders of them, or - for stdin
     #[arg(short, long = "filename", value_name = "FILE", required = true, value_delimiter = ',')]
@@ -12,14 +18,8 @@ pub struct FileArgs {
     /// Read the folders in folders too
     #[arg(short = 'R', long)]
     pub recursive: bool,
-    /// Store nothing: let the server check everything (server), or send nothing (client)
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value = "none",
-          default_missing_value = "server", value_name = "HOW", hide_possible_values = true,
-          hide_default_value = true)]
-    pub dry_run: DryRun,
-    /// Print the objects instead of what happened: json, yaml or name
-    #[arg(short, long, value_name = "FORMAT")]
-    pub output: Option<String>,
+    #[command(flatten)]
+    pub outcome: Outcome,
 }
 
 #[derive(Args)]
@@ -116,12 +116,8 @@ pub struct NodeArgs {
 
 #[derive(Args)]
 pub struct DrainArgs {
-    /// The nodes, by name
-    #[arg(value_name = "NODE", required_unless_present = "selector")]
-    pub nodes: Vec<String>,
-    /// Nodes with these labels
-    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "nodes")]
-    pub selector: Option<String>,
+    #[command(flatten)]
+    pub which: NodeArgs,
     /// Only pods with these labels leave
     #[arg(long, value_name = "LABELS")]
     pub pod_selector: Option<String>,
@@ -197,6 +193,9 @@ pub struct WaitArgs {
 }
 
 #[derive(Args)]
+#[command(mut_arg("dry_run", |arg| arg.default_missing_value("server").help(
+    "Delete nothing: let the server check (server), or send nothing (client)"
+)))]
 pub struct DeleteArgs {
     #[command(flatten)]
     pub targets: TargetArgs,
@@ -231,9 +230,6 @@ pub struct DeleteArgs {
     /// Print names only: name
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<String>,
-    /// Delete nothing: let the server check (server), or send nothing (client)
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value = "none",
-          default_missing_value = "server", value_name = "HOW", hide_possible_values = true,
-          hide_default_value = true)]
-    pub dry_run: DryRun,
+    #[command(flatten)]
+    pub trial: Trial,
 }

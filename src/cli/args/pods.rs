@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{DryRun, parse_seconds};
+use super::{Outcome, parse_seconds};
 
 #[derive(Args, Default)]
 pub struct LogsArgs {
@@ -96,6 +96,12 @@ pub struct PortForwardArgs {
 }
 
 #[derive(Args)]
+#[command(mut_arg("dry_run", |arg| arg.help(
+    "Only print the manifest (client), or let the server check and store nothing (server)"
+)))]
+#[command(mut_arg("output", |arg| arg.help(
+    "Print the object instead of what happened: json, yaml or name"
+)))]
 pub struct RunArgs {
     /// The pod's name
     pub name: String,
@@ -120,14 +126,8 @@ pub struct RunArgs {
     /// Delete the pod after it ended (with --wait)
     #[arg(long, requires = "wait")]
     pub rm: bool,
-    /// Only print the manifest (client), or let the server check and store nothing (server)
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value = "none",
-          default_missing_value = "client", value_name = "HOW", hide_possible_values = true,
-          hide_default_value = true)]
-    pub dry_run: DryRun,
-    /// Print the object instead of what happened: json, yaml or name
-    #[arg(short, long, value_name = "FORMAT")]
-    pub output: Option<String>,
+    #[command(flatten)]
+    pub outcome: Outcome,
     /// Arguments for the program
     #[arg(last = true, value_name = "ARGS")]
     pub args: Vec<String>,

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{DryRun, parse_seconds};
+use super::{Outcome, parse_seconds};
 use crate::cli::autoscale::{cpu_target, memory_target};
 
 #[derive(Args)]
@@ -45,14 +45,8 @@ pub struct AutoscaleArgs {
     /// The autoscaler's name [default: that of what it scales]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Only print (client), or let the server check and store nothing (server)
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value = "none",
-          default_missing_value = "client", value_name = "HOW", hide_possible_values = true,
-          hide_default_value = true)]
-    pub dry_run: DryRun,
-    /// Print the object: json, yaml or name
-    #[arg(short, long, value_name = "FORMAT")]
-    pub output: Option<String>,
+    #[command(flatten)]
+    pub outcome: Outcome,
 }
 
 #[derive(Args)]
