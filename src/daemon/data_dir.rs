@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::base::durable::{create_dirs, sync_parent};
+use crate::base::durable::create_dirs;
 use crate::base::ids::Ids;
+use crate::base::private;
 
 /// Of directories that hold keys or state: their owner's only.
 pub const DIR_MODE: u32 = 0o700;
@@ -82,17 +83,11 @@ impl DataDir {
 
 /// Writes a file that only its owner may read, whole or not at all.
 pub fn write_private(path: &Path, content: &str) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent)?;
     }
     let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(content.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    sync_parent(path)
+    private::replace(path, &temporary, content)
 }
 
 #[cfg(test)]

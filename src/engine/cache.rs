@@ -17,6 +17,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
 
 use super::seal::{CodeKey, Seal, TRAILER_BYTES};
 use crate::base::durable::sync_parent;
+use crate::base::private;
 
 const EXTENSION: &str = "code";
 /// Hex digits of the settings hash that a file's name carries.
@@ -82,8 +83,7 @@ impl DiskCache {
     /// # Errors
     /// When the directory can be neither found nor made.
     pub fn open(directory: PathBuf, max_bytes: u64, seal: Seal) -> io::Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        private::make_dir(&directory)?;
         for entry in fs::read_dir(&directory)?.flatten() {
             if entry.path().extension().is_some_and(|extension| extension == "tmp") {
                 let _ = fs::remove_file(entry.path());
@@ -139,11 +139,9 @@ impl DiskCache {
     /// # Errors
     /// When the disk refuses.
     pub fn incoming(&self) -> io::Result<Incoming> {
-        use std::os::unix::fs::OpenOptionsExt;
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let path = self.directory.join(format!("{}-{serial}.tmp", std::process::id()));
-        let mut options = File::options();
-        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let file = private::file().read(true).write(true).create_new(true).open(&path)?;
         Ok(Incoming { path, file })
     }
 

@@ -14,12 +14,12 @@ use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
 
-use super::logs::sink::make_private_dir;
 use super::streams::Pieces;
 use super::{Node, query};
 use crate::api::ApiError;
 use crate::api::error::Reason;
 use crate::api::kinds::pod_grants::CORE_DUMP;
+use crate::base::private;
 use crate::runtime::{CoreDumps, MAX_PROFILE, StartError};
 
 /// Dumps that a node keeps; the oldest goes.
@@ -47,7 +47,7 @@ impl DumpPlace {
     }
 
     fn write(&self, dump: &[u8]) -> io::Result<()> {
-        make_private_dir(self.path.parent().unwrap_or(Path::new("/")))?;
+        private::make_dir(self.path.parent().unwrap_or(Path::new("/")))?;
         let unfinished = self.path.with_extension("new");
         std::fs::write(&unfinished, dump)?;
         std::fs::rename(&unfinished, &self.path)?;

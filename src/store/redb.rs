@@ -54,6 +54,7 @@ use super::{
     Change, CommitError, Committed, Entry, Event, Key, Op, Page, ReadError, Revision, Store,
     TagsOf, Visit, Vital, Watch, WatchEnd,
 };
+use crate::base::private;
 
 /// How many requests may wait for the writer.
 pub const QUEUE_REQUESTS: usize = 8192;
@@ -229,11 +230,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path).map_err(OpenError::from_io)?;
+    let file = private::open(path).map_err(OpenError::from_io)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse),

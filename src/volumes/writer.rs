@@ -15,10 +15,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::{Files, VolumeError};
+use crate::base::private;
 
 /// The link to the current version.
 const DATA: &str = "..data";
@@ -133,8 +134,7 @@ fn replace_link(dir: &Path, name: &str, target: &Path) -> Result<(), VolumeError
 
 /// Writes one file with its mode, whatever the umask.
 pub fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), VolumeError> {
-    let mut options = fs::OpenOptions::new();
-    let opened = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    let opened = private::file().write(true).create(true).truncate(true).open(path);
     let mut file = io("create", path, opened)?;
     io("write", path, file.write_all(bytes))?;
     io("set the mode of", path, file.set_permissions(fs::Permissions::from_mode(mode)))

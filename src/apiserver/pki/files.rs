@@ -1,12 +1,13 @@
 //! Files of the authority: private to their owner, replaced as a whole, durable before they are
 //! relied on.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::PkiError;
+use crate::base::private;
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> PkiError {
     let path = path.to_path_buf();
@@ -33,17 +34,5 @@ pub fn read(dir: &Path, name: &str) -> Result<Option<String>, PkiError> {
 pub fn write_private(dir: &Path, name: &str, text: &str) -> Result<(), PkiError> {
     let path = dir.join(name);
     let new = dir.join(format!("{name}.new"));
-    // A left-over of an earlier crash may have other permissions.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&new)(error)),
-        _ => {}
-    }
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(dir)?.sync_all()
-    };
-    write().map_err(at(&path))
+    private::replace(&path, &new, text).map_err(at(&path))
 }

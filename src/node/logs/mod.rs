@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub use reader::{ReadOptions, read};
 pub use sink::AttemptLog;
 
-use crate::base::SharedClock;
+use crate::base::{SharedClock, private};
 
 /// How much a container's log may take.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +63,7 @@ pub struct LogStore {
 impl LogStore {
     /// Starts the writing thread; it ends when the store and all its logs are gone.
     pub fn open(dir: PathBuf, limits: LogLimits, clock: SharedClock) -> io::Result<LogStore> {
-        sink::make_private_dir(&dir)?;
+        private::make_dir(&dir)?;
         let (queue, waiting) = std::sync::mpsc::channel::<Arc<AttemptLog>>();
         std::thread::Builder::new().name("logs".into()).spawn(move || {
             while let Ok(log) = waiting.recv() {

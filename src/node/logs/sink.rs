@@ -5,8 +5,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -15,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{LogLimits, file_path};
-use crate::base::SharedClock;
+use crate::base::{SharedClock, private};
 use crate::runtime::{LogSink, LogStream};
 
 /// A longer line is cut into partial lines (containerd's default, 16 KiB).
@@ -77,11 +76,6 @@ struct FileState {
     failed: bool,
     /// Bytes of output that could not be written since then.
     lost_bytes: u64,
-}
-
-/// Makes a directory that only the node's user enters.
-pub fn make_private_dir(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 fn index(stream: LogStream) -> usize {
@@ -262,13 +256,12 @@ impl AttemptLog {
 
     fn write_file(&self, file: &mut FileState, lines: &[u8]) -> io::Result<()> {
         if !file.made {
-            make_private_dir(&self.dir)?;
+            private::make_dir(&self.dir)?;
             file.made = true;
         }
         // Opened for each batch: a thousand quiet containers hold no descriptor.
         let path = file_path(&self.dir, self.attempt, file.sequence);
-        let mut options = fs::OpenOptions::new();
-        let mut out = options.create(true).append(true).mode(0o600).open(path)?;
+        let mut out = private::file().create(true).append(true).open(path)?;
         out.write_all(lines).inspect_err(|_| {
             // No torn line stays behind. Should this fail too, the next line is spoilt by it.
             let _ = out.set_len(file.bytes);
@@ -337,6 +330,8 @@ impl LogSink for AttemptLog {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::base::clock::RealClock;
 

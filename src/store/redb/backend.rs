@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::beside;
 use super::reserve::{FileRoom, Room};
+use crate::base::private;
 
 /// Opens the bytes that a store is kept in; again after a write found no room.
 pub trait Medium: Send + Sync + 'static {
@@ -31,16 +32,12 @@ pub struct FileMedium(pub PathBuf);
 
 impl Medium for FileMedium {
     fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
-        let mut options = std::fs::OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let backend = FileBackend::new(options.open(&self.0)?).map_err(io::Error::other)?;
+        let backend = FileBackend::new(private::open(&self.0)?).map_err(io::Error::other)?;
         Ok(Box::new(backend))
     }
 
     fn room(&self) -> io::Result<Box<dyn Room>> {
-        Ok(Box::new(FileRoom::open(beside(&self.0, "reserve"))?))
+        Ok(Box::new(FileRoom::open(&beside(&self.0, "reserve"))?))
     }
 }
 

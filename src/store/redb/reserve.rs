@@ -8,10 +8,11 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::backend::is_no_space;
+use crate::base::private;
 use crate::store::{Op, Vital};
 
 /// How much is kept.
@@ -45,12 +46,8 @@ pub(super) struct FileRoom {
 }
 
 impl FileRoom {
-    pub(super) fn open(path: PathBuf) -> io::Result<FileRoom> {
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        Ok(FileRoom { file: options.open(path)?, bytes: RESERVE_BYTES })
+    pub(super) fn open(path: &Path) -> io::Result<FileRoom> {
+        Ok(FileRoom { file: private::open(path)?, bytes: RESERVE_BYTES })
     }
 }
 
@@ -173,7 +170,7 @@ mod tests {
     fn a_file_holds_its_blocks_and_gives_them_back_in_steps() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("reserve");
-        let mut room = FileRoom::open(path.clone()).unwrap();
+        let mut room = FileRoom::open(&path).unwrap();
         room.fill().unwrap();
         let blocks = || {
             let metadata = std::fs::metadata(&path).unwrap();
