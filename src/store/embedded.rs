@@ -1,4 +1,5 @@
-//! What the backends in this process share: the state in memory, its readers and its watchers.
+//! What the backends in this process share: the state in memory, its readers and its watchers, and
+//! so all of [`Store`] but how it is written.
 //!
 //! Owns the lock around the state and the order in which a commit becomes visible: first readers
 //! can see it, then watchers are sent it. So a watcher that reads after an event never reads older
@@ -14,13 +15,109 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use super::failure::Failure;
 use super::hub::{Hub, HubOptions};
 use super::state::{State, Stored};
-use super::{Entry, Event, Key, Page, ReadError, Revision, Visit, Watch};
+use super::{
+    CommitError, Committed, Entry, Event, Key, Op, Page, ReadError, Revision, Store, TagsOf, Visit,
+    Vital, Watch,
+};
 
 /// How many entries a list reads, or counts, before it lets a waiting writer go first.
 const LIST_STRIDE: usize = 1024;
 /// How often a list of the newest revision begins again when its revision is forgotten under it;
 /// then it holds the lock throughout.
 const LIST_ATTEMPTS: usize = 3;
+
+/// A store in this process. Backends differ in how they write; the rest is said here, once.
+pub(super) trait Backend: Send + Sync + 'static {
+    fn embedded(&self) -> &Embedded;
+
+    /// [`Store::commit`].
+    fn write(&self, ops: Vec<Op>) -> impl Future<Output = Result<Committed, CommitError>> + Send;
+
+    /// [`Store::set_vital`].
+    fn say_vital(&self, _vital: Vital) {}
+
+    /// [`Store::compact`].
+    fn forget(&self, before: Revision) -> impl Future<Output = Result<(), CommitError>> + Send;
+
+    /// [`Store::close`].
+    fn end(&self) -> impl Future<Output = ()> + Send;
+}
+
+#[async_trait::async_trait]
+impl<B: Backend> Store for B {
+    fn revision(&self) -> Revision {
+        self.embedded().revision()
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
+        Ok(self.embedded().get(key))
+    }
+
+    fn list(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<Page, ReadError> {
+        self.embedded().list(prefix, after, limit, at)
+    }
+
+    fn visit(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        at: Option<Revision>,
+        visit: &mut Visit<'_>,
+    ) -> Result<Revision, ReadError> {
+        self.embedded().read(prefix, after, at, visit)
+    }
+
+    fn count(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        at: Option<Revision>,
+    ) -> Result<u64, ReadError> {
+        self.embedded().count(prefix, after, at)
+    }
+
+    async fn commit(&self, ops: Vec<Op>) -> Result<Committed, CommitError> {
+        self.write(ops).await
+    }
+
+    fn watch(&self, prefix: &Key, from: Revision) -> Result<Watch, ReadError> {
+        self.embedded().watch(prefix, None, from)
+    }
+
+    fn watch_tagged(&self, prefix: &Key, tag: &Bytes, from: Revision) -> Result<Watch, ReadError> {
+        self.embedded().watch(prefix, Some(tag), from)
+    }
+
+    fn set_tags_of(&self, tags_of: TagsOf) {
+        self.embedded().hub.set_tags_of(tags_of);
+    }
+
+    fn set_vital(&self, vital: Vital) {
+        self.say_vital(vital);
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), CommitError> {
+        self.forget(revision).await
+    }
+
+    async fn close(&self) {
+        self.end().await;
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.embedded().failure.get()
+    }
+
+    async fn failed(&self) -> String {
+        self.embedded().failure.wait().await
+    }
+}
 
 pub(super) struct Embedded {
     state: RwLock<State>,

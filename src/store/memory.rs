@@ -1,23 +1,19 @@
 //! A store without a disk, for tests and simulation, with faults on demand.
 //!
-//! Keeps the contract of [`Store`] under every fault: a conflict may be reported where there was
+//! Keeps the contract of [`super::Store`] under every fault: a conflict may be reported where there was
 //! none, a watch may end early or be late, but no event is ever lost or reordered. Everything
 //! random comes from one seed, and the store needs no runtime with more than one thread and no
 //! clock, so that a run can be repeated exactly.
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::embedded::Embedded;
+use super::embedded::{Backend, Embedded};
 use super::hub::{Fate, HubOptions};
 use super::stage::Stage;
 use super::state::State;
-use super::{
-    CommitError, Committed, Entry, Expect, Key, Op, Page, ReadError, Revision, Store, TagsOf,
-    Visit, Watch, WatchEnd,
-};
+use super::{CommitError, Committed, Expect, Op, Revision, WatchEnd};
 
 /// Which faults are injected. Probabilities are between 0 and 1; the default is none.
 #[derive(Clone, Debug, Default)]
@@ -153,46 +149,12 @@ fn closed() -> CommitError {
     CommitError::Failed("the store is closed".to_owned())
 }
 
-#[async_trait::async_trait]
-impl Store for MemoryStore {
-    fn revision(&self) -> Revision {
-        self.embedded.revision()
+impl Backend for MemoryStore {
+    fn embedded(&self) -> &Embedded {
+        &self.embedded
     }
 
-    fn get(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
-        Ok(self.embedded.get(key))
-    }
-
-    fn list(
-        &self,
-        prefix: &Key,
-        after: Option<&Key>,
-        limit: usize,
-        at: Option<Revision>,
-    ) -> Result<Page, ReadError> {
-        self.embedded.list(prefix, after, limit, at)
-    }
-
-    fn visit(
-        &self,
-        prefix: &Key,
-        after: Option<&Key>,
-        at: Option<Revision>,
-        visit: &mut Visit<'_>,
-    ) -> Result<Revision, ReadError> {
-        self.embedded.read(prefix, after, at, visit)
-    }
-
-    fn count(
-        &self,
-        prefix: &Key,
-        after: Option<&Key>,
-        at: Option<Revision>,
-    ) -> Result<u64, ReadError> {
-        self.embedded.count(prefix, after, at)
-    }
-
-    async fn commit(&self, ops: Vec<Op>) -> Result<Committed, CommitError> {
+    async fn write(&self, ops: Vec<Op>) -> Result<Committed, CommitError> {
         let yields = {
             let mut writer = self.writer.lock();
             let most = writer.faults.commit_yields;
@@ -204,19 +166,7 @@ impl Store for MemoryStore {
         self.commit_now(ops)
     }
 
-    fn watch(&self, prefix: &Key, from: Revision) -> Result<Watch, ReadError> {
-        self.embedded.watch(prefix, None, from)
-    }
-
-    fn watch_tagged(&self, prefix: &Key, tag: &Bytes, from: Revision) -> Result<Watch, ReadError> {
-        self.embedded.watch(prefix, Some(tag), from)
-    }
-
-    fn set_tags_of(&self, tags_of: TagsOf) {
-        self.embedded.hub.set_tags_of(tags_of);
-    }
-
-    async fn compact(&self, revision: Revision) -> Result<(), CommitError> {
+    async fn forget(&self, revision: Revision) -> Result<(), CommitError> {
         let writer = self.writer.lock();
         if writer.closed {
             return Err(closed());
@@ -225,24 +175,16 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn close(&self) {
+    async fn end(&self) {
         self.writer.lock().closed = true;
         self.embedded.hub.end_all(WatchEnd::Closed);
-    }
-
-    fn failure(&self) -> Option<String> {
-        self.embedded.failure.get()
-    }
-
-    async fn failed(&self) -> String {
-        self.embedded.failure.wait().await
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Value;
+    use crate::store::{Key, Store, Value};
 
     fn put(name: &str, expect: Expect) -> Op {
         Op::Put { key: Key::new(&[name]), value: Value::plain("v"), expect }

@@ -235,7 +235,7 @@ pub trait Store: Send + Sync + 'static {
     fn set_tags_of(&self, tags_of: TagsOf);
 
     /// Sets which puts go on while the disk is full. A store that has no disk does without.
-    fn set_vital(&self, _vital: Vital) {}
+    fn set_vital(&self, vital: Vital);
 
     /// Forgets history before `revision`: reads and watches from earlier revisions fail with
     /// [`ReadError::Compacted`]. The present state stays. A revision beyond the newest counts as

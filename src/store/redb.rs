@@ -35,7 +35,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -47,13 +46,10 @@ use self::record::{Head, Logged};
 use self::reserve::Reserve;
 pub use self::reserve::{RESERVE_BYTES, Room};
 use self::writer::{Request, Writer};
-use super::embedded::Embedded;
+use super::embedded::{Backend, Embedded};
 use super::hub::HubOptions;
 use super::state::{State, Stored};
-use super::{
-    Change, CommitError, Committed, Entry, Event, Key, Op, Page, ReadError, Revision, Store,
-    TagsOf, Visit, Vital, Watch, WatchEnd,
-};
+use super::{Change, CommitError, Committed, Event, Key, Op, Revision, Vital, WatchEnd};
 use crate::base::private;
 
 /// How many requests may wait for the writer.
@@ -316,74 +312,28 @@ fn replay(state: &State, revision: Revision, change: Logged) -> Result<Arc<Event
     Ok(Arc::new(Event { revision, key, change }))
 }
 
-#[async_trait::async_trait]
-impl Store for RedbStore {
-    fn revision(&self) -> Revision {
-        self.embedded.revision()
+impl Backend for RedbStore {
+    fn embedded(&self) -> &Embedded {
+        &self.embedded
     }
 
-    fn get(&self, key: &Key) -> Result<Option<Entry>, ReadError> {
-        Ok(self.embedded.get(key))
-    }
-
-    fn list(
-        &self,
-        prefix: &Key,
-        after: Option<&Key>,
-        limit: usize,
-        at: Option<Revision>,
-    ) -> Result<Page, ReadError> {
-        self.embedded.list(prefix, after, limit, at)
-    }
-
-    fn visit(
-        &self,
-        prefix: &Key,
-        after: Option<&Key>,
-        at: Option<Revision>,
-        visit: &mut Visit<'_>,
-    ) -> Result<Revision, ReadError> {
-        self.embedded.read(prefix, after, at, visit)
-    }
-
-    fn count(
-        &self,
-        prefix: &Key,
-        after: Option<&Key>,
-        at: Option<Revision>,
-    ) -> Result<u64, ReadError> {
-        self.embedded.count(prefix, after, at)
-    }
-
-    async fn commit(&self, ops: Vec<Op>) -> Result<Committed, CommitError> {
+    async fn write(&self, ops: Vec<Op>) -> Result<Committed, CommitError> {
         let (reply, answer) = oneshot::channel();
         let bytes = size(&ops);
         self.ask(Request::Commit { ops, bytes, reply }, answer).await
     }
 
-    fn watch(&self, prefix: &Key, from: Revision) -> Result<Watch, ReadError> {
-        self.embedded.watch(prefix, None, from)
-    }
-
-    fn watch_tagged(&self, prefix: &Key, tag: &Bytes, from: Revision) -> Result<Watch, ReadError> {
-        self.embedded.watch(prefix, Some(tag), from)
-    }
-
-    fn set_tags_of(&self, tags_of: TagsOf) {
-        self.embedded.hub.set_tags_of(tags_of);
-    }
-
-    fn set_vital(&self, vital: Vital) {
+    fn say_vital(&self, vital: Vital) {
         // The first one stays.
         let _ = self.vital.set(vital);
     }
 
-    async fn compact(&self, revision: Revision) -> Result<(), CommitError> {
+    async fn forget(&self, revision: Revision) -> Result<(), CommitError> {
         let (reply, answer) = oneshot::channel();
         self.ask(Request::Compact { revision, reply }, answer).await
     }
 
-    async fn close(&self) {
+    async fn end(&self) {
         // Waits for room in the queue, unlike a commit. The answer's channel goes with a request that
         // found none.
         let mut answer = None;
@@ -402,13 +352,5 @@ impl Store for RedbStore {
             // The thread has answered, so it is about to end; joining it frees the lock file.
             let _ = thread.join();
         }
-    }
-
-    fn failure(&self) -> Option<String> {
-        self.embedded.failure.get()
-    }
-
-    async fn failed(&self) -> String {
-        self.embedded.failure.wait().await
     }
 }
