@@ -83,15 +83,11 @@ impl ApiServer {
         }
         let pod = self.stored(call)?.object;
         let options = Options::of(call, request.query)?;
-        let node = pod.at(&["spec", "nodeName"]).and_then(Value::as_str).unwrap_or_default();
         let container = match call.subresource.as_str() {
             "portforward" => "",
             _ => log::container_of(&pod, &options.container)?,
         };
-        if node.is_empty() {
-            let message = format!("pod {} does not have a host assigned", call.name);
-            return Err(ApiError::bad_request(message));
-        }
+        let node = log::node_of(&pod)?;
         self.admit_connect(call, options.object(container)?).await?;
         match call.subresource.as_str() {
             "portforward" => forward::respond(self, call, node, &options, request),

@@ -34,13 +34,19 @@ impl ApiServer {
         self.authorize(call, "get")?;
         let pod = self.stored(call)?.object;
         let container = container_of(&pod, query.get("container"))?;
-        let node = pod.at(&["spec", "nodeName"]).and_then(Value::as_str).unwrap_or_default();
-        if node.is_empty() {
-            let message = format!("pod {} does not have a host assigned", call.name);
-            return Err(ApiError::bad_request(message));
-        }
+        let node = node_of(&pod)?;
         let options = node_query(query, &call.name)?;
         let uri = format!("/logs/{}/{}/{container}{options}", call.namespace, call.name);
+        self.pass_on(node, &uri, "text/plain").await
+    }
+
+    /// What a node answers, passed through as it comes.
+    pub(super) async fn pass_on(
+        &self,
+        node: &str,
+        uri: &str,
+        kind: &'static str,
+    ) -> Result<Response<Body>, ApiError> {
         let request = Request::get(uri)
             .body(Full::new(Bytes::new()))
             .map_err(|e| ApiError::bad_request(e.to_string()))?;
@@ -51,10 +57,19 @@ impl ApiServer {
         let frames =
             TryStreamExt::map_err(BodyStream::new(answer.into_body()), std::io::Error::other);
         let mut response = Response::new(StreamBody::body(frames));
-        let text = HeaderValue::from_static("text/plain");
-        response.headers_mut().insert(CONTENT_TYPE, text);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         Ok(response)
     }
+}
+
+/// The node that a Pod runs on.
+pub(in crate::apiserver) fn node_of(pod: &Object) -> Result<&str, ApiError> {
+    let node = pod.at(&["spec", "nodeName"]).and_then(Value::as_str).unwrap_or_default();
+    if node.is_empty() {
+        let message = format!("pod {} does not have a host assigned", pod.name());
+        return Err(ApiError::bad_request(message));
+    }
+    Ok(node)
 }
 
 /// The node's refusal with its own text.
