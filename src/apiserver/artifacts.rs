@@ -29,12 +29,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
 use serde::{Deserialize, Serialize};
 
 use super::rbac::Rules;
 use super::{Body, User};
+use crate::apiserver::body::RequestBody;
 use crate::artifact::inspect::{WasiVersion, entry_of};
 use crate::artifact::{ArtifactKind, interfaces};
 use crate::base::durable::create_dirs;
@@ -186,16 +186,12 @@ impl Artifacts {
 
     /// Answers a request to `/v2/…`, if [`super::authz`] allows its method on its path: node agents
     /// may read, others what the rules grant.
-    pub async fn respond<B>(
+    pub async fn respond<B: RequestBody>(
         &self,
         rules: &Rules,
         user: &User,
         request: Request<B>,
-    ) -> Response<Body>
-    where
-        B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    ) -> Response<Body> {
         match self.route(rules, user, request).await {
             Ok(response) => response,
             Err(error) => error.response(),

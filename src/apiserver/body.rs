@@ -18,6 +18,17 @@ pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
+/// What a request may bring.
+pub trait RequestBody:
+    http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send
+{
+}
+
+impl<B> RequestBody for B where
+    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send
+{
+}
+
 /// A decoded body.
 pub struct Decoded {
     pub value: Value,
@@ -35,11 +46,7 @@ const BODY_BYTES_PER_SECOND: u64 = 32 << 10;
 /// # Errors
 /// 413 for more than [`MAX_BODY_BYTES`], 400 for a body that ends early, 408 for one that comes too
 /// slowly.
-pub async fn read<B>(body: B) -> Result<Bytes, ApiError>
-where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+pub async fn read<B: RequestBody>(body: B) -> Result<Bytes, ApiError> {
     let begin = Instant::now();
     let mut body = pin!(Limited::new(body, MAX_BODY_BYTES));
     let mut whole = Bytes::new();

@@ -9,7 +9,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -26,6 +25,7 @@ use super::subresource::method_not_allowed;
 use super::{Body, User, authz, reply};
 use crate::api::error::{Cause, Reason};
 use crate::api::{ApiError, Gvr};
+use crate::apiserver::body::RequestBody;
 use crate::client::node_paths::{COMPILE_LIMIT, CodeQuery, INVALID_MODULE, code_path};
 use crate::engine::cache::CodeFile;
 use crate::engine::compile::CompileError;
@@ -75,15 +75,11 @@ fn node_of(path: &str) -> Option<&str> {
 /// 403 for all but the node's agent, and for programs that no Pod of the node runs; 404 for what the
 /// registry does not have; 422 with the compiler's verdict; 501 for machines that nothing is compiled
 /// for, or an engine of another version; 503 when too many wait.
-pub async fn respond<B>(
+pub async fn respond<B: RequestBody>(
     server: &ApiServer,
     user: Option<User>,
     request: Request<B>,
-) -> Result<Response<Body>, ApiError>
-where
-    B: http_body::Body<Data = Bytes> + Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+) -> Result<Response<Body>, ApiError> {
     let user = user.ok_or_else(ApiError::unauthorized)?;
     let (head, body) = request.into_parts();
     let path = head.uri.path();
@@ -210,15 +206,11 @@ impl SpecImages {
 }
 
 /// Takes a program in, to a file.
-async fn received<B>(
+async fn received<B: RequestBody>(
     endpoint: &CodeEndpoint,
     digest: &str,
     body: B,
-) -> Result<crate::engine::cache::Incoming, ApiError>
-where
-    B: http_body::Body<Data = Bytes> + Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+) -> Result<crate::engine::cache::Incoming, ApiError> {
     let disk = |error: io::Error| ApiError::internal(format!("a program cannot be kept: {error}"));
     let incoming = endpoint.service.incoming().map_err(disk)?;
     let mut file = tokio::fs::File::from_std(incoming.file.try_clone().map_err(disk)?);

@@ -6,7 +6,6 @@ mod exchange;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WARNING, WWW_AUTHENTICATE,
 };
@@ -25,6 +24,7 @@ use super::{
 };
 use crate::api::ApiError;
 use crate::api::error::Reason;
+use crate::apiserver::body::RequestBody;
 use crate::client::controller_status;
 use exchange::{Exchange, MAX_WARNING_CHARACTERS, Switch, warning};
 
@@ -40,15 +40,11 @@ const LONG_SUBRESOURCES: &[&str] =
     &["log", "exec", "attach", "portforward", "proxy", "profile", "coredump"];
 
 /// Answers one request. `user` is `None` for callers who did not authenticate.
-pub async fn handle<B>(
+pub async fn handle<B: RequestBody + 'static>(
     server: Arc<ApiServer>,
     user: Option<User>,
     request: Request<B>,
-) -> Response<Body>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+) -> Response<Body> {
     let audit_id = server.ids.uid();
     let (mut parts, body) = request.into_parts();
     websocket::take_bearer(&mut parts.headers);
@@ -96,16 +92,12 @@ where
     response
 }
 
-async fn route<B>(
+async fn route<B: RequestBody + 'static>(
     server: Arc<ApiServer>,
     user: Option<User>,
     mut parts: request::Parts,
     body: B,
-) -> Result<Response<Body>, ApiError>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+) -> Result<Response<Body>, ApiError> {
     let path = parts.uri.path();
     let length = path.len() + parts.uri.query().map_or(0, str::len);
     if length > parse::MAX_URI_BYTES {
@@ -191,18 +183,14 @@ where
 }
 
 /// A request to a pod or Service.
-async fn proxied<B>(
+async fn proxied<B: RequestBody + 'static>(
     server: &Arc<ApiServer>,
     user: Arc<User>,
     path: ResourcePath,
     parts: request::Parts,
     rest: &str,
     body: B,
-) -> Result<Response<Body>, ApiError>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+) -> Result<Response<Body>, ApiError> {
     let verb = proxy::verb(&parts.method)?;
     let ResourcePath { info, namespace, name, subresource, .. } = path;
     let call = Call { user, info, namespace, name, subresource, fence: None };
@@ -213,15 +201,11 @@ where
 }
 
 /// The registry of artifacts, if there is one.
-async fn registry<B>(
+async fn registry<B: RequestBody + 'static>(
     server: &ApiServer,
     user: Option<User>,
     request: Request<B>,
-) -> Result<Response<Body>, ApiError>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+) -> Result<Response<Body>, ApiError> {
     let user = user.ok_or_else(ApiError::unauthorized)?;
     match &server.artifacts {
         Some(artifacts) => Ok(artifacts.respond(&server.rules, &user, request).await),

@@ -5,7 +5,6 @@
 //! take another's place and read what its pods read. A machine that lost its key joins again after
 //! an administrator has deleted the Node.
 
-use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 
@@ -15,6 +14,7 @@ use super::{Body, User, authn, reply};
 use crate::api::error::{Cause, Reason};
 use crate::api::simulated::{self, SIMULATOR};
 use crate::api::{ApiError, Gvr};
+use crate::apiserver::body::RequestBody;
 pub use crate::client::join::{JOIN_PATH, JoinRequest, JoinResponse};
 use crate::store::Key;
 
@@ -26,11 +26,7 @@ const MAX_NODE_NAME: usize = 63;
 const NODES: Gvr = Gvr::new("", "v1", "nodes", false);
 
 /// Answers a request to [`JOIN_PATH`]; a server without a CA has no such path.
-pub async fn respond<B>(server: &ApiServer, request: Request<B>) -> Response<Body>
-where
-    B: http_body::Body<Data = Bytes> + Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+pub async fn respond<B: RequestBody>(server: &ApiServer, request: Request<B>) -> Response<Body> {
     let Some(pki) = &server.pki else { return reply::no_such_path() };
     match join(server, pki, request).await {
         Ok(answer) => reply::json(StatusCode::CREATED, &answer),
@@ -38,15 +34,11 @@ where
     }
 }
 
-async fn join<B>(
+async fn join<B: RequestBody>(
     server: &ApiServer,
     pki: &Pki,
     request: Request<B>,
-) -> Result<JoinResponse, ApiError>
-where
-    B: http_body::Body<Data = Bytes> + Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+) -> Result<JoinResponse, ApiError> {
     if request.method() != Method::POST {
         let message = "machines join with POST";
         return Err(ApiError::new(405, Reason::MethodNotAllowed, message));

@@ -14,6 +14,7 @@ use super::blobs::CONTENT_DIGEST;
 use super::errors::{OciError, OciResult};
 use super::referrers::{About, SUBJECT};
 use super::{Artifacts, DIR_MODE, Record, UPLOAD_SILENCE};
+use crate::apiserver::body::RequestBody;
 use crate::apiserver::{Body, full, reply};
 use crate::artifact::{Inspection, check_imports};
 use crate::base::durable::{create_dirs, sync_parent};
@@ -48,16 +49,12 @@ impl Artifacts {
         Ok(response)
     }
 
-    pub(super) async fn put_manifest<B>(
+    pub(super) async fn put_manifest<B: RequestBody>(
         &self,
         repository: &str,
         version: &str,
         body: B,
-    ) -> OciResult<Response<Body>>
-    where
-        B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    ) -> OciResult<Response<Body>> {
         let text = read(body).await?;
         let digest = digest_of(&text);
         if digest_hex(version).is_some() && version != digest {
@@ -312,11 +309,7 @@ pub(super) fn refused(why: &str) -> OciError {
     OciError::bad("MANIFEST_INVALID", why)
 }
 
-async fn read<B>(body: B) -> OciResult<Bytes>
-where
-    B: http_body::Body<Data = Bytes> + Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+async fn read<B: RequestBody>(body: B) -> OciResult<Bytes> {
     let limited = Limited::new(body, MAX_MANIFEST_BYTES as usize);
     let read = tokio::time::timeout(UPLOAD_SILENCE, limited.collect()).await;
     let read = read.map_err(|_| refused("it did not come in time"))?;

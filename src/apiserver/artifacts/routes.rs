@@ -1,11 +1,11 @@
 //! Which request is which: paths and methods of the OCI distribution-spec ("Endpoints").
 
-use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 
 use super::Artifacts;
 use super::errors::{OciError, OciResult};
 use crate::api::error::Reason;
+use crate::apiserver::body::RequestBody;
 use crate::apiserver::rbac::Rules;
 use crate::apiserver::{Body, User, authz, reply};
 use crate::images::digest_hex;
@@ -38,16 +38,12 @@ enum Route<'a> {
 }
 
 impl Artifacts {
-    pub(super) async fn route<B>(
+    pub(super) async fn route<B: RequestBody>(
         &self,
         rules: &Rules,
         user: &User,
         request: Request<B>,
-    ) -> OciResult<Response<Body>>
-    where
-        B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    ) -> OciResult<Response<Body>> {
         authorize(rules, user, &request)?;
         let (head, body) = request.into_parts();
         let path = head.uri.path();

@@ -9,7 +9,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION, RANGE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -21,6 +20,7 @@ use super::blobs::CONTENT_DIGEST;
 use super::errors::{OciError, OciResult};
 use super::routes::field;
 use super::{Artifacts, MAX_BLOB_BYTES, UPLOAD_SILENCE};
+use crate::apiserver::body::RequestBody;
 use crate::apiserver::{Body, reply};
 use crate::base::ids::Ids;
 use crate::images::digest_hex;
@@ -149,11 +149,7 @@ impl Drop for Held<'_> {
 
 impl Upload {
     /// Appends a request's body.
-    async fn append<B>(&mut self, body: B) -> OciResult<()>
-    where
-        B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    async fn append<B: RequestBody>(&mut self, body: B) -> OciResult<()> {
         let mut options = tokio::fs::OpenOptions::new();
         let mut file = options.create(true).append(true).open(&self.path).await?;
         let mut body = std::pin::pin!(body);
@@ -185,16 +181,12 @@ fn invalid(message: impl Into<String>) -> OciError {
 impl Artifacts {
     /// `POST …/blobs/uploads/`: begins an upload; with `digest` the body is the whole blob, with
     /// `mount` a blob that is here already is used.
-    pub(super) async fn start_upload<B>(
+    pub(super) async fn start_upload<B: RequestBody>(
         &self,
         repository: &str,
         query: &str,
         body: B,
-    ) -> OciResult<Response<Body>>
-    where
-        B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    ) -> OciResult<Response<Body>> {
         if let Some(mount) = field(query, "mount")
             && self.use_blob(&mount)?
         {
@@ -212,17 +204,13 @@ impl Artifacts {
     }
 
     /// `PATCH`: the next piece.
-    pub(super) async fn continue_upload<B>(
+    pub(super) async fn continue_upload<B: RequestBody>(
         &self,
         repository: &str,
         id: &str,
         headers: &HeaderMap,
         body: B,
-    ) -> OciResult<Response<Body>>
-    where
-        B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    ) -> OciResult<Response<Body>> {
         let mut held = self.uploads.take(repository, id)?;
         let length = held.upload()?.length;
         let range = headers.get(CONTENT_RANGE).and_then(|v| v.to_str().ok());
@@ -241,33 +229,25 @@ impl Artifacts {
     }
 
     /// `PUT …?digest=`: the last piece, which may be empty.
-    pub(super) async fn finish_upload<B>(
+    pub(super) async fn finish_upload<B: RequestBody>(
         &self,
         repository: &str,
         id: &str,
         query: &str,
         body: B,
-    ) -> OciResult<Response<Body>>
-    where
-        B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    ) -> OciResult<Response<Body>> {
         let held = self.uploads.take(repository, id)?;
         let digest = field(query, "digest").unwrap_or_default();
         self.finish(held, repository, &digest, body).await
     }
 
-    async fn finish<B>(
+    async fn finish<B: RequestBody>(
         &self,
         mut held: Held<'_>,
         repository: &str,
         digest: &str,
         body: B,
-    ) -> OciResult<Response<Body>>
-    where
-        B: http_body::Body<Data = Bytes> + Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    ) -> OciResult<Response<Body>> {
         if digest_hex(digest).is_none() {
             let message = "a digest is sha256: and 64 lower case hexadecimal digits";
             return Err(OciError::bad("DIGEST_INVALID", message));

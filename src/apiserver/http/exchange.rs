@@ -12,6 +12,7 @@ use hyper::upgrade::OnUpgrade;
 
 use crate::api::error::Reason;
 use crate::api::{ApiError, strict};
+use crate::apiserver::body::RequestBody;
 use crate::apiserver::lanes::{Place, Work};
 use crate::apiserver::negotiate::{Content, Form, Shape, negotiate};
 use crate::apiserver::patch::Patch;
@@ -54,11 +55,11 @@ impl Exchange<'_> {
     ///
     /// # Errors
     /// What the pipeline says; nothing was answered then.
-    pub async fn answer<B>(self, verb: Verb, body: B) -> Result<Response<Body>, ApiError>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    pub async fn answer<B: RequestBody + 'static>(
+        self,
+        verb: Verb,
+        body: B,
+    ) -> Result<Response<Body>, ApiError> {
         // Before anything is read; the pipeline asks again for itself.
         self.server.authorize(&self.call(verb), verb.name())?;
         if streams::connects(&self.path) {
@@ -129,11 +130,12 @@ impl Exchange<'_> {
         self.server.connect(&call, request).await
     }
 
-    async fn write<B>(&self, verb: Verb, call: &Call, body: B) -> Result<Response<Body>, ApiError>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    async fn write<B: RequestBody + 'static>(
+        &self,
+        verb: Verb,
+        call: &Call,
+        body: B,
+    ) -> Result<Response<Body>, ApiError> {
         // Refused before the write, and not after it.
         let content = self.content(verb);
         let form = negotiate(self.headers, &self.query, content)?;

@@ -27,6 +27,7 @@ use super::dial::{Dialled, dial};
 use super::until_stop;
 use crate::api::error::Reason;
 use crate::api::{ApiError, Object, Raw};
+use crate::apiserver::body::RequestBody;
 use crate::apiserver::lanes::Place;
 use crate::apiserver::request::ResourcePath;
 use crate::apiserver::service::{ApiServer, Call};
@@ -132,16 +133,12 @@ impl ApiServer {
     ///
     /// # Errors
     /// 404 and 400 for a target that is none, 503 for one that cannot be reached.
-    pub(in crate::apiserver) async fn proxy<B>(
+    pub(in crate::apiserver) async fn proxy<B: RequestBody + 'static>(
         self: &Arc<Self>,
         call: &Call,
         request: Proxied<'_>,
         body: B,
-    ) -> Result<Response<Body>, ApiError>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    ) -> Result<Response<Body>, ApiError> {
         let Proxied { rest, mut parts, place } = request;
         if rest.is_empty() && matches!(parts.method, Method::GET | Method::HEAD) {
             // What a page names relatively is below it only with a slash.
