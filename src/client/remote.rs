@@ -173,6 +173,18 @@ impl Remote {
         self.transport.send(request).await
     }
 
+    /// Sends a whole object.
+    async fn write(
+        &self,
+        method: Method,
+        target: &Target,
+        object: &Object,
+        options: &WriteOptions,
+    ) -> Result<Raw, ApiError> {
+        let path = write_query(options)?.on(&target.path());
+        self.call(method, &path, JSON, object.to_json()).await.map(Raw)
+    }
+
     /// Sends a request whose answer is an object or a Status.
     async fn call(
         &self,
@@ -245,8 +257,7 @@ impl Api for Remote {
         object: Object,
         options: &WriteOptions,
     ) -> Result<Raw, ApiError> {
-        let path = write_query(options)?.on(&target.path());
-        self.call(Method::POST, &path, JSON, object.to_json()).await.map(Raw)
+        self.write(Method::POST, target, &object, options).await
     }
 
     async fn update(
@@ -255,8 +266,7 @@ impl Api for Remote {
         object: Object,
         options: &WriteOptions,
     ) -> Result<Raw, ApiError> {
-        let path = write_query(options)?.on(&target.path());
-        self.call(Method::PUT, &path, JSON, object.to_json()).await.map(Raw)
+        self.write(Method::PUT, target, &object, options).await
     }
 
     async fn patch(
