@@ -37,11 +37,7 @@ impl Controller for EndpointsController {
     }
 
     fn keys(&self, change: &Changed, _view: &View) -> Vec<ObjectKey> {
-        let own = [Gvr::of::<Service>(), Gvr::of::<Endpoints>()];
-        if own.contains(&change.resource) {
-            return vec![change.key.clone()];
-        }
-        slices::services_of(change, MANAGER).unwrap_or_default()
+        slices::services_or_endpoints_of(change, MANAGER)
     }
 
     fn reads(&self) -> Vec<Gvr> {

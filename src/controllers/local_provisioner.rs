@@ -16,8 +16,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     LocalVolumeSource, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
-    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec,
-    VolumeNodeAffinity,
+    PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, VolumeNodeAffinity,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -27,6 +26,7 @@ use sha2::{Digest, Sha256};
 use super::garbage_collector::without_finalizer;
 use super::node_lifecycle::ready;
 use super::ownership::{annotation, labels, name, uid};
+use super::persistent_volume::reference_to;
 use super::plan::{Write, patch_metas};
 use super::{Controller, Plan};
 use crate::api::ObjectKey;
@@ -236,15 +236,7 @@ fn new_volume(
         spec: Some(PersistentVolumeSpec {
             access_modes: spec.access_modes,
             capacity: Some(capacity),
-            claim_ref: Some(ObjectReference {
-                api_version: Some("v1".into()),
-                kind: Some("PersistentVolumeClaim".into()),
-                namespace: claim.metadata.namespace.clone(),
-                name: claim.metadata.name.clone(),
-                uid: claim.metadata.uid.clone(),
-                resource_version: claim.metadata.resource_version.clone(),
-                ..ObjectReference::default()
-            }),
+            claim_ref: Some(reference_to(claim)),
             local: Some(LocalVolumeSource {
                 fs_type: None,
                 path: format!("{}/{volume_name}", dir.trim_end_matches('/')),

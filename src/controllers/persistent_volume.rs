@@ -98,6 +98,19 @@ fn claim_ref(volume: &PersistentVolume) -> Option<&ObjectReference> {
     volume.spec.as_ref()?.claim_ref.as_ref()
 }
 
+/// Means this very claim, as it is now.
+pub(super) fn reference_to(claim: &PersistentVolumeClaim) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("PersistentVolumeClaim".into()),
+        namespace: claim.metadata.namespace.clone(),
+        name: claim.metadata.name.clone(),
+        uid: claim.metadata.uid.clone(),
+        resource_version: claim.metadata.resource_version.clone(),
+        ..ObjectReference::default()
+    }
+}
+
 fn key_of(reference: &ObjectReference) -> ObjectKey {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     ObjectKey::new(text(&reference.namespace), text(&reference.name))

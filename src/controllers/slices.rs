@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
@@ -51,6 +51,15 @@ pub fn services_of(change: &Changed, manager: &str) -> Option<Vec<ObjectKey>> {
         .collect();
     keys.dedup();
     Some(keys)
+}
+
+/// The Services that a change of them, of their Endpoints, or of the manager's slices concerns.
+pub fn services_or_endpoints_of(change: &Changed, manager: &str) -> Vec<ObjectKey> {
+    let own = [Gvr::of::<Service>(), Gvr::of::<Endpoints>()];
+    if own.contains(&change.resource) {
+        return vec![change.key.clone()];
+    }
+    services_of(change, manager).unwrap_or_default()
 }
 
 /// The endpoints that a Service should have, by group.

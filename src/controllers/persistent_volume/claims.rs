@@ -1,12 +1,12 @@
 //! One step of a claim.
 
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use super::matching::best;
 use super::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, PROVISIONERS, SELECTED_NODE, YES, annotate, claim_ref,
-    class_of, has_annotation, is_for, volume_name,
+    class_of, has_annotation, is_for, reference_to, volume_name,
 };
 use crate::api::kinds::storage::{NO_PROVISIONER, WAIT_FOR_FIRST_CONSUMER, mismatch};
 use crate::api::kinds::storage_class;
@@ -67,15 +67,7 @@ fn bind(volume: &PersistentVolume, claim: &PersistentVolumeClaim, plan: &mut Pla
         if reference.is_none() {
             annotate(&mut bound.metadata, BOUND_BY_CONTROLLER, YES);
         }
-        bound.spec.get_or_insert_default().claim_ref = Some(ObjectReference {
-            api_version: Some("v1".into()),
-            kind: Some("PersistentVolumeClaim".into()),
-            namespace: claim.metadata.namespace.clone(),
-            name: claim.metadata.name.clone(),
-            uid: claim.metadata.uid.clone(),
-            resource_version: claim.metadata.resource_version.clone(),
-            ..ObjectReference::default()
-        });
+        bound.spec.get_or_insert_default().claim_ref = Some(reference_to(claim));
         return plan.update(&bound);
     }
     let mut bound = claim.clone();
