@@ -12,6 +12,8 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
+use super::http_get::drive;
+
 /// An answer is a message of two bytes behind a head of five.
 const MOST_ANSWER_BYTES: usize = 4 << 10;
 /// Bytes of an answer's head (RFC 9113, SETTINGS_MAX_HEADER_LIST_SIZE).
@@ -58,16 +60,7 @@ pub async fn check(address: SocketAddr, service: &str, agent: &str) -> Result<()
         let trailers = body.trailers().cloned().unwrap_or(head.headers);
         judge(&trailers, &body.to_bytes())
     };
-    // The connection is driven here: no task outlives the probe.
-    tokio::pin!(talk);
-    tokio::select! {
-        biased;
-        answer = &mut talk => answer,
-        result = connection => match result {
-            Ok(()) => talk.await,
-            Err(error) => Err(failed(&error)),
-        },
-    }
+    drive(talk, connection, |error| failed(&error)).await
 }
 
 /// A HealthCheckRequest (field 1, the service's name) behind its head.

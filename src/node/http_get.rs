@@ -71,16 +71,24 @@ impl HttpGet {
             let _ = Limited::new(response.into_body(), MOST_BODY_BYTES).collect().await;
             Ok(status)
         };
-        // The connection is driven here.
-        tokio::pin!(talk);
-        tokio::select! {
-            biased;
-            answer = &mut talk => answer,
-            result = connection => match result {
-                Ok(()) => talk.await,
-                Err(error) => Err(error.to_string()),
-            },
-        }
+        drive(talk, connection, |error| error.to_string()).await
+    }
+}
+
+/// Drives a connection while something is said over it, so that no task outlives that.
+pub async fn drive<T>(
+    talk: impl Future<Output = Result<T, String>>,
+    connection: impl Future<Output = hyper::Result<()>>,
+    failed: impl FnOnce(hyper::Error) -> String,
+) -> Result<T, String> {
+    tokio::pin!(talk);
+    tokio::select! {
+        biased;
+        answer = &mut talk => answer,
+        result = connection => match result {
+            Ok(()) => talk.await,
+            Err(error) => Err(failed(error)),
+        },
     }
 }
 
