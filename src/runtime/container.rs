@@ -163,10 +163,7 @@ impl Process {
         reporter: Reporter,
         guest: BoxFuture<'static, Outcome>,
     ) -> Self {
-        let killed = Arc::new(Notify::new());
-        let metered = Metered::new(meter.clone(), guest);
-        again.guests.spawn(supervise(sandbox.clone(), killed.clone(), reporter, metered, false));
-        Self { sandbox, meter, killed, again, beside: false }
+        Self::begin(again, sandbox, meter, reporter, guest, false)
     }
 
     /// [`Self::spawn`] in the sandbox of a container that runs: it ends with it.
@@ -177,10 +174,21 @@ impl Process {
         reporter: Reporter,
         guest: BoxFuture<'static, Outcome>,
     ) -> Self {
+        Self::begin(again, sandbox, meter, reporter, guest, true)
+    }
+
+    fn begin(
+        again: Arc<Again>,
+        sandbox: Arc<Sandbox>,
+        meter: Arc<Meter>,
+        reporter: Reporter,
+        guest: BoxFuture<'static, Outcome>,
+        beside: bool,
+    ) -> Self {
         let killed = Arc::new(Notify::new());
         let metered = Metered::new(meter.clone(), guest);
-        again.guests.spawn(supervise(sandbox.clone(), killed.clone(), reporter, metered, true));
-        Self { sandbox, meter, killed, again, beside: true }
+        again.guests.spawn(supervise(sandbox.clone(), killed.clone(), reporter, metered, beside));
+        Self { sandbox, meter, killed, again, beside }
     }
 
     fn kill(&self) {
