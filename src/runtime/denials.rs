@@ -64,25 +64,11 @@ impl Denials {
 mod tests {
     use super::*;
     use crate::runtime::told::{BURST, QUIET, REFILL};
-    use crate::runtime::workload::{Bucket, Changes, WriteError};
 
     #[derive(Default)]
     struct Listener(Mutex<Vec<Denial>>);
 
-    #[async_trait::async_trait]
     impl Platform for Listener {
-        async fn token(&self, _: &str) -> Result<String, String> {
-            Err(String::new())
-        }
-
-        async fn read(&self, _: &str) -> Result<Bucket, String> {
-            Err(String::new())
-        }
-
-        async fn write(&self, _: &str, _: Option<&str>, _: Changes) -> Result<(), WriteError> {
-            Err(WriteError::Conflict)
-        }
-
         fn denied(&self, denial: Denial) {
             self.0.lock().push(denial);
         }

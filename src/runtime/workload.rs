@@ -53,20 +53,27 @@ pub enum WriteError {
     Failed(String),
 }
 
-/// Who keeps buckets and issues tokens. Errors are texts for the guest.
+/// Who keeps buckets and issues tokens; one that does neither says so. Errors are texts for the
+/// guest.
 #[async_trait::async_trait]
 pub trait Platform: Send + Sync + 'static {
     /// A token of the pod's service account for an audience.
-    async fn token(&self, audience: &str) -> Result<String, String>;
+    async fn token(&self, _audience: &str) -> Result<String, String> {
+        Err(NO_PLATFORM.to_owned())
+    }
     /// All that a bucket holds now; an empty one where there is none.
-    async fn read(&self, bucket: &str) -> Result<Bucket, String>;
+    async fn read(&self, _bucket: &str) -> Result<Bucket, String> {
+        Err(NO_PLATFORM.to_owned())
+    }
     /// Changes a bucket, only at this version if one is given. It is durable when this returns.
     async fn write(
         &self,
-        bucket: &str,
-        version: Option<&str>,
-        changes: Changes,
-    ) -> Result<(), WriteError>;
+        _bucket: &str,
+        _version: Option<&str>,
+        _changes: Changes,
+    ) -> Result<(), WriteError> {
+        Err(WriteError::Failed(NO_PLATFORM.to_owned()))
+    }
     /// Is told that the network was refused to the container; must not block.
     fn denied(&self, _: Denial) {}
     /// Is told that the container, an HTTP handler, failed at a request, and why in one line; must
@@ -79,20 +86,7 @@ struct Nothing;
 
 const NO_PLATFORM: &str = "there is no cluster behind this container";
 
-#[async_trait::async_trait]
-impl Platform for Nothing {
-    async fn token(&self, _: &str) -> Result<String, String> {
-        Err(NO_PLATFORM.to_owned())
-    }
-
-    async fn read(&self, _: &str) -> Result<Bucket, String> {
-        Err(NO_PLATFORM.to_owned())
-    }
-
-    async fn write(&self, _: &str, _: Option<&str>, _: Changes) -> Result<(), WriteError> {
-        Err(WriteError::Failed(NO_PLATFORM.to_owned()))
-    }
-}
+impl Platform for Nothing {}
 
 impl Default for Workload {
     fn default() -> Self {

@@ -10,7 +10,7 @@ use http_body_util::Empty;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use wasmfleet::runtime::ExitReason;
-use wasmfleet::runtime::workload::{Bucket, Changes, Platform, Workload, WriteError};
+use wasmfleet::runtime::workload::{Platform, Workload};
 
 use super::clients::{body, connect, exchange, handler, request, serve};
 use super::harness::{Harness, PATIENCE, built, http_component};
@@ -80,20 +80,7 @@ async fn http2_is_spoken_with_prior_knowledge() {
 #[derive(Default)]
 struct Hears(Mutex<Vec<String>>);
 
-#[async_trait::async_trait]
 impl Platform for Hears {
-    async fn token(&self, _: &str) -> Result<String, String> {
-        Err(String::new())
-    }
-
-    async fn read(&self, _: &str) -> Result<Bucket, String> {
-        Err(String::new())
-    }
-
-    async fn write(&self, _: &str, _: Option<&str>, _: Changes) -> Result<(), WriteError> {
-        Err(WriteError::Conflict)
-    }
-
     fn failed(&self, why: String) {
         self.0.lock().expect("not poisoned").push(why);
     }
