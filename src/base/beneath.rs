@@ -13,7 +13,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, mkdirat, openat, readlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, fstat, linkat, mkdirat, openat, readlinkat,
+};
 use rustix::io::Errno;
 
 /// Links that one path may go through (as Linux's own limit).
@@ -62,6 +64,15 @@ pub fn file_type(handle: BorrowedFd<'_>) -> io::Result<FileType> {
 /// the handle is open, and in this process only.
 pub fn path_of(handle: BorrowedFd<'_>) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()))
+}
+
+/// One more name, in a directory, of the file that a handle is on.
+///
+/// # Errors
+/// What the system says: where something has that name, and where the file has none any more.
+pub fn link(file: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &Path) -> io::Result<()> {
+    // Without a privilege, a handle is linked by its own path only.
+    Ok(linkat(CWD, path_of(file), dir, name, AtFlags::SYMLINK_FOLLOW)?)
 }
 
 /// A walk under way: the directories from the root to where it is.

@@ -1,6 +1,8 @@
 //! emptyDir: a directory that lives as long as the pod, on the node's disk or, with `medium: Memory`,
 //! on a tmpfs of the machine ([`super::memory_dir`]) where there is one.
 
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::Volume;
@@ -45,9 +47,11 @@ pub fn size_limit(volume: &Volume) -> Option<(String, u64)> {
     Some((limit.to_string(), bytes))
 }
 
-/// The bytes of all files below a directory (blocking); links are not followed.
+/// The bytes of all files below a directory (blocking); links are not followed, and a file of several
+/// names counts once.
 pub fn usage_bytes(dir: &Path) -> u64 {
     let (mut bytes, mut entries) = (0u64, 0usize);
+    let mut counted = HashSet::new();
     let mut open = vec![dir.to_path_buf()];
     while let Some(dir) = open.pop() {
         // What vanishes while it is looked at counts nothing.
@@ -59,10 +63,28 @@ pub fn usage_bytes(dir: &Path) -> u64 {
             }
             match entry.metadata() {
                 Ok(meta) if meta.is_dir() => open.push(entry.path()),
+                Ok(meta) if meta.nlink() > 1 && !counted.insert((meta.dev(), meta.ino())) => {}
                 Ok(meta) => bytes = bytes.saturating_add(meta.len()),
                 Err(_) => {}
             }
         }
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_counts_once_whatever_its_names() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        std::fs::write(dir.path().join("a"), [0; 1000]).unwrap();
+        std::fs::write(dir.path().join("b"), [0; 10]).unwrap();
+        for name in ["c", "d/e"] {
+            std::fs::hard_link(dir.path().join("a"), dir.path().join(name)).unwrap();
+        }
+        assert_eq!(usage_bytes(dir.path()), 1010);
+    }
 }

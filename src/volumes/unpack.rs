@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use ::tar::EntryType;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, linkat, openat, statat, symlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, openat, statat, symlinkat};
 use rustix::io::Errno;
 
 use super::layer::{Compression, Found, walk};
@@ -244,9 +244,7 @@ impl Unpacker {
         if !did("look at", &target, beneath::file_type(found.as_fd()))?.is_file() {
             return refused(format!("{path:?} is a link to {target:?}, which is no file"));
         }
-        let from = beneath::path_of(found.as_fd());
-        let linked = linkat(rustix::fs::CWD, from, parent, name, AtFlags::SYMLINK_FOLLOW);
-        did("link", path, linked.map_err(Into::into))
+        did("link", path, beneath::link(found.as_fd(), parent.as_fd(), Path::new(name)))
     }
 }
 

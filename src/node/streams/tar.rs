@@ -1,5 +1,9 @@
 //! Archives of what is in a container's mounts, and back. Links are packed and made as links, but
 //! for one whose path is named, which is what it leads to; none is followed out of a mount.
+//!
+//! A file with several names is packed as a file under each. Where an archive has it once and hard
+//! links to it, it gets its other names, in its own mount and of nothing but a file: a copy would let
+//! a few bytes of an archive fill the disk, and a guest can give its files more names itself.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,7 +13,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ::tar::{Archive, Builder, Entry, EntryType, Header};
-use rustix::fs::{AtFlags, Mode, OFlags, openat, readlinkat, symlinkat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, fstat, ftruncate, openat, readlinkat, statat, symlinkat,
+    unlinkat,
+};
 use rustix::io::Errno;
 
 use super::applets::{Files, Streams, absolute};
@@ -156,7 +163,7 @@ fn cannot_open(error: &io::Error) -> String {
 /// `tar xf - -C DIRECTORY`: from the client.
 pub fn unpack(files: &Files, directory: &str, streams: &mut Streams) -> i32 {
     let mut complaints = Vec::new();
-    if let Err(error) = unpack_all(files, directory, streams, &mut complaints) {
+    if let Err(error) = unpack_all(files, directory, &mut *streams, &mut complaints) {
         complaints.push(format!("tar: the archive cannot be read: {error}"));
     }
     if complaints.is_empty() {
@@ -172,10 +179,10 @@ pub fn unpack(files: &Files, directory: &str, streams: &mut Streams) -> i32 {
 fn unpack_all(
     files: &Files,
     directory: &str,
-    streams: &mut Streams,
+    from: impl Read,
     complaints: &mut Vec<String>,
 ) -> io::Result<()> {
-    let mut archive = Archive::new(streams);
+    let mut archive = Archive::new(from);
     for entry in archive.entries()? {
         let mut entry = entry?;
         let name = entry.path()?.to_path_buf();
@@ -227,31 +234,78 @@ fn put(
             let (parent, name) = parent()?;
             link(parent.as_fd(), name, &target)
         }
+        EntryType::Link => {
+            let target = entry.link_name()?.ok_or_else(|| refused("a link that leads nowhere"))?;
+            let told = |error| io::Error::other(format!("a hard link to {target:?}: {error}"));
+            let whole = PathBuf::from(directory).join(&target);
+            let whole = absolute(&whole.to_string_lossy());
+            let whole = whole.ok_or_else(|| told(refused("a path with `..`")))?;
+            let Some((_, of)) = files.mount(&whole).filter(|(of, _)| std::ptr::eq(*of, mount))
+            else {
+                return Err(told(refused("it is not in the same volume")));
+            };
+            let found = find_file(root.as_fd(), &of).map_err(told)?;
+            let (parent, name) = parent()?;
+            hard_link(found.as_fd(), parent.as_fd(), name).map_err(told)
+        }
         EntryType::XGlobalHeader => Ok(()),
-        _ => Err(refused("hard links and devices are not unpacked")),
+        _ => Err(refused("devices are not unpacked")),
     }
 }
 
-/// A new or emptied file; never what a link leads to, nor a device that somebody put there.
+/// A file, and not a link to one.
+fn find_file(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let not_file = || io::Error::other("it is no file");
+    let name = path.file_name().ok_or_else(not_file)?;
+    let parent = beneath::find(root, path.parent().unwrap_or(Path::new("")))?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = openat(&parent, name, flags, Mode::empty())?;
+    match beneath::file_type(found.as_fd())?.is_file() {
+        true => Ok(found),
+        false => Err(not_file()),
+    }
+}
+
+/// One more name of a file. It takes the place of what is no directory; the file's own name may be
+/// what is there (GNU tar packs a file so that it was told of twice), and stays.
+fn hard_link(file: BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &Path) -> io::Result<()> {
+    match beneath::link(file, parent, name) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let there = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let own = fstat(file)?;
+            if (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino) {
+                return Ok(());
+            }
+            unlinkat(parent, name, AtFlags::empty())?;
+            beneath::link(file, parent, name)
+        }
+        made => made,
+    }
+}
+
+/// A new or emptied file; never what a link leads to, nor a device that somebody put there. What has
+/// other names, too, stays under those.
 fn create(parent: BorrowedFd<'_>, name: &Path, mode: u32) -> io::Result<File> {
-    let flags = OFlags::WRONLY
-        | OFlags::CREATE
-        | OFlags::TRUNC
-        | OFlags::NOFOLLOW
-        | OFlags::NONBLOCK
-        | OFlags::CLOEXEC;
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode((mode & 0o755) | 0o600);
+    let replace = || {
+        unlinkat(parent, name, AtFlags::empty())?;
+        openat(parent, name, flags | OFlags::EXCL, mode)
+    };
     let file = match openat(parent, name, flags, mode) {
         // It takes the place of a link.
-        Err(Errno::LOOP) => {
-            unlinkat(parent, name, AtFlags::empty())?;
-            openat(parent, name, flags, mode)?
-        }
+        Err(Errno::LOOP) => replace()?,
         opened => opened?,
     };
-    if !beneath::file_type(file.as_fd())?.is_file() {
+    let there = fstat(&file)?;
+    if !FileType::from_raw_mode(there.st_mode).is_file() {
         return Err(io::Error::other("it is no file"));
     }
+    if there.st_nlink > 1 {
+        return Ok(replace()?.into());
+    }
+    ftruncate(&file, 0)?;
     Ok(file.into())
 }
 
@@ -266,3 +320,7 @@ fn link(parent: BorrowedFd<'_>, name: &Path, target: &Path) -> io::Result<()> {
         made => Ok(made?),
     }
 }
+
+#[cfg(test)]
+#[path = "tar_tests.rs"]
+mod tests;

@@ -2,6 +2,7 @@
 //! them, up to 1.30 for port-forward, then WebSocket with SPDY inside.
 
 use std::path::Path;
+use std::process::Command;
 
 use crate::cluster::tools::{has, kubectl_of};
 use crate::cluster::{Output, Program, Space, guests, http, until};
@@ -172,6 +173,10 @@ fn links_are_copied_as_links_and_lead_out_of_no_volume() {
     for (target, name) in [("real", "inside"), ("/etc", "absolute"), ("../../../../etc", "up")] {
         std::os::unix::fs::symlink(target, tree.join(name)).expect("a link");
     }
+    std::fs::hard_link(tree.join("real"), tree.join("same")).expect("a link");
+    // GNU tar packs a file with two names once, and the other name as a link to it.
+    let packing = Command::new("tar").args(["-cf", "-", "tree"]).current_dir(dir.path()).output();
+    let packed = String::from_utf8(packing.expect("tar is there").stdout).expect("all of it text");
     // More than an archive of ours has.
     let deep = dir.path().join("deep");
     std::fs::create_dir_all((0..70).fold(deep, |path, _| path.join("d"))).expect("made");
@@ -182,8 +187,11 @@ fn links_are_copied_as_links_and_lead_out_of_no_volume() {
         for _ in 0..2 {
             run(kubectl, &space, &format!("cp {here}/tree box:/scratch"), "").ok();
         }
-        let told = run(kubectl, &space, "exec box -- tool cat=/scratch/tree/inside", "").ok();
-        has(&told, &["what it is"]);
+        run(kubectl, &space, "exec -i box -- tar -xf - -C /scratch", &packed).ok();
+        for name in ["inside", "real", "same"] {
+            let words = format!("exec box -- tool cat=/scratch/tree/{name}");
+            has(&run(kubectl, &space, &words, "").ok(), &["what it is"]);
+        }
         for out in ["absolute", "up"] {
             let told =
                 run(kubectl, &space, &format!("exec box -- test -e /scratch/tree/{out}"), "");
@@ -200,6 +208,9 @@ fn links_are_copied_as_links_and_lead_out_of_no_volume() {
         has(&told.stderr, &lines);
         told.ok();
         assert!(back.join("real").is_file() && back.join("inside").symlink_metadata().is_err());
+        // Both names come as files of their own.
+        let same = std::fs::read_to_string(back.join("same")).expect("a file");
+        assert_eq!(same, "what it is\n", "{version}");
         // What is left out fails the copy, though the rest comes.
         run(kubectl, &space, &format!("cp {here}/deep box:/scratch"), "").ok();
         let told = run(kubectl, &space, &format!("cp box:/scratch/deep {}", back.display()), "");
