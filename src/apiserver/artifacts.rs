@@ -115,6 +115,9 @@ pub struct Record {
     pub kind: Option<ArtifactKind>,
     pub imports: Vec<String>,
     pub exports: Vec<String>,
+    /// What its program begins with; 0 where an older release recorded it.
+    #[serde(default)]
+    pub least_memory_bytes: u64,
     /// Of files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<String>,

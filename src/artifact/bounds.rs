@@ -1,6 +1,7 @@
 //! How many and how large the tables and memories of a program may be, on every node. What of memory a
 //! container may have, its pod says; these are the same for all, so that a program beyond them is
-//! refused where it comes in.
+//! refused where it comes in. And what an instance counts for beside its memories, for who compares
+//! a pod's limit with a program.
 
 use wasmparser::{BinaryReaderError, Parser, Payload};
 
@@ -10,6 +11,12 @@ use super::inspect::LinkError;
 pub const MAX_TABLE_ELEMENTS: usize = 1 << 20;
 /// In one store, of all modules of a component together.
 pub const MAX_MEMORIES: usize = 16;
+
+/// What an instance costs the host beside its memories: the touched part of its stack, its store,
+/// and the buffers of the request it serves.
+pub const INSTANCE_BYTES: u64 = 128 << 10;
+/// What one table element costs the host.
+pub const TABLE_ELEMENT_BYTES: u64 = 8;
 
 /// What one module defines.
 #[derive(Default)]

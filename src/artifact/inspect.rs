@@ -12,6 +12,7 @@ use wasmparser::{
 
 use super::bounds::{self, MAX_MEMORIES, MAX_TABLE_ELEMENTS};
 use super::interfaces::{self, InterfaceName};
+use super::least_memory::least_memory;
 use super::{mistakes, preview1};
 
 /// Largest artifact that is accepted, in bytes: a StarlingMonkey or Python component is 20 MB.
@@ -53,6 +54,8 @@ pub struct Inspection {
     /// `module::function` of a core module, interface names of a component.
     pub imports: Vec<String>,
     pub exports: Vec<String>,
+    /// See [`least_memory`].
+    pub least_memory_bytes: u64,
 }
 
 /// Why an artifact cannot be run here; the message is for its author.
@@ -104,7 +107,8 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, LinkError> {
         ReadError::Malformed(error) => LinkError::Invalid(error.to_string()),
         ReadError::TooMany => LinkError::TooManyNames,
     })?;
-    classify(names)
+    let least = least_memory(bytes).map_err(|error| LinkError::Invalid(error.to_string()))?;
+    Ok(Inspection { least_memory_bytes: least, ..classify(names)? })
 }
 
 /// [`inspect`], full validation, and the checks that everything imported is provided, by name and a
@@ -265,7 +269,8 @@ fn classify(names: Names) -> Result<Inspection, LinkError> {
         let what = if names.component { "component" } else { "module" };
         return Err(LinkError::NoEntry { what, exports: summary(&exports) });
     };
-    Ok(Inspection { kind, wasi, entry, imports: names.imports, exports })
+    let imports = names.imports;
+    Ok(Inspection { kind, wasi, entry, imports, exports, least_memory_bytes: 0 })
 }
 
 /// What an exported interface makes of a component; `None`: nothing a host would call.

@@ -3,12 +3,14 @@
 //!
 //! Owns: reading an artifact ([`inspect`]), the tables of what the host provides ([`interfaces`],
 //! [`preview1`]), the bounds that are the same on every node ([`bounds`]), the list of proposals that
-//! are on ([`features`]), and what files are that are no program ([`mistakes`]). It has no engine: it
+//! are on ([`features`]), what memory a program begins with ([`least_memory`]), and what files are that
+//! are no program ([`mistakes`]). It has no engine: it
 //! compiles and runs nothing, so that the registry and the command line need none.
 
 pub mod bounds;
 pub mod inspect;
 pub mod interfaces;
+pub mod least_memory;
 pub mod mistakes;
 pub mod preview1;
 pub mod producers;

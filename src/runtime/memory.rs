@@ -17,11 +17,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::store_memory::StoreLimits;
+pub use crate::artifact::bounds::INSTANCE_BYTES;
 
-/// What an instance costs the host beside its memories: the touched part of its stack, its store,
-/// and the buffers of the request it serves.
-pub const INSTANCE_BYTES: u64 = 128 << 10;
-/// The part of it that is for buffers: what the host holds for an instance beyond that is counted.
+/// The part of [`INSTANCE_BYTES`] that is for buffers: what the host holds for an instance beyond that is counted.
 pub const BUFFERS_BYTES: u64 = 64 << 10;
 /// The expected size of an instance falls by this part with each one that takes less.
 const FORGETTING: u64 = 16;

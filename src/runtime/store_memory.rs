@@ -13,9 +13,8 @@ use wasmtime::ResourceLimiter;
 
 use super::limits::{MAX_INSTANCES, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
 use super::memory::{BUFFERS_BYTES, Growing, MemoryAccount, OutOfMemory};
+use crate::artifact::bounds::TABLE_ELEMENT_BYTES;
 
-/// What one table element costs the host.
-const TABLE_ELEMENT_BYTES: u64 = 8;
 /// How long an instance that has begun waits for memory that others hold.
 const GROWTH_WAIT: Duration = Duration::from_secs(30);
 

@@ -25,6 +25,7 @@ mod garbage;
 mod limits;
 mod pod_security;
 mod policies;
+mod programs;
 mod reads;
 mod shapes;
 mod signing;

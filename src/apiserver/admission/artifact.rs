@@ -1,6 +1,7 @@
 //! The link check: an image of the cluster's own registry whose component imports what its pod does
 //! not grant is refused when a Pod, or a template of Pods, is applied. What nothing provides was
-//! refused when it was pushed.
+//! refused when it was pushed. A limit of memory that is too little for the program to begin with is
+//! warned of.
 //!
 //! A missing image is no error: it may be pushed later. What the programs of a new Pod need of a
 //! node's runtime is written on it, for the scheduler.
@@ -12,9 +13,11 @@ use serde_json::{Value, json};
 use super::{Admitter, Attributes, Outcome, Verb};
 use crate::api::field::{Errors, Path};
 use crate::api::kinds::node_features::NEEDS;
+use crate::api::quantity::Quantity;
 use crate::api::{ApiError, Object};
 use crate::apiserver::artifacts::{ImageCheck, ImageError, Record};
 use crate::artifact::ArtifactKind;
+use crate::artifact::bounds::INSTANCE_BYTES;
 use crate::artifact::interfaces::{GRANTS, refusal};
 
 /// Where the kinds of each group have their Pod spec.
@@ -101,24 +104,37 @@ impl Admitter for LinkCheck {
             let containers = object.at(&at).and_then(Value::as_array);
             for (index, container) in containers.into_iter().flatten().enumerate() {
                 let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
-                let before = old.and_then(|old| old.get(index)?.get("image")?.as_str());
-                if image.is_empty() || (before == Some(image) && same_grants) {
+                let before = old.and_then(|old| old.get(index));
+                let is_same =
+                    |field| before.is_some_and(|old| old.get(field) == container.get(field));
+                let was_checked = is_same("image") && same_grants;
+                let same_memory = is_same("resources");
+                if image.is_empty() || (was_checked && same_memory) {
                     continue;
                 }
                 match artifacts.check_image(image) {
                     Ok(ImageCheck::Known(record)) => {
+                        let lists = root.child(list);
+                        let at = lists.index(index);
+                        if let Some(why) = too_little_memory(&record, container) {
+                            let field =
+                                at.child("resources").child("limits").child("memory").to_string();
+                            warnings.push(format!("{field}: {why}"));
+                        }
+                        if was_checked {
+                            continue;
+                        }
                         if let Some(field) = unread(&record, container) {
-                            let list = root.child(list);
-                            let at = list.index(index);
                             warnings.push(format!("{}: {UNREAD}", at.child(field)));
                         }
                         let mut imports = record.imports.iter();
                         let given = |annotation: &str| now.contains(annotation);
                         if let Some(why) = imports.find_map(|import| refusal(import, given)) {
-                            let list = root.child(list);
-                            errors.invalid(&list.index(index).child("image"), image, &why);
+                            errors.invalid(&at.child("image"), image, &why);
                         }
                     }
+                    // What was taken once is not judged again.
+                    _ if was_checked => {}
                     Ok(ImageCheck::Files) => {
                         let list = root.child(list);
                         let why = "it is files for volumes, and no program; `wasmctl push FILE \
@@ -146,6 +162,32 @@ impl Admitter for LinkCheck {
         }
         Err(ApiError::invalid(&attributes.call.info, object.name(), errors.into_vec()))
     }
+}
+
+/// A container's limit of memory, as its text and in bytes, where it has one.
+fn memory_limit(container: &Value) -> Option<(&str, u64)> {
+    let text = container.get("resources")?.get("limits")?.get("memory")?.as_str()?;
+    let bytes = u64::try_from(Quantity::parse(text).ok()?.value()).ok()?;
+    (bytes > 0).then_some((text, bytes))
+}
+
+/// Why no node runs the program of a container within its limit, if that is so. A process ends
+/// before its first instruction then, and a handler answers no request.
+fn too_little_memory(record: &Record, container: &Value) -> Option<String> {
+    let (text, bytes) = memory_limit(container)?;
+    let least = record.least_memory_bytes;
+    let needed = least.checked_add(INSTANCE_BYTES)?;
+    if least == 0 || bytes >= needed {
+        return None;
+    }
+    let name = container.get("name").and_then(Value::as_str).unwrap_or_default();
+    let enough = needed.div_ceil(1 << 20);
+    Some(format!(
+        "container {name} is limited to {text} ({bytes} bytes), and its program cannot run with less \
+         than {needed} bytes: its memories and tables begin with {least}, and an instance counts \
+         {INSTANCE_BYTES} more; set the limit to {enough}Mi at least, or link the program with a \
+         smaller memory"
+    ))
 }
 
 /// The field of a container with arguments for a handler that reads none.

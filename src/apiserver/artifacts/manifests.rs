@@ -106,6 +106,7 @@ impl Artifacts {
             kind: Some(inspection.kind),
             imports: inspection.imports,
             exports: inspection.exports,
+            least_memory_bytes: inspection.least_memory_bytes,
             media_type: MANIFEST_TYPE.to_string(),
             ..Record::default()
         })

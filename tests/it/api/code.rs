@@ -19,10 +19,10 @@ struct Fixture {
 }
 
 #[async_trait::async_trait]
-impl Transport for Fixture {
+impl Transport for Cluster {
     async fn send(&self, request: push::Request) -> Result<push::Answer, String> {
         let method = request.method.to_string();
-        let answer = self.cluster.open(&method, &request.path, &[], request.body).await;
+        let answer = self.open(&method, &request.path, &[], request.body).await;
         let code = answer.status().as_u16();
         use http_body_util::BodyExt;
         let body = answer.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
@@ -48,7 +48,7 @@ impl Fixture {
 
     async fn push(&self, image: &str, wasm: Vec<u8>) -> push::Pushed {
         let image: Reference = image.parse().unwrap();
-        push::push(self, &image, wasm.into(), Interfaces::default()).await.unwrap()
+        push::push(&self.cluster, &image, wasm.into(), Interfaces::default()).await.unwrap()
     }
 
     /// A pod that is bound to a node.

@@ -1,5 +1,6 @@
 //! Bounds: memory, processor time, fairness between guests.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use wasmfleet::runtime::ExitReason;
@@ -29,6 +30,56 @@ async fn a_memory_hog_is_oom_killed_at_its_limit() {
           (if (i32.ne (table.grow $t (ref.null func) (i32.const 0x7fffffff)) (i32.const -1))
             (then unreachable))))"#);
     assert_eq!(harness.run(&table).await.0.code, 0);
+}
+
+/// What pods are warned by when they are made is what decides here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_runs_with_the_least_that_is_said_of_it_and_with_no_less() {
+    let harness = Harness::new();
+    let module = wat(r#"(module (memory 3) (memory 1) (table 100 funcref)
+        (func (export "_start")))"#);
+    // Twice, once for nothing, and one that nobody instantiates.
+    let component = wat(r#"(component
+        (core module $m (memory 2) (table 10 funcref) (func (export "run") (result i32) i32.const 0))
+        (core module $other (memory 60))
+        (core instance $idle (instantiate $m))
+        (core instance $core (instantiate $m))
+        (component $nested (core module $n (memory 1)) (core instance (instantiate $n)))
+        (instance $nest (instantiate $nested))
+        (func $run (result (result)) (canon lift (core func $core "run")))
+        (component $cli
+          (import "run" (func $in (result (result)))) (export "run" (func $in)))
+        (instance $entry (instantiate $cli (with "run" (func $run))))
+        (export "wasi:cli/run@0.2.6" (instance $entry)))"#);
+    for (wasm, least) in [(module, 4 * (64 << 10) + 800), (component, 5 * (64 << 10) + 160)] {
+        let found = wasmfleet::artifact::check_imports(&wasm).expect("it can be run");
+        assert_eq!(found.least_memory_bytes, least);
+        let needed = least + wasmfleet::artifact::bounds::INSTANCE_BYTES;
+        for (limit, code) in [(needed, 0), (needed - 1, 137)] {
+            let (mut spec, _) = harness.spec(&wasm).await;
+            spec.memory_limit_bytes = limit;
+            let exit = harness.start(spec).await.expect("it starts").exit().await;
+            assert_eq!(exit.code, code, "{exit:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_answers_with_the_least_that_is_said_of_it_and_with_no_less() {
+    let harness = Harness::new();
+    let wasm = handler(1, "");
+    let found = wasmfleet::artifact::check_imports(&wasm).expect("it can be run");
+    let needed = found.least_memory_bytes + wasmfleet::artifact::bounds::INSTANCE_BYTES;
+    for (limit, status) in [(needed, 200), (needed - 1, 503)] {
+        let (mut spec, _) = harness.spec(&wasm).await;
+        spec.memory_limit_bytes = limit;
+        let address = SocketAddr::new(spec.pod_ip, spec.http_ports[0]);
+        let mut running = harness.start(spec).await.expect("it starts");
+        running.started().await;
+        let mut client = connect(address).await.expect("it listens");
+        let answer = client.send_request(request(address, "/")).await.expect("it answers");
+        assert_eq!(answer.status(), status);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
