@@ -10,7 +10,6 @@ use serde::Deserialize;
 
 use super::service::{ApiServer, read_error};
 use super::tokens::{self, Claims, Reference, Refused};
-use super::user::AUTHENTICATED;
 use super::{User, authn};
 use crate::api::ApiError;
 use crate::store::{Key, ReadError};
@@ -18,8 +17,6 @@ use crate::store::{Key, ReadError};
 /// How long tokens live on after the time at which a Pod or account that is being deleted is to be
 /// gone (pkg/serviceaccount/claims.go), so that its last words are heard.
 const LEEWAY_AFTER_DELETION: SignedDuration = SignedDuration::from_secs(60);
-/// The group of all service accounts; those of a namespace add `:` and its name.
-pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 /// The audiences of the API.
 pub const API_AUDIENCES: &[&str] = &[tokens::ISSUER];
 
@@ -41,11 +38,6 @@ pub enum Failure {
     /// Nobody knows.
     #[error("{0}")]
     Store(#[from] ReadError),
-}
-
-/// The name of an account as a user.
-pub fn user_name(namespace: &str, account: &str) -> String {
-    format!("system:serviceaccount:{namespace}:{account}")
 }
 
 #[derive(Deserialize)]
@@ -132,9 +124,7 @@ fn verified(claims: Claims, audiences: &[&str]) -> Verified {
             add("node-uid", node.uid);
         }
     }
-    let group = format!("{SERVICE_ACCOUNTS}:{}", bound.namespace);
-    let name = user_name(&bound.namespace, &bound.serviceaccount.name);
-    let user = User::new(name, &[SERVICE_ACCOUNTS, &group, AUTHENTICATED]);
+    let user = User::service_account(&bound.namespace, &bound.serviceaccount.name);
     Verified {
         user: User { uid: bound.serviceaccount.uid, extra, ..user },
         audiences: aud.into_iter().filter(|a| audiences.contains(&a.as_str())).collect(),

@@ -6,10 +6,11 @@ use http::HeaderMap;
 
 use super::User;
 use super::authz::Attributes;
-use super::rbac::SERVICE_ACCOUNT_PREFIX;
 use super::request::percent_decode;
 use super::service::ApiServer;
-use super::user::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED};
+use super::user::{
+    ANONYMOUS, AUTHENTICATED, SERVICE_ACCOUNT_PREFIX, UNAUTHENTICATED, service_account_groups,
+};
 use crate::api::{ApiError, Gvr};
 
 const USER: &str = "impersonate-user";
@@ -104,8 +105,7 @@ fn account(user_name: &str) -> Option<(&str, &str)> {
 /// all but the anonymous are authenticated.
 fn with_implied_groups(mut user: User) -> User {
     if let Some((namespace, _)) = account(&user.name).filter(|_| user.groups.is_empty()) {
-        let all = "system:serviceaccounts".to_string();
-        user.groups = vec![all.clone(), format!("{all}:{namespace}")];
+        user.groups = service_account_groups(namespace).into();
     }
     let implied = match user.name.as_str() {
         ANONYMOUS => UNAUTHENTICATED,

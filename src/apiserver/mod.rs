@@ -4,6 +4,7 @@
 pub mod admission;
 mod admit;
 pub mod artifacts;
+mod asker;
 pub mod authn;
 pub mod authz;
 mod bearer;

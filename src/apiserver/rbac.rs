@@ -21,11 +21,9 @@ use parking_lot::{Mutex, RwLock};
 
 use super::User;
 use super::authz::Attributes;
+use super::user::SERVICE_ACCOUNT_PREFIX;
 use crate::api::ObjectKey;
 use crate::api::selector::Selector;
-
-/// The user name of a service account is this, its namespace and its name.
-pub const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 
 /// Every rule of the cluster. Readers never wait for a role to be read: they see the table as it
 /// was after the last commit that was taken in.

@@ -20,6 +20,10 @@ pub const SYSTEM_MASTERS: &str = "system:masters";
 pub const SYSTEM_NODES: &str = "system:nodes";
 /// Processes that stand for simulated nodes.
 pub const SIMULATORS: &str = "system:simulators";
+/// All service accounts; those of a namespace are in the group with its name behind a colon, too.
+pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
+/// What namespace and name, with a colon between them, follow in a service account's user name.
+pub const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 /// Everyone who proved who they are.
 pub const AUTHENTICATED: &str = "system:authenticated";
 /// Everyone who did not, and the name that they have.
@@ -47,7 +51,19 @@ impl User {
         User::new(format!("system:simulator:{name}"), &[SIMULATORS, AUTHENTICATED])
     }
 
+    /// A service account (authenticated).
+    pub fn service_account(namespace: &str, name: &str) -> User {
+        let name = format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}");
+        let [all, own] = service_account_groups(namespace);
+        User::new(name, &[&all, &own, AUTHENTICATED])
+    }
+
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|g| g == group)
     }
+}
+
+/// What every service account of a namespace is in.
+pub fn service_account_groups(namespace: &str) -> [String; 2] {
+    [SERVICE_ACCOUNTS.to_owned(), format!("{SERVICE_ACCOUNTS}:{namespace}")]
 }

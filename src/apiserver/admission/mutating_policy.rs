@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 
-use super::validating_policy::{LazyVariables, RequestAuthorizer, about};
+use super::validating_policy::LazyVariables;
 use super::validating_policy_match::{matched, params};
 use super::validating_policy_table::{ActiveMutating, Binding, MutatingPolicy};
 use crate::api::apply::{Shape, merge_config};
@@ -17,6 +17,7 @@ use crate::api::kinds::mutating_admission_policy::Change;
 use crate::api::patch::json_patch;
 use crate::api::resource::KindInfo;
 use crate::api::{ApiError, Object};
+use crate::apiserver::asker::Asker;
 use crate::apiserver::ownership::shape_of;
 use crate::apiserver::service::ApiServer;
 use crate::apiserver::webhooks::{Question, review};
@@ -108,7 +109,7 @@ impl ApiServer {
         let request = review::described(question, info).map_err(text)?;
         let namespace = self.namespace_of(question).map_err(text)?;
         let old = question.old.map(|old| review::shown_in(old, question, info).into_value());
-        let authorizer = RequestAuthorizer { server: self, user: &question.call.user };
+        let authorizer = Asker { server: self, user: &question.call.user };
         let shared = &policy.compiled.shared;
         let mut object = object.clone();
         let mut budget = Budget::new((*left).min(OBJECT_BUDGET));
@@ -120,7 +121,7 @@ impl ApiServer {
                 request: Some(&request),
                 params,
                 namespace: namespace.as_ref(),
-                resource: about(question),
+                resource: question.call.check(),
             };
             let variables = LazyVariables {
                 base: admission::variables(&inputs),

@@ -14,15 +14,14 @@ use super::validating_policy_match::{matched, params};
 use super::validating_policy_table::{Active, Binding, Policy};
 use crate::api::cel::admission::{self, Inputs, Matched};
 use crate::api::cel::cost::{Budget, OBJECT_BUDGET};
-use crate::api::cel::{Authorizer, Check, Decision, Error, Evaluation, Program, Value, Variables};
+use crate::api::cel::{Authorizer, Error, Evaluation, Program, Value, Variables};
 use crate::api::error::{Cause, Reason};
 use crate::api::resource::{Gvr, KindInfo};
 use crate::api::{ApiError, Object, Raw};
-use crate::apiserver::authz::Attributes;
+use crate::apiserver::asker::Asker;
+use crate::apiserver::keys;
 use crate::apiserver::service::{ApiServer, read_error};
-use crate::apiserver::user::AUTHENTICATED;
 use crate::apiserver::webhooks::{Question, review};
-use crate::apiserver::{User, keys};
 
 /// What all policies of one request may cost together: some seconds.
 const REQUEST_BUDGET: u64 = 5 * OBJECT_BUDGET;
@@ -126,7 +125,7 @@ impl ApiServer {
         let (object, old) = (shown(object), shown(question.old));
         let request = review::described(question, info).map_err(internal)?;
         let namespace = self.namespace_of(question).map_err(internal)?;
-        let authorizer = RequestAuthorizer { server: self, user: &question.call.user };
+        let authorizer = Asker { server: self, user: &question.call.user };
         let mut denials = Vec::new();
         for params in params {
             let inputs = Inputs {
@@ -135,7 +134,7 @@ impl ApiServer {
                 request: Some(&request),
                 params: params.as_ref(),
                 namespace: namespace.as_ref(),
-                resource: about(question),
+                resource: question.call.check(),
             };
             let mut budget = Budget::new((*left).min(OBJECT_BUDGET));
             let start = budget.left();
@@ -160,19 +159,6 @@ impl ApiServer {
 
 fn internal(error: ApiError) -> Failure {
     Failure::Expression(error.to_string())
-}
-
-/// What the request itself asks for.
-pub(super) fn about(question: &Question<'_>) -> Check {
-    let call = question.call;
-    Check {
-        group: call.info.gvr.group.to_string(),
-        resource: call.info.gvr.resource.to_string(),
-        subresource: call.subresource.clone(),
-        namespace: call.namespace.clone(),
-        name: call.name.clone(),
-        ..Check::default()
-    }
 }
 
 /// All validations of a policy with one set of parameters.
@@ -272,52 +258,6 @@ impl Variables for LazyVariables<'_> {
             self.made.borrow_mut().insert(index, result.clone());
         }
         Some(result)
-    }
-}
-
-/// Who may do what, asked by an expression about the user of a request.
-pub(super) struct RequestAuthorizer<'a> {
-    pub server: &'a ApiServer,
-    pub user: &'a User,
-}
-
-impl Authorizer for RequestAuthorizer<'_> {
-    fn decide(&self, check: &Check) -> Decision {
-        let account;
-        let user = match &check.service_account {
-            Some((namespace, name)) => {
-                let own = format!("system:serviceaccounts:{namespace}");
-                let groups = ["system:serviceaccounts", own.as_str(), AUTHENTICATED];
-                account = User::new(format!("system:serviceaccount:{namespace}:{name}"), &groups);
-                &account
-            }
-            None => self.user,
-        };
-        let verb = check.verb.to_lowercase();
-        let gvr = Gvr {
-            group: check.group.clone().into(),
-            version: "".into(),
-            resource: check.resource.clone().into(),
-            namespaced: !check.namespace.is_empty(),
-        };
-        let attributes = match check.path.is_empty() {
-            true => Attributes {
-                verb: &check.verb,
-                resource: Some(&gvr),
-                subresource: &check.subresource,
-                namespace: &check.namespace,
-                name: &check.name,
-                path: "",
-            },
-            false => Attributes::of_path(&verb, &check.path),
-        };
-        match self.server.authorize_user(user, &attributes) {
-            Ok(()) => {
-                let reason = self.server.rules.reason(user, &attributes).unwrap_or_default();
-                Decision { allowed: true, reason }
-            }
-            Err(_) => Decision::default(),
-        }
     }
 }
 

@@ -3,6 +3,8 @@
 
 use serde_json::{Value, json};
 
+use crate::apiserver::user::SERVICE_ACCOUNTS;
+
 /// An administrator who sets it to `false` keeps what the server would add again.
 pub const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 /// Marks what comes from here.
@@ -238,7 +240,7 @@ pub fn cluster_role_bindings() -> Vec<Value> {
         binding(
             "system:service-account-issuer-discovery",
             "system:service-account-issuer-discovery",
-            &["system:serviceaccounts"],
+            &[SERVICE_ACCOUNTS],
         ),
     ]
 }

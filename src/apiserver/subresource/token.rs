@@ -6,12 +6,12 @@ use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::bearer::{self, API_AUDIENCES};
+use super::super::bearer::API_AUDIENCES;
 use super::super::service::{Answer, ApiServer, Call, Stored, read_error, timestamp};
 use super::super::tokens::{Bound, Claims, ISSUER, Reference};
 use super::super::webhooks::TOKEN_REQUEST;
 use super::super::write::{WriteParams, body_object, check_uid};
-use super::super::{authz, keys};
+use super::super::{User, authz, keys};
 use crate::api::field::{Errors, Path};
 use crate::api::{ApiError, Gvr, Object, Raw};
 
@@ -78,7 +78,7 @@ impl ApiServer {
                 jti: self.ids.uid(),
                 bound,
                 nbf: now.as_second(),
-                sub: bearer::user_name(&call.namespace, &call.name),
+                sub: User::service_account(&call.namespace, &call.name).name,
             });
             signed.map_err(ApiError::internal)?
         };

@@ -267,7 +267,10 @@ async fn expressions_ask_what_the_user_may_do() {
     let check = "authorizer.group('').resource('configmaps').namespace('default').name('gate')\
                  .check('approve').allowed()";
     let validations = json!([{"expression": check, "message": "you may not"},
-        {"expression": "authorizer.requestResource.check('create').allowed()"}]);
+        {"expression": "authorizer.requestResource.check('create').allowed()"},
+        // Verbs are asked for as they are written.
+        {"expression": "authorizer.path('/healthz').check('get').allowed() && \
+                        !authorizer.path('/healthz').check('GET').allowed()"}]);
     create(&cluster, &policy("gate", "configmaps", json!(["CREATE"]), validations))
         .await
         .expect(201);
