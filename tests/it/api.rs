@@ -37,6 +37,7 @@ pub mod webhooks;
 mod why;
 mod writes;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -51,6 +52,9 @@ use wasmfleet::apiserver::{ApiServer, Body, Options, Parts, User, http as door};
 use wasmfleet::base::clock::VirtualClock;
 use wasmfleet::base::ids::Ids;
 use wasmfleet::client::SharedApi;
+use wasmfleet::images::Reference;
+use wasmfleet::images::layout::Interfaces;
+use wasmfleet::images::push::{self, Transport};
 use wasmfleet::store::memory::MemoryStore;
 use wasmfleet::store::{SharedStore, Store};
 
@@ -78,15 +82,20 @@ impl Cluster {
     }
 
     pub async fn over(store: SharedStore, options: Options) -> Cluster {
-        Cluster::of(store, options, None).await
+        Cluster::assemble(store, options, None, None).await
     }
 
-    pub async fn of(
-        store: SharedStore,
-        options: Options,
-        artifacts: Option<Arc<Artifacts>>,
-    ) -> Cluster {
-        Cluster::assemble(store, options, artifacts, None).await
+    /// With a registry of images in a directory.
+    pub async fn with_images(dir: &Path) -> Cluster {
+        let artifacts = Artifacts::open(dir).unwrap();
+        let store = Arc::new(MemoryStore::default());
+        Cluster::assemble(store, Options::default(), Some(artifacts), None).await
+    }
+
+    /// Gives a program to its registry.
+    pub async fn push(&self, image: &str, wasm: Vec<u8>) -> push::Pushed {
+        let image: Reference = image.parse().unwrap();
+        push::push(self, &image, wasm.into(), Interfaces::default()).await.unwrap()
     }
 
     /// With a CA, so that machines may join.
@@ -205,6 +214,17 @@ pub fn deployment(name: &str) -> Value {
     json!({"metadata": {"name": name}, "spec": {"replicas": 2,
         "selector": {"matchLabels": {"app": name}},
         "template": {"metadata": {"labels": {"app": name}}, "spec": pod("")["spec"]}}})
+}
+
+#[async_trait::async_trait]
+impl Transport for Cluster {
+    async fn send(&self, request: push::Request) -> Result<push::Answer, String> {
+        let method = request.method.to_string();
+        let answer = self.open(&method, &request.path, &[], request.body).await;
+        let code = answer.status().as_u16();
+        let body = answer.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
+        Ok(push::Answer { code, body })
+    }
 }
 
 impl Answer {

@@ -1,14 +1,11 @@
 //! Native code for nodes: who is given which.
 
-use wasmfleet::apiserver::artifacts::Artifacts;
 use wasmfleet::client::node_paths::{CodeQuery, code_path};
 use wasmfleet::engine::compile::{self, CompilerPlace};
 use wasmfleet::engine::seal::Signer;
 use wasmfleet::engine::service::{self, CompileService};
 use wasmfleet::engine::target::Target;
-use wasmfleet::images::layout::Interfaces;
-use wasmfleet::images::push::{self, Transport};
-use wasmfleet::images::{Reference, digest_of};
+use wasmfleet::images::digest_of;
 
 use super::*;
 
@@ -18,24 +15,10 @@ struct Fixture {
     _dir: tempfile::TempDir,
 }
 
-#[async_trait::async_trait]
-impl Transport for Cluster {
-    async fn send(&self, request: push::Request) -> Result<push::Answer, String> {
-        let method = request.method.to_string();
-        let answer = self.open(&method, &request.path, &[], request.body).await;
-        let code = answer.status().as_u16();
-        use http_body_util::BodyExt;
-        let body = answer.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
-        Ok(push::Answer { code, body })
-    }
-}
-
 impl Fixture {
     async fn new() -> Fixture {
         let dir = tempfile::tempdir().unwrap();
-        let artifacts = Artifacts::open(&dir.path().join("registry")).unwrap();
-        let store = Arc::new(MemoryStore::default());
-        let cluster = Cluster::of(store, Options::default(), Some(artifacts)).await;
+        let cluster = Cluster::with_images(&dir.path().join("registry")).await;
         let limits = compile::Options::new(CompilerPlace::InProcess);
         let options = service::Options::new(limits, dir.path().join("code"));
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
@@ -44,11 +27,6 @@ impl Fixture {
         tokio::spawn(service.clone().work());
         cluster.server.compile_with(service.clone());
         Fixture { cluster, service, _dir: dir }
-    }
-
-    async fn push(&self, image: &str, wasm: Vec<u8>) -> push::Pushed {
-        let image: Reference = image.parse().unwrap();
-        push::push(&self.cluster, &image, wasm.into(), Interfaces::default()).await.unwrap()
     }
 
     /// A pod that is bound to a node.
@@ -100,8 +78,8 @@ fn query(digest: &str, pod: &str, image: &str) -> CodeQuery {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_is_given_the_code_of_what_its_pods_run() {
     let fixture = Fixture::new().await;
-    let pushed = fixture.push("team/web:v1", program(1)).await;
-    let secret = fixture.push("team/secret:v1", program(2)).await;
+    let pushed = fixture.cluster.push("team/web:v1", program(1)).await;
+    let secret = fixture.cluster.push("team/secret:v1", program(2)).await;
     fixture.bound("web", "team/web:v1", "n1").await;
     fixture.bound("secret", "team/secret:v1", "n2").await;
     let (n1, n2) = (User::node("n1"), User::node("n2"));
@@ -115,7 +93,7 @@ async fn a_node_is_given_the_code_of_what_its_pods_run() {
     assert_eq!(fixture.service.stats().compiled, 1);
 
     // A tag that means something else by now does not matter: the node names the manifest.
-    fixture.push("team/web:v1", program(3)).await;
+    fixture.cluster.push("team/web:v1", program(3)).await;
     assert_eq!(fixture.ask(&n1, "n1", "GET", &web, b"").await.0, 200);
 
     let refused = async |user: &User, node: &str, query: &CodeQuery| {
@@ -177,7 +155,7 @@ async fn what_is_pushed_is_compiled_for_the_machines_that_asked() {
     let wasm = program(6);
     let query = query(&digest_of(&wasm), "", "");
     fixture.ask(&User::node("n1"), "n1", "POST", &query, &wasm).await;
-    fixture.push("later:v1", program(7)).await;
+    fixture.cluster.push("later:v1", program(7)).await;
     let wait = async {
         while fixture.service.stats().compiled < 2 {
             tokio::task::yield_now().await;
@@ -190,7 +168,7 @@ async fn what_is_pushed_is_compiled_for_the_machines_that_asked() {
 async fn new_pods_tell_what_their_programs_need() {
     const NEEDS: &str = "wasmfleet.dev/features";
     let fixture = Fixture::new().await;
-    fixture.push("tool:v1", program(8)).await;
+    fixture.cluster.push("tool:v1", program(8)).await;
     let needs = async |name: &str, image: &str, given: Option<&str>| {
         let mut pod = pod(name);
         pod["spec"]["containers"][0]["image"] = json!(image);

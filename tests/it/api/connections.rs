@@ -62,9 +62,7 @@ async fn logs_come_from_the_node() {
 #[tokio::test(start_paused = true)]
 async fn images_are_checked_when_they_are_applied() {
     let dir = tempfile::tempdir().unwrap();
-    let artifacts = Artifacts::open(dir.path()).unwrap();
-    let store: SharedStore = Arc::new(MemoryStore::default());
-    let cluster = Cluster::of(store, Options::default(), Some(artifacts)).await;
+    let cluster = Cluster::with_images(dir.path()).await;
     let mut body = deployment("web");
     let image = |body: &mut Value, name: &str| {
         body["spec"]["template"]["spec"]["containers"][0]["image"] = name.into();

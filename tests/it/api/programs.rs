@@ -1,10 +1,5 @@
 //! What pods and workloads are told of the programs that they name, when they are applied.
 
-use wasmfleet::apiserver::artifacts::Artifacts;
-use wasmfleet::images::Reference;
-use wasmfleet::images::layout::Interfaces;
-use wasmfleet::images::push;
-
 use super::*;
 
 const CRON_JOBS: &str = "/apis/batch/v1/namespaces/default/cronjobs";
@@ -15,25 +10,15 @@ struct Fixture {
 }
 
 impl Fixture {
-    async fn new() -> Fixture {
-        let dir = tempfile::tempdir().unwrap();
-        let artifacts = Artifacts::open(&dir.path().join("registry")).unwrap();
-        let store = Arc::new(MemoryStore::default());
-        let cluster = Cluster::of(store, Options::default(), Some(artifacts)).await;
-        Fixture { cluster, _dir: dir }
-    }
-
     /// A program that begins with 16 MiB, and one that has no memory.
     async fn with_programs() -> Fixture {
-        let fixture = Fixture::new().await;
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = Cluster::with_images(dir.path()).await;
         for (image, memory) in [("large:v1", "(memory 256)"), ("none:v1", "")] {
             let program = format!(r#"(module {memory} (func (export "_start")))"#);
-            let program = wat::parse_str(program).unwrap();
-            let image: Reference = image.parse().unwrap();
-            let interfaces = Interfaces::default();
-            push::push(&fixture.cluster, &image, program.into(), interfaces).await.unwrap();
+            cluster.push(image, wat::parse_str(program).unwrap()).await;
         }
-        fixture
+        Fixture { cluster, _dir: dir }
     }
 
     /// The warnings of a write that must be taken.
